@@ -1,0 +1,298 @@
+"""`NeurocoderLinear`: a linear layer that composes its weights for every input.
+
+Read with section 2 of the paper; each line that is an equation carries its number. B is the batch,
+P the slots, K the key size, H the heads, J the steps, and r = J * H the components.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neurocoder._checks import check_input, check_positive
+from neurocoder.attention import content_attention, recurrent_attention
+from neurocoder.controller import CompositionNetwork
+from neurocoder.memory import KeyNetwork, ProgramMemory, singular_values
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What the program controller chose for each input; leading dimensions are the input's own.
+
+    Attributes:
+        u_attention: w^u of eq. 11, shape (..., r, P); component n = j * H + h, counted from 0.
+        v_attention: w^v, shape (..., r, P).
+        s_attention: w^sigma, shape (..., r, P).
+        singular_values: sigma of eq. 5, shape (..., r), positive and strictly decreasing.
+        residual_gate: w^r of eq. 12, shape (..., 1), or None without a residual program.
+    """
+
+    u_attention: Tensor
+    v_attention: Tensor
+    s_attention: Tensor
+    singular_values: Tensor
+    residual_gate: Tensor | None
+
+
+class NeurocoderLinear(nn.Module):
+    """A linear layer y = x W + b whose W is composed for each x (Neurocoder, eq. 1 to 12).
+
+    An LSTM queries a program memory of singular vectors and values J times with H heads. The
+    r = J * H attended components form an active program of rank at most r, to which a shared
+    residual program is added, scaled below the smallest component. Gradients reach everything, so
+    the layer is trained like any other; add `orthogonality_loss()` to the loss, weighted, to keep
+    the stored vectors apart.
+
+    W itself is never built to run the layer. The factored product costs O(P (in + out) + r P) per
+    input, plus the residual's in * out, instead of O(r * in * out).
+
+    >>> import torch
+    >>> layer = NeurocoderLinear(64, 10)
+    >>> layer(torch.randn(32, 64)).shape
+    torch.Size([32, 10])
+    >>> layer.compose(torch.randn(32, 64)).u_attention.shape
+    torch.Size([32, 10, 20])
+
+    Args:
+        in_features: size of each input.
+        out_features: size of each output. With 1 the program is a single column, of rank one
+            whatever the number of components.
+        slots: P.
+        key_size: K.
+        heads: H, components retrieved in parallel.
+        steps: J, recurrent retrievals; 1 is the paper's single-step Neurocoder.
+        least_used: l_I of eq. 10, from 1 to slots.
+        hidden_size: size of the composition network's LSTM state.
+        usage_attention: False leaves content attention alone: w = c, without gates.
+        residual: False leaves out the residual program of eq. 12.
+        bias: whether b is there; it is shared by all inputs.
+        sharpness: factor on the cosine of eq. 8. The paper prints none, that is 1.0; its authors'
+            continual-learning code uses 10, which is our default.
+        device: where the parameters live.
+        dtype: their type.
+
+    Attributes:
+        memory: the `ProgramMemory`, with parameters `u`, `v` and `s`.
+        residual: R of eq. 12, shape (in_features, out_features), or None.
+        bias: b, shape (out_features,), or None.
+
+    Raises:
+        ValueError: if a size is not a positive integer, or least_used is larger than slots, or
+            sharpness is not positive.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        slots: int = 20,
+        key_size: int = 8,
+        heads: int = 2,
+        steps: int = 5,
+        least_used: int = 5,
+        hidden_size: int = 64,
+        usage_attention: bool = True,
+        residual: bool = True,
+        bias: bool = True,
+        sharpness: float = 10.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(
+            in_features=in_features,
+            out_features=out_features,
+            slots=slots,
+            key_size=key_size,
+            heads=heads,
+            steps=steps,
+            least_used=least_used,
+            hidden_size=hidden_size,
+        )
+        if least_used > slots:
+            raise ValueError(f"least_used must be at most slots ({slots}), got {least_used}")
+        if not sharpness > 0:
+            raise ValueError(f"sharpness must be positive, got {sharpness}")
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_features, self.out_features = in_features, out_features
+        self.least_used, self.usage_attention = least_used, usage_attention
+        self.sharpness = sharpness
+
+        self.memory = ProgramMemory(
+            in_features,
+            out_features,
+            slots,
+            steps * heads,
+            attention_mass=0.5 if usage_attention else 1.0,
+            **factory,
+        )
+        self.key_networks = nn.ModuleList(
+            KeyNetwork(size, key_size, **factory) for size in (in_features, out_features, 1)
+        )
+        self.composition_network = CompositionNetwork(
+            in_features,
+            slots=slots,
+            key_size=key_size,
+            heads=heads,
+            steps=steps,
+            hidden_size=hidden_size,
+            gates=usage_attention,
+            **factory,
+        )
+        self.integration_network = nn.Linear(in_features, 1, **factory) if residual else None
+        if residual:
+            self.residual = nn.Parameter(torch.empty(in_features, out_features, **factory))
+        else:
+            self.register_parameter("residual", None)
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_features, **factory))
+        else:
+            self.register_parameter("bias", None)
+        self._frozen_keys: Tensor | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters, at a scale close to that of `torch.nn.Linear`."""
+        self.memory.reset_parameters()
+        self.composition_network.reset_parameters()
+        for network, memory in zip(self.key_networks, self._memories(), strict=True):
+            assert isinstance(network, KeyNetwork)
+            network.reset_parameters(memory)
+        bound = self.in_features**-0.5
+        if self.residual is not None and self.integration_network is not None:
+            self.integration_network.reset_parameters()
+            nn.init.uniform_(self.residual, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, shape (..., out_features), for x of shape (..., in_features).
+
+        Raises:
+            ValueError: if the last dimension of x is not in_features.
+        """
+        check_input(x, self.in_features)
+        flat = x.reshape(-1, self.in_features)
+        program = self._compose(flat)
+        sigma = program.singular_values.to(x.dtype)
+
+        # x P = ((w^u . (x M_U^T)) sigma) w^v M_V, eq. 1, 3 and 4 in the order that builds least.
+        on_slots = flat @ self.memory.u.T
+        components = (program.u_attention @ on_slots.unsqueeze(-1)).squeeze(-1) * sigma
+        retrieved = (components.unsqueeze(-2) @ program.v_attention).squeeze(-2)
+        y = retrieved @ self.memory.v
+        if self.residual is not None and program.residual_gate is not None:
+            y = y + program.residual_gate * sigma[:, -1:] * (flat @ self.residual)  # eq. 12
+        if self.bias is not None:
+            y = y + self.bias
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def compose(self, x: Tensor) -> Composition:
+        """Return what the controller chooses for x, shape (..., in_features).
+
+        Raises:
+            ValueError: if the last dimension of x is not in_features.
+        """
+        check_input(x, self.in_features)
+        program = self._compose(x.reshape(-1, self.in_features))
+
+        def unflatten(t: Tensor) -> Tensor:
+            return t.reshape(*x.shape[:-1], *t.shape[1:])
+
+        return Composition(
+            unflatten(program.u_attention),
+            unflatten(program.v_attention),
+            unflatten(program.s_attention),
+            unflatten(program.singular_values),
+            None if program.residual_gate is None else unflatten(program.residual_gate),
+        )
+
+    def active_program(self, x: Tensor) -> Tensor:
+        """Return P of eq. 1, shape (..., in_features, out_features), for x (..., in_features)."""
+        return self._active_program(self.compose(x))
+
+    def working_program(self, x: Tensor) -> Tensor:
+        """Return W of eq. 12, shape (..., in_features, out_features), for x (..., in_features).
+
+        For inspection: `forward(x)` equals x W + b without building W, which is in * out numbers
+        for every input.
+        """
+        program = self.compose(x)
+        working = self._active_program(program)
+        if self.residual is None or program.residual_gate is None:
+            return working
+        scale = program.residual_gate * program.singular_values[..., -1:].to(x.dtype)
+        return working + scale.unsqueeze(-1) * self.residual  # eq. 12
+
+    def orthogonality_loss(self) -> Tensor:
+        """L_o of eq. 2, a scalar; see `ProgramMemory.orthogonality_loss` for its floor."""
+        return self.memory.orthogonality_loss()
+
+    def program_keys(self) -> Tensor:
+        """Eq. 7 for M_U, M_V and M_S: keys, scaled to unit length for eq. 8, shape (3, P, K)."""
+        keys = [
+            network(memory)
+            for network, memory in zip(self.key_networks, self._memories(), strict=True)
+        ]
+        return F.normalize(torch.stack(keys), dim=-1)
+
+    def extra_repr(self) -> str:
+        """Describe the layer's sizes."""
+        controller = self.composition_network
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"slots={len(self.memory.u)}, heads={controller.heads}, steps={controller.steps}, "
+            f"least_used={self.least_used}, usage_attention={self.usage_attention}, "
+            f"residual={self.residual is not None}, bias={self.bias is not None}, "
+            f"sharpness={self.sharpness}"
+        )
+
+    def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.memory.u, self.memory.v, self.memory.s
+
+    def _compose(self, x: Tensor) -> Composition:
+        """`compose` for x of shape (B, in_features)."""
+        query, gate = self.composition_network(x)  # eq. 6: (B, J, 3, H, K), (B, J, 3, H, P)
+        keys = self._frozen_keys
+        if keys is None or torch.is_grad_enabled():
+            keys = self.program_keys()  # eq. 7: (3, P, K)
+        attention = content_attention(query, keys, self.sharpness)  # eq. 8: (3, B, J, H, P)
+        if gate is not None:
+            gate = gate.permute(2, 0, 1, 3, 4)
+            attention = recurrent_attention(attention, gate, self.least_used)  # eq. 9 to 11
+        u, v, s = attention.flatten(2, 3).unbind()
+        sigma = singular_values((s @ self.memory.s).squeeze(-1))  # eq. 5
+        residual_gate = None
+        if self.integration_network is not None:
+            residual_gate = torch.sigmoid(self.integration_network(x))
+        return Composition(u, v, s, sigma, residual_gate)
+
+    def _active_program(self, program: Composition) -> Tensor:
+        u = program.u_attention @ self.memory.u  # eq. 3
+        v = program.v_attention @ self.memory.v  # eq. 4
+        sigma = program.singular_values.to(u.dtype).unsqueeze(-1)
+        return (sigma * u).transpose(-1, -2) @ v  # eq. 1
+
+
+@contextmanager
+def frozen_keys(module: nn.Module) -> Iterator[None]:
+    """Inside, every `NeurocoderLinear` of the module reuses the keys it has on entry.
+
+    Keys depend on parameters only, so an agent that acts many times between two updates need not
+    compute them each time. Only calls without gradients use them. Whoever changes parameters inside
+    gets the keys of the old ones.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
+    with torch.no_grad():
+        for layer in layers:
+            layer._frozen_keys = layer.program_keys()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._frozen_keys = None
