@@ -1,0 +1,1 @@
+"""The A3C agent: one process role, or one idea, per module."""

@@ -1,0 +1,138 @@
+"""Checkpoints: tensors by name and shape, and the numbers that go with them.
+
+A checkpoint is a safetensors file, whatever its name ends in: loading one never runs code. It is
+written under a temporary name that no loader looks at, flushed to the disk, and renamed.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT_VERSION = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run.
+
+    Attributes:
+        parameters: of the network, by name.
+        statistics: of the optimizer, by name: shape (k, ...) for a parameter of shape (...).
+        progress: numbers and strings: global_step, updates, episodes, the settings.
+    """
+
+    parameters: dict[str, Tensor]
+    statistics: dict[str, Tensor]
+    progress: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write `step_<global_step>.pt` and `latest.json`, then delete all but the newest `keep`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        OSError: if writing fails; older checkpoints stay as they are then.
+    """
+    tensors = {f"parameters/{name}": t for name, t in checkpoint.parameters.items()}
+    tensors |= {f"statistics/{name}": t for name, t in checkpoint.statistics.items()}
+    metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(checkpoint.progress)}
+    data = save({name: t.contiguous() for name, t in tensors.items()}, metadata)
+
+    path = folder / f"step_{checkpoint.progress['global_step']:012d}.pt"
+    write_atomically(path, data)
+    latest = {"checkpoint": path.name, "global_step": checkpoint.progress["global_step"]}
+    write_atomically(folder / "latest.json", json.dumps(latest, indent=2).encode())
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(path: Path, expected: dict[str, Tensor] | None = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: the file.
+        expected: parameters whose names, shapes and types the file's must have. They are compared
+            before any tensor is read.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, of another format, or does not fit.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != str(FORMAT_VERSION):
+                found = metadata.get("format")
+                raise CheckpointError(f"{path}: format {found!r}, not {FORMAT_VERSION}")
+            if expected is not None:
+                _compare(path, file, expected)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        progress = json.loads(metadata["progress"])
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+    def group(prefix: str) -> dict[str, Tensor]:
+        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+    return Checkpoint(group("parameters/"), group("statistics/"), progress)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first."""
+    return sorted(folder.glob("step_*.pt"))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file such that it is there whole or not at all, also when the machine dies.
+
+    Raises:
+        OSError: if writing fails; a file that was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _compare(path: Path, file: Any, expected: dict[str, Tensor]) -> None:
+    names = {n.removeprefix("parameters/") for n in file.keys() if n.startswith("parameters/")}  # noqa: SIM118
+    if names != set(expected):
+        wrong = sorted(names ^ set(expected))[0]
+        raise CheckpointError(f"{path}: parameter {wrong!r} is not in both file and network")
+    for name, tensor in expected.items():
+        stored = file.get_slice(f"parameters/{name}")
+        if (
+            stored.get_shape() != list(tensor.shape)
+            or _DTYPES.get(stored.get_dtype()) != tensor.dtype
+        ):
+            raise CheckpointError(
+                f"{path}: parameter {name!r} is {stored.get_dtype()} {stored.get_shape()}, "
+                f"the network's is {tensor.dtype} {list(tensor.shape)}"
+            )
+
+
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "BF16": torch.bfloat16}

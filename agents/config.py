@@ -1,0 +1,192 @@
+"""Every setting of a training run: one dataclass field is one flag, its help and its limits.
+
+The command line, the saved `config.json` and the README's table of flags are made from here.
+"""
+
+import argparse
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from envs import UnknownGameError, resolve_game
+
+SCREEN_STACK_BYTES = 4 * 84 * 84
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; the message names the flag, the value and what is allowed."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{flag(name)} {value}: {allowed}")
+
+
+def setting(default: Any, group: str, help: str, **limits: Any) -> Any:  # noqa: A002
+    """A field of `TrainConfig`.
+
+    Args:
+        default: its value when the flag is not given.
+        group: the heading under which `--help` lists it.
+        help: one line that says what it does.
+        **limits: `choices`, or `low` and `high` (both allowed), or `above` (not allowed itself).
+    """
+    return field(default=default, metadata={"group": group, "help": help, **limits})
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a field: `num_steps` -> `--num-steps`."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one run. Construction raises `SettingError` for any that cannot work."""
+
+    # fmt: off
+    game: str = setting("Frostbite", "run", "Atari game, in any common spelling")
+    workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", low=0, high=1024)
+    envs_per_worker: int = setting(8, "run", "games that each worker plays as one batch", low=1, high=1024)
+    total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", low=1, high=10**12)
+    seed: int = setting(1, "run", "seed of everything random", low=0, high=2**32 - 1)
+    run_dir: str = setting("runs", "run", "folder that holds the runs")
+    checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", above=0)
+    keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", low=1, high=10**6)
+    log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", above=0)
+
+    head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("neurocoder", "hypernet", "linear"))
+    core: str = setting("none", "network", "what stands between torso and heads", choices=("none", "lstm"))
+    torso: str = setting("nips", "network", "convolutions: Mnih et al. 2013 or 2015", choices=("nips", "nature"))
+    actor_gain: float = setting(1.0, "network", "factor on the actor's output, the same for every head", above=0)
+
+    neurocoder_slots: int = setting(20, "neurocoder head", "P, slots of each program memory", low=1, high=4096)
+    neurocoder_key_size: int = setting(8, "neurocoder head", "K, size of a program key", low=1, high=4096)
+    neurocoder_heads: int = setting(2, "neurocoder head", "H, components retrieved in parallel", low=1, high=256)
+    neurocoder_steps: int = setting(5, "neurocoder head", "J, recurrent retrievals; 1 is the single-step Neurocoder", low=1, high=256)
+    neurocoder_least_used: int = setting(5, "neurocoder head", "slots that attention by usage may choose, at most the slots", low=1, high=4096)
+    neurocoder_hidden_size: int = setting(64, "neurocoder head", "state size of the composition network", low=1, high=8192)
+    neurocoder_sharpness: float = setting(10.0, "neurocoder head", "factor on the cosine of content attention (the paper prints none: 1)", above=0)
+    neurocoder_usage_attention: bool = setting(True, "neurocoder head", "attend to the least-used slots too")
+    neurocoder_residual: bool = setting(True, "neurocoder head", "add the residual program")
+    orthogonality_coef: float = setting(1e-3, "neurocoder head", "a, weight of the orthogonality loss summed over both layers", low=0, high=1e6)
+    hypernet_hidden_size: int = setting(64, "hypernet head", "width of the weight-generating network", low=1, high=8192)
+    hypernet_embedding_size: int = setting(8, "hypernet head", "size of the embedding it turns into weights", low=1, high=4096)
+
+    num_steps: int = setting(20, "learning", "t_max, steps of each environment between two updates", low=1, high=100_000)
+    optimizer: str = setting("rmsprop", "learning", "with statistics shared by all workers", choices=("rmsprop", "adam"))
+    learning_rate: float = setting(7e-4, "learning", "at the start; it falls linearly to zero over the budget", above=0)
+    optimizer_eps: float = setting(1e-5, "learning", "epsilon: inside the root for rmsprop (Mnih et al. 2016), outside for adam", above=0)
+    gamma: float = setting(0.99, "learning", "discount", low=0, high=1)
+    gae_lambda: float = setting(0.95, "learning", "lambda of generalised advantage estimation; 1 gives n-step returns", low=0, high=1)
+    ent_coef: float = setting(0.01, "learning", "weight of the entropy bonus", low=0, high=1e6)
+    vf_coef: float = setting(0.5, "learning", "weight of the value loss", low=0, high=1e6)
+    max_grad_norm: float = setting(0.5, "learning", "the task gradient is scaled down to this norm", above=0)
+
+    sticky_actions: float = setting(0.25, "environment", "probability that the emulator repeats the last action", low=0, high=1)
+    noop_max: int = setting(30, "environment", "bound of the random no-ops at a game's start", low=1, high=10_000)
+    max_frames: int = setting(108_000, "environment", "frames after which a game is cut off", low=8, high=10**8)
+    fire_reset: bool = setting(False, "environment", "press FIRE at a game's start, for games that wait for it")
+    full_action_space: bool = setting(False, "environment", "all 18 actions instead of the game's own")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check(spec, getattr(self, spec.name))
+        if self.neurocoder_least_used > self.neurocoder_slots:
+            allowed = f"must be at most --neurocoder-slots ({self.neurocoder_slots})"
+            raise SettingError("neurocoder_least_used", self.neurocoder_least_used, allowed)
+        try:
+            object.__setattr__(self, "game", resolve_game(self.game).name)
+        except UnknownGameError as error:
+            raise SettingError("game", repr(self.game), str(error)) from None
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """Refuse rollouts whose screens alone would not fit into this machine's memory."""
+        environments = max(self.workers, 1) * self.envs_per_worker
+        screens = environments * (self.num_steps + 1) * SCREEN_STACK_BYTES
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if screens > available:
+            allowed = (
+                f"rollouts of {environments} environments x {self.num_steps} steps take "
+                f"{screens / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; "
+                "lower --num-steps, --envs-per-worker or --workers"
+            )
+            raise SettingError("num_steps", self.num_steps, allowed)
+
+
+def parse_args(argv: Sequence[str]) -> TrainConfig:
+    """Return the settings that the command line asks for.
+
+    On a bad flag or value this prints one line that names it and exits with code 2.
+    """
+    parser = _Parser(
+        prog="train_a3c.py",
+        description="Train an A3C agent with Neurocoder, HyperNet or linear heads on an Atari game.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    groups: dict[str, Any] = {}
+    for spec in dataclasses.fields(TrainConfig):
+        name = spec.metadata["group"]
+        group = groups.setdefault(name, parser.add_argument_group(name))
+        kind: dict[str, Any] = {"type": spec.type, "metavar": _metavar(spec)}
+        if spec.type is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        group.add_argument(
+            flag(spec.name), default=spec.default, help=spec.metadata["help"], **kind
+        )
+    try:
+        return TrainConfig(**vars(parser.parse_args(argv)))
+    except SettingError as error:
+        parser.error(str(error))
+
+
+def flag_table() -> str:
+    """The README's table of flags, in Markdown."""
+    lines = ["| flag | default | what |", "|---|---|---|"]
+    for spec in dataclasses.fields(TrainConfig):
+        name = flag(spec.name)
+        if spec.type is bool:
+            name += f" / --no-{name[2:]}"
+        text = spec.metadata["help"]
+        if "choices" in spec.metadata:
+            text += f" ({', '.join(f'`{choice}`' for choice in spec.metadata['choices'])})"
+        lines.append(f"| `{name}` | `{spec.default}` | {text} |")
+    return "\n".join(lines)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports an error in one line, without the page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _metavar(spec: dataclasses.Field[Any]) -> str:
+    choices = spec.metadata.get("choices")
+    return "{" + ",".join(choices) + "}" if choices else spec.name.rpartition("_")[2].upper()
+
+
+def _check(spec: dataclasses.Field[Any], value: Any) -> None:
+    """Raise SettingError unless the value has the field's type and lies within its limits."""
+    limits = spec.metadata
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if spec.type is float:
+        if not is_number or not math.isfinite(value):
+            raise SettingError(spec.name, value, "must be a finite number")
+    elif type(value) is not spec.type:
+        raise SettingError(
+            spec.name, value, f"must be of type {getattr(spec.type, '__name__', '')}"
+        )
+    if "choices" in limits and value not in limits["choices"]:
+        raise SettingError(spec.name, value, f"must be one of {', '.join(limits['choices'])}")
+    if "low" in limits and not limits["low"] <= value <= limits["high"]:
+        raise SettingError(
+            spec.name, value, f"must be between {limits['low']} and {limits['high']}"
+        )
+    if "above" in limits and not value > limits["above"]:
+        raise SettingError(spec.name, value, f"must be above {limits['above']}")
+    if spec.type is str and not value:
+        raise SettingError(spec.name, repr(value), "must not be empty")

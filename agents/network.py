@@ -1,0 +1,180 @@
+"""The actor-critic network: torso, core, actor head and critic head."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agents.config import TrainConfig
+from neurocoder import HyperLinear, NeurocoderLinear
+
+
+class ActorCriticOutput(NamedTuple):
+    """What the network says of T steps of B environments.
+
+    Attributes:
+        logits: of the policy, shape (T, B, A).
+        values: shape (T, B).
+        state: of the core after the last step, shape (2, B, S).
+    """
+
+    logits: Tensor
+    values: Tensor
+    state: Tensor
+
+
+class ActorCritic(nn.Module):
+    """Policy and value of a stack of screens; the heads are the only thing that agents vary.
+
+    Args:
+        num_actions: A.
+        config: the settings; its groups "network", "neurocoder head" and "hypernet head" count.
+    """
+
+    def __init__(self, num_actions: int, config: TrainConfig) -> None:
+        super().__init__()
+        self.torso = Torso(config.torso)
+        self.core = CORES[config.core](self.torso.features)
+        head = head_factory(config)
+        self.actor = head(self.core.features, num_actions)
+        self.critic = head(self.core.features, 1)
+        self.actor_gain = config.actor_gain
+
+    def forward(self, observations: Tensor, state: Tensor, starts: Tensor) -> ActorCriticOutput:
+        """Run T steps of B environments.
+
+        Args:
+            observations: screens, uint8, shape (T, B, 4, 84, 84).
+            state: of the core before the first step, shape (2, B, S).
+            starts: bool, shape (T, B): true where an observation is a new game's first. The state
+                is zeroed there.
+        """
+        features, state = self.features(observations, state, starts)
+        logits = self.actor_gain * self.actor(features)
+        return ActorCriticOutput(logits, self.critic(features).squeeze(-1), state)
+
+    def features(
+        self, observations: Tensor, state: Tensor, starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the heads see, shape (T, B, features), and the core's new state."""
+        seen = self.torso(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+        return self.core(seen, state, starts)
+
+    def initial_state(self, batch: int) -> Tensor:
+        """The core's state before a first step, zeros of shape (2, B, S); S is 0 without a core."""
+        return torch.zeros(2, batch, self.core.state_size)
+
+    def orthogonality_loss(self) -> Tensor:
+        """L_o of the Neurocoder paper (eq. 2), summed over actor and critic; 0 for other heads."""
+        losses = [
+            layer.orthogonality_loss()
+            for layer in self.modules()
+            if isinstance(layer, NeurocoderLinear)
+        ]
+        return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+class Torso(nn.Module):
+    """Convolutions over the stacked screens.
+
+    `nips`: 16 filters 8x8/4, 32 filters 4x4/2, 256 features (Mnih et al. 2013; the network of A3C).
+    `nature`: 32 filters 8x8/4, 64 filters 4x4/2, 64 filters 3x3/1, 512 features (Mnih et al. 2015).
+
+    Args:
+        kind: which of the two.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        if kind == "nips":
+            self.convolutions = nn.ModuleList(
+                [nn.Conv2d(4, 16, 8, stride=4), nn.Conv2d(16, 32, 4, stride=2)]
+            )
+            flat, self.features = 32 * 9 * 9, 256
+        else:
+            self.convolutions = nn.ModuleList(
+                [
+                    nn.Conv2d(4, 32, 8, stride=4),
+                    nn.Conv2d(32, 64, 4, stride=2),
+                    nn.Conv2d(64, 64, 3, stride=1),
+                ]
+            )
+            flat, self.features = 64 * 7 * 7, 512
+        self.dense = nn.Linear(flat, self.features)
+
+    def forward(self, screens: Tensor) -> Tensor:
+        """Return features, shape (N, features), of uint8 screens, shape (N, 4, 84, 84)."""
+        x = screens.to(self.dense.weight.dtype) / 255
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        return F.relu(self.dense(x.flatten(1)))
+
+
+class NoCore(nn.Module):
+    """Passes the torso's features on; has the interface of a core, and a state of size zero."""
+
+    state_size = 0
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, seen: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Return the features as they are."""
+        return seen, state
+
+
+class LSTMCore(nn.Module):
+    """An LSTM of 256 units; its state lives through lost lives and is zeroed with a new game."""
+
+    state_size = 256
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = self.state_size
+        self.cell = nn.LSTMCell(features, self.state_size)
+
+    def forward(self, seen: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return hidden states (T, B, 256) and the last state (2, B, 256).
+
+        Args:
+            seen: shape (T, B, features).
+            state: shape (2, B, 256).
+            starts: bool, shape (T, B).
+        """
+        outputs = []
+        hidden, cell = state.unbind()
+        for x, start in zip(seen.unbind(), starts.unbind(), strict=True):
+            goes_on = (~start).to(x.dtype).unsqueeze(-1)
+            hidden, cell = self.cell(x, (hidden * goes_on, cell * goes_on))
+            outputs.append(hidden)
+        return torch.stack(outputs), torch.stack([hidden, cell])
+
+
+CORES: dict[str, Any] = {"none": NoCore, "lstm": LSTMCore}
+
+
+def head_factory(config: TrainConfig) -> Any:
+    """Return the constructor of the head that the settings name: (in_features, out_features)."""
+    if config.head == "neurocoder":
+        return partial(
+            NeurocoderLinear,
+            slots=config.neurocoder_slots,
+            key_size=config.neurocoder_key_size,
+            heads=config.neurocoder_heads,
+            steps=config.neurocoder_steps,
+            least_used=config.neurocoder_least_used,
+            hidden_size=config.neurocoder_hidden_size,
+            sharpness=config.neurocoder_sharpness,
+            usage_attention=config.neurocoder_usage_attention,
+            residual=config.neurocoder_residual,
+        )
+    if config.head == "hypernet":
+        return partial(
+            HyperLinear,
+            hidden_size=config.hypernet_hidden_size,
+            embedding_size=config.hypernet_embedding_size,
+        )
+    return nn.Linear

@@ -1,0 +1,92 @@
+"""The folder of a run: its name, its settings, its story, and the `latest` link."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from agents.checkpoint import write_atomically
+from agents.config import SettingError, TrainConfig
+
+PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
+
+
+def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
+    """Make `{game}__{head}__{seed}__{time}` under the run directory and point `latest` to it.
+
+    Raises:
+        SettingError: if the run directory cannot be written to; nothing is left behind then.
+    """
+    parent = Path(config.run_dir)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        reason = f"cannot be written to ({error.strerror or error})"
+        raise SettingError("run_dir", config.run_dir, reason) from error
+
+    name = f"{config.game}__{config.head}__{config.seed}__{datetime.now():%Y%m%d-%H%M%S}"
+    folder = _make_unique(parent, name)
+    (folder / "checkpoints").mkdir()
+    write_json(folder / "config.json", asdict(config))
+    meta = {
+        "status": "running",
+        "argv": list(argv),
+        "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    write_json(folder / "meta.json", meta)
+    _point(parent / "latest", folder.name)
+    return folder
+
+
+def update_meta(folder: Path, **changes: Any) -> None:
+    """Change entries of the run's `meta.json`."""
+    meta = json.loads((folder / "meta.json").read_text())
+    write_json(folder / "meta.json", meta | changes)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that is there whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def _make_unique(parent: Path, name: str) -> Path:
+    """Make a folder that nobody else has; two runs may start in the same second."""
+    for attempt in range(1, 1000):
+        folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent / name} and a thousand like it are there already")
+
+
+def _point(link: Path, target: str) -> None:
+    """Make a symbolic link, replacing an older one in one step so that it never dangles."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,93 @@
+"""What the processes share: parameters, optimizer statistics and counters, in three mappings.
+
+There is no lock. Workers read and write the same parameters at the same time (Hogwild, as in A3C),
+and every counter has a single writer, so a process that is killed takes nothing with it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatModule:
+    """A module whose parameters, and gradients, are views of one flat tensor each.
+
+    One copy then pulls all parameters, and an optimizer step is a handful of operations.
+
+    Attributes:
+        parameters: all parameters in the module's order, shape (N,), float32.
+        gradients: theirs, shape (N,).
+
+    Args:
+        module: its parameters are moved; they keep their values.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = flatten(module)
+        self.gradients = torch.zeros_like(self.parameters)
+        offset = 0
+        for parameter in module.parameters():
+            end = offset + parameter.numel()
+            parameter.data = self.parameters[offset:end].view(parameter.shape)
+            parameter.grad = self.gradients[offset:end].view(parameter.shape)
+            offset = end
+
+
+def flatten(module: nn.Module) -> Tensor:
+    """A copy of all parameters of the module, in its order, shape (N,)."""
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def unflatten(flat: Tensor, module: nn.Module) -> dict[str, Tensor]:
+    """Views of a flat tensor by the names and shapes of the module's parameters."""
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    pieces = flat.split([math.prod(shape) for shape in shapes.values()])
+    return {
+        name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class SharedState:
+    """The parameter store, the optimizer's statistics, and the counters of all workers.
+
+    Attributes:
+        parameters: shape (N,), float32.
+        statistics: the optimizer's, shape (k, N), float32.
+        counters: int64, shape (workers, 3): decisions, updates and skipped updates. Row i is
+            written by worker i alone.
+        stop: int64, shape (1,): not zero when the workers shall end; written by the parent alone.
+    """
+
+    parameters: Tensor
+    statistics: Tensor
+    counters: Tensor
+    stop: Tensor
+
+    @classmethod
+    def create(cls, module: nn.Module, num_statistics: int, workers: int) -> "SharedState":
+        """Put the module's parameters, and zeros for the rest, into shared memory."""
+        parameters = flatten(module)
+        return cls(
+            parameters=parameters.share_memory_(),
+            statistics=torch.zeros(num_statistics, len(parameters)).share_memory_(),
+            counters=torch.zeros(workers, 3, dtype=torch.int64).share_memory_(),
+            stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
+        )
+
+    @property
+    def global_step(self) -> int:
+        """Decisions of all workers together."""
+        return int(self.counters[:, 0].sum())
+
+    @property
+    def updates(self) -> int:
+        """Updates of all workers together."""
+        return int(self.counters[:, 1].sum())
+
+    @property
+    def skipped_updates(self) -> int:
+        """Updates left out because their gradient was not finite."""
+        return int(self.counters[:, 2].sum())

@@ -1,0 +1,223 @@
+"""The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE."""
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+
+from agents.config import TrainConfig
+from agents.diagnostics import head_statistics
+from agents.losses import entropy, explained_variance, policy_gradient_loss, value_loss
+from agents.network import ActorCritic
+from agents.optimizers import OPTIMIZERS
+from agents.returns import lambda_returns
+from agents.rollout import BatchedEnvironment, Collector, Rollout
+from agents.shared import FlatModule, SharedState
+from envs import Episode, TrainingEnv, resolve_game
+
+# Opening the heads costs some twenty forward passes; once in so many updates it is not noticed.
+UPDATES_BETWEEN_DIAGNOSTICS = 100
+
+EnvironmentFactory = Callable[[TrainConfig, np.ndarray], BatchedEnvironment]
+
+
+@dataclass
+class UpdateRecord:
+    """What a worker tells the parent after an update.
+
+    Attributes:
+        worker: its index.
+        episodes: whole games that ended.
+        scalars: TensorBoard tag -> value; empty where the update was skipped.
+    """
+
+    worker: int
+    episodes: list[Episode]
+    scalars: dict[str, float]
+
+
+@dataclass
+class CrashRecord:
+    """The last words of a worker that raised.
+
+    Attributes:
+        worker: its index.
+        traceback: as text.
+    """
+
+    worker: int
+    traceback: str
+
+
+def make_training_env(config: TrainConfig, seeds: np.ndarray) -> TrainingEnv:
+    """The worker's games, one for each seed."""
+    return TrainingEnv(
+        resolve_game(config.game),
+        len(seeds),
+        seeds=seeds,
+        sticky_actions=config.sticky_actions,
+        noop_max=config.noop_max,
+        fire_reset=config.fire_reset,
+        max_frames=config.max_frames,
+        full_action_space=config.full_action_space,
+    )
+
+
+class Worker:
+    """One actor-learner.
+
+    Args:
+        index: which of the workers.
+        config: the settings.
+        shared: parameters, statistics and counters.
+        make_env: makes its environments from the settings and their seeds, shape (B,).
+        incarnation: how often this worker has been started before; it seeds new games.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        config: TrainConfig,
+        shared: SharedState,
+        make_env: EnvironmentFactory = make_training_env,
+        incarnation: int = 0,
+    ) -> None:
+        self.index, self.config, self.shared = index, config, shared
+        sequence = np.random.SeedSequence((config.seed, index, incarnation))
+        env_seeds, action_seed = sequence.spawn(2)
+        seeds = env_seeds.generate_state(config.envs_per_worker) % 2**31
+        env = make_env(config, seeds.astype(np.int64))
+        generator = torch.Generator().manual_seed(int(action_seed.generate_state(1)[0]))
+
+        self.env = env
+        self.network = ActorCritic(env.num_actions, config)
+        self.flat = FlatModule(self.network)
+        self.pull()
+        optimizer = OPTIMIZERS[config.optimizer]
+        self.optimizer = optimizer(shared.parameters, shared.statistics, eps=config.optimizer_eps)
+        self.collector = Collector(
+            env,
+            self.network,
+            num_steps=config.num_steps,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            generator=generator,
+        )
+
+    def update(self) -> UpdateRecord:
+        """Play t_max steps, learn from them, and change the shared parameters."""
+        self.pull()
+        rollout = self.collector.collect()
+        scalars = self.differentiate(rollout)
+        counters = self.shared.counters[self.index]
+        if scalars:
+            self.push()
+            if counters[1] % UPDATES_BETWEEN_DIAGNOSTICS == 0 and self.index == 0:
+                scalars |= head_statistics(self.network, rollout)
+            counters[1] += 1
+        else:
+            counters[2] += 1
+        counters[0] += int(rollout.valid.sum())
+        return UpdateRecord(self.index, rollout.episodes, scalars)
+
+    def pull(self) -> None:
+        """Take the newest shared parameters."""
+        self.flat.parameters.copy_(self.shared.parameters)
+
+    def push(self) -> None:
+        """Apply the gradient to the shared parameters."""
+        progress = self.shared.global_step / self.config.total_timesteps
+        learning_rate = self.config.learning_rate * max(0.0, 1.0 - progress)
+        self.optimizer.step(self.flat.gradients, learning_rate, self.shared.updates)
+
+    def differentiate(self, rollout: Rollout) -> dict[str, float]:
+        """Leave the gradient of the loss in `self.flat.gradients`; return what is to be logged.
+
+        The result is empty, and the gradient of no use, where it is not finite.
+        """
+        config = self.config
+        output = self.network(rollout.observations, rollout.initial_state, rollout.starts)
+        returns = lambda_returns(
+            rollout.rewards.clamp(-1, 1),
+            rollout.discounts,
+            rollout.traces,
+            output.values.detach(),
+            rollout.bootstrap_value,
+        )
+        mask = rollout.valid
+        policy = policy_gradient_loss(
+            output.logits, rollout.actions, returns - output.values.detach(), mask
+        )
+        value = value_loss(output.values, returns, mask)
+        bonus = entropy(output.logits, mask)
+        task = policy + config.vf_coef * value - config.ent_coef * bonus
+
+        self.flat.gradients.zero_()
+        task.backward()
+        norm = float(self.flat.gradients.norm())
+        if norm > config.max_grad_norm:
+            self.flat.gradients.mul_(config.max_grad_norm / norm)
+        # Only now the orthogonality gradient: its norm is no business of the task's clipping.
+        orthogonality = self.network.orthogonality_loss()
+        if orthogonality.requires_grad and config.orthogonality_coef > 0:
+            (config.orthogonality_coef * orthogonality).backward()
+        if not bool(self.flat.gradients.isfinite().all()):
+            return {}
+        return {
+            "losses/policy_loss": policy.item(),
+            "losses/value_loss": value.item(),
+            "losses/entropy": bonus.item(),
+            "losses/explained_variance": explained_variance(output.values, returns, mask).item(),
+            "losses/grad_norm": norm,
+            "losses/orthogonality": orthogonality.item(),
+        }
+
+
+def run_worker(
+    connection: Connection,
+    index: int,
+    config: TrainConfig,
+    shared: SharedState,
+    make_env: EnvironmentFactory,
+    incarnation: int,
+) -> None:
+    """The worker process: update until the budget is spent or the parent says stop.
+
+    Args:
+        connection: to the parent. Records go through it; its end says that the parent is gone.
+        index: of this worker.
+        config: the settings.
+        shared: what all workers share.
+        make_env: makes its environments.
+        incarnation: how often this worker has been started before.
+    """
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent answers.
+    torch.set_num_threads(1)
+    threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
+    try:
+        worker = Worker(index, config, shared, make_env, incarnation)
+        while not shared.stop and shared.global_step < config.total_timesteps:
+            connection.send(worker.update())
+    except Exception:
+        connection.send(CrashRecord(index, traceback.format_exc()))
+        os._exit(1)
+
+
+def _exit_with_parent(connection: Connection) -> None:
+    """End this process when the parent's end of the connection closes.
+
+    The operating system closes it however the parent dies. Waiting for the process itself would not
+    do: a worker's parent is the fork server.
+    """
+    try:
+        connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)

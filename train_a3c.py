@@ -1,0 +1,32 @@
+"""Train a Neurocoder A3C agent on an Atari game.
+
+    python train_a3c.py --game Frostbite --workers 16
+
+`--help` lists the settings; the README says more.
+"""
+
+import os
+import sys
+
+# Before anything imports torch, here and (by inheritance) in every process started from here: with
+# one process for each core, more threads would only take turns.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+
+def main() -> int:
+    """Read the command line, train, and return the exit code."""
+    from agents.config import SettingError, parse_args
+
+    config = parse_args(sys.argv[1:])
+    from agents.supervisor import train
+
+    try:
+        return train(config, sys.argv)
+    except SettingError as error:
+        print(f"train_a3c.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
