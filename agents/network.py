@@ -106,7 +106,10 @@ class Torso(nn.Module):
 
     def forward(self, screens: Tensor) -> Tensor:
         """Return features, shape (N, features), of uint8 screens, shape (N, 4, 84, 84)."""
-        x = screens.to(self.dense.weight.dtype) / 255
+        # On CPUs, convolutions are trained about twice as fast with channels last, and acted with
+        # a little faster without.
+        layout = torch.channels_last if torch.is_grad_enabled() else torch.contiguous_format
+        x = screens.to(self.dense.weight.dtype, memory_format=layout).div_(255)
         for convolution in self.convolutions:
             x = F.relu(convolution(x))
         return F.relu(self.dense(x.flatten(1)))

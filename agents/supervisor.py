@@ -182,11 +182,9 @@ class Run:
         for index in range(self.config.workers):
             self.workers[index] = self._start_worker(context, index, incarnation=0)
         while not self.done and self.workers:
-            self._receive(timeout=0.5)
+            for index in self._receive(timeout=0.5):
+                self._replace(context, index)
             self._tick()
-            for index, worker in list(self.workers.items()):
-                if not worker.process.is_alive():
-                    self._handle_end(context, index)
 
     def _start_worker(self, context: Any, index: int, incarnation: int) -> WorkerHandle:
         ours, theirs = context.Pipe()
@@ -200,22 +198,25 @@ class Run:
         theirs.close()
         return WorkerHandle(process, ours, incarnation)
 
-    def _receive(self, timeout: float) -> None:
-        """Take the records that have come, waiting for the first."""
-        connections = {worker.connection: i for i, worker in self.workers.items()}
-        sentinels = [worker.process.sentinel for worker in self.workers.values()]
-        for ready in mp_connection.wait([*connections, *sentinels], timeout):
-            if isinstance(ready, Connection):
-                with contextlib.suppress(EOFError, OSError):
-                    self._take(ready.recv())
+    def _receive(self, timeout: float) -> list[int]:
+        """Take the records that have come, waiting for the first; return the workers that ended.
 
-    def _handle_end(self, context: Any, index: int) -> None:
-        """Read a dead worker's last records; start another in its place unless it was done."""
-        worker = self.workers.pop(index)
-        with contextlib.suppress(EOFError, OSError):
-            while worker.connection.poll():
-                self._take(worker.connection.recv())
-        worker.connection.close()
+        A worker has ended when its connection has: the operating system closes it however a process
+        dies, and only after everything that it had sent.
+        """
+        ended = []
+        connections = {worker.connection: i for i, worker in self.workers.items()}
+        for ready in mp_connection.wait(list(connections), timeout):
+            assert isinstance(ready, Connection)
+            try:
+                self._take(ready.recv())
+            except (EOFError, OSError):
+                ended.append(connections[ready])
+        return ended
+
+    def _replace(self, context: Any, index: int) -> None:
+        """Bury a worker that ended, and start another in its place unless it was done."""
+        worker = self._bury(index)
         code = worker.process.exitcode
         if self.done:
             return
@@ -237,17 +238,21 @@ class Run:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self.workers and time.monotonic() < deadline:
             with contextlib.suppress(TrainingFailedError):
-                self._receive(timeout=0.1)
-            for index, worker in list(self.workers.items()):
-                if not worker.process.is_alive() and not worker.connection.poll():
-                    worker.connection.close()
-                    del self.workers[index]
-        for index, worker in self.workers.items():
+                for index in self._receive(timeout=0.1):
+                    self._bury(index)
+        for index in list(self.workers):
             log.warning("worker %s does not end; killing it", index)
+            self._bury(index)
+
+    def _bury(self, index: int) -> WorkerHandle:
+        """Wait for a worker's process, or kill it where that takes long; free what it held."""
+        worker = self.workers.pop(index)
+        worker.process.join(timeout=1)
+        if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
-            worker.connection.close()
-        self.workers.clear()
+        worker.connection.close()
+        return worker
 
     # --- what comes in, and what is written ------------------------------------------------------
 
