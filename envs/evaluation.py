@@ -1,0 +1,129 @@
+"""One game at a time, with a screen to look at, for evaluation and recording."""
+
+from typing import Any, SupportsFloat
+
+import ale_py
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from ale_py.env import AtariEnv
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+
+from envs.games import Game, require_playable
+from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE, check_protocol
+
+GrayScreen = npt.NDArray[np.uint8]
+
+
+def make_evaluation_env(
+    game: Game,
+    *,
+    sticky_actions: float = 0.25,
+    noop_max: int = 30,
+    fire_reset: bool = False,
+    max_frames: int = 108_000,
+    full_action_space: bool = False,
+) -> gymnasium.Env[npt.NDArray[np.uint8], int]:
+    """Make an environment that plays whole games by the rules of training, one at a time.
+
+    Observations are (4, 84, 84) uint8, rewards raw, and a lost life does not end anything. The
+    opening and the frame limit are those of `TrainingEnv`, which is why they are done here:
+    Gymnasium's own no-ops number 1 .. noop_max instead of 0 .. noop_max - 1, and ALE's own frame
+    limit counts them. The number of no-ops comes from another random generator than in training, so
+    the two paths agree in its distribution, not draw by draw.
+
+    `render()` gives the console's screen in colour: (210, 160, 3) uint8 in most games, up to 250
+    rows in some. `reset(seed=...)` decides the whole game; a later `reset()` without a seed goes on
+    with the same random streams. `info["lives"]` counts the lives left.
+
+    Args:
+        game: what to play.
+        sticky_actions: probability, at every frame, that the console repeats the action of the
+            frame before instead of the given one.
+        noop_max: 0 .. noop_max - 1 no-op frames open each game.
+        fire_reset: whether a new game is begun by pressing FIRE.
+        max_frames: frames after which a game is truncated, not counting its opening.
+        full_action_space: all 18 actions instead of those the game uses.
+
+    Raises:
+        UnknownGameError, UnplayableGameError: the emulator cannot play this game.
+        ValueError: another argument is out of its range.
+    """
+    require_playable(game)
+    check_protocol(sticky_actions=sticky_actions, noop_max=noop_max, max_frames=max_frames)
+    # Set before the emulator is made, which would otherwise print a banner.
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    # Not through gymnasium.make: not every game has an id, and registration would have to be
+    # repeated in every child process.
+    console = AtariEnv(
+        game.rom,
+        obs_type="grayscale",
+        frameskip=1,
+        repeat_action_probability=sticky_actions,
+        full_action_space=full_action_space,
+        max_num_frames_per_episode=0,
+        render_mode="rgb_array",
+    )
+    opened = _Opening(console, noop_max=noop_max, fire_reset=fire_reset)
+    limited = _FrameLimit(opened, max_frames=max_frames)
+    pictures = AtariPreprocessing(
+        limited,
+        noop_max=0,
+        frame_skip=FRAME_SKIP,
+        screen_size=SCREEN_SIZE,
+        terminal_on_life_loss=False,
+        grayscale_obs=True,
+    )
+    return FrameStackObservation(pictures, STACK_SIZE, padding_type="zero")
+
+
+class _Opening(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
+    """Open each game with FIRE, if asked for, and a random number of no-ops."""
+
+    def __init__(self, console: AtariEnv, *, noop_max: int, fire_reset: bool) -> None:
+        super().__init__(console)
+        self._console = console
+        self._noop_max = noop_max
+        self._fires = fire_reset and "FIRE" in console.get_action_meanings()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[GrayScreen, dict[str, Any]]:
+        _, info = self._console.reset(seed=seed, options=options)
+        ale = self._console.ale
+        # Played on the console itself: a few games have no no-op among the agent's actions.
+        noops = int(self._console.np_random.integers(max(1, self._noop_max)))
+        if self._fires:
+            ale.act(ale_py.Action.FIRE)
+            noops -= 1
+        for _ in range(noops):
+            ale.act(ale_py.Action.NOOP)
+            if ale.game_over():
+                ale.reset_game()
+        now = {
+            "lives": ale.lives(),
+            "episode_frame_number": ale.getEpisodeFrameNumber(),
+            "frame_number": ale.getFrameNumber(),
+        }
+        return ale.getScreenGrayscale(), {**info, **now}
+
+
+class _FrameLimit(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
+    """Truncate a game at its limit of frames, counted from the end of the opening."""
+
+    def __init__(self, env: gymnasium.Env[GrayScreen, int], *, max_frames: int) -> None:
+        super().__init__(env)
+        self._max_frames = max_frames
+        self._frames = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[GrayScreen, dict[str, Any]]:
+        self._frames = 0
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: int) -> tuple[GrayScreen, SupportsFloat, bool, bool, dict[str, Any]]:
+        screen, reward, terminated, _, info = self.env.step(action)
+        self._frames += 1
+        truncated = self._frames >= self._max_frames and not terminated
+        return screen, reward, terminated, truncated, info

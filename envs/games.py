@@ -1,0 +1,93 @@
+"""The games there are, and the names people write for them."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ale_py import roms
+
+# The emulator has no single-player variant of these. Asked to load one, it does not raise: it ends
+# the whole process with exit code 1, so they have to be refused before it is asked.
+_WITHOUT_SINGLE_PLAYER = frozenset({"combat", "joust", "maze_craze", "warlords"})
+
+
+@dataclass(frozen=True)
+class Game:
+    """One Atari 2600 game.
+
+    Attributes:
+        name: the name in Gymnasium's ids, as in "MontezumaRevenge".
+        rom: the name of the ROM in ale-py, as in "montezuma_revenge".
+    """
+
+    name: str
+    rom: str
+
+    @property
+    def playable(self) -> bool:
+        """Whether the emulator can start this game for a single player."""
+        return self.rom not in _WITHOUT_SINGLE_PLAYER
+
+
+class UnknownGameError(ValueError):
+    """No game goes by the given name; the message is one line and lists the closest names."""
+
+
+class UnplayableGameError(UnknownGameError):
+    """The game's ROM is there, but the emulator cannot start it for a single player."""
+
+
+@lru_cache(maxsize=1)
+def list_games() -> tuple[Game, ...]:
+    """Every game whose ROM ale-py ships, sorted by name.
+
+    Four of them cannot be played (`Game.playable` is false): Combat, Joust, MazeCraze and Warlords.
+    """
+    games = (Game(rom.title().replace("_", ""), rom) for rom in roms.get_all_rom_ids())
+    return tuple(sorted(games, key=lambda game: game.name))
+
+
+def resolve_game(name: str) -> Game:
+    """Find a game by any of its usual spellings.
+
+    Case, blanks and punctuation do not matter, and neither does a possessive "'s":
+    "MontezumaRevenge", "Montezuma's Revenge", "montezuma_revenge" and "ALE/MontezumaRevenge-v5" are
+    the same game.
+
+    Raises:
+        UnknownGameError: no game has this name; the message lists the closest ones.
+        UnplayableGameError: the game exists, but the emulator cannot start it.
+    """
+    games = {_letters(game.rom): game for game in list_games()}
+    bare = re.sub(r"^ale/|-v5$", "", name.strip(), flags=re.IGNORECASE)
+    # "Yar's Revenge" keeps its s in the ROM's name, "Montezuma's Revenge" loses it: try both.
+    for spelling in (_letters(bare), _letters(re.sub(r"['’]s\b", "", bare, flags=re.IGNORECASE))):
+        if spelling in games:
+            require_playable(games[spelling])
+            return games[spelling]
+    closest = difflib.get_close_matches(_letters(bare), games, n=5, cutoff=0.0)
+    raise UnknownGameError(
+        f"unknown game {name!r}; the closest names are "
+        + ", ".join(games[spelling].name for spelling in closest)
+    )
+
+
+def require_playable(game: Game) -> None:
+    """Check that the emulator can start `game`, before it is asked to.
+
+    Raises:
+        UnknownGameError: ale-py has no such ROM.
+        UnplayableGameError: the emulator would end the process on this ROM.
+    """
+    if game.rom not in roms.get_all_rom_ids():
+        raise UnknownGameError(f"game {game.name!r}: ale-py has no ROM {game.rom!r}")
+    if not game.playable:
+        raise UnplayableGameError(
+            f"game {game.name!r} cannot be played: the emulator has no single-player variant of it"
+        )
+
+
+def _letters(name: str) -> str:
+    """Only the letters and digits of `name`, in lower case."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
