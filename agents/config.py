@@ -84,7 +84,7 @@ class TrainConfig:
     max_grad_norm: float = setting(0.5, "learning", "the task gradient is scaled down to this norm", above=0)
 
     sticky_actions: float = setting(0.25, "environment", "probability that the emulator repeats the last action", low=0, high=1)
-    noop_max: int = setting(30, "environment", "bound of the random no-ops at a game's start", low=1, high=10_000)
+    noop_max: int = setting(30, "environment", "random no-ops at a game's start: 0 to noop_max - 1", low=0, high=10_000)
     max_frames: int = setting(108_000, "environment", "frames after which a game is cut off", low=8, high=10**8)
     fire_reset: bool = setting(False, "environment", "press FIRE at a game's start, for games that wait for it")
     full_action_space: bool = setting(False, "environment", "all 18 actions instead of the game's own")

@@ -42,7 +42,7 @@ def layer_statistics(layer: NeurocoderLinear, x: Tensor) -> dict[str, float]:
         singular_values: the largest, mean over the inputs; `smallest_singular_value` the smallest.
         residual_gate: mean over the inputs.
         active_to_residual_norm: Frobenius norm of the active program over that of the gated and
-            scaled residual program, mean over the inputs; infinite without a residual.
+            scaled residual program, mean over the inputs; left out without a residual.
     """
     program = layer.compose(x)
     attentions = {

@@ -1,0 +1,77 @@
+"""Settings: the flags, their limits, and how a bad one is refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from agents.config import SettingError, TrainConfig, flag, flag_table, parse_args
+
+
+def test_flags_set_fields():
+    config = parse_args(
+        ["--game", "montezuma_revenge", "--workers", "3", "--head", "linear"]
+        + ["--learning-rate", "1e-4", "--no-neurocoder-residual", "--fire-reset"]
+    )
+    assert config.game == "MontezumaRevenge"
+    assert (config.workers, config.head, config.learning_rate) == (3, "linear", 1e-4)
+    assert config.neurocoder_residual is False
+    assert config.fire_reset is True
+
+
+def test_the_defaults_are_those_of_the_dataclass():
+    assert parse_args([]) == TrainConfig()
+
+
+@pytest.mark.parametrize("spec", dataclasses.fields(TrainConfig), ids=lambda spec: spec.name)
+def test_every_field_has_help_and_a_group(spec):
+    assert spec.metadata["help"]
+    assert spec.metadata["group"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--game", "Frostbit"], ["--game", "Frostbit", "Frostbite"]),
+        (["--game", "combat"], ["--game", "combat"]),
+        (["--workers", "-1"], ["--workers", "-1", "0", "1024"]),
+        (["--workers", "many"], ["--workers", "many"]),
+        (["--learning-rate", "nan"], ["--learning-rate", "nan", "finite"]),
+        (["--learning-rate", "0"], ["--learning-rate", "0", "above"]),
+        (["--head", "quadratic"], ["--head", "quadratic", "neurocoder"]),
+        (["--neurocoder-least-used", "21"], ["--neurocoder-least-used", "21", "20"]),
+        (["--num-steps", "100000", "--envs-per-worker", "1024"], ["--num-steps", "100000", "GiB"]),
+        (["--total-timesteps", "0"], ["--total-timesteps", "0"]),
+        (["--run-dir", ""], ["--run-dir"]),
+        (["--colour", "red"], ["--colour"]),
+        (["--work", "3"], ["--work"]),
+    ],
+)
+def test_a_bad_value_gives_one_line_that_names_it_and_exit_code_2(argv, named, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_args(argv)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message.count("\n") == 1
+    for word in named:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "values", [{"workers": 2.0}, {"workers": True}, {"gamma": "high"}, {"head": 3}]
+)
+def test_a_value_of_the_wrong_type_is_refused(values):
+    (name,) = values
+    with pytest.raises(SettingError, match=flag(name)):
+        TrainConfig(**values)
+
+
+def test_settings_survive_json():
+    config = TrainConfig(game="Pong", learning_rate=3e-4)
+    assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_the_table_has_a_row_for_every_flag():
+    table = flag_table()
+    for spec in dataclasses.fields(TrainConfig):
+        assert f"`{flag(spec.name)}" in table

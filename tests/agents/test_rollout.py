@@ -1,0 +1,151 @@
+"""What the collector writes down, against a game whose every step is scripted."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.config import TrainConfig
+from agents.network import ActorCritic
+from agents.rollout import Collector
+from envs import Episode, TrainingStep
+
+GAMMA, LAMBDA = 0.9, 0.8
+
+# One environment, ten steps; for each step what it brings. "end": game over; "cut": frame limit reached;
+# "life": a life is lost; "new": the ignored step behind an end; "cut+life": both at once.
+SCRIPT = ["", "life", "end", "new", "", "cut", "new", "", "cut+life", "new"]
+
+
+class ScriptedGame:
+    """Observation number n is filled with n; its reward for leaving it is 10 * n."""
+
+    num_envs, num_actions = 1, 3
+    observation_shape = (4, 84, 84)
+
+    def __init__(self, script=SCRIPT):
+        self.script, self.steps, self.actions = script, 0, []
+
+    def reset(self):
+        return self._screen()
+
+    def step(self, actions):
+        what = self.script[self.steps % len(self.script)]
+        self.steps += 1
+        self.actions.append(int(actions[0]))
+        ended = "end" in what or "cut" in what
+        return TrainingStep(
+            observations=self._screen(),
+            rewards=np.array([10.0 * (self.steps - 1)], dtype=np.float32),
+            terminated=np.array(["end" in what]),
+            truncated=np.array(["cut" in what]),
+            life_lost=np.array(["life" in what]),
+            ignored=np.array([what == "new"]),
+            episodes=[Episode(float(self.steps), self.steps)] if ended else [],
+        )
+
+    def close(self):
+        pass
+
+    def _screen(self):
+        return np.full((1, 4, 84, 84), self.steps % 256, dtype=np.uint8)
+
+
+def make_collector(core="none", num_steps=10, script=SCRIPT):
+    torch.manual_seed(0)
+    network = ActorCritic(3, TrainConfig(core=core, head="linear"))
+    collector = Collector(
+        ScriptedGame(script),
+        network,
+        num_steps=num_steps,
+        gamma=GAMMA,
+        gae_lambda=LAMBDA,
+        generator=torch.Generator().manual_seed(1),
+    )
+    return collector, network
+
+
+def test_each_kind_of_end_gets_its_own_discount_and_trace():
+    rollout = make_collector()[0].collect()
+    discounts = [GAMMA, 0, 0, GAMMA, GAMMA, GAMMA, GAMMA, GAMMA, 0, GAMMA]
+    traces = [LAMBDA] * 5 + [0] + [LAMBDA] * 2 + [0, LAMBDA]
+    assert rollout.discounts[:, 0].tolist() == pytest.approx(discounts)
+    assert rollout.traces[:, 0].tolist() == pytest.approx(traces)
+
+
+def test_the_step_behind_an_end_does_not_count():
+    rollout = make_collector()[0].collect()
+    expected = [what != "new" for what in SCRIPT]
+    assert rollout.valid[:, 0].tolist() == expected
+
+
+def test_starts_mark_the_first_observation_of_each_new_game():
+    rollout = make_collector()[0].collect()
+    expected = [True] + [what == "new" for what in SCRIPT[:-1]]
+    assert rollout.starts[:, 0].tolist() == expected
+
+
+def test_observations_actions_and_raw_rewards_stand_side_by_side():
+    collector, _ = make_collector()
+    rollout = collector.collect()
+    assert rollout.observations[:, 0, 0, 0, 0].tolist() == list(range(len(SCRIPT)))
+    assert rollout.rewards[:, 0].tolist() == [10.0 * n for n in range(len(SCRIPT))]
+    assert rollout.actions[:, 0].tolist() == collector.env.actions
+
+
+def test_the_next_rollout_goes_on_where_the_last_one_stopped():
+    collector, _ = make_collector(num_steps=4)
+    collector.collect()
+    rollout = collector.collect()
+    assert rollout.observations[:, 0, 0, 0, 0].tolist() == [4, 5, 6, 7]
+    assert rollout.starts[:, 0].tolist() == [True, False, False, True]
+
+
+def test_finished_games_are_reported_once():
+    collector, _ = make_collector(num_steps=5)
+    assert [e.length for e in collector.collect().episodes] == [3]
+    assert [e.length for e in collector.collect().episodes] == [6, 9]
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_learning_sees_the_policy_and_values_that_acted(core):
+    """The recurrent state is carried and zeroed alike when acting step by step and all at once."""
+    collector, network = make_collector(core, num_steps=7)
+    acted = []
+    forward = network.forward
+
+    def spy(*args):
+        output = forward(*args)
+        acted.append(output)
+        return output
+
+    collector.collect()
+    network.forward = spy
+    rollout = collector.collect()
+    network.forward = forward
+    with torch.no_grad():
+        learned = network(rollout.observations, rollout.initial_state, rollout.starts)
+    assert len(acted) == 8
+    torch.testing.assert_close(torch.cat([o.logits for o in acted[:-1]]), learned.logits)
+    torch.testing.assert_close(torch.cat([o.values for o in acted[:-1]]), learned.values)
+    torch.testing.assert_close(acted[-1].values[0], rollout.bootstrap_value)
+
+
+def test_the_recurrent_state_outlives_a_lost_life_and_not_a_game():
+    network = make_collector("lstm")[1]
+    screens = torch.randint(0, 255, (1, 1, 4, 84, 84), dtype=torch.uint8)
+    state = torch.randn(2, 1, 256)
+    with torch.no_grad():
+        carried = network(screens, state, torch.tensor([[False]])).logits
+        restarted = network(screens, state, torch.tensor([[True]])).logits
+        fresh = network(screens, network.initial_state(1), torch.tensor([[False]])).logits
+    torch.testing.assert_close(restarted, fresh)
+    assert not torch.allclose(carried, fresh)
+
+
+def test_actions_follow_the_policy():
+    collector, network = make_collector(num_steps=3000, script=[""])
+    with torch.no_grad():
+        network.actor.weight.zero_()
+        network.actor.bias.copy_(torch.tensor([0.6, 0.3, 0.1]).log())
+    counts = torch.bincount(collector.collect().actions[:, 0], minlength=3) / 3000
+    assert counts.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.04)

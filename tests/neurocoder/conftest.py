@@ -1,0 +1,11 @@
+"""Shared set-up of the layer library's tests."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers_every_time():
+    torch.manual_seed(0)
