@@ -55,6 +55,14 @@ class ActorCritic(nn.Module):
         logits = self.actor_gain * self.actor(features)
         return ActorCriticOutput(logits, self.critic(features).squeeze(-1), state)
 
+    def policy(self, observations: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits alone and the core's new state; arguments and shapes as in `forward`.
+
+        Who acts needs no values, and the critic is as costly as the actor.
+        """
+        features, state = self.features(observations, state, starts)
+        return self.actor_gain * self.actor(features), state
+
     def features(
         self, observations: Tensor, state: Tensor, starts: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -103,6 +111,11 @@ class Torso(nn.Module):
             )
             flat, self.features = 64 * 7 * 7, 512
         self.dense = nn.Linear(flat, self.features)
+        for layer in [*self.convolutions, self.dense]:
+            # Keeps the scale of the screens through the layers; with torch's default the heads
+            # would start from features some twenty times smaller.
+            nn.init.orthogonal_(layer.weight, gain=2**0.5)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, screens: Tensor) -> Tensor:
         """Return features, shape (N, features), of uint8 screens, shape (N, 4, 84, 84)."""

@@ -131,12 +131,12 @@ class Collector:
         with frozen_keys(self.network):
             for t in range(len(rollout.actions)):
                 self._play_step(rollout, t)
-            rollout.bootstrap_value.copy_(self._act()[1])
+            rollout.bootstrap_value.copy_(self.network(*self._inputs()).values[0])
         return rollout
 
     def _play_step(self, rollout: Rollout, t: int) -> None:
-        logits, _, self._state = self._act()
-        policy = torch.softmax(logits, dim=-1)
+        logits, self._state = self.network.policy(*self._inputs())
+        policy = torch.softmax(logits[0], dim=-1)
         actions = torch.multinomial(policy, 1, generator=self.generator).squeeze(-1)
         rollout.observations[t] = self._observations
         rollout.starts[t] = self._starts
@@ -155,9 +155,6 @@ class Collector:
         # An ignored step is the one that leads to a new game's first observation.
         self._starts = torch.from_numpy(step.ignored)
 
-    def _act(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, A), values (B,) and next state for the observations at hand."""
-        output = self.network(
-            self._observations.unsqueeze(0), self._state, self._starts.unsqueeze(0)
-        )
-        return output.logits[0], output.values[0], output.state
+    def _inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network is asked about: one step of B environments."""
+        return self._observations.unsqueeze(0), self._state, self._starts.unsqueeze(0)

@@ -40,11 +40,8 @@ def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
     weight = usage.amax(dim=-1, keepdim=True) - usage
     if least_used == usage.shape[-1]:
         return weight
-    # "At most the l_I-th smallest" is the same as "fewer than l_I slots are smaller". For the few
-    # slots of a program memory, comparing all pairs is faster than sorting.
     with torch.no_grad():
-        smaller = (usage.unsqueeze(-2) < usage.unsqueeze(-1)).sum(dim=-1)
-        chosen = smaller < least_used
+        chosen = usage <= usage.kthvalue(least_used, dim=-1, keepdim=True).values
     return weight * chosen
 
 

@@ -252,6 +252,10 @@ class NeurocoderLinear(nn.Module):
             f"sharpness={self.sharpness}"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy may get other parameters; it must not keep this layer's keys.
+        return {**self.__dict__, "_frozen_keys": None}
+
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.memory.u, self.memory.v, self.memory.s
 
@@ -288,11 +292,12 @@ def frozen_keys(module: nn.Module) -> Iterator[None]:
     gets the keys of the old ones.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
+    before = [layer._frozen_keys for layer in layers]
     with torch.no_grad():
         for layer in layers:
             layer._frozen_keys = layer.program_keys()
     try:
         yield
     finally:
-        for layer in layers:
-            layer._frozen_keys = None
+        for layer, keys in zip(layers, before, strict=True):
+            layer._frozen_keys = keys

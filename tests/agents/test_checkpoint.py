@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     path = tmp_path / "file"
     write_atomically(path, b"old")
 
-    def full_disk(fd):
+    def full_disk(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)

@@ -9,10 +9,8 @@ from agents.config import SettingError, TrainConfig, flag, flag_table, parse_arg
 
 
 def test_flags_set_fields():
-    config = parse_args(
-        ["--game", "montezuma_revenge", "--workers", "3", "--head", "linear"]
-        + ["--learning-rate", "1e-4", "--no-neurocoder-residual", "--fire-reset"]
-    )
+    line = "--game montezuma_revenge --workers 3 --head linear --learning-rate 1e-4"
+    config = parse_args([*line.split(), "--no-neurocoder-residual", "--fire-reset"])
     assert config.game == "MontezumaRevenge"
     assert (config.workers, config.head, config.learning_rate) == (3, "linear", 1e-4)
     assert config.neurocoder_residual is False

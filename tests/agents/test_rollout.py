@@ -11,7 +11,7 @@ from envs import Episode, TrainingStep
 
 GAMMA, LAMBDA = 0.9, 0.8
 
-# One environment, ten steps; for each step what it brings. "end": game over; "cut": frame limit reached;
+# One environment, ten steps, and what each brings. "end": game over; "cut": frame limit reached;
 # "life": a life is lost; "new": the ignored step behind an end; "cut+life": both at once.
 SCRIPT = ["", "life", "end", "new", "", "cut", "new", "", "cut+life", "new"]
 
@@ -111,23 +111,24 @@ def test_learning_sees_the_policy_and_values_that_acted(core):
     """The recurrent state is carried and zeroed alike when acting step by step and all at once."""
     collector, network = make_collector(core, num_steps=7)
     acted = []
-    forward = network.forward
+    policy = network.policy
 
     def spy(*args):
-        output = forward(*args)
-        acted.append(output)
-        return output
+        logits, state = policy(*args)
+        acted.append(logits)
+        return logits, state
 
     collector.collect()
-    network.forward = spy
+    network.policy = spy
     rollout = collector.collect()
-    network.forward = forward
+    # One step more, as learning would see it: the bootstrap value is that of the eighth screen.
+    screens = torch.cat([rollout.observations, collector._observations.unsqueeze(0)])
+    starts = torch.cat([rollout.starts, collector._starts.unsqueeze(0)])
     with torch.no_grad():
-        learned = network(rollout.observations, rollout.initial_state, rollout.starts)
-    assert len(acted) == 8
-    torch.testing.assert_close(torch.cat([o.logits for o in acted[:-1]]), learned.logits)
-    torch.testing.assert_close(torch.cat([o.values for o in acted[:-1]]), learned.values)
-    torch.testing.assert_close(acted[-1].values[0], rollout.bootstrap_value)
+        learned = network(screens, rollout.initial_state, starts)
+    assert len(acted) == 7
+    torch.testing.assert_close(torch.cat(acted), learned.logits[:-1])
+    torch.testing.assert_close(rollout.bootstrap_value, learned.values[-1])
 
 
 def test_the_recurrent_state_outlives_a_lost_life_and_not_a_game():

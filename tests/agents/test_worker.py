@@ -128,7 +128,7 @@ def test_counters_count_decisions_and_leave_out_ignored_steps():
 def test_the_learning_rate_falls_linearly_to_zero():
     worker = make_worker()
     rates = []
-    worker.optimizer.step = lambda gradient, rate, updates: rates.append(rate)
+    worker.optimizer.step = lambda _, rate, __: rates.append(rate)
     for step in (0, 500, 1000, 1500):
         worker.shared.counters[0, 0] = step
         worker.push()

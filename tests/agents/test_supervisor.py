@@ -1,0 +1,152 @@
+"""Whole runs: what they leave behind, how they end, and what happens when a worker dies."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+
+from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.config import SettingError, TrainConfig
+from agents.supervisor import MAX_RESTARTS, Run, train
+from tests.agents.tiny_game import make_broken_game, make_tiny_game
+
+SMALL = TrainConfig(
+    workers=0, envs_per_worker=2, num_steps=4, total_timesteps=200, head="linear", log_interval=0.1
+)
+ENDLESS = dataclasses.replace(SMALL, workers=2, total_timesteps=10**9)
+
+
+def run_config(config, folder):
+    return dataclasses.replace(config, run_dir=str(folder))
+
+
+def parameters_of(folder):
+    return load_checkpoint(list_checkpoints(folder / "latest" / "checkpoints")[-1]).parameters
+
+
+def test_the_same_seed_in_this_process_gives_bit_identical_parameters(tmp_path):
+    config = dataclasses.replace(SMALL, head="neurocoder")
+    for name in ("a", "b"):
+        train(run_config(config, tmp_path / name), (), make_tiny_game)
+    train(run_config(dataclasses.replace(config, seed=2), tmp_path / "c"), (), make_tiny_game)
+    a, b, c = (parameters_of(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_finished_run_leaves_everything_in_its_folder(workers, tmp_path):
+    config = run_config(dataclasses.replace(SMALL, workers=workers), tmp_path)
+    assert train(config, ["train_a3c.py", "--some", "flag"], make_tiny_game) == 0
+    (folder,) = [p for p in tmp_path.iterdir() if not p.is_symlink()]
+    assert (tmp_path / "latest").resolve() == folder
+    assert TrainConfig(**json.loads((folder / "config.json").read_text())) == config
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["status"] == "finished"
+    assert meta["argv"] == ["train_a3c.py", "--some", "flag"]
+    assert 200 <= meta["global_step"] <= 200 + max(workers, 1) * 8
+    assert list(folder.glob("events.out.tfevents.*"))
+    with (folder / "progress.csv").open() as file:
+        assert int(list(csv.DictReader(file))[-1]["global_step"]) == meta["global_step"]
+    log = (folder / "train.log").read_text()
+    assert "tensorboard --logdir" in log
+    checkpoint = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+    assert checkpoint.progress["global_step"] == meta["global_step"]
+    assert checkpoint.statistics.keys() == checkpoint.parameters.keys()
+
+
+def send_when_training(folder, action):
+    """Once a run in the folder has written a first point, call action()."""
+
+    def wait():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for path in folder.glob("latest/progress.csv"):
+                rows = path.read_text().splitlines()[1:]
+                if any(int(row.split(",")[1]) > 0 for row in rows):
+                    action()
+                    return
+            time.sleep(0.05)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_saves_and_ends_the_run(number, code, workers, tmp_path):
+    send_when_training(tmp_path, lambda: os.kill(os.getpid(), number))
+    config = run_config(dataclasses.replace(ENDLESS, workers=workers), tmp_path)
+    assert train(config, (), make_tiny_game) == code
+    meta = json.loads((tmp_path / "latest" / "meta.json").read_text())
+    assert meta["status"] == "interrupted"
+    checkpoint = load_checkpoint(list_checkpoints(tmp_path / "latest" / "checkpoints")[-1])
+    assert checkpoint.progress["global_step"] == meta["global_step"] > 0
+
+
+def test_no_worker_outlives_the_run(tmp_path):
+    train(run_config(dataclasses.replace(SMALL, workers=2), tmp_path), (), make_tiny_game)
+    alive = [p for p in psutil.Process().children(recursive=True) if "worker" in p.name()]
+    assert alive == []
+
+
+def test_a_killed_worker_is_replaced_and_training_goes_on(tmp_path):
+    run = Run(run_config(ENDLESS, tmp_path), (), make_tiny_game)
+    killed = []
+
+    def kill_then_interrupt():
+        worker = run.workers[0]
+        killed.append(worker.process.pid)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        step = run.shared.counters[0, 0].item()
+        while time.monotonic() < deadline and run.shared.counters[0, 0].item() <= step + 50:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    send_when_training(tmp_path, kill_then_interrupt)
+    assert run.execute() == 130
+    run.close()
+    assert killed
+    assert run.restarts == 1
+    log = (run.folder / "train.log").read_text()
+    assert "worker 0 died (SIGKILL)" in log
+    assert bool(run.shared.parameters.isfinite().all())
+
+
+def test_a_worker_that_keeps_raising_stops_the_run_and_shows_its_traceback(tmp_path):
+    config = run_config(dataclasses.replace(ENDLESS, workers=1), tmp_path)
+    assert train(config, (), make_broken_game) == 1
+    log = (tmp_path / "latest" / "train.log").read_text()
+    assert "the third step is one too many" in log
+    assert f"workers died over {MAX_RESTARTS} times" in log
+    assert json.loads((tmp_path / "latest" / "meta.json").read_text())["status"] == "failed"
+
+
+def test_checkpoints_are_written_while_training(tmp_path):
+    send_when_training(tmp_path, lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT)))
+    config = dataclasses.replace(
+        ENDLESS, workers=0, checkpoint_interval=0.05, keep_checkpoints=2, run_dir=str(tmp_path)
+    )
+    train(config, (), make_tiny_game)
+    assert len(list_checkpoints(tmp_path / "latest" / "checkpoints")) == 2
+
+
+def test_a_run_directory_that_cannot_be_written_to_is_refused_by_name(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(SettingError, match="--run-dir"):
+        train(run_config(SMALL, blocked), (), make_tiny_game)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_runs_in_one_second_get_folders_of_their_own(tmp_path):
+    for _ in range(2):
+        train(run_config(SMALL, tmp_path), (), make_tiny_game)
+    assert len([p for p in tmp_path.iterdir() if not p.is_symlink()]) == 2
