@@ -47,7 +47,7 @@ class TrainConfig:
     # fmt: off
     game: str = setting("Frostbite", "run", "Atari game, in any common spelling")
     workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", low=0, high=1024)
-    envs_per_worker: int = setting(8, "run", "games that each worker plays as one batch", low=1, high=1024)
+    envs_per_worker: int = setting(4, "run", "games that each worker plays as one batch", low=1, high=1024)
     total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", low=1, high=10**12)
     seed: int = setting(1, "run", "seed of everything random", low=0, high=2**32 - 1)
     run_dir: str = setting("runs", "run", "folder that holds the runs")
@@ -74,8 +74,8 @@ class TrainConfig:
     hypernet_embedding_size: int = setting(8, "hypernet head", "size of the embedding it turns into weights", low=1, high=4096)
 
     num_steps: int = setting(20, "learning", "t_max, steps of each environment between two updates", low=1, high=100_000)
-    optimizer: str = setting("rmsprop", "learning", "with statistics shared by all workers", choices=("rmsprop", "adam"))
-    learning_rate: float = setting(7e-4, "learning", "at the start; it falls linearly to zero over the budget", above=0)
+    optimizer: str = setting("adam", "learning", "with statistics shared by all workers", choices=("rmsprop", "adam"))
+    learning_rate: float = setting(3e-4, "learning", "at the start; it falls linearly to zero over the budget", above=0)
     optimizer_eps: float = setting(1e-5, "learning", "epsilon: inside the root for rmsprop (Mnih et al. 2016), outside for adam", above=0)
     gamma: float = setting(0.99, "learning", "discount", low=0, high=1)
     gae_lambda: float = setting(0.95, "learning", "lambda of generalised advantage estimation; 1 gives n-step returns", low=0, high=1)

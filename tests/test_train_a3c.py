@@ -20,8 +20,10 @@ def command(*arguments):
 @pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
 def test_the_command_trains_on_a_real_game_and_says_how_to_look_at_the_run(head, tmp_path):
     result = subprocess.run(
-        command("--game", "Frostbite", "--workers", 2, "--envs-per-worker", 2, "--head", head)
-        + ["--total-timesteps", "400", "--num-steps", "10", "--run-dir", str(tmp_path)],
+        command(
+            *("--game", "Frostbite", "--workers", 2, "--envs-per-worker", 2, "--head", head),
+            *("--total-timesteps", 400, "--num-steps", 10, "--run-dir", tmp_path),
+        ),
         capture_output=True,
         text=True,
         timeout=120,
