@@ -4,8 +4,9 @@ Section 2.2 of the paper. Shapes: H heads, K key size, P slots; everything befor
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+_TINY = 1e-24  # keeps the length of a zero vector from being divided by
 
 
 def content_attention(query: Tensor, key: Tensor, sharpness: float) -> Tensor:
@@ -20,8 +21,13 @@ def content_attention(query: Tensor, key: Tensor, sharpness: float) -> Tensor:
     Returns:
         c, shape (M, B, J, H, P), which sums to one over the slots.
     """
-    cosine = torch.einsum("bjmhk,mpk->mbjhp", F.normalize(query, dim=-1), key)
+    cosine = torch.einsum("bjmhk,mpk->mbjhp", unit_length(query), key)
     return torch.softmax(sharpness * cosine, dim=-1)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Scale the last dimension to length one; `F.normalize` with a cheaper gradient."""
+    return x * (x.square().sum(dim=-1, keepdim=True) + _TINY).rsqrt()
 
 
 def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
@@ -37,12 +43,11 @@ def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
     Returns:
         l, shape (..., P), zero outside the chosen slots.
     """
-    weight = usage.amax(dim=-1, keepdim=True) - usage
+    weight = usage.max(dim=-1, keepdim=True).values - usage
     if least_used == usage.shape[-1]:
         return weight
-    with torch.no_grad():
-        chosen = usage <= usage.kthvalue(least_used, dim=-1, keepdim=True).values
-    return weight * chosen
+    left_out = usage > usage.detach().kthvalue(least_used, dim=-1, keepdim=True).values
+    return weight.masked_fill(left_out, 0.0)
 
 
 def recurrent_attention(content: Tensor, gate: Tensor, least_used: int) -> Tensor:
@@ -68,5 +73,6 @@ def recurrent_attention(content: Tensor, gate: Tensor, least_used: int) -> Tenso
     for own, free in zip(later, by_usage.unbind(dim=-3)[1:], strict=True):
         step = own + free * least_used_attention(usage, least_used)
         attention.append(step)
-        usage = torch.maximum(usage, step)
+        # `torch.maximum` would do, but its gradient, shared between ties, costs twice as much.
+        usage = torch.where(step > usage, step, usage)
     return torch.stack(attention, dim=-3)

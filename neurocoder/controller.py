@@ -81,15 +81,15 @@ class CompositionNetwork(nn.Module):
         """h_1 ... h_J of the LSTM, shape (B, J, hidden), from h_0 = c_0 = 0."""
         hidden_size = self.recurrent_projection.in_features
         from_input = self.input_projection(x)
+        recurrent_weight = self.recurrent_projection.weight.T
+        total, cell = from_input, None
         states: list[Tensor] = []
-        cell: Tensor | None = None
         for _ in range(self.steps):
-            total = from_input
             if states:
-                total = from_input + self.recurrent_projection(states[-1])
+                total = torch.addmm(from_input, states[-1], recurrent_weight)
             gates, candidate = total.split([3 * hidden_size, hidden_size], dim=-1)
             enter, keep, leave = torch.sigmoid(gates).chunk(3, dim=-1)
             written = enter * torch.tanh(candidate)
-            cell = written if cell is None else keep * cell + written
+            cell = written if cell is None else torch.addcmul(written, keep, cell)
             states.append(leave * torch.tanh(cell))
         return torch.stack(states, dim=1)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurocoder._checks import check_input, check_positive
-from neurocoder.attention import content_attention, recurrent_attention
+from neurocoder.attention import content_attention, recurrent_attention, unit_length
 from neurocoder.controller import CompositionNetwork
 from neurocoder.memory import KeyNetwork, ProgramMemory, singular_values
 
@@ -239,7 +238,7 @@ class NeurocoderLinear(nn.Module):
             network(memory)
             for network, memory in zip(self.key_networks, self._memories(), strict=True)
         ]
-        return F.normalize(torch.stack(keys), dim=-1)
+        return unit_length(torch.stack(keys))
 
     def extra_repr(self) -> str:
         """Describe the layer's sizes."""
