@@ -106,7 +106,7 @@ class TrainConfig:
         """Refuse rollouts whose screens alone would not fit into this machine's memory."""
         environments = max(self.workers, 1) * self.envs_per_worker
         screens = environments * (self.num_steps + 1) * SCREEN_STACK_BYTES
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        available = physical_memory()
         if screens > available:
             allowed = (
                 f"rollouts of {environments} environments x {self.num_steps} steps take "
@@ -114,6 +114,11 @@ class TrainConfig:
                 "lower --num-steps, --envs-per-worker or --workers"
             )
             raise SettingError("num_steps", self.num_steps, allowed)
+
+
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def parse_args(argv: Sequence[str]) -> TrainConfig:

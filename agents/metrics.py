@@ -71,6 +71,11 @@ class Metrics:
         return fmean(e.raw_return for e in self.recent) if self.recent else math.nan
 
     @property
+    def recent_return_text(self) -> str:
+        """The recent return for people: how much, and over how many games."""
+        return f"{self.recent_return:.1f} (last {len(self.recent)})" if self.recent else "-"
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self._started
@@ -144,7 +149,7 @@ class Metrics:
         eta = (self.total_timesteps - global_step) / rate if rate else math.inf
         line = (
             f"{global_step:,} / {self.total_timesteps:,} steps  {rate:,.0f} steps/s  "
-            f"{self.episodes:,} games, return {self.recent_return:.1f} (last {len(self.recent)})  "
+            f"{self.episodes:,} games, return {self.recent_return_text}  "
             f"elapsed {format_seconds(self.elapsed)}  ETA {format_seconds(max(eta, 0))}"
         )
         self.stream.write(f"\r\033[K{line}" if self.stream.isatty() else line)

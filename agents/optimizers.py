@@ -40,8 +40,6 @@ class RMSProp:
     def step(self, gradient: Tensor, learning_rate: float, updates: int) -> None:  # noqa: ARG002
         """Apply one gradient."""
         self.square_average.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
-        # Another process may be halfway through the same line: never take a root of what was just
-        # read without making sure that it is positive.
         root = torch.add(self.square_average, self.eps, out=self._scratch).sqrt_()
         self.parameters.addcdiv_(gradient, root, value=-learning_rate)
 

@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import connection as mp_connection
 from multiprocessing.connection import Connection
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from agents.checkpoint import Checkpoint, save_checkpoint
-from agents.config import TrainConfig
+from agents.config import SettingError, TrainConfig, physical_memory
 from agents.metrics import Metrics, format_seconds
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
@@ -63,11 +64,38 @@ def train(
     Raises:
         SettingError: if the run directory cannot be written to.
     """
-    run = Run(config, argv, make_env)
-    try:
-        return run.execute()
-    finally:
-        run.close()
+    with StopSignals() as signals:
+        run = Run(config, argv, make_env, signals)
+        try:
+            return run.execute()
+        finally:
+            run.close()
+
+
+class StopSignals:
+    """Inside, a first SIGINT or SIGTERM is noted for the run to end; a second ends it at once.
+
+    Attributes:
+        received: the number of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)  # the workers see their connections close, and end
+        self.received = number
 
 
 @dataclass
@@ -86,21 +114,27 @@ class Run:
         config: the settings.
         argv: the command line.
         make_env: makes a worker's environments.
+        signals: says when to stop.
     """
 
     def __init__(
-        self, config: TrainConfig, argv: Sequence[str], make_env: EnvironmentFactory
+        self,
+        config: TrainConfig,
+        argv: Sequence[str],
+        make_env: EnvironmentFactory,
+        signals: "StopSignals",
     ) -> None:
-        self.config, self.make_env = config, make_env
+        self.config, self.make_env, self.signals = config, make_env, signals
         torch.manual_seed(config.seed)
-        self.network = ActorCritic(self._count_actions(), config)
+        num_actions = self._count_actions()
+        _check_network_fits(num_actions, config)
+        self.network = ActorCritic(num_actions, config)
         self.shared = SharedState.create(
             self.network, OPTIMIZERS[config.optimizer].num_statistics, max(config.workers, 1)
         )
         self.folder = create_run_folder(config, argv)
         self._log_handlers = _start_logging(self.folder)
         self.metrics = Metrics(self.folder, config.total_timesteps, config.log_interval)
-        self.signal: int | None = None
         self.workers: dict[int, WorkerHandle] = {}
         self.restarts = 0
         self._recent_restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
@@ -120,19 +154,19 @@ class Run:
             self.folder,
         )
         failure: str | None = None
-        with _signals_noted_by(self):
-            try:
-                if self.config.workers == 0:
-                    self._train_here()
-                else:
-                    self._train_with_workers()
-            except TrainingFailedError as error:
-                failure = str(error)
-            finally:
-                self._stop_workers()
-            self._tick(force=True)
-            saved = self._save()
-        status = "failed" if failure else "interrupted" if self.signal else "finished"
+        try:
+            if self.config.workers == 0:
+                self._train_here()
+            else:
+                self._train_with_workers()
+        except TrainingFailedError as error:
+            failure = str(error)
+        finally:
+            self._stop_workers()
+        self._tick(force=True)
+        saved = self._save()
+        received = self.signals.received
+        status = "failed" if failure else "interrupted" if received else "finished"
         update_meta(
             self.folder,
             status=status,
@@ -144,7 +178,7 @@ class Run:
         self._say_goodbye(status, failure, saved)
         if failure:
             return 1
-        return 128 + self.signal if self.signal else 0
+        return 128 + received if received else 0
 
     def close(self) -> None:
         """Flush and close what is open."""
@@ -156,7 +190,8 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether the budget is spent or a signal has come."""
-        return self.signal is not None or self.shared.global_step >= self.config.total_timesteps
+        spent = self.shared.global_step >= self.config.total_timesteps
+        return spent or self.signals.received is not None
 
     def _count_actions(self) -> int:
         """The size of the game's action space, asked of one game that is closed at once."""
@@ -169,6 +204,7 @@ class Run:
     # --- the two ways to run ------------------------------------------------------------------
 
     def _train_here(self) -> None:
+        torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
         worker = Worker(0, self.config, self.shared, self.make_env)
         try:
             while not self.done:
@@ -309,14 +345,13 @@ class Run:
     def _say_goodbye(self, status: str, failure: str | None, saved: Path | None) -> None:
         step = self.shared.global_step
         log.info(
-            "%s: %s decisions (%s frames) in %s, %s games, mean return of the last %s: %.1f",
+            "%s: %s decisions (%s frames) in %s, %s games, mean return %s",
             status,
             f"{step:,}",
             f"{step * 4:,}",
             format_seconds(self.metrics.elapsed),
             f"{self.metrics.episodes:,}",
-            len(self.metrics.recent),
-            self.metrics.recent_return,
+            self.metrics.recent_return_text,
         )
         if failure:
             log.error("the run failed: %s", failure)
@@ -336,21 +371,23 @@ def _process_context() -> Any:
     return multiprocessing.get_context("spawn")
 
 
-@contextlib.contextmanager
-def _signals_noted_by(run: Run) -> Iterator[None]:
-    """Inside, the first SIGINT or SIGTERM asks the run to end; a second one ends it at once."""
+def _check_network_fits(num_actions: int, config: TrainConfig) -> None:
+    """Refuse a network whose copies (parameters and gradients of every worker) need all memory.
 
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if run.signal is not None:
-            raise SystemExit(128 + number)
-        run.signal = number
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    Raises:
+        SettingError: naming the number of workers.
+    """
+    with torch.device("meta"):
+        size = sum(p.numel() for p in ActorCritic(num_actions, config).parameters())
+    needed = 4 * size * (2 * max(config.workers, 1) + 4)
+    available = physical_memory()
+    if needed > available:
+        raise SettingError(
+            "workers",
+            config.workers,
+            f"that many copies of a network of {size:,} parameters take {needed / 2**30:.0f} GiB, "
+            f"this machine has {available / 2**30:.0f}",
+        )
 
 
 def _start_logging(folder: Path) -> list[logging.Handler]:

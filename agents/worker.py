@@ -1,5 +1,6 @@
 """The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -207,7 +208,8 @@ def run_worker(
         while not shared.stop and shared.global_step < config.total_timesteps:
             connection.send(worker.update())
     except Exception:
-        connection.send(CrashRecord(index, traceback.format_exc()))
+        with contextlib.suppress(OSError):  # the parent may be what is gone
+            connection.send(CrashRecord(index, traceback.format_exc()))
         os._exit(1)
 
 

@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from agents.config import flag_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,3 +76,29 @@ def test_the_command_runs_from_any_folder_and_ctrl_c_saves_first(tmp_path):
     assert time.monotonic() - started < 10
     assert "interrupted" in errors
     assert list(tmp_path.glob("runs/latest/checkpoints/step_*.pt"))
+
+
+def test_no_process_outlives_a_parent_that_is_killed(tmp_path):
+    process = subprocess.Popen(
+        command(
+            "--workers", 2, "--envs-per-worker", 1, "--log-interval", "0.2", "--head", "linear"
+        ),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if not line.startswith("0 /"):
+            break
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3  # two workers and the fork server
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+
+
+def test_the_readmes_table_of_flags_is_the_programs():
+    assert flag_table() in (ROOT / "README.md").read_text()

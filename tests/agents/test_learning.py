@@ -12,7 +12,10 @@ from agents.network import ActorCritic
 from agents.supervisor import train
 from tests.agents.tiny_game import ACTIONS, OPTIMUM, TinyGame, make_tiny_game
 
-CONFIG = TrainConfig(workers=0, envs_per_worker=8, num_steps=5, total_timesteps=12_000)
+# More entropy bonus than on Atari: the consolation is a trap for a policy that settles early.
+CONFIG = TrainConfig(
+    workers=0, envs_per_worker=8, num_steps=5, total_timesteps=10_000, ent_coef=0.03
+)
 
 
 def play_greedily(network):
@@ -46,7 +49,7 @@ def test_every_head_learns_the_tiny_game_to_its_optimum(head, tmp_path):
 
 
 def test_a_recurrent_core_learns_it_too(tmp_path):
-    config = dataclasses.replace(CONFIG, head="linear", core="lstm", optimizer="adam")
+    config = dataclasses.replace(CONFIG, head="linear", core="lstm")
     assert play_greedily(trained_network(config, tmp_path)) == OPTIMUM
 
 

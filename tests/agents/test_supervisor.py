@@ -14,7 +14,7 @@ import torch
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import SettingError, TrainConfig
-from agents.supervisor import MAX_RESTARTS, Run, train
+from agents.supervisor import MAX_RESTARTS, Run, StopSignals, train
 from tests.agents.tiny_game import make_broken_game, make_tiny_game
 
 SMALL = TrainConfig(
@@ -92,12 +92,15 @@ def test_a_signal_saves_and_ends_the_run(number, code, workers, tmp_path):
 
 def test_no_worker_outlives_the_run(tmp_path):
     train(run_config(dataclasses.replace(SMALL, workers=2), tmp_path), (), make_tiny_game)
-    alive = [p for p in psutil.Process().children(recursive=True) if "worker" in p.name()]
-    assert alive == []
+    # This process's own child is the fork server, which stays; workers are its children.
+    children = psutil.Process().children()
+    assert children
+    assert [grandchild for child in children for grandchild in child.children()] == []
 
 
 def test_a_killed_worker_is_replaced_and_training_goes_on(tmp_path):
-    run = Run(run_config(ENDLESS, tmp_path), (), make_tiny_game)
+    signals = StopSignals()
+    run = Run(run_config(ENDLESS, tmp_path), (), make_tiny_game, signals)
     killed = []
 
     def kill_then_interrupt():
@@ -111,7 +114,8 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     send_when_training(tmp_path, kill_then_interrupt)
-    assert run.execute() == 130
+    with signals:
+        assert run.execute() == 130
     run.close()
     assert killed
     assert run.restarts == 1
@@ -144,6 +148,13 @@ def test_a_run_directory_that_cannot_be_written_to_is_refused_by_name(tmp_path):
     with pytest.raises(SettingError, match="--run-dir"):
         train(run_config(SMALL, blocked), (), make_tiny_game)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_network_that_cannot_fit_is_refused_before_it_is_built(tmp_path):
+    config = TrainConfig(workers=1024, neurocoder_hidden_size=8192, num_steps=1, envs_per_worker=1)
+    with pytest.raises(SettingError, match="--workers 1024"):
+        train(run_config(config, tmp_path), (), make_tiny_game)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_in_one_second_get_folders_of_their_own(tmp_path):

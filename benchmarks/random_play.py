@@ -1,0 +1,50 @@
+"""The score of uniformly random play, under the protocol of training.
+
+    python -m benchmarks.random_play --game Frostbite --episodes 200
+
+Every environment plays the same number of games, so that short games are not counted more often
+than long ones.
+"""
+
+import argparse
+from statistics import fmean, median, stdev
+
+import numpy as np
+
+from envs import Episode, TrainingEnv, resolve_game
+
+
+def random_games(game: str, episodes: int, seed: int) -> list[Episode]:
+    """Play at least `episodes` whole games, the same number in each of up to 16 environments."""
+    num_envs = min(16, episodes)
+    per_env = -(-episodes // num_envs)
+    rng = np.random.default_rng(seed)
+    seeds = rng.integers(2**31, size=num_envs)
+    env = TrainingEnv(resolve_game(game), num_envs, seeds=seeds)
+    env.reset()
+    games: list[list[Episode]] = [[] for _ in range(num_envs)]
+    while any(len(played) < per_env for played in games):
+        step = env.step(rng.integers(env.num_actions, size=num_envs))
+        ended = np.flatnonzero(step.terminated | step.truncated)
+        for index, episode in zip(ended, step.episodes, strict=True):
+            games[index].append(episode)
+    env.close()
+    return [episode for played in games for episode in played[:per_env]]
+
+
+def main() -> None:
+    """Play and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--game", default="Frostbite")
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    games = random_games(args.game, args.episodes, args.seed)
+    scores = [game.raw_return for game in games]
+    print(f"{args.game}: {len(games)} random games")
+    print(f"score: mean {fmean(scores):.1f}, std {stdev(scores):.1f}, median {median(scores):.1f}")
+    print(f"length: mean {fmean(game.length for game in games):.0f} decisions")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The measuring programs measure what they say."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from agents.config import TrainConfig
+from agents.supervisor import train
+from benchmarks.learning import main, show, summary
+from benchmarks.random_play import random_games
+from tests.agents.tiny_game import make_tiny_game
+
+
+def test_random_play_plays_the_games_asked_for_and_the_seed_decides_them():
+    games = random_games("Pong", episodes=1, seed=3)
+    assert len(games) == 1
+    assert -21 <= games[0].raw_return <= -10
+    assert games[0].length > 500
+    assert random_games("Pong", episodes=1, seed=3) == games
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = TrainConfig(
+        workers=0, envs_per_worker=2, num_steps=4, total_timesteps=300, run_dir=str(tmp_path)
+    )
+    train(dataclasses.replace(config, neurocoder_residual=False), (), make_tiny_game)
+    return (tmp_path / "latest").resolve()
+
+
+def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):
+    row = summary(run)
+    assert (row["head"], row["seed"]) == ("neurocoder, no residual", 1)
+    assert row["decisions"] >= 300
+    assert 0 <= row["return"] <= 1
+    assert 0 < row["actor attention_entropy"] <= 1
+
+    monkeypatch.setattr(sys, "argv", ["learning", str(run)])
+    main()
+    header, rule, line = capsys.readouterr().out.splitlines()[-3:]
+    assert header.count("|") == rule.count("|") == line.count("|")
+    assert show(row["return"]) in line
+
+
+@pytest.mark.slow
+def test_throughput_measures_every_head_and_core():
+    command = [sys.executable, "-m", "benchmarks.throughput", "--seconds", "2", "--rounds", "1"]
+    result = subprocess.run(
+        [*command, "--workers", "2"], capture_output=True, text=True, check=True, timeout=300
+    )
+    rows = result.stdout.splitlines()
+    assert len(rows) == 2 + 1 + 6
+    for row in rows[2:]:
+        assert float(row.split("|")[2].replace(",", "")) > 50
