@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from envs import UnknownGameError, resolve_game
-
-SCREEN_STACK_BYTES = 4 * 84 * 84
+from envs.protocol import OBSERVATION_SHAPE
 
 
 class SettingError(ValueError):
@@ -105,7 +104,7 @@ class TrainConfig:
     def _check_memory(self) -> None:
         """Refuse rollouts whose screens alone would not fit into this machine's memory."""
         environments = max(self.workers, 1) * self.envs_per_worker
-        screens = environments * (self.num_steps + 1) * SCREEN_STACK_BYTES
+        screens = environments * (self.num_steps + 1) * math.prod(OBSERVATION_SHAPE)
         available = physical_memory()
         if screens > available:
             allowed = (

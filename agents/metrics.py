@@ -12,10 +12,10 @@ from typing import TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.worker import UpdateRecord
+from agents.records import UpdateRecord
 from envs import Episode
+from envs.protocol import FRAME_SKIP
 
-FRAMES_PER_DECISION = 4
 RECENT_GAMES = 100
 
 COLUMNS = (
@@ -120,7 +120,7 @@ class Metrics:
         scalars = {tag: self._sums[tag] / self._counts[tag] for tag in self._sums}
         scalars |= gauges
         scalars["charts/SPS"] = self._sps
-        scalars["charts/frames"] = global_step * FRAMES_PER_DECISION
+        scalars["charts/frames"] = global_step * FRAME_SKIP
         if self._finished:
             scalars["charts/episodic_return"] = fmean(e.raw_return for e in self._finished)
             scalars["charts/episodic_length"] = fmean(e.length for e in self._finished)

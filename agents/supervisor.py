@@ -23,16 +23,11 @@ from agents.config import SettingError, TrainConfig, physical_memory
 from agents.metrics import Metrics, format_seconds
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
+from agents.records import CrashRecord, UpdateRecord
 from agents.run_folder import create_run_folder, update_meta
 from agents.shared import SharedState, unflatten
-from agents.worker import (
-    CrashRecord,
-    EnvironmentFactory,
-    UpdateRecord,
-    Worker,
-    make_training_env,
-    run_worker,
-)
+from agents.worker import EnvironmentFactory, Worker, make_training_env, run_worker
+from envs.protocol import FRAME_SKIP
 
 log = logging.getLogger("train")
 
@@ -161,6 +156,9 @@ class Run:
                 self._train_with_workers()
         except TrainingFailedError as error:
             failure = str(error)
+        except BaseException:
+            update_meta(self.folder, status="failed")
+            raise
         finally:
             self._stop_workers()
         self._tick(force=True)
@@ -348,7 +346,7 @@ class Run:
             "%s: %s decisions (%s frames) in %s, %s games, mean return %s",
             status,
             f"{step:,}",
-            f"{step * 4:,}",
+            f"{step * FRAME_SKIP:,}",
             format_seconds(self.metrics.elapsed),
             f"{self.metrics.episodes:,}",
             self.metrics.recent_return_text,

@@ -6,7 +6,6 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -17,43 +16,16 @@ from agents.diagnostics import head_statistics
 from agents.losses import entropy, explained_variance, policy_gradient_loss, value_loss
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
+from agents.records import CrashRecord, UpdateRecord
 from agents.returns import lambda_returns
 from agents.rollout import BatchedEnvironment, Collector, Rollout
 from agents.shared import FlatModule, SharedState
-from envs import Episode, TrainingEnv, resolve_game
+from envs import TrainingEnv, resolve_game
 
 # Opening the heads costs some twenty forward passes; once in so many updates it is not noticed.
 UPDATES_BETWEEN_DIAGNOSTICS = 100
 
 EnvironmentFactory = Callable[[TrainConfig, np.ndarray], BatchedEnvironment]
-
-
-@dataclass
-class UpdateRecord:
-    """What a worker tells the parent after an update.
-
-    Attributes:
-        worker: its index.
-        episodes: whole games that ended.
-        scalars: TensorBoard tag -> value; empty where the update was skipped.
-    """
-
-    worker: int
-    episodes: list[Episode]
-    scalars: dict[str, float]
-
-
-@dataclass
-class CrashRecord:
-    """The last words of a worker that raised.
-
-    Attributes:
-        worker: its index.
-        traceback: as text.
-    """
-
-    worker: int
-    traceback: str
 
 
 def make_training_env(config: TrainConfig, seeds: np.ndarray) -> TrainingEnv:

@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.metrics import Metrics, format_seconds
-from agents.worker import UpdateRecord
+from agents.records import UpdateRecord
 from envs import Episode
 
 

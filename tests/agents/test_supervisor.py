@@ -15,7 +15,7 @@ import torch
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import SettingError, TrainConfig
 from agents.supervisor import MAX_RESTARTS, Run, StopSignals, train
-from tests.agents.tiny_game import make_broken_game, make_tiny_game
+from tests.agents.tiny_game import BrokenError, make_broken_game, make_tiny_game
 
 SMALL = TrainConfig(
     workers=0, envs_per_worker=2, num_steps=4, total_timesteps=200, head="linear", log_interval=0.1
@@ -130,6 +130,12 @@ def test_a_worker_that_keeps_raising_stops_the_run_and_shows_its_traceback(tmp_p
     log = (tmp_path / "latest" / "train.log").read_text()
     assert "the third step is one too many" in log
     assert f"workers died over {MAX_RESTARTS} times" in log
+    assert json.loads((tmp_path / "latest" / "meta.json").read_text())["status"] == "failed"
+
+
+def test_an_error_in_this_process_is_raised_and_noted(tmp_path):
+    with pytest.raises(BrokenError):
+        train(run_config(SMALL, tmp_path), (), make_broken_game)
     assert json.loads((tmp_path / "latest" / "meta.json").read_text())["status"] == "failed"
 
 
