@@ -11,8 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents.config import flag_table
-
 ROOT = Path(__file__).parent.parent
 
 
@@ -98,7 +96,3 @@ def test_no_process_outlives_a_parent_that_is_killed(tmp_path):
     process.stdout.close()
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
-
-
-def test_the_readmes_table_of_flags_is_the_programs():
-    assert flag_table() in (ROOT / "README.md").read_text()
