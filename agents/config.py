@@ -29,7 +29,8 @@ def setting(default: Any, group: str, help: str, **limits: Any) -> Any:  # noqa:
         default: its value when the flag is not given.
         group: the heading under which `--help` lists it.
         help: one line that says what it does.
-        **limits: `choices`, or `low` and `high` (both allowed), or `above` (not allowed itself).
+        **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
+            `above` (the first that is too small).
     """
     return field(default=default, metadata={"group": group, "help": help, **limits})
 
@@ -50,14 +51,14 @@ class TrainConfig:
     total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", low=1, high=10**12)
     seed: int = setting(1, "run", "seed of everything random", low=0, high=2**32 - 1)
     run_dir: str = setting("runs", "run", "folder that holds the runs")
-    checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", above=0)
+    checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", above=0, high=1e9)
     keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", low=1, high=10**6)
-    log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", above=0)
+    log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", above=0, high=1e9)
 
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("neurocoder", "hypernet", "linear"))
     core: str = setting("none", "network", "what stands between torso and heads", choices=("none", "lstm"))
     torso: str = setting("nips", "network", "convolutions: Mnih et al. 2013 or 2015", choices=("nips", "nature"))
-    actor_gain: float = setting(1.0, "network", "factor on the actor's output, the same for every head", above=0)
+    actor_gain: float = setting(1.0, "network", "factor on the actor's output, the same for every head", above=0, high=1e3)
 
     neurocoder_slots: int = setting(20, "neurocoder head", "P, slots of each program memory", low=1, high=4096)
     neurocoder_key_size: int = setting(8, "neurocoder head", "K, size of a program key", low=1, high=4096)
@@ -65,7 +66,7 @@ class TrainConfig:
     neurocoder_steps: int = setting(5, "neurocoder head", "J, recurrent retrievals; 1 is the single-step Neurocoder", low=1, high=256)
     neurocoder_least_used: int = setting(5, "neurocoder head", "slots that attention by usage may choose, at most the slots", low=1, high=4096)
     neurocoder_hidden_size: int = setting(64, "neurocoder head", "state size of the composition network", low=1, high=8192)
-    neurocoder_sharpness: float = setting(10.0, "neurocoder head", "factor on the cosine of content attention (the paper prints none: 1)", above=0)
+    neurocoder_sharpness: float = setting(10.0, "neurocoder head", "factor on the cosine of content attention (the paper prints none: 1)", above=0, high=1e3)
     neurocoder_usage_attention: bool = setting(True, "neurocoder head", "attend to the least-used slots too")
     neurocoder_residual: bool = setting(True, "neurocoder head", "add the residual program")
     orthogonality_coef: float = setting(1e-3, "neurocoder head", "a, weight of the orthogonality loss summed over both layers", low=0, high=1e6)
@@ -74,13 +75,13 @@ class TrainConfig:
 
     num_steps: int = setting(20, "learning", "t_max, steps of each environment between two updates", low=1, high=100_000)
     optimizer: str = setting("adam", "learning", "with statistics shared by all workers", choices=("rmsprop", "adam"))
-    learning_rate: float = setting(3e-4, "learning", "at the start; it falls linearly to zero over the budget", above=0)
-    optimizer_eps: float = setting(1e-5, "learning", "epsilon: inside the root for rmsprop (Mnih et al. 2016), outside for adam", above=0)
+    learning_rate: float = setting(3e-4, "learning", "at the start; it falls linearly to zero over the budget", above=0, high=1)
+    optimizer_eps: float = setting(1e-5, "learning", "epsilon: inside the root for rmsprop (Mnih et al. 2016), outside for adam", low=1e-12, high=1)
     gamma: float = setting(0.99, "learning", "discount", low=0, high=1)
     gae_lambda: float = setting(0.95, "learning", "lambda of generalised advantage estimation; 1 gives n-step returns", low=0, high=1)
     ent_coef: float = setting(0.01, "learning", "weight of the entropy bonus", low=0, high=1e6)
     vf_coef: float = setting(0.5, "learning", "weight of the value loss", low=0, high=1e6)
-    max_grad_norm: float = setting(0.5, "learning", "the task gradient is scaled down to this norm", above=0)
+    max_grad_norm: float = setting(0.5, "learning", "the task gradient is scaled down to this norm", above=0, high=1e6)
 
     sticky_actions: float = setting(0.25, "environment", "probability that the emulator repeats the last action", low=0, high=1)
     noop_max: int = setting(30, "environment", "random no-ops at a game's start: 0 to noop_max - 1", low=0, high=10_000)
@@ -102,17 +103,22 @@ class TrainConfig:
         self._check_memory()
 
     def _check_memory(self) -> None:
-        """Refuse rollouts whose screens alone would not fit into this machine's memory."""
-        environments = max(self.workers, 1) * self.envs_per_worker
-        screens = environments * (self.num_steps + 1) * math.prod(OBSERVATION_SHAPE)
-        available = physical_memory()
-        if screens > available:
-            allowed = (
-                f"rollouts of {environments} environments x {self.num_steps} steps take "
-                f"{screens / 2**30:.0f} GiB, this machine has {available / 2**30:.0f}; "
-                "lower --num-steps, --envs-per-worker or --workers"
+        """Refuse rollouts that this machine's memory cannot hold while all workers learn."""
+        samples = max(self.workers, 1) * self.envs_per_worker * self.num_steps
+        # One byte a pixel in the rollout, four as input of the network, about three in its layers.
+        needed = samples * math.prod(OBSERVATION_SHAPE) * 8
+        if self.head == "neurocoder":
+            components = self.neurocoder_steps * self.neurocoder_heads
+            tensors = 2 * 3 * 10  # layers, memories, and what autograd keeps of each attention
+            needed += samples * tensors * 4 * components * self.neurocoder_slots
+        if needed > physical_memory():
+            raise SettingError(
+                "num_steps",
+                self.num_steps,
+                f"learning from {samples:,} steps at once takes {needed / 2**30:.0f} GiB, "
+                f"this machine has {physical_memory() / 2**30:.0f}; lower --num-steps, "
+                "--envs-per-worker, --workers or the head's sizes",
             )
-            raise SettingError("num_steps", self.num_steps, allowed)
 
 
 def physical_memory() -> int:
@@ -187,10 +193,10 @@ def _check(spec: dataclasses.Field[Any], value: Any) -> None:
     if "choices" in limits and value not in limits["choices"]:
         raise SettingError(spec.name, value, f"must be one of {', '.join(limits['choices'])}")
     if "low" in limits and not limits["low"] <= value <= limits["high"]:
-        raise SettingError(
-            spec.name, value, f"must be between {limits['low']} and {limits['high']}"
-        )
-    if "above" in limits and not value > limits["above"]:
-        raise SettingError(spec.name, value, f"must be above {limits['above']}")
+        allowed = f"must be between {limits['low']} and {limits['high']}"
+        raise SettingError(spec.name, value, allowed)
+    if "above" in limits and not limits["above"] < value <= limits["high"]:
+        allowed = f"must be above {limits['above']} and at most {limits['high']:g}"
+        raise SettingError(spec.name, value, allowed)
     if spec.type is str and not value:
         raise SettingError(spec.name, repr(value), "must not be empty")

@@ -52,7 +52,9 @@ class Metrics:
         log_interval: float,
         stream: TextIO = sys.stdout,
     ) -> None:
-        self.total_timesteps, self.log_interval, self.stream = total_timesteps, log_interval, stream
+        self.total_timesteps, self.log_interval = total_timesteps, log_interval
+        self.stream: TextIO | None = stream
+        self._in_place, self._line_open = stream.isatty(), False
         self.episodes = 0
         self.recent: deque[Episode] = deque(maxlen=RECENT_GAMES)
         self._writer = SummaryWriter(str(folder))
@@ -102,24 +104,26 @@ class Metrics:
         if force or now - self._last_time >= self.log_interval:
             self._write(global_step, gauges, now)
             self._show(global_step)
-            if not self.stream.isatty():
-                self.stream.write("\n")
-        elif self.stream.isatty() and now - self._last_shown >= 1:
+        elif self._in_place and now - self._last_shown >= 1:
             self._show(global_step)
+
+    def end_line(self) -> None:
+        """Let what is printed next start on a line of its own."""
+        if self._line_open:
+            self._print("\n")
+            self._line_open = False
 
     def close(self) -> None:
         """Flush and close the files."""
-        if self.stream.isatty():
-            self.stream.write("\n")
+        self.end_line()
         self._writer.close()
         self._csv_file.close()
 
     def _write(self, global_step: int, gauges: Mapping[str, float], now: float) -> None:
         seconds = max(now - self._last_time, 1e-9)
-        self._sps = (global_step - self._last_step) / seconds
         scalars = {tag: self._sums[tag] / self._counts[tag] for tag in self._sums}
         scalars |= gauges
-        scalars["charts/SPS"] = self._sps
+        scalars["charts/SPS"] = (global_step - self._last_step) / seconds
         scalars["charts/frames"] = global_step * FRAME_SKIP
         if self._finished:
             scalars["charts/episodic_return"] = fmean(e.raw_return for e in self._finished)
@@ -152,8 +156,18 @@ class Metrics:
             f"{self.episodes:,} games, return {self.recent_return_text}  "
             f"elapsed {format_seconds(self.elapsed)}  ETA {format_seconds(max(eta, 0))}"
         )
-        self.stream.write(f"\r\033[K{line}" if self.stream.isatty() else line)
-        self.stream.flush()
+        self._print(f"\r\033[K{line}" if self._in_place else f"{line}\n")
+        self._line_open = self._in_place
+
+    def _print(self, text: str) -> None:
+        """Write to the stream, if there still is one: a closed terminal must not end a run."""
+        if self.stream is None:
+            return
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            self.stream = None
 
 
 def format_seconds(seconds: float) -> str:

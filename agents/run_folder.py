@@ -22,7 +22,8 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
     """Make `{game}__{head}__{seed}__{time}` under the run directory and point `latest` to it.
 
     Raises:
-        SettingError: if the run directory cannot be written to; nothing is left behind then.
+        SettingError: if the run directory cannot be written to, or holds something else that is
+            called `latest`; no run folder is left behind then.
     """
     parent = Path(config.run_dir)
     try:
@@ -32,6 +33,10 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
     except OSError as error:
         reason = f"cannot be written to ({error.strerror or error})"
         raise SettingError("run_dir", config.run_dir, reason) from error
+
+    latest = parent / "latest"
+    if latest.exists() and not latest.is_symlink():
+        raise SettingError("run_dir", config.run_dir, "holds a 'latest' that is not a link")
 
     name = f"{config.game}__{config.head}__{config.seed}__{datetime.now():%Y%m%d-%H%M%S}"
     folder = _make_unique(parent, name)
@@ -48,7 +53,7 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
         "versions": {package: version(package) for package in PACKAGES},
     }
     write_json(folder / "meta.json", meta)
-    _point(parent / "latest", folder.name)
+    _point(latest, folder.name)
     return folder
 
 

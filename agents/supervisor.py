@@ -2,8 +2,6 @@
 
 import contextlib
 import logging
-import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -13,16 +11,17 @@ from dataclasses import asdict, dataclass
 from multiprocessing import connection as mp_connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from agents.checkpoint import Checkpoint, save_checkpoint
-from agents.config import SettingError, TrainConfig, physical_memory
+from agents.config import TrainConfig
+from agents.machine import check_machine
 from agents.metrics import Metrics, format_seconds
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
+from agents.processes import StopSignals, process_context
 from agents.records import CrashRecord, UpdateRecord
 from agents.run_folder import create_run_folder, update_meta
 from agents.shared import SharedState, unflatten
@@ -57,7 +56,8 @@ def train(
         The exit code: 0, 1 after a failure, 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
-        SettingError: if the run directory cannot be written to.
+        SettingError: if the run directory cannot be written to, or this machine is too small for
+            so many workers or so large a network.
     """
     with StopSignals() as signals:
         run = Run(config, argv, make_env, signals)
@@ -65,32 +65,6 @@ def train(
             return run.execute()
         finally:
             run.close()
-
-
-class StopSignals:
-    """Inside, a first SIGINT or SIGTERM is noted for the run to end; a second ends it at once.
-
-    Attributes:
-        received: the number of the signal that came, or None.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:
-            os._exit(128 + number)  # the workers see their connections close, and end
-        self.received = number
 
 
 @dataclass
@@ -117,12 +91,12 @@ class Run:
         config: TrainConfig,
         argv: Sequence[str],
         make_env: EnvironmentFactory,
-        signals: "StopSignals",
+        signals: StopSignals,
     ) -> None:
         self.config, self.make_env, self.signals = config, make_env, signals
         torch.manual_seed(config.seed)
         num_actions = self._count_actions()
-        _check_network_fits(num_actions, config)
+        check_machine(num_actions, config)
         self.network = ActorCritic(num_actions, config)
         self.shared = SharedState.create(
             self.network, OPTIMIZERS[config.optimizer].num_statistics, max(config.workers, 1)
@@ -161,8 +135,8 @@ class Run:
             raise
         finally:
             self._stop_workers()
-        self._tick(force=True)
         saved = self._save()
+        self._tick(force=True)
         received = self.signals.received
         status = "failed" if failure else "interrupted" if received else "finished"
         update_meta(
@@ -212,8 +186,10 @@ class Run:
             worker.env.close()
 
     def _train_with_workers(self) -> None:
-        context = _process_context()
+        context = process_context()
         for index in range(self.config.workers):
+            if self.done:
+                return
             self.workers[index] = self._start_worker(context, index, incarnation=0)
         while not self.done and self.workers:
             for index in self._receive(timeout=0.5):
@@ -254,7 +230,10 @@ class Run:
         code = worker.process.exitcode
         if self.done:
             return
-        why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        why = f"exit code {code}"
+        if code < 0:
+            why = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        self.metrics.end_line()
         log.warning("worker %s died (%s)", index, why)
         now = time.monotonic()
         in_window = [t for t in self._recent_restarts if now - t < RESTART_WINDOW_S]
@@ -274,8 +253,10 @@ class Run:
             with contextlib.suppress(TrainingFailedError):
                 for index in self._receive(timeout=0.1):
                     self._bury(index)
-        for index in list(self.workers):
+        for index, worker in self.workers.items():
             log.warning("worker %s does not end; killing it", index)
+            worker.process.kill()
+        for index in list(self.workers):
             self._bury(index)
 
     def _bury(self, index: int) -> WorkerHandle:
@@ -292,6 +273,7 @@ class Run:
 
     def _take(self, record: UpdateRecord | CrashRecord) -> None:
         if isinstance(record, CrashRecord):
+            self.metrics.end_line()
             log.error("worker %s raised\n%s", record.worker, record.traceback.rstrip())
             return
         self.metrics.add(record)
@@ -316,10 +298,14 @@ class Run:
             self._save()
 
     def _save(self) -> Path | None:
-        """Write a checkpoint; a full disk is reported and training goes on."""
+        """Write a checkpoint; if that fails, say so and go on."""
         self._last_checkpoint = time.monotonic()
         step = self.shared.global_step
         if step == 0:
+            return None
+        if not bool(self.shared.parameters.isfinite().all()):
+            self.metrics.end_line()
+            log.error("no checkpoint was written: some parameters are not finite")
             return None
         statistics = [unflatten(s.clone(), self.network) for s in self.shared.statistics]
         checkpoint = Checkpoint(
@@ -337,11 +323,13 @@ class Run:
                 self.folder / "checkpoints", checkpoint, self.config.keep_checkpoints
             )
         except OSError as error:
+            self.metrics.end_line()
             log.error("no checkpoint could be written: %s", error)
             return None
 
     def _say_goodbye(self, status: str, failure: str | None, saved: Path | None) -> None:
         step = self.shared.global_step
+        self.metrics.end_line()
         log.info(
             "%s: %s decisions (%s frames) in %s, %s games, mean return %s",
             status,
@@ -355,37 +343,6 @@ class Run:
             log.error("the run failed: %s", failure)
         log.info("checkpoint: %s", saved or "none")
         log.info("look at it: tensorboard --logdir %s", self.config.run_dir)
-
-
-def _process_context() -> Any:
-    """Processes from a fork server that has torch loaded already; fresh ones where there is none.
-
-    Never plain fork: a forked copy of a process with running threads may deadlock.
-    """
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["agents.worker"])
-        return context
-    return multiprocessing.get_context("spawn")
-
-
-def _check_network_fits(num_actions: int, config: TrainConfig) -> None:
-    """Refuse a network whose copies (parameters and gradients of every worker) need all memory.
-
-    Raises:
-        SettingError: naming the number of workers.
-    """
-    with torch.device("meta"):
-        size = sum(p.numel() for p in ActorCritic(num_actions, config).parameters())
-    needed = 4 * size * (2 * max(config.workers, 1) + 4)
-    available = physical_memory()
-    if needed > available:
-        raise SettingError(
-            "workers",
-            config.workers,
-            f"that many copies of a network of {size:,} parameters take {needed / 2**30:.0f} GiB, "
-            f"this machine has {available / 2**30:.0f}",
-        )
 
 
 def _start_logging(folder: Path) -> list[logging.Handler]:

@@ -1,6 +1,7 @@
 """The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE."""
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from agents.diagnostics import head_statistics
 from agents.losses import entropy, explained_variance, policy_gradient_loss, value_loss
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
+from agents.processes import STOP_SIGNALS
 from agents.records import CrashRecord, UpdateRecord
 from agents.returns import lambda_returns
 from agents.rollout import BatchedEnvironment, Collector, Rollout
@@ -140,7 +142,7 @@ class Worker:
         orthogonality = self.network.orthogonality_loss()
         if orthogonality.requires_grad and config.orthogonality_coef > 0:
             (config.orthogonality_coef * orthogonality).backward()
-        if not bool(self.flat.gradients.isfinite().all()):
+        if not math.isfinite(norm) or not bool(self.flat.gradients.isfinite().all()):
             return {}
         return {
             "losses/policy_loss": policy.item(),
@@ -170,9 +172,10 @@ def run_worker(
         make_env: makes its environments.
         incarnation: how often this worker has been started before.
     """
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent answers.
+    # Blocked while the fork server started, and inherited from it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    # Ctrl-C reaches the whole process group; the parent answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
     try:

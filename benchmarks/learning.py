@@ -27,18 +27,25 @@ def summary(run: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the folder is not that of a run.
+        ValueError: if the run has not ended.
     """
     config = json.loads((run / "config.json").read_text())
     meta = json.loads((run / "meta.json").read_text())
+    if "global_step" not in meta:
+        raise ValueError(f"{run} has not ended: its status is {meta['status']!r}")
     with (run / "progress.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["recent_return"]]
+        halfway = [
+            float(row["recent_return"])
+            for row in csv.DictReader(file)
+            if row["recent_return"] and int(row["global_step"]) >= meta["global_step"] / 2
+        ]
     row = {
         "game": config["game"],
         "head": config["head"] + ("" if config["neurocoder_residual"] else ", no residual"),
         "seed": config["seed"],
         "decisions": meta["global_step"],
         "games": meta["episodes"],
-        "return at half": float(rows[len(rows) // 2]["recent_return"]) if rows else None,
+        "return at half": halfway[0] if halfway else None,
         "return": meta["recent_return"],
         "minutes": meta["seconds"] / 60,
     }
@@ -62,7 +69,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
-    rows = [summary(run) for run in parser.parse_args().runs]
+    # A glob over the runs' folder also finds the link to the latest of them.
+    runs = dict.fromkeys(run.resolve() for run in parser.parse_args().runs)
+    rows = [summary(run) for run in runs]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:

@@ -19,11 +19,13 @@ from statistics import median
 
 import numpy as np
 
+from agents.config import TrainConfig
 from envs import TrainingEnv, resolve_game
 
 HEADS = ("linear", "hypernet", "neurocoder")
 CORES = ("none", "lstm")
 ROOT = Path(__file__).parent.parent
+STEPS_PER_UPDATE = TrainConfig().num_steps * TrainConfig().envs_per_worker
 
 
 def emulator_rate(game: str, seconds: float) -> float:
@@ -51,16 +53,18 @@ def training_rate(game: str, workers: int, head: str, core: str, seconds: float)
         assert process.stdout is not None
         first: tuple[float, int] | None = None
         last = (0.0, 0)
-        for line in process.stdout:
-            steps = int(line.split(b"/")[0].replace(b",", b""))
-            last = (time.perf_counter(), steps)
-            # All workers play once every worker has had the time for some updates.
-            if first is None and steps >= workers * 4 * 20 * 2:
-                first = last
-            if first is not None and last[0] - first[0] >= seconds:
-                break
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        try:
+            for line in process.stdout:
+                last = (time.perf_counter(), int(line.split(b"/")[0].replace(b",", b"")))
+                # By then all workers play: each has had the time for two updates.
+                if first is None and last[1] >= 2 * workers * STEPS_PER_UPDATE:
+                    first = last
+                if first is not None and last[0] - first[0] >= seconds:
+                    break
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
     if first is None:
         raise RuntimeError(f"training with {head} head and {core} core ended early")
     return (last[1] - first[1]) / (last[0] - first[0])

@@ -66,7 +66,8 @@ class ProgramMemory(nn.Module):
         variance_v = 2 / (slots + out_features)
         concentration = 1.1 * self.attention_mass**4
         term = (3 * energy * concentration * variance_u * variance_v) ** -0.5
-        nn.init.normal_(self.s, mean=math.log(math.expm1(term)), std=1.0)
+        # softplus(mean) = term, written such that neither a tiny nor a huge term overflows.
+        nn.init.normal_(self.s, mean=term + math.log(-math.expm1(-term)), std=1.0)
 
     def orthogonality_loss(self) -> Tensor:
         """L_o of eq. 2: ||M_U M_U^T - I|| + ||M_V M_V^T - I|| in Frobenius norms, a scalar.

@@ -1,10 +1,13 @@
 """The command itself, on a real game, as a user types it."""
 
+import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -53,46 +56,84 @@ def test_bad_input_gives_one_line_exit_code_2_and_no_run_folder(arguments, named
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_runs_from_any_folder_and_ctrl_c_saves_first(tmp_path):
-    process = subprocess.Popen(
-        command(
-            "--workers", 2, "--envs-per-worker", 1, "--log-interval", "0.2", "--head", "linear"
-        ),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@contextlib.contextmanager
+def training(folder):
+    """The command in the given folder, in a process group of its own; killed at the end."""
+    options = ("--workers", 2, "--envs-per-worker", 1, "--head", "linear", "--log-interval", 0.2)
+    with (folder / "stderr").open("w") as stderr:
+        process = subprocess.Popen(
+            command(*options),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    try:
+        yield process
+    finally:
+        watchdog.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_updates(process):
     for line in process.stdout:
         if not line.startswith("0 /"):
-            break
-    os.killpg(process.pid, signal.SIGINT)
-    started = time.monotonic()
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert time.monotonic() - started < 10
-    assert "interrupted" in errors
+            return
+    raise AssertionError("the run ended before it had trained")
+
+
+def test_the_command_runs_from_any_folder_and_ctrl_c_saves_first(tmp_path):
+    with training(tmp_path) as process:
+        wait_for_updates(process)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in (tmp_path / "stderr").read_text()
     assert list(tmp_path.glob("runs/latest/checkpoints/step_*.pt"))
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8])
+def test_ctrl_c_while_the_workers_are_starting_ends_the_run_in_order(seconds, tmp_path):
+    with training(tmp_path) as process:
+        while not (tmp_path / "stderr").read_text() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=30)
+    errors = (tmp_path / "stderr").read_text()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    meta = json.loads((tmp_path / "runs" / "latest" / "meta.json").read_text())
+    assert meta["status"] == "interrupted"
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+    with training(tmp_path) as process:
+        wait_for_updates(process)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        for worker in workers:
+            worker.suspend()  # now the run cannot end in order
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=3) == 130
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.resume()
+        assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+
 def test_no_process_outlives_a_parent_that_is_killed(tmp_path):
-    process = subprocess.Popen(
-        command(
-            "--workers", 2, "--envs-per-worker", 1, "--log-interval", "0.2", "--head", "linear"
-        ),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    for line in process.stdout:
-        if not line.startswith("0 /"):
-            break
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 3  # two workers and the fork server
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert alive == []
+    with training(tmp_path) as process:
+        wait_for_updates(process)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 3  # two workers and the fork server
+        process.kill()
+        process.wait()
+        assert psutil.wait_procs(family, timeout=20)[1] == []

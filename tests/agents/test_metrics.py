@@ -81,9 +81,25 @@ def test_on_a_terminal_the_line_is_written_over(tmp_path):
     metrics = make_metrics(tmp_path, stream)
     metrics.tick(1, {}, force=True)
     metrics.tick(2, {}, force=True)
+    metrics.end_line()
+    metrics.end_line()
     metrics.close()
     assert stream.getvalue().count("\r") == 2
     assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().endswith("\n")
+
+
+class ClosedTerminal(io.StringIO):
+    def write(self, _):
+        raise OSError(5, "Input/output error")
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_run(tmp_path):
+    metrics = make_metrics(tmp_path, ClosedTerminal())
+    for step in (1, 2):
+        metrics.tick(step, {}, force=True)
+    metrics.close()
+    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 3
 
 
 def test_seconds_are_shown_as_clock_time():

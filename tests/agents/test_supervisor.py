@@ -1,5 +1,6 @@
 """Whole runs: what they leave behind, how they end, and what happens when a worker dies."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -14,7 +15,9 @@ import torch
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import SettingError, TrainConfig
-from agents.supervisor import MAX_RESTARTS, Run, StopSignals, train
+from agents.processes import StopSignals
+from agents.supervisor import MAX_NONFINITE_IN_A_ROW, MAX_RESTARTS, Run, train
+from agents.worker import Worker
 from tests.agents.tiny_game import BrokenError, make_broken_game, make_tiny_game
 
 SMALL = TrainConfig(
@@ -62,28 +65,47 @@ def test_a_finished_run_leaves_everything_in_its_folder(workers, tmp_path):
     assert checkpoint.statistics.keys() == checkpoint.parameters.keys()
 
 
-def send_when_training(folder, action):
-    """Once a run in the folder has written a first point, call action()."""
+@contextlib.contextmanager
+def when_training(folder, action):
+    """Inside, action() is called once a run in the folder has written a first point.
+
+    After a minute it is called in any case, for the run to end; once outside, not any more.
+    """
+    over = threading.Event()
 
     def wait():
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            for path in folder.glob("latest/progress.csv"):
-                rows = path.read_text().splitlines()[1:]
-                if any(int(row.split(",")[1]) > 0 for row in rows):
-                    action()
-                    return
+        while not over.is_set():
+            rows = [
+                row
+                for path in folder.glob("latest/progress.csv")
+                for row in path.read_text().splitlines()[1:]
+            ]
+            trained = any(int(row.split(",")[1]) > 0 for row in rows if row.count(",") > 1)
+            if trained or time.monotonic() > deadline:
+                action()
+                return
             time.sleep(0.05)
 
-    threading.Thread(target=wait, daemon=True).start()
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def send(number):
+    os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_signal_saves_and_ends_the_run(number, code, workers, tmp_path):
-    send_when_training(tmp_path, lambda: os.kill(os.getpid(), number))
     config = run_config(dataclasses.replace(ENDLESS, workers=workers), tmp_path)
-    assert train(config, (), make_tiny_game) == code
+    with when_training(tmp_path, lambda: send(number)):
+        assert train(config, (), make_tiny_game) == code
     meta = json.loads((tmp_path / "latest" / "meta.json").read_text())
     assert meta["status"] == "interrupted"
     checkpoint = load_checkpoint(list_checkpoints(tmp_path / "latest" / "checkpoints")[-1])
@@ -111,10 +133,9 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(tmp_path):
         step = run.shared.counters[0, 0].item()
         while time.monotonic() < deadline and run.shared.counters[0, 0].item() <= step + 50:
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        send(signal.SIGINT)
 
-    send_when_training(tmp_path, kill_then_interrupt)
-    with signals:
+    with signals, when_training(tmp_path, kill_then_interrupt):
         assert run.execute() == 130
     run.close()
     assert killed
@@ -140,12 +161,48 @@ def test_an_error_in_this_process_is_raised_and_noted(tmp_path):
 
 
 def test_checkpoints_are_written_while_training(tmp_path):
-    send_when_training(tmp_path, lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT)))
     config = dataclasses.replace(
         ENDLESS, workers=0, checkpoint_interval=0.05, keep_checkpoints=2, run_dir=str(tmp_path)
     )
-    train(config, (), make_tiny_game)
-    assert len(list_checkpoints(tmp_path / "latest" / "checkpoints")) == 2
+    folder = tmp_path / "latest" / "checkpoints"
+
+    def interrupt_after_a_third_checkpoint():
+        seen = set()
+        deadline = time.monotonic() + 60
+        while len(seen) < 3 and time.monotonic() < deadline:
+            seen.update(path.name for path in list_checkpoints(folder))
+        send(signal.SIGINT)
+
+    with when_training(tmp_path, interrupt_after_a_third_checkpoint):
+        train(config, (), make_tiny_game)
+    assert len(list_checkpoints(folder)) == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("agents.supervisor.save_checkpoint", full_disk)
+    config = dataclasses.replace(SMALL, checkpoint_interval=0.01)
+    assert train(run_config(config, tmp_path), (), make_tiny_game) == 0
+    assert "No space left" in (tmp_path / "latest" / "train.log").read_text()
+
+
+def test_too_many_bad_gradients_in_a_row_end_the_run(tmp_path, monkeypatch):
+    good_updates = 3
+    calls = []
+
+    def differentiate(worker, rollout):
+        calls.append(rollout)
+        return original(worker, rollout) if len(calls) <= good_updates else {}
+
+    original = Worker.differentiate
+    monkeypatch.setattr(Worker, "differentiate", differentiate)
+    config = run_config(dataclasses.replace(ENDLESS, workers=0), tmp_path)
+    assert train(config, (), make_tiny_game) == 1
+    assert len(calls) == good_updates + MAX_NONFINITE_IN_A_ROW
+    assert "not finite" in (tmp_path / "latest" / "train.log").read_text()
+    assert parameters_of(tmp_path)
 
 
 def test_a_run_directory_that_cannot_be_written_to_is_refused_by_name(tmp_path):
@@ -161,6 +218,13 @@ def test_a_network_that_cannot_fit_is_refused_before_it_is_built(tmp_path):
     with pytest.raises(SettingError, match="--workers 1024"):
         train(run_config(config, tmp_path), (), make_tiny_game)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_something_else_called_latest_is_left_alone(tmp_path):
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(SettingError, match="latest"):
+        train(run_config(SMALL, tmp_path), (), make_tiny_game)
+    assert [p.name for p in tmp_path.iterdir()] == ["latest"]
 
 
 def test_two_runs_in_one_second_get_folders_of_their_own(tmp_path):

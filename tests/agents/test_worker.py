@@ -56,7 +56,7 @@ def naive_loss(network, rollout, config):
 @pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
 def test_the_gradient_is_that_of_the_naive_loss(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, orthogonality_coef=0.0)
-    worker = make_worker(dataclasses.replace(config, max_grad_norm=1e9))
+    worker = make_worker(dataclasses.replace(config, max_grad_norm=1e6))
     worker.collector.collect()
     rollout = worker.collector.collect()
     rollout.rewards.mul_(7.0)  # so that clipping matters
@@ -76,9 +76,6 @@ def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
     assert task.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
     worker.config = dataclasses.replace(config, orthogonality_coef=0.7)
-    worker.differentiate(rollout)
-    worker.network.zero_grad(set_to_none=False)
-    both = worker.flat.gradients.clone()
     worker.differentiate(rollout)
     both = worker.flat.gradients.clone()
     parameters = list(worker.network.parameters())

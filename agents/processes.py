@@ -1,0 +1,62 @@
+"""How processes are started, and how the signals that stop a run are taken in."""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """Inside, a first SIGINT or SIGTERM is noted for the run to end; a second ends it at once.
+
+    Attributes:
+        received: the number of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in STOP_SIGNALS:
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)  # the workers see their connections close, and end
+        self.received = number
+
+
+def process_context() -> Any:
+    """Processes from a fork server that has torch loaded already; fresh ones where there is none.
+
+    Never plain fork: a forked copy of a process with running threads may deadlock.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["agents.worker"])
+    # The fork server finds what to load through this; it is not told our sys.path (Python 3.11).
+    root = str(Path(__file__).parent.parent)
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, *paths]))
+    # Until it has loaded everything, the fork server would die of a Ctrl-C that is meant for us.
+    # The tracker comes first because starting it unblocks the signals.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return context
