@@ -102,6 +102,10 @@ class TrainConfig:
             raise SettingError("game", repr(self.game), str(error)) from None
         self._check_memory()
 
+    def learning_rate_at(self, global_step: int) -> float:
+        """The learning rate after so many decisions: falling linearly, zero from the budget on."""
+        return self.learning_rate * max(0.0, 1.0 - global_step / self.total_timesteps)
+
     def _check_memory(self) -> None:
         """Refuse rollouts that this machine's memory cannot hold while all workers learn."""
         samples = max(self.workers, 1) * self.envs_per_worker * self.num_steps

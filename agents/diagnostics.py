@@ -67,8 +67,8 @@ def layer_statistics(layer: NeurocoderLinear, x: Tensor) -> dict[str, float]:
         "singular_values": float(sigma[:, 0].mean()),
         "smallest_singular_value": float(sigma[:, -1].mean()),
     }
-    active = layer.active_program(x).flatten(1).norm(dim=1)
     if program.residual_gate is not None and layer.residual is not None:
+        active = layer.active_program(x).flatten(1).norm(dim=1)
         gate = program.residual_gate.squeeze(-1)
         residual = gate * sigma[:, -1] * layer.residual.norm()
         statistics["residual_gate"] = float(gate.mean())

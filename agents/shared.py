@@ -1,4 +1,4 @@
-"""What the processes share: parameters, optimizer statistics and counters, in three mappings.
+"""What the processes share: parameters, optimizer statistics and counters, a mapping each.
 
 There is no lock. Workers read and write the same parameters at the same time (Hogwild, as in A3C),
 and every counter has a single writer, so a process that is killed takes nothing with it.
@@ -27,12 +27,10 @@ class FlatModule:
     def __init__(self, module: nn.Module) -> None:
         self.parameters = flatten(module)
         self.gradients = torch.zeros_like(self.parameters)
-        offset = 0
-        for parameter in module.parameters():
-            end = offset + parameter.numel()
-            parameter.data = self.parameters[offset:end].view(parameter.shape)
-            parameter.grad = self.gradients[offset:end].view(parameter.shape)
-            offset = end
+        values = unflatten(self.parameters, module)
+        gradients = unflatten(self.gradients, module)
+        for name, parameter in module.named_parameters():
+            parameter.data, parameter.grad = values[name], gradients[name]
 
 
 def flatten(module: nn.Module) -> Tensor:

@@ -286,9 +286,8 @@ class Run:
 
     def _tick(self, *, force: bool = False) -> None:
         step = self.shared.global_step
-        progress = min(step / self.config.total_timesteps, 1.0)
         gauges = {
-            "charts/learning_rate": self.config.learning_rate * (1 - progress),
+            "charts/learning_rate": self.config.learning_rate_at(step),
             "a3c/workers_alive": len(self.workers) or int(self.config.workers == 0),
             "a3c/restarts": self.restarts,
             "a3c/nonfinite_updates": self.shared.skipped_updates,

@@ -107,8 +107,7 @@ class Worker:
 
     def push(self) -> None:
         """Apply the gradient to the shared parameters."""
-        progress = self.shared.global_step / self.config.total_timesteps
-        learning_rate = self.config.learning_rate * max(0.0, 1.0 - progress)
+        learning_rate = self.config.learning_rate_at(self.shared.global_step)
         self.optimizer.step(self.flat.gradients, learning_rate, self.shared.updates)
 
     def differentiate(self, rollout: Rollout) -> dict[str, float]:
