@@ -5,6 +5,7 @@ written under a temporary name that no loader looks at, flushed to the disk, and
 """
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+log = logging.getLogger("train")
+
 FORMAT_VERSION = 1
+BEST = "best.pt"
 
 
 class CheckpointError(Exception):
@@ -90,8 +94,31 @@ def load_checkpoint(path: Path, expected: dict[str, Tensor] | None = None) -> Ch
     return Checkpoint(group("parameters/"), group("statistics/"), progress)
 
 
+def load_newest_checkpoint(
+    folder: Path, expected: dict[str, Tensor] | None = None
+) -> tuple[Path, Checkpoint]:
+    """Read the newest checkpoint that is sound, with a warning for every newer one that is not.
+
+    Args:
+        folder: that holds the checkpoints.
+        expected: as in `load_checkpoint`.
+
+    Returns:
+        The file and what it holds.
+
+    Raises:
+        CheckpointError: if there is none; the message names the folder.
+    """
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return path, load_checkpoint(path, expected)
+        except CheckpointError as error:
+            log.warning("skipping a checkpoint that cannot be used: %s", error)
+    raise CheckpointError(f"{folder}: no checkpoint that can be used")
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first."""
+    """The checkpoints of a folder, oldest first; `best.pt` is not among them."""
     return sorted(folder.glob("step_*.pt"))
 
 

@@ -15,6 +15,10 @@ from typing import Any
 from agents.checkpoint import write_atomically
 from agents.config import SettingError, TrainConfig
 
+class RunFolderError(Exception):
+    """A folder that is not a run's, or whose files cannot be used; the message names it."""
+
+
 PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
 
 
@@ -55,6 +59,31 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
     write_json(folder / "meta.json", meta)
     _point(latest, folder.name)
     return folder
+
+
+def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
+    """Find a run and its settings.
+
+    Args:
+        path: the run's folder, or a link to it such as `runs/latest`.
+
+    Returns:
+        The folder itself, links resolved, and the settings in its `config.json`. Settings that did
+        not exist yet when that was written have their defaults.
+
+    Raises:
+        RunFolderError: if this is not a run's folder, or its settings cannot be used.
+    """
+    folder = Path(path).resolve()
+    file = folder / "config.json"
+    try:
+        settings = json.loads(file.read_text())
+        return folder, TrainConfig(**settings)
+    except FileNotFoundError:
+        why = "has no config.json" if folder.is_dir() else "does not exist"
+        raise RunFolderError(f"{path}: not a run's folder, it {why}") from None
+    except (OSError, ValueError, TypeError) as error:  # ValueError: bad JSON, or a bad setting
+        raise RunFolderError(f"{file}: {error}") from error
 
 
 def update_meta(folder: Path, **changes: Any) -> None:
