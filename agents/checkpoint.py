@@ -33,7 +33,7 @@ class Checkpoint:
     Attributes:
         parameters: of the network, by name.
         statistics: of the optimizer, by name: shape (k, ...) for a parameter of shape (...).
-        progress: numbers and strings: global_step, updates, episodes, the settings.
+        progress: what else a run knows of itself, as JSON can hold it; `global_step` at least.
     """
 
     parameters: dict[str, Tensor]
@@ -50,13 +50,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     Raises:
         OSError: if writing fails; older checkpoints stay as they are then.
     """
-    tensors = {f"parameters/{name}": t for name, t in checkpoint.parameters.items()}
-    tensors |= {f"statistics/{name}": t for name, t in checkpoint.statistics.items()}
-    metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(checkpoint.progress)}
-    data = save({name: t.contiguous() for name, t in tensors.items()}, metadata)
-
     path = folder / f"step_{checkpoint.progress['global_step']:012d}.pt"
-    write_atomically(path, data)
+    write_checkpoint(path, checkpoint)
     latest = {"checkpoint": path.name, "global_step": checkpoint.progress["global_step"]}
     write_atomically(folder / "latest.json", json.dumps(latest, indent=2).encode())
     for old in list_checkpoints(folder)[:-keep]:
@@ -64,13 +59,29 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     return path
 
 
-def load_checkpoint(path: Path, expected: dict[str, Tensor] | None = None) -> Checkpoint:
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write one checkpoint to the given file.
+
+    Raises:
+        OSError: if writing fails; a file that was there stays.
+    """
+    tensors = {f"parameters/{name}": t for name, t in checkpoint.parameters.items()}
+    tensors |= {f"statistics/{name}": t for name, t in checkpoint.statistics.items()}
+    metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(checkpoint.progress)}
+    write_atomically(path, save({name: t.contiguous() for name, t in tensors.items()}, metadata))
+
+
+def load_checkpoint(
+    path: Path, expected: dict[str, Tensor] | None = None, num_statistics: int | None = None
+) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         path: the file.
         expected: parameters whose names, shapes and types the file's must have. They are compared
             before any tensor is read.
+        num_statistics: how many statistics of each expected parameter the file must hold too; None
+            if they do not matter.
 
     Raises:
         CheckpointError: if the file is missing, damaged, of another format, or does not fit.
@@ -82,7 +93,12 @@ def load_checkpoint(path: Path, expected: dict[str, Tensor] | None = None) -> Ch
                 found = metadata.get("format")
                 raise CheckpointError(f"{path}: format {found!r}, not {FORMAT_VERSION}")
             if expected is not None:
-                _compare(path, file, expected)
+                _compare(path, file, "parameters/", expected)
+                if num_statistics is not None:
+                    statistics = {
+                        n: t.expand(num_statistics, *t.shape) for n, t in expected.items()
+                    }
+                    _compare(path, file, "statistics/", statistics)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         progress = json.loads(metadata["progress"])
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
@@ -95,13 +111,13 @@ def load_checkpoint(path: Path, expected: dict[str, Tensor] | None = None) -> Ch
 
 
 def load_newest_checkpoint(
-    folder: Path, expected: dict[str, Tensor] | None = None
+    folder: Path, expected: dict[str, Tensor] | None = None, num_statistics: int | None = None
 ) -> tuple[Path, Checkpoint]:
     """Read the newest checkpoint that is sound, with a warning for every newer one that is not.
 
     Args:
         folder: that holds the checkpoints.
-        expected: as in `load_checkpoint`.
+        expected, num_statistics: as in `load_checkpoint`.
 
     Returns:
         The file and what it holds.
@@ -111,7 +127,7 @@ def load_newest_checkpoint(
     """
     for path in reversed(list_checkpoints(folder)):
         try:
-            return path, load_checkpoint(path, expected)
+            return path, load_checkpoint(path, expected, num_statistics)
         except CheckpointError as error:
             log.warning("skipping a checkpoint that cannot be used: %s", error)
     raise CheckpointError(f"{folder}: no checkpoint that can be used")
@@ -145,20 +161,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def _compare(path: Path, file: Any, expected: dict[str, Tensor]) -> None:
-    names = {n.removeprefix("parameters/") for n in file.keys() if n.startswith("parameters/")}  # noqa: SIM118
+def _compare(path: Path, file: Any, prefix: str, expected: dict[str, Tensor]) -> None:
+    what = prefix.rstrip("/")
+    names = {n.removeprefix(prefix) for n in file.keys() if n.startswith(prefix)}  # noqa: SIM118
+    if not names:
+        raise CheckpointError(f"{path}: holds no {what}")
     if names != set(expected):
         wrong = sorted(names ^ set(expected))[0]
-        raise CheckpointError(f"{path}: parameter {wrong!r} is not in both file and network")
+        raise CheckpointError(f"{path}: {what} of {wrong!r} are not in both file and network")
     for name, tensor in expected.items():
-        stored = file.get_slice(f"parameters/{name}")
-        if (
-            stored.get_shape() != list(tensor.shape)
-            or _DTYPES.get(stored.get_dtype()) != tensor.dtype
-        ):
+        stored = file.get_slice(prefix + name)
+        shape, dtype = stored.get_shape(), stored.get_dtype()
+        if shape != list(tensor.shape) or _DTYPES.get(dtype) != tensor.dtype:
             raise CheckpointError(
-                f"{path}: parameter {name!r} is {stored.get_dtype()} {stored.get_shape()}, "
-                f"the network's is {tensor.dtype} {list(tensor.shape)}"
+                f"{path}: {what} of {name!r} are {dtype} {shape}, "
+                f"the network's are {tensor.dtype} {list(tensor.shape)}"
             )
 
 

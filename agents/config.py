@@ -3,13 +3,11 @@
 The command line, the saved `config.json` and the README's table of flags are made from here.
 """
 
-import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from envs import UnknownGameError, resolve_game
 from envs.protocol import OBSERVATION_SHAPE
@@ -22,17 +20,28 @@ class SettingError(ValueError):
         super().__init__(f"{flag(name)} {value}: {allowed}")
 
 
-def setting(default: Any, group: str, help: str, **limits: Any) -> Any:  # noqa: A002
+def setting(
+    default: Any,
+    group: str,
+    help: str,  # noqa: A002
+    *,
+    may_change: bool = False,
+    **limits: Any,
+) -> Any:
     """A field of `TrainConfig`.
 
     Args:
         default: its value when the flag is not given.
         group: the heading under which `--help` lists it.
         help: one line that says what it does.
+        may_change: whether a resumed run may be given another value.
         **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
             `above` (the first that is too small).
     """
-    return field(default=default, metadata={"group": group, "help": help, **limits})
+    return field(
+        default=default,
+        metadata={"group": group, "help": help, "may_change": may_change, **limits},
+    )
 
 
 def flag(name: str) -> str:
@@ -46,14 +55,19 @@ class TrainConfig:
 
     # fmt: off
     game: str = setting("Frostbite", "run", "Atari game, in any common spelling")
-    workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", low=0, high=1024)
-    envs_per_worker: int = setting(4, "run", "games that each worker plays as one batch", low=1, high=1024)
-    total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", low=1, high=10**12)
+    workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", may_change=True, low=0, high=1024)
+    envs_per_worker: int = setting(4, "run", "games that each worker plays as one batch", may_change=True, low=1, high=1024)
+    total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", may_change=True, low=1, high=10**12)
     seed: int = setting(1, "run", "seed of everything random", low=0, high=2**32 - 1)
     run_dir: str = setting("runs", "run", "folder that holds the runs")
-    checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", above=0, high=1e9)
-    keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", low=1, high=10**6)
-    log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", above=0, high=1e9)
+    resume: str = setting("", "run", "a run's folder, such as runs/latest, to go on with; nothing for a new run", may_change=True, optional=True)
+    checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", may_change=True, above=0, high=1e9)
+    keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", may_change=True, low=1, high=10**6)
+    eval_interval: int = setting(1_000_000, "run", "decisions between evaluations by whole games, played beside training; 0 for none", may_change=True, low=0, high=10**12)
+    eval_episodes: int = setting(10, "run", "games of an evaluation, in each mode (sampled and greedy)", may_change=True, low=1, high=10**6)
+    capture_video: bool = setting(False, "run", "record the first game of each evaluation and mode", may_change=True)
+    log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", may_change=True, above=0, high=1e9)
+    quiet: bool = setting(False, "run", "no progress on the terminal; warnings and errors only", may_change=True)
 
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("neurocoder", "hypernet", "linear"))
     core: str = setting("none", "network", "what stands between torso and heads", choices=("none", "lstm"))
@@ -130,59 +144,6 @@ def physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def parse_args(argv: Sequence[str]) -> TrainConfig:
-    """Return the settings that the command line asks for.
-
-    On a bad flag or value this prints one line that names it and exits with code 2.
-    """
-    parser = _Parser(
-        prog="train_a3c.py",
-        description="Train an A3C agent with Neurocoder, HyperNet or linear heads on an Atari game.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    groups: dict[str, Any] = {}
-    for spec in dataclasses.fields(TrainConfig):
-        name = spec.metadata["group"]
-        group = groups.setdefault(name, parser.add_argument_group(name))
-        kind: dict[str, Any] = {"type": spec.type, "metavar": _metavar(spec)}
-        if spec.type is bool:
-            kind = {"action": argparse.BooleanOptionalAction}
-        group.add_argument(
-            flag(spec.name), default=spec.default, help=spec.metadata["help"], **kind
-        )
-    try:
-        return TrainConfig(**vars(parser.parse_args(argv)))
-    except SettingError as error:
-        parser.error(str(error))
-
-
-def flag_table() -> str:
-    """The README's table of flags, in Markdown."""
-    lines = ["| flag | default | what |", "|---|---|---|"]
-    for spec in dataclasses.fields(TrainConfig):
-        name = flag(spec.name)
-        if spec.type is bool:
-            name += f" / --no-{name[2:]}"
-        text = spec.metadata["help"]
-        if "choices" in spec.metadata:
-            text += f" ({', '.join(f'`{choice}`' for choice in spec.metadata['choices'])})"
-        lines.append(f"| `{name}` | `{spec.default}` | {text} |")
-    return "\n".join(lines)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports an error in one line, without the page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _metavar(spec: dataclasses.Field[Any]) -> str:
-    choices = spec.metadata.get("choices")
-    return "{" + ",".join(choices) + "}" if choices else spec.name.rpartition("_")[2].upper()
-
-
 def _check(spec: dataclasses.Field[Any], value: Any) -> None:
     """Raise SettingError unless the value has the field's type and lies within its limits."""
     limits = spec.metadata
@@ -202,5 +163,5 @@ def _check(spec: dataclasses.Field[Any], value: Any) -> None:
     if "above" in limits and not limits["above"] < value <= limits["high"]:
         allowed = f"must be above {limits['above']} and at most {limits['high']:g}"
         raise SettingError(spec.name, value, allowed)
-    if spec.type is str and not value:
+    if spec.type is str and not value and not limits.get("optional"):
         raise SettingError(spec.name, repr(value), "must not be empty")

@@ -1,20 +1,25 @@
-"""The one owner of TensorBoard, `progress.csv` and the progress line."""
+"""The one owner of TensorBoard, `progress.csv` and the figures that people are shown."""
 
 import csv
+import io
+import logging
 import math
-import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import TextIO
+from typing import IO, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from agents.checkpoint import write_atomically
+from agents.display import Display, Status
 from agents.records import UpdateRecord
 from envs import Episode
 from envs.protocol import FRAME_SKIP
+
+log = logging.getLogger("train")
 
 RECENT_GAMES = 100
 
@@ -32,17 +37,27 @@ COLUMNS = (
     "explained_variance",
     "grad_norm",
     "orthogonality",
+    "workers_alive",
+    "restarts",
+    "nonfinite_updates",
 )
 
 
 class Metrics:
     """Gathers the workers' records and writes them down at intervals.
 
+    A run that is resumed goes on with one curve: what was written after the checkpoint that it goes
+    on from is taken back, in `progress.csv` as in TensorBoard.
+
     Args:
         folder: of the run.
-        total_timesteps: the budget, for the progress line.
+        total_timesteps: the budget.
         log_interval: seconds between two points.
-        stream: where the progress line goes; overwritten in place where it is a terminal.
+        display: shows people how the run stands.
+        title: of the run, for the display.
+        progress: what `progress()` gave when the checkpoint was written that is resumed; empty for
+            a new run.
+        resumed_at: that checkpoint's global step; None for a new run.
     """
 
     def __init__(
@@ -50,22 +65,35 @@ class Metrics:
         folder: Path,
         total_timesteps: int,
         log_interval: float,
-        stream: TextIO = sys.stdout,
+        display: Display,
+        title: str = "",
+        progress: Mapping[str, Any] | None = None,
+        resumed_at: int | None = None,
     ) -> None:
         self.total_timesteps, self.log_interval = total_timesteps, log_interval
-        self.stream: TextIO | None = stream
-        self._in_place, self._line_open = stream.isatty(), False
-        self.episodes = 0
-        self.recent: deque[Episode] = deque(maxlen=RECENT_GAMES)
-        self._writer = SummaryWriter(str(folder))
-        self._csv_file = (folder / "progress.csv").open("w", newline="")
-        self._csv = csv.DictWriter(self._csv_file, COLUMNS)
-        self._csv.writeheader()
+        self.display, self.title = display, title
+        progress = progress or {}
+        self.episodes: int = progress.get("episodes", 0)
+        self.best_return: float = progress.get("best_return", math.nan)
+        games = [Episode(score, length) for score, length in progress.get("recent_games", [])]
+        self.recent: deque[Episode] = deque(games, maxlen=RECENT_GAMES)
+        self.evaluation = progress.get("evaluation", "")
+
+        self._folder = folder
+        self._resumed_at = resumed_at
+        self._writer: SummaryWriter | None = None
+        self._csv: IO[str] | None = None
+        self._waiting_rows: deque[dict[str, Any]] = deque(maxlen=10_000)
+        if resumed_at is not None:
+            keep_rows_until(folder / "progress.csv", resumed_at)
+        self._open()
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._finished: list[Episode] = []
-        self._started = self._last_time = self._last_shown = time.monotonic()
-        self._last_step = 0
+        self._seconds_before: float = progress.get("seconds", 0.0)
+        self._started = self._last_time = time.monotonic()
+        self._last_step = self._first_step = resumed_at or 0
+        self._rate = 0.0
 
     @property
     def recent_return(self) -> float:
@@ -79,21 +107,47 @@ class Metrics:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._started
+        """Seconds of training, earlier sessions included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this, for a later run to go on with."""
+        progress = {
+            "episodes": self.episodes,
+            "recent_games": [[e.raw_return, e.length] for e in self.recent],
+            "seconds": self.elapsed,
+            "evaluation": self.evaluation,
+        }
+        if math.isfinite(self.best_return):
+            progress["best_return"] = self.best_return
+        return progress
 
     def add(self, record: UpdateRecord) -> None:
         """Take in a worker's record."""
         self.episodes += len(record.episodes)
         self.recent.extend(record.episodes)
         self._finished += record.episodes
+        for episode in record.episodes:
+            if not self.best_return >= episode.raw_return:
+                self.best_return = episode.raw_return
         for tag, value in record.scalars.items():
             if math.isfinite(value):
                 self._sums[tag] += value
                 self._counts[tag] += 1
 
+    def add_evaluation(self, global_step: int, scalars: Mapping[str, float], text: str) -> None:
+        """Take in what an evaluation found.
+
+        Args:
+            global_step: of the parameters that were evaluated.
+            scalars: TensorBoard tag -> value.
+            text: the same for people.
+        """
+        self.evaluation = text
+        self._write_scalars(scalars, global_step)
+
     def tick(self, global_step: int, gauges: Mapping[str, float], *, force: bool = False) -> None:
-        """Write a point if the interval has passed, and keep the progress line fresh.
+        """Write a point if the interval has passed, and keep the display fresh.
 
         Args:
             global_step: decisions so far.
@@ -101,36 +155,54 @@ class Metrics:
             force: write now.
         """
         now = time.monotonic()
-        if force or now - self._last_time >= self.log_interval:
+        point = force or now - self._last_time >= self.log_interval
+        if point:
             self._write(global_step, gauges, now)
-            self._show(global_step)
-        elif self._in_place and now - self._last_shown >= 1:
-            self._show(global_step)
+        self.display.show(self.status(global_step, gauges), point=point)
 
-    def end_line(self) -> None:
-        """Let what is printed next start on a line of its own."""
-        if self._line_open:
-            self._print("\n")
-            self._line_open = False
+    def status(self, global_step: int, gauges: Mapping[str, float]) -> Status:
+        """How the run stands, for people."""
+        left = max(self.total_timesteps - global_step, 0)
+        done = global_step - self._first_step
+        mean_rate = done / max(time.monotonic() - self._started, 1e-9)
+        return Status(
+            title=self.title,
+            global_step=global_step,
+            total_timesteps=self.total_timesteps,
+            steps_per_second=self._rate or mean_rate,
+            seconds_left=left / mean_rate if mean_rate else math.inf,
+            elapsed=self.elapsed,
+            episodes=self.episodes,
+            recent_return=self.recent_return_text,
+            best_return=self.best_return,
+            evaluation=self.evaluation,
+            workers_alive=int(gauges.get("a3c/workers_alive", 0)),
+            restarts=int(gauges.get("a3c/restarts", 0)),
+            skipped=int(gauges.get("a3c/nonfinite_updates", 0)),
+        )
 
     def close(self) -> None:
         """Flush and close the files."""
-        self.end_line()
-        self._writer.close()
-        self._csv_file.close()
+        self.display.close()
+        try:
+            if self._writer:
+                self._writer.close()
+            if self._csv:
+                self._csv.close()
+        except OSError as error:
+            log.error("the last figures could not be written: %s", error)
 
     def _write(self, global_step: int, gauges: Mapping[str, float], now: float) -> None:
         seconds = max(now - self._last_time, 1e-9)
+        self._rate = (global_step - self._last_step) / seconds
         scalars = {tag: self._sums[tag] / self._counts[tag] for tag in self._sums}
         scalars |= gauges
-        scalars["charts/SPS"] = (global_step - self._last_step) / seconds
+        scalars["charts/SPS"] = self._rate
         scalars["charts/frames"] = global_step * FRAME_SKIP
         if self._finished:
             scalars["charts/episodic_return"] = fmean(e.raw_return for e in self._finished)
             scalars["charts/episodic_length"] = fmean(e.length for e in self._finished)
-        for tag, value in scalars.items():
-            self._writer.add_scalar(tag, value, global_step)
-        self._writer.flush()
+        self._write_scalars(scalars, global_step)
 
         row: dict[str, float | str] = {tag.rpartition("/")[2]: v for tag, v in scalars.items()}
         row["wall_time"] = f"{time.time():.3f}"
@@ -139,42 +211,93 @@ class Metrics:
         if self.recent:
             row["recent_return"] = self.recent_return
             row["recent_length"] = fmean(e.length for e in self.recent)
-        self._csv.writerow({column: row.get(column, "") for column in COLUMNS})
-        self._csv_file.flush()
+        self._write_row(row)
 
         self._sums.clear()
         self._counts.clear()
         self._finished.clear()
         self._last_time, self._last_step = now, global_step
 
-    def _show(self, global_step: int) -> None:
-        self._last_shown = time.monotonic()
-        rate = global_step / max(self.elapsed, 1e-9)
-        eta = (self.total_timesteps - global_step) / rate if rate else math.inf
-        line = (
-            f"{global_step:,} / {self.total_timesteps:,} steps  {rate:,.0f} steps/s  "
-            f"{self.episodes:,} games, return {self.recent_return_text}  "
-            f"elapsed {format_seconds(self.elapsed)}  ETA {format_seconds(max(eta, 0))}"
-        )
-        self._print(f"\r\033[K{line}" if self._in_place else f"{line}\n")
-        self._line_open = self._in_place
+    # --- the files; a full disk must not end a run ---------------------------------------------
 
-    def _print(self, text: str) -> None:
-        """Write to the stream, if there still is one: a closed terminal must not end a run."""
-        if self.stream is None:
-            return
+    def _open(self) -> None:
+        path = self._folder / "progress.csv"
+        self._csv = path.open("a", newline="")
+        if self._csv.tell() == 0:
+            csv.writer(self._csv).writerow(COLUMNS)
+            self._csv.flush()
+
+    def _write_row(self, row: dict[str, Any]) -> None:
+        """Append a row, and those before it that could not be written when they were new."""
+        self._waiting_rows.append(row)
+        path = self._folder / "progress.csv"
         try:
-            self.stream.write(text)
-            self.stream.flush()
-        except (OSError, ValueError):
-            self.stream = None
+            if self._csv is None:
+                self._open()
+            assert self._csv is not None
+            whole = path.stat().st_size
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+            writer.writerows(self._waiting_rows)
+            try:
+                self._csv.write(text.getvalue())
+                self._csv.flush()
+            except OSError:
+                # Half a row may have found room. What Python still holds of it must go too, or it
+                # would come after the rows that are written later.
+                self._csv = _discard(self._csv)
+                with path.open("r+b") as file:
+                    file.truncate(whole)
+                raise
+            self._waiting_rows.clear()
+        except OSError as error:
+            log.error("progress.csv could not be written: %s", error)
+
+    def _write_scalars(self, scalars: Mapping[str, float], global_step: int) -> None:
+        try:
+            if self._writer is None:
+                # TensorBoard drops what earlier event files say of later steps than this.
+                purge = None if self._resumed_at is None else self._resumed_at + 1
+                self._writer = SummaryWriter(str(self._folder), purge_step=purge)
+                self._resumed_at = None  # a file opened after a failure purges nothing
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, global_step)
+            self._writer.flush()
+        except OSError as error:
+            self._writer = None  # its thread has ended; the next point opens another file
+            log.error("TensorBoard's events could not be written: %s", error)
 
 
-def format_seconds(seconds: float) -> str:
-    """Seconds as h:mm:ss, with days before it where there are any."""
-    if not math.isfinite(seconds):
-        return "-"
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    return (f"{days}d " if days else "") + f"{hour}:{minute:02}:{second:02}"
+def keep_rows_until(path: Path, global_step: int) -> None:
+    """Take back the rows of a CSV file that are later than a step, and a last one that was cut off.
+
+    The columns become those of this version; unknown ones are dropped, missing ones stay empty.
+
+    Args:
+        path: the file, with a column `global_step`; nothing happens if there is none.
+        global_step: of the last row to keep.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(errors="replace"))))
+    except FileNotFoundError:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows(row for row in _whole(rows) if int(row["global_step"]) <= global_step)
+    write_atomically(path, text.getvalue().encode())
+
+
+def _whole(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows that have a value for every column, and a step."""
+    return [
+        row for row in rows if None not in row.values() and str(row.get("global_step")).isdigit()
+    ]
+
+
+def _discard(file: IO[str]) -> None:
+    """Close a file whose buffer cannot be written."""
+    try:
+        file.close()
+    except OSError:
+        pass

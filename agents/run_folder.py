@@ -1,5 +1,6 @@
 """The folder of a run: its name, its settings, its story, and the `latest` link."""
 
+import fcntl
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from agents.checkpoint import write_atomically
 from agents.config import SettingError, TrainConfig
@@ -45,20 +46,56 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
     name = f"{config.game}__{config.head}__{config.seed}__{datetime.now():%Y%m%d-%H%M%S}"
     folder = _make_unique(parent, name)
     (folder / "checkpoints").mkdir()
-    write_json(folder / "config.json", asdict(config))
-    meta = {
-        "status": "running",
-        "argv": list(argv),
-        "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
-        "git_revision": _git_revision(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-    write_json(folder / "meta.json", meta)
+    _write_config(folder, config)
+    write_json(folder / "meta.json", {"status": "running", **_session(argv)})
     _point(latest, folder.name)
     return folder
+
+
+def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int) -> int:
+    """Note in the folder of a run that it goes on, with the settings it has now.
+
+    Args:
+        config: the settings; `resume` is the folder.
+        argv: the command line.
+        global_step: where it goes on.
+
+    Returns:
+        How often the run has been resumed, this time included.
+
+    Raises:
+        SettingError: if the folder cannot be written to.
+    """
+    folder = Path(config.resume)
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        resumed = [*meta["resumed"]] if "resumed" in meta else []
+    except (OSError, ValueError, TypeError):
+        meta, resumed = {}, []
+    resumed.append({"global_step": global_step, **_session(argv)})
+    try:
+        _write_config(folder, config)
+        write_json(folder / "meta.json", {**meta, "status": "running", "resumed": resumed})
+        _point(folder.parent / "latest", folder.name)
+    except OSError as error:
+        reason = f"cannot be written to ({error.strerror or error})"
+        raise SettingError("resume", config.resume, reason) from error
+    return len(resumed)
+
+
+def lock_run_folder(folder: Path) -> IO[bytes]:
+    """Claim a run's folder until the file returned is closed, or this process ends in any way.
+
+    Raises:
+        SettingError: if another process has claimed it.
+    """
+    file = (folder / "train.log").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SettingError("resume", folder, "another process is training this run") from None
+    return file
 
 
 def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
@@ -90,6 +127,24 @@ def update_meta(folder: Path, **changes: Any) -> None:
     """Change entries of the run's `meta.json`."""
     meta = json.loads((folder / "meta.json").read_text())
     write_json(folder / "meta.json", meta | changes)
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    """Write down the settings; which run they were resumed from is no setting of the run."""
+    write_json(folder / "config.json", asdict(config) | {"resume": ""})
+
+
+def _session(argv: Sequence[str]) -> dict[str, Any]:
+    """Who starts the run, with what, and when; nothing of the process environment."""
+    return {
+        "argv": list(argv),
+        "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -39,11 +39,17 @@ def flatten(module: nn.Module) -> Tensor:
 
 
 def unflatten(flat: Tensor, module: nn.Module) -> dict[str, Tensor]:
-    """Views of a flat tensor by the names and shapes of the module's parameters."""
+    """Views of a flat tensor by the names and shapes of the module's parameters.
+
+    Args:
+        flat: shape (..., N), of a module with N parameters.
+        module: gives names and shapes.
+    """
     shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
-    pieces = flat.split([math.prod(shape) for shape in shapes.values()])
+    pieces = flat.split([math.prod(shape) for shape in shapes.values()], dim=-1)
     return {
-        name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+        name: piece.unflatten(-1, shape) if shape else piece.squeeze(-1)
+        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
     }
 
 
@@ -54,8 +60,8 @@ class SharedState:
     Attributes:
         parameters: shape (N,), float32.
         statistics: the optimizer's, shape (k, N), float32.
-        counters: int64, shape (workers, 3): decisions, updates and skipped updates. Row i is
-            written by worker i alone.
+        counters: int64, shape (workers + 1, 3): decisions, updates and skipped updates. Row i is
+            written by worker i alone; the last row is what a resumed run had done before.
         stop: int64, shape (1,): not zero when the workers shall end; written by the parent alone.
     """
 
@@ -71,7 +77,7 @@ class SharedState:
         return cls(
             parameters=parameters.share_memory_(),
             statistics=torch.zeros(num_statistics, len(parameters)).share_memory_(),
-            counters=torch.zeros(workers, 3, dtype=torch.int64).share_memory_(),
+            counters=torch.zeros(workers + 1, 3, dtype=torch.int64).share_memory_(),
             stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
         )
 

@@ -1,30 +1,29 @@
-"""Starts the workers, watches them, restarts and stops them, and writes everything down."""
+"""Starts the processes, watches them, restarts and stops them, and has everything written down."""
 
-import contextlib
 import logging
-import signal
-import sys
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from multiprocessing import connection as mp_connection
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from agents.checkpoint import Checkpoint, save_checkpoint
-from agents.config import TrainConfig
+from agents.checkpoint import CheckpointError
+from agents.children import Child, bury, receive, start_child
+from agents.config import SettingError, TrainConfig, flag
+from agents.display import format_seconds, make_display, status_line
+from agents.evaluator import Evaluations
 from agents.machine import check_machine
-from agents.metrics import Metrics, format_seconds
+from agents.metrics import Metrics
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
 from agents.processes import StopSignals, process_context
-from agents.records import CrashRecord, UpdateRecord
-from agents.run_folder import create_run_folder, update_meta
-from agents.shared import SharedState, unflatten
+from agents.records import CrashRecord, EvaluationRecord, UpdateRecord
+from agents.run_folder import create_run_folder, lock_run_folder, resume_run_folder, update_meta
+from agents.saving import Saver
+from agents.shared import SharedState
 from agents.worker import EnvironmentFactory, Worker, make_training_env, run_worker
 from envs.protocol import FRAME_SKIP
 
@@ -34,6 +33,8 @@ MAX_RESTARTS = 10
 RESTART_WINDOW_S = 600.0
 MAX_NONFINITE_IN_A_ROW = 100
 STOP_TIMEOUT_S = 8.0
+# A worker's incarnation seeds its games: the session in the high bits, its restarts in the low.
+INCARNATIONS_PER_SESSION = 2**20
 
 
 class TrainingFailedError(Exception):
@@ -48,7 +49,7 @@ def train(
     """Train until the budget is spent, a signal comes, or the run fails.
 
     Args:
-        config: the settings.
+        config: the settings; with `resume`, that run goes on from its newest sound checkpoint.
         argv: the command line, kept in `meta.json`.
         make_env: makes a worker's environments; importable by name, for it goes to other processes.
 
@@ -56,8 +57,8 @@ def train(
         The exit code: 0, 1 after a failure, 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
-        SettingError: if the run directory cannot be written to, or this machine is too small for
-            so many workers or so large a network.
+        SettingError: if the run directory cannot be written to, the run cannot be resumed, or this
+            machine is too small for so many workers or so large a network.
     """
     with StopSignals() as signals:
         run = Run(config, argv, make_env, signals)
@@ -67,17 +68,8 @@ def train(
             run.close()
 
 
-@dataclass
-class WorkerHandle:
-    """A worker process as the supervisor sees it."""
-
-    process: Any
-    connection: Connection
-    incarnation: int
-
-
 class Run:
-    """One training run, from its folder's creation to its last line.
+    """One training run, from its folder's creation, or its being taken up again, to its last line.
 
     Args:
         config: the settings.
@@ -101,27 +93,41 @@ class Run:
         self.shared = SharedState.create(
             self.network, OPTIMIZERS[config.optimizer].num_statistics, max(config.workers, 1)
         )
-        self.folder = create_run_folder(config, argv)
-        self._log_handlers = _start_logging(self.folder)
-        self.metrics = Metrics(self.folder, config.total_timesteps, config.log_interval)
-        self.workers: dict[int, WorkerHandle] = {}
-        self.restarts = 0
+        self.saver = Saver(config, self.network, self.shared)
+        progress: dict[str, Any] = {}
+        session = 0
+        if config.resume:
+            self.folder = Path(config.resume)
+            self._lock = lock_run_folder(self.folder)
+            progress = self._restore()
+            session = resume_run_folder(config, argv, self.shared.global_step)
+        else:
+            self.folder = create_run_folder(config, argv)
+            self._lock = lock_run_folder(self.folder)
+        self._first_incarnation = session * INCARNATIONS_PER_SESSION
+        self._resumed_at = self.shared.global_step if config.resume else None
+
+        display = make_display(quiet=config.quiet)
+        self._log_handlers = _start_logging(self.folder, display.handler)
+        self.metrics = Metrics(
+            self.folder,
+            config.total_timesteps,
+            config.log_interval,
+            display,
+            title=f"{config.game}, {config.head}",
+            progress=progress,
+            resumed_at=self._resumed_at,
+        )
+        self.workers: dict[int, Child] = {}
+        self.evaluations = Evaluations(config, self.network, self.shared, self.folder)
+        self.restarts: int = progress.get("restarts", 0)
+        self._starts = [0] * max(config.workers, 1)
         self._recent_restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._nonfinite_in_a_row = 0
-        self._last_checkpoint = time.monotonic()
 
     def execute(self) -> int:
         """Train; save at the end, however it comes. Return the exit code."""
-        parameters = sum(p.numel() for p in self.network.parameters())
-        log.info(
-            "%s, %s head, %s workers x %s games, %s parameters, into %s",
-            self.config.game,
-            self.config.head,
-            self.config.workers,
-            self.config.envs_per_worker,
-            f"{parameters:,}",
-            self.folder,
-        )
+        self._say_hello()
         failure: str | None = None
         try:
             if self.config.workers == 0:
@@ -158,6 +164,7 @@ class Run:
         for handler in self._log_handlers:
             log.removeHandler(handler)
             handler.close()
+        self._lock.close()
 
     @property
     def done(self) -> bool:
@@ -173,14 +180,27 @@ class Run:
         finally:
             env.close()
 
+    def _restore(self) -> dict[str, Any]:
+        try:
+            progress = self.saver.restore(self.folder)
+        except CheckpointError as error:
+            raise SettingError("resume", self.config.resume, str(error)) from error
+        step = self.shared.global_step
+        if step >= self.config.total_timesteps:
+            allowed = f"this run has made its {step:,} decisions already; ask for more to go on"
+            raise SettingError("total_timesteps", self.config.total_timesteps, allowed)
+        return progress
+
     # --- the two ways to run ------------------------------------------------------------------
 
     def _train_here(self) -> None:
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
-        worker = Worker(0, self.config, self.shared, self.make_env)
+        worker = Worker(0, self.config, self.shared, self.make_env, self._first_incarnation)
         try:
             while not self.done:
                 self._take(worker.update())
+                if self.evaluations.due:
+                    self._take(self.evaluations.evaluate_here(lambda: self.done))
                 self._tick()
         finally:
             worker.env.close()
@@ -190,51 +210,39 @@ class Run:
         for index in range(self.config.workers):
             if self.done:
                 return
-            self.workers[index] = self._start_worker(context, index, incarnation=0)
+            self._start_worker(context, index)
         while not self.done and self.workers:
             for index in self._receive(timeout=0.5):
                 self._replace(context, index)
+            self.evaluations.keep_going(context)
             self._tick()
 
-    def _start_worker(self, context: Any, index: int, incarnation: int) -> WorkerHandle:
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=run_worker,
-            args=(theirs, index, self.config, self.shared, self.make_env, incarnation),
-            name=f"worker-{index}",
-            daemon=True,
+    def _start_worker(self, context: Any, index: int) -> None:
+        incarnation = self._first_incarnation + self._starts[index]
+        self._starts[index] += 1
+        self.workers[index] = start_child(
+            context,
+            f"worker-{index}",
+            run_worker,
+            *(index, self.config, self.shared, self.make_env, incarnation),
         )
-        process.start()
-        theirs.close()
-        return WorkerHandle(process, ours, incarnation)
 
     def _receive(self, timeout: float) -> list[int]:
-        """Take the records that have come, waiting for the first; return the workers that ended.
-
-        A worker has ended when its connection has: the operating system closes it however a process
-        dies, and only after everything that it had sent.
-        """
-        ended = []
-        connections = {worker.connection: i for i, worker in self.workers.items()}
-        for ready in mp_connection.wait(list(connections), timeout):
-            assert isinstance(ready, Connection)
-            try:
-                self._take(ready.recv())
-            except (EOFError, OSError):
-                ended.append(connections[ready])
-        return ended
+        """Take in what has come, waiting for the first; return the workers that ended."""
+        messages, ended = receive([*self.workers.values(), *self.evaluations.children], timeout)
+        for _, record in messages:
+            self._take(record)
+        for child in ended:
+            if child in self.evaluations.children:
+                self.evaluations.mourn()
+        return [index for index, worker in self.workers.items() if worker in ended]
 
     def _replace(self, context: Any, index: int) -> None:
         """Bury a worker that ended, and start another in its place unless it was done."""
-        worker = self._bury(index)
-        code = worker.process.exitcode
+        how = bury(self.workers.pop(index))
         if self.done:
             return
-        why = f"exit code {code}"
-        if code < 0:
-            why = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        self.metrics.end_line()
-        log.warning("worker %s died (%s)", index, why)
+        log.warning("worker %s died (%s)", index, how)
         now = time.monotonic()
         in_window = [t for t in self._recent_restarts if now - t < RESTART_WINDOW_S]
         if len(in_window) == MAX_RESTARTS:
@@ -243,38 +251,34 @@ class Run:
             )
         self._recent_restarts.append(now)
         self.restarts += 1
-        self.workers[index] = self._start_worker(context, index, worker.incarnation + 1)
+        self._start_worker(context, index)
 
     def _stop_workers(self) -> None:
         """Ask the workers to end, read what they still say, and kill those that do not end."""
         self.shared.stop.fill_(1)
+        self.evaluations.stop()
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self.workers and time.monotonic() < deadline:
-            with contextlib.suppress(TrainingFailedError):
-                for index in self._receive(timeout=0.1):
-                    self._bury(index)
+            try:
+                ended = self._receive(timeout=0.1)
+            except TrainingFailedError:
+                continue
+            for index in ended:
+                bury(self.workers.pop(index))
         for index, worker in self.workers.items():
             log.warning("worker %s does not end; killing it", index)
             worker.process.kill()
         for index in list(self.workers):
-            self._bury(index)
-
-    def _bury(self, index: int) -> WorkerHandle:
-        """Wait for a worker's process, or kill it where that takes long; free what it held."""
-        worker = self.workers.pop(index)
-        worker.process.join(timeout=1)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        worker.connection.close()
-        return worker
+            bury(self.workers.pop(index))
 
     # --- what comes in, and what is written ------------------------------------------------------
 
-    def _take(self, record: UpdateRecord | CrashRecord) -> None:
+    def _take(self, record: UpdateRecord | EvaluationRecord | CrashRecord) -> None:
         if isinstance(record, CrashRecord):
-            self.metrics.end_line()
-            log.error("worker %s raised\n%s", record.worker, record.traceback.rstrip())
+            log.error("%s raised\n%s", record.who, record.traceback.rstrip())
+            return
+        if isinstance(record, EvaluationRecord):
+            self._take_evaluation(record)
             return
         self.metrics.add(record)
         self._nonfinite_in_a_row = 0 if record.scalars else self._nonfinite_in_a_row + 1
@@ -284,51 +288,58 @@ class Run:
                 "the parameters are those of the last good update"
             )
 
-    def _tick(self, *, force: bool = False) -> None:
-        step = self.shared.global_step
-        gauges = {
-            "charts/learning_rate": self.config.learning_rate_at(step),
+    def _take_evaluation(self, record: EvaluationRecord) -> None:
+        parameters = self.evaluations.finish(record)
+        if not record.scalars:  # broken off
+            return
+        self.metrics.add_evaluation(record.global_step, record.scalars, record.text)
+        log.info("evaluation at step %s: %s", f"{record.global_step:,}", record.text)
+        sampled = record.scalars.get("eval/sampled_return", math.nan)
+        self.saver.save_if_best(self.folder, parameters, record.global_step, sampled)
+
+    def _gauges(self) -> dict[str, float]:
+        return {
+            "charts/learning_rate": self.config.learning_rate_at(self.shared.global_step),
             "a3c/workers_alive": len(self.workers) or int(self.config.workers == 0),
             "a3c/restarts": self.restarts,
             "a3c/nonfinite_updates": self.shared.skipped_updates,
         }
-        self.metrics.tick(step, gauges, force=force)
-        if time.monotonic() - self._last_checkpoint >= self.config.checkpoint_interval:
+
+    def _tick(self, *, force: bool = False) -> None:
+        self.metrics.tick(self.shared.global_step, self._gauges(), force=force)
+        if self.saver.due:
             self._save()
+            # For a person who reads the log a week later.
+            status = self.metrics.status(self.shared.global_step, self._gauges())
+            log.debug("%s", status_line(status))
 
     def _save(self) -> Path | None:
-        """Write a checkpoint; if that fails, say so and go on."""
-        self._last_checkpoint = time.monotonic()
-        step = self.shared.global_step
-        if step == 0:
-            return None
-        if not bool(self.shared.parameters.isfinite().all()):
-            self.metrics.end_line()
-            log.error("no checkpoint was written: some parameters are not finite")
-            return None
-        statistics = [unflatten(s.clone(), self.network) for s in self.shared.statistics]
-        checkpoint = Checkpoint(
-            parameters=unflatten(self.shared.parameters.clone(), self.network),
-            statistics={name: torch.stack([s[name] for s in statistics]) for name in statistics[0]},
-            progress={
-                "global_step": step,
-                "updates": self.shared.updates,
-                "episodes": self.metrics.episodes,
-                "config": asdict(self.config),
-            },
+        progress = {**self.metrics.progress(), "restarts": self.restarts}
+        return self.saver.save(self.folder, progress)
+
+    def _say_hello(self) -> None:
+        config, parameters = self.config, sum(p.numel() for p in self.network.parameters())
+        log.info(
+            "%s, %s head, %s workers x %s games, %s parameters, into %s",
+            config.game,
+            config.head,
+            config.workers,
+            config.envs_per_worker,
+            f"{parameters:,}",
+            self.folder,
         )
-        try:
-            return save_checkpoint(
-                self.folder / "checkpoints", checkpoint, self.config.keep_checkpoints
-            )
-        except OSError as error:
-            self.metrics.end_line()
-            log.error("no checkpoint could be written: %s", error)
-            return None
+        changed = [
+            f"{flag(name)} {value}"
+            for name, value in vars(config).items()
+            if value != getattr(TrainConfig(), name) and name != "resume"
+        ]
+        log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
+        if self._resumed_at is not None:
+            log.info("going on from step %s", f"{self._resumed_at:,}")
 
     def _say_goodbye(self, status: str, failure: str | None, saved: Path | None) -> None:
+        self.metrics.display.close()
         step = self.shared.global_step
-        self.metrics.end_line()
         log.info(
             "%s: %s decisions (%s frames) in %s, %s games, mean return %s",
             status,
@@ -341,15 +352,20 @@ class Run:
         if failure:
             log.error("the run failed: %s", failure)
         log.info("checkpoint: %s", saved or "none")
-        log.info("look at it: tensorboard --logdir %s", self.config.run_dir)
+        if saved and status != "finished":
+            log.info("go on with it: python train_a3c.py --resume %s", self.folder)
+        log.info("curves: tensorboard --logdir %s", self.config.run_dir)
+        if saved:
+            log.info("watch it play: python -m agents.evaluate %s --record", self.folder)
 
 
-def _start_logging(folder: Path) -> list[logging.Handler]:
-    """Log to the terminal, and with times to `train.log`."""
-    log.setLevel(logging.INFO)
+def _start_logging(folder: Path, screen: logging.Handler) -> list[logging.Handler]:
+    """Log to the terminal, and with times and in more detail to `train.log`."""
+    log.setLevel(logging.DEBUG)
     log.propagate = False
-    screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(logging.Formatter("%(message)s"))
+    if screen.level == logging.NOTSET:
+        screen.setLevel(logging.INFO)
     file = logging.FileHandler(folder / "train.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for handler in (screen, file):

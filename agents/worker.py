@@ -3,8 +3,6 @@
 import contextlib
 import math
 import os
-import signal
-import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -12,12 +10,12 @@ from multiprocessing.connection import Connection
 import numpy as np
 import torch
 
+from agents.children import enter_child
 from agents.config import TrainConfig
 from agents.diagnostics import head_statistics
 from agents.losses import entropy, explained_variance, policy_gradient_loss, value_loss
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
-from agents.processes import STOP_SIGNALS
 from agents.records import CrashRecord, UpdateRecord
 from agents.returns import lambda_returns
 from agents.rollout import BatchedEnvironment, Collector, Rollout
@@ -52,7 +50,7 @@ class Worker:
         config: the settings.
         shared: parameters, statistics and counters.
         make_env: makes its environments from the settings and their seeds, shape (B,).
-        incarnation: how often this worker has been started before; it seeds new games.
+        incarnation: differs at every start of this worker, also in a resumed run; seeds its games.
     """
 
     def __init__(
@@ -169,14 +167,9 @@ def run_worker(
         config: the settings.
         shared: what all workers share.
         make_env: makes its environments.
-        incarnation: how often this worker has been started before.
+        incarnation: differs at every start of this worker.
     """
-    # Blocked while the fork server started, and inherited from it.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    # Ctrl-C reaches the whole process group; the parent answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    threading.Thread(target=_exit_with_parent, args=(connection,), daemon=True).start()
+    enter_child(connection)
     try:
         worker = Worker(index, config, shared, make_env, incarnation)
         while not shared.stop and shared.global_step < config.total_timesteps:
@@ -184,16 +177,4 @@ def run_worker(
     except Exception:
         with contextlib.suppress(OSError):  # the parent may be what is gone
             connection.send(CrashRecord(index, traceback.format_exc()))
-        os._exit(1)
-
-
-def _exit_with_parent(connection: Connection) -> None:
-    """End this process when the parent's end of the connection closes.
-
-    The operating system closes it however the parent dies. Waiting for the process itself would not
-    do: a worker's parent is the fork server.
-    """
-    try:
-        connection.recv()
-    except (EOFError, OSError):
         os._exit(1)
