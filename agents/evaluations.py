@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+from rich import box
 from rich.table import Table
 
 from agents.whole_game import PlayedGame
@@ -172,10 +173,11 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 
 def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
     """A table to print with rich, with the published scores below where there are any."""
-    table = Table(title=title or game_name)
-    table.add_column("mode")
-    for column in ("episodes", "mean", "std", "median", "min", "max", "length", "human-normalised"):
-        table.add_column(column, justify="right")
+    table = Table(title=title or None, box=box.SIMPLE_HEAD)  # fits 80 columns
+    table.add_column("mode", no_wrap=True)
+    columns = ("episodes", "mean", "std", "median", "min", "max", "length", "human-normalised")
+    for column in columns:
+        table.add_column(column.replace("human-", "human-\n"), justify="right")
     for s in summaries:
         normalised = "" if s.human_normalised is None else f"{s.human_normalised:.1%}"
         scores = (f"{x:,.1f}" for x in (s.mean, s.std, s.median, s.min, s.max))
@@ -185,7 +187,9 @@ def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = 
         table.add_section()
         for name, score in (("random", published.random), ("human", published.human)):
             normalised = f"{human_normalised(game_name, score):.1%}"
-            table.add_row(f"{name}, published", "", f"{score:,.1f}", "", "", "", "", "", normalised)
+            table.add_row(
+                f"{name} (Wang 2016)", "", f"{score:,.1f}", "", "", "", "", "", normalised
+            )
     return table
 
 
