@@ -21,6 +21,8 @@ from agents.recorder import Recorder
 from agents.run_folder import open_run
 from agents.whole_game import GameSettings, PlayedGame, Step
 
+SECONDS_BETWEEN_LINES = 10.0
+
 
 @dataclass(frozen=True)
 class LoadedAgent:
@@ -133,19 +135,25 @@ class Session:
         network = None if self.agent is None or mode == RANDOM else self.agent.network
         with _progress(self._console) as bar:
             task = bar.add_task(mode, total=episodes, now="")
-            played = 0
+            played, last_line = 0, time.monotonic()
+
+            def say(text: str) -> None:
+                nonlocal last_line
+                bar.update(task, completed=played, now=text)
+                if bar.disable:
+                    last_line = time.monotonic()
+                    self._console.print(f"{mode} {played}/{episodes}: {text}")
 
             def watch(step: Step) -> None:
-                if step.length % 20 == 0:
-                    bar.update(task, now=f"score {step.score:g}, {step.length} decisions")
+                # A game may take minutes.
+                due = time.monotonic() - last_line > SECONDS_BETWEEN_LINES
+                if step.length % 20 == 0 and (due or not bar.disable):
+                    say(f"now score {step.score:g} after {step.length:,} decisions")
 
             def count(game: PlayedGame) -> None:
                 nonlocal played
                 played += 1
-                bar.update(task, completed=played)
-                if bar.disable:
-                    result = f"score {game.score:g}, {game.length} decisions"
-                    self._console.print(f"{mode} {played}/{episodes}: {result}")
+                say(f"score {game.score:g}, {game.length:,} decisions")
 
             return evaluate(
                 network,

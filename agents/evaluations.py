@@ -172,24 +172,29 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 
 
 def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
-    """A table to print with rich, with the published scores below where there are any."""
-    table = Table(title=title or None, box=box.SIMPLE_HEAD)  # fits 80 columns
+    """A table to print with rich, and below it the published scores where there are any."""
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False)  # fits 80 columns
     table.add_column("mode", no_wrap=True)
-    columns = ("episodes", "mean", "std", "median", "min", "max", "length", "human-normalised")
-    for column in columns:
-        table.add_column(column.replace("human-", "human-\n"), justify="right")
+    for column in (
+        "episodes",
+        "mean",
+        "std",
+        "median",
+        "min",
+        "max",
+        "length",
+        "human-\nnormalised",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
     for s in summaries:
         normalised = "" if s.human_normalised is None else f"{s.human_normalised:.1%}"
-        scores = (f"{x:,.1f}" for x in (s.mean, s.std, s.median, s.min, s.max))
+        scores = (_short(x) for x in (s.mean, s.std, s.median, s.min, s.max))
         table.add_row(s.mode, str(s.episodes), *scores, f"{s.length:,.0f}", normalised)
     published = PUBLISHED_SCORES.get(game_name)
     if published is not None:
-        table.add_section()
-        for name, score in (("random", published.random), ("human", published.human)):
-            normalised = f"{human_normalised(game_name, score):.1%}"
-            table.add_row(
-                f"{name} (Wang 2016)", "", f"{score:,.1f}", "", "", "", "", "", normalised
-            )
+        random, human = _short(published.random), _short(published.human)
+        table.caption = f"published (Wang et al. 2016): random play {random}, human {human}"
+        table.caption_justify = "left"
     return table
 
 
@@ -211,6 +216,10 @@ class _CsvLine:
 
 def _number(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
 
 
 def _parse(row: dict[str, str]) -> Evaluation:

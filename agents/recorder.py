@@ -6,10 +6,15 @@ from pathlib import Path
 
 from agents.config import TrainConfig
 from agents.trace import Trace
-from agents.video import Compose, VideoError, VideoWriter
+from agents.video import CONSOLE_FPS, Compose, VideoError, VideoWriter
 from agents.whole_game import GameSettings, PlayedGame, Step
+from envs.protocol import FRAME_SKIP
 
 log = logging.getLogger("train")
+
+# Greedy play may stand still until the frame limit: half an hour of one picture, which would take
+# longer to compress than all other games together.
+MAX_VIDEO_SECONDS = 300.0
 
 
 class Recorder:
@@ -25,6 +30,8 @@ class Recorder:
         global_step: decisions the network was trained for; None for random play.
         compose: makes the pictures of the video, see `agents.video.VideoWriter`.
         videos: whether to write videos; traces are written in any case.
+        max_video_seconds: a longer game's video ends there, and a warning says so. Its trace is
+            whole, and `python -m agents.replay` makes a whole video of it.
 
     Attributes:
         traces: the files written so far.
@@ -39,10 +46,12 @@ class Recorder:
         global_step: int | None = None,
         compose: Compose | None = None,
         videos: bool = True,
+        max_video_seconds: float = MAX_VIDEO_SECONDS,
     ) -> None:
         self.folder, self.settings = folder, GameSettings.of(config)
         self.checkpoint, self.global_step = checkpoint, global_step
         self._compose = compose
+        self._max_decisions = int(max_video_seconds * CONSOLE_FPS / FRAME_SKIP)
         self._wants_videos = videos
         self._video: VideoWriter | None = None
         self.traces: list[Path] = []
@@ -66,7 +75,7 @@ class Recorder:
 
     def step(self, step: Step) -> None:
         """A decision was played."""
-        if self._video is not None:
+        if self._video is not None and step.length <= self._max_decisions:
             try:
                 self._video.add(step.info["screens"])
             except (OSError, VideoError) as error:
@@ -94,6 +103,9 @@ class Recorder:
                 self._video.finish(self._video.path.with_name(f"{name}.webm"))
                 self.videos.append(self._video.path)
                 self._video = None
+                if game.length > self._max_decisions:
+                    seconds = self._max_decisions * FRAME_SKIP / CONSOLE_FPS
+                    log.warning("%s shows the first %.0f seconds only", self.videos[-1], seconds)
             except (OSError, VideoError) as error:
                 self._lose_video(error)
 
