@@ -173,18 +173,9 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 
 def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
     """A table to print with rich, and below it the published scores where there are any."""
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False)  # fits 80 columns
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("mode", no_wrap=True)
-    for column in (
-        "episodes",
-        "mean",
-        "std",
-        "median",
-        "min",
-        "max",
-        "length",
-        "human-\nnormalised",
-    ):
+    for column in ("games", "mean", "std", "median", "min", "max", "length", "normalised"):
         table.add_column(column, justify="right", no_wrap=True)
     for s in summaries:
         normalised = "" if s.human_normalised is None else f"{s.human_normalised:.1%}"
@@ -193,7 +184,7 @@ def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = 
     published = PUBLISHED_SCORES.get(game_name)
     if published is not None:
         random, human = _short(published.random), _short(published.human)
-        table.caption = f"published (Wang et al. 2016): random play {random}, human {human}"
+        table.caption = f"published (Wang et al. 2016): random {random} (0%), human {human} (100%)"
         table.caption_justify = "left"
     return table
 
@@ -219,7 +210,8 @@ def _number(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+    whole = value == round(value) or abs(value) >= 10_000
+    return f"{value:,.0f}" if whole else f"{value:,.1f}"
 
 
 def _parse(row: dict[str, str]) -> Evaluation:

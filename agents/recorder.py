@@ -105,7 +105,7 @@ class Recorder:
                 self._video = None
                 if game.length > self._max_decisions:
                     seconds = self._max_decisions * FRAME_SKIP / CONSOLE_FPS
-                    log.warning("%s shows the first %.0f seconds only", self.videos[-1], seconds)
+                    log.warning("%s shows the first %.1f seconds only", self.videos[-1], seconds)
             except (OSError, VideoError) as error:
                 self._lose_video(error)
 

@@ -116,7 +116,8 @@ def play_back(
 
     Raises:
         TraceError: if the game has no such actions.
-        TraceMismatchError: if score, length, last screen or the way it ended differ.
+        TraceMismatchError: if score, length, last screen, the course of actions and pictures, or
+            the way it ended differ.
     """
     recorded = trace.game
     try:
@@ -142,6 +143,7 @@ def play_back(
             ("the score", f"{played.score:g}", f"{recorded.score:g}"),
             ("the length", played.length, recorded.length),
             ("the last screen's hash", played.screen_hash[:12], recorded.screen_hash[:12]),
+            ("the course's hash", played.course_hash[:12], recorded.course_hash[:12]),
             ("cut off by the frame limit", played.truncated, recorded.truncated),
         ]
         if ours != theirs
@@ -185,6 +187,7 @@ def _check(trace: Trace) -> None:
         (game, "length", int),
         (game, "screen_hash", str),
         (game, "truncated", bool),
+        (game, "course_hash", str),
         (trace, "checkpoint", str),
         (trace, "global_step", (int, type(None))),
         (trace, "ale_version", str),

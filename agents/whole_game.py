@@ -102,6 +102,8 @@ class PlayedGame:
         actions: uint8, shape (length,).
         screen_hash: of the last screen, see `hash_screen`.
         truncated: whether the frame limit ended it, rather than the game.
+        course_hash: SHA-256 of every action and the 84x84 picture that followed it. Score and last
+            screen alone would not tell of a game that took another way to the same place.
     """
 
     mode: str
@@ -111,6 +113,7 @@ class PlayedGame:
     actions: npt.NDArray[np.uint8]
     screen_hash: str
     truncated: bool
+    course_hash: str = ""
 
 
 def hash_screen(screen: Screen) -> str:
@@ -141,11 +144,13 @@ def play_actions(
     observation, _ = env.reset(seed=seed)
     actions: list[int] = []
     score, ended, truncated = 0.0, False, False
+    course = hashlib.sha256()
     while not ended:
         action = choose(observation, not actions)
         if action is None:
             break
         observation, reward, terminated, truncated, info = env.step(action)
+        course.update(bytes([action]) + observation[-1].tobytes())
         actions.append(action)
         score += float(reward)
         ended = terminated or truncated
@@ -160,5 +165,6 @@ def play_actions(
         actions=np.array(actions, dtype=np.uint8),
         screen_hash=hash_screen(screen),
         truncated=truncated,
+        course_hash=course.hexdigest(),
     )
     return game, ended
