@@ -204,8 +204,8 @@ def game_seeds(seed: int, episodes: int) -> list[int]:
     Fewer games have the first seeds of more games.
     """
     sequence = np.random.SeedSequence((seed, _PURPOSE))
-    drawn = sequence.generate_state(episodes + 64) % 2**31
-    # Among n draws some n**2 / 2**32 are equal: the reserve is for those.
+    # Among n draws some n**2 / 2**32 pairs are equal: the reserve is for those.
+    drawn = sequence.generate_state(episodes + episodes // 1000 + 64) % 2**31
     return [int(s) for s in dict.fromkeys(drawn.tolist())][:episodes]
 
 

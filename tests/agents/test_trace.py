@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import agents.trace
 from agents.config import TrainConfig
 from agents.network import ActorCritic
 from agents.play import MODES, count_actions, play_game
@@ -202,17 +203,8 @@ def test_what_cannot_be_is_refused_by_the_files_name_and_what_is_wrong(
         load_trace(path)
 
 
-def with_pickle(path):
-    np.savez(path, actions=np.array([{}], dtype=object), trace=np.array("{}"))
-
-
 def without_description(path):
     np.savez(path, actions=np.zeros(3, np.uint8))
-
-
-def too_large(path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("actions.npy", bytes(65 * 2**20))
 
 
 def claims_to_be_huge(path):
@@ -235,9 +227,7 @@ def claims_to_be_huge(path):
         lambda path: path.write_bytes(path.read_bytes().replace(b"actions", b"reactio")),
         lambda path: path.write_bytes(path.read_bytes()[:70] + b"????" + path.read_bytes()[74:]),
         lambda path: (path.unlink(), path.mkdir()),
-        with_pickle,
         without_description,
-        too_large,
         claims_to_be_huge,
     ],
 )
@@ -246,6 +236,29 @@ def test_a_missing_or_damaged_file_gives_an_error_that_names_it(trace, tmp_path,
     trace.save(path)
     damage(path)
     with pytest.raises(TraceError, match=r"game\.npz: \S"):
+        load_trace(path)
+
+
+class Poison:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("import agents.trace; agents.trace.POISONED = True",))
+
+
+def test_loading_never_runs_code(tmp_path):
+    path = tmp_path / "game.npz"
+    np.savez(path, actions=np.array([Poison()], dtype=object), trace=np.array("{}"))
+    with pytest.raises(TraceError, match=r"game\.npz"):
+        load_trace(path)
+    assert not hasattr(agents.trace, "POISONED")
+
+
+def test_a_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    path = tmp_path / "game.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("actions.npy", bytes(65 * 2**20))
+    with pytest.raises(TraceError, match="too large"):
         load_trace(path)
 
 
