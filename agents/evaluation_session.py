@@ -137,23 +137,23 @@ class Session:
             task = bar.add_task(mode, total=episodes, now="")
             played, last_line = 0, time.monotonic()
 
-            def say(text: str) -> None:
+            def say(number: int, text: str) -> None:
                 nonlocal last_line
                 bar.update(task, completed=played, now=text)
                 if bar.disable:
                     last_line = time.monotonic()
-                    self._console.print(f"{mode} {played}/{episodes}: {text}")
+                    self._console.print(f"{mode} {number}/{episodes}: {text}")
 
             def watch(step: Step) -> None:
                 # A game may take minutes.
                 due = time.monotonic() - last_line > SECONDS_BETWEEN_LINES
                 if step.length % 20 == 0 and (due or not bar.disable):
-                    say(f"now score {step.score:g} after {step.length:,} decisions")
+                    say(played + 1, f"score {step.score:g} so far, {step.length:,} decisions")
 
             def count(game: PlayedGame) -> None:
                 nonlocal played
                 played += 1
-                say(f"score {game.score:g}, {game.length:,} decisions")
+                say(played, f"score {game.score:g}, {game.length:,} decisions")
 
             return evaluate(
                 network,

@@ -78,7 +78,7 @@ class Player:
             raise ValueError(f"{mode} play needs a network")
         self.mode, self.num_actions, self.network = mode, num_actions, network
         # Not the seed alone: the environment draws its opening from that very stream.
-        self._random = np.random.default_rng((seed, _PURPOSE))
+        self._random = np.random.default_rng((seed, _PURPOSE, 1))
         self._generator = torch.Generator().manual_seed(seed)
         self._state = network.initial_state(1) if network is not None else torch.empty(0)
 
@@ -203,9 +203,10 @@ def game_seeds(seed: int, episodes: int) -> list[int]:
 
     Fewer games have the first seeds of more games.
     """
-    sequence = np.random.SeedSequence((seed, _PURPOSE))
     # Among n draws some n**2 / 2**32 pairs are equal: the reserve is for those.
-    drawn = sequence.generate_state(episodes + episodes // 1000 + 64) % 2**31
+    drawn = np.random.default_rng((seed, _PURPOSE)).integers(
+        2**31, size=episodes + episodes // 1000 + 64
+    )
     return [int(s) for s in dict.fromkeys(drawn.tolist())][:episodes]
 
 

@@ -1,6 +1,5 @@
 """Keeps the games of an evaluation: a trace of each, and a video."""
 
-import contextlib
 import logging
 from pathlib import Path
 
@@ -93,11 +92,14 @@ class Recorder:
             global_step=None if random else self.global_step,
         )
         try:
-            path.parent.mkdir(exist_ok=True)
-            trace.save(path)
-            self.traces.append(path)
+            self._save(trace, path)
         except OSError as error:
-            log.warning("a replay was not written: %s", error)
+            # On a full disk the unfinished video may hold just the space that the trace needs.
+            self._lose_video(error)
+            try:
+                self._save(trace, path)
+            except OSError as again:
+                log.warning("a replay was not written: %s", again)
         if self._video is not None:
             try:
                 self._video.finish(self._video.path.with_name(f"{name}.webm"))
@@ -120,7 +122,12 @@ class Recorder:
             return f"{mode}_seed_{seed}"
         return f"step_{self.global_step:012d}_{mode}_seed_{seed}"
 
+    def _save(self, trace: Trace, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        trace.save(path)
+        self.traces.append(path)
+
     def _lose_video(self, error: Exception) -> None:
-        log.warning("a video was not written: %s", error)
-        with contextlib.suppress(OSError):
-            self.abandon()
+        if self._wants_videos:
+            log.warning("a video was not written: %s", error)
+        self.abandon()

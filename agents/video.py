@@ -102,10 +102,7 @@ class VideoWriter:
                 self._writer, self._shape = self._open(shown), shown.shape
             if shown.shape != self._shape:
                 raise VideoError(f"{self.path}: a picture is {shown.shape}, not {self._shape}")
-            try:
-                self._writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
-            except cv2.error as error:
-                raise VideoError(f"{self.path}: {error}") from error
+            self._write(self._writer, shown)
             self.pictures += 1
 
     def finish(self, path: Path | None = None) -> None:
@@ -175,6 +172,17 @@ class VideoWriter:
                 f"{width}x{height}; the wheels of opencv-python from PyPI can"
             )
         return writer
+
+    def _write(self, writer: cv2.VideoWriter, picture: Picture) -> None:
+        # On a full disk it would remark on every picture; `finish` says it once.
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        except cv2.error as error:
+            raise VideoError(f"{self.path}: {error}") from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
     def _release(self) -> None:
         if self._writer is not None:

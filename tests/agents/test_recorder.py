@@ -8,7 +8,7 @@ import pytest
 
 from agents.play import evaluate
 from agents.recorder import Recorder
-from agents.trace import load_trace, play_back
+from agents.trace import Trace, load_trace, play_back
 from agents.video import VideoWriter
 from tests.agents.runs import make_config, make_network
 
@@ -104,6 +104,26 @@ def test_a_video_that_fails_costs_a_warning_and_neither_trace_nor_game_nor_later
     assert names(tmp_path / "videos") == [recorder.videos[0].name]
     assert caplog.text.count("a video was not written") == 1
     assert "No space left" in caplog.text
+
+
+def test_a_trace_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video(
+    recorder, monkeypatch, caplog, tmp_path
+):
+    save = Trace.save
+
+    def save_on_a_full_disk(self, path):
+        if names(tmp_path / "videos"):
+            raise OSError(28, "No space left on device")
+        save(self, path)
+
+    monkeypatch.setattr(Trace, "save", save_on_a_full_disk)
+    with caplog.at_level(logging.WARNING, "train"):
+        evaluate(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+    assert names(tmp_path / "replays") == [path.name for path in recorder.traces]
+    assert len(recorder.traces) == 1
+    assert recorder.videos == []
+    assert "a video was not written" in caplog.text
+    assert "a replay was not written" not in caplog.text
 
 
 def test_without_the_codec_traces_are_written_all_the_same(recorder, monkeypatch, caplog):
