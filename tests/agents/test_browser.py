@@ -91,6 +91,7 @@ def test_a_recorded_game_plays_to_its_end_in_chromium(tmp_path):
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         start_new_session=True,
     )
     try:
