@@ -6,7 +6,6 @@ written under a temporary name that no loader looks at, flushed to the disk, and
 
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from agents.files import write_atomically as write_atomically
 
 log = logging.getLogger("train")
 
@@ -136,29 +137,6 @@ def load_newest_checkpoint(
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first; `best.pt` is not among them."""
     return sorted(folder.glob("step_*.pt"))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file such that it is there whole or not at all, also when the machine dies.
-
-    Raises:
-        OSError: if writing fails; a file that was there stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _compare(path: Path, file: Any, prefix: str, expected: dict[str, Tensor]) -> None:

@@ -11,6 +11,9 @@ from envs.games import UnknownGameError as UnknownGameError
 from envs.games import UnplayableGameError as UnplayableGameError
 from envs.games import list_games as list_games
 from envs.games import resolve_game as resolve_game
+from envs.scores import PUBLISHED_SCORES as PUBLISHED_SCORES
+from envs.scores import PublishedScores as PublishedScores
+from envs.scores import human_normalised as human_normalised
 from envs.training import Episode as Episode
 from envs.training import TrainingEnv as TrainingEnv
 from envs.training import TrainingStep as TrainingStep

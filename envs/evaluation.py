@@ -13,6 +13,7 @@ from envs.games import Game, require_playable
 from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE, check_protocol
 
 GrayScreen = npt.NDArray[np.uint8]
+Stack = npt.NDArray[np.uint8]
 
 
 def make_evaluation_env(
@@ -23,7 +24,8 @@ def make_evaluation_env(
     fire_reset: bool = False,
     max_frames: int = 108_000,
     full_action_space: bool = False,
-) -> gymnasium.Env[npt.NDArray[np.uint8], int]:
+    keep_screens: bool = False,
+) -> gymnasium.Env[Stack, int]:
     """Make an environment that plays whole games by the rules of training, one at a time.
 
     Observations are (4, 84, 84) uint8, rewards raw, and a lost life does not end anything. The
@@ -44,6 +46,9 @@ def make_evaluation_env(
         fire_reset: whether a new game is begun by pressing FIRE.
         max_frames: frames after which a game is truncated, not counting its opening.
         full_action_space: all 18 actions instead of those the game uses.
+        keep_screens: whether `step` also gives every console frame of the decision, in colour, as
+            `info["screens"]`: (n, height, width, 3) uint8 with n = 4, or fewer where the game ended
+            within the decision. Nothing else changes.
 
     Raises:
         UnknownGameError, UnplayableGameError: the emulator cannot play this game.
@@ -66,15 +71,17 @@ def make_evaluation_env(
     )
     opened = _Opening(console, noop_max=noop_max, fire_reset=fire_reset)
     limited = _FrameLimit(opened, max_frames=max_frames)
+    screens: list[npt.NDArray[np.uint8]] = []
     pictures = AtariPreprocessing(
-        limited,
+        _ScreenTap(limited, console, screens) if keep_screens else limited,
         noop_max=0,
         frame_skip=FRAME_SKIP,
         screen_size=SCREEN_SIZE,
         terminal_on_life_loss=False,
         grayscale_obs=True,
     )
-    return FrameStackObservation(pictures, STACK_SIZE, padding_type="zero")
+    stacked = FrameStackObservation(pictures, STACK_SIZE, padding_type="zero")
+    return _ScreensOfDecision(stacked, screens) if keep_screens else stacked
 
 
 class _Opening(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
@@ -127,3 +134,37 @@ class _FrameLimit(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
         self._frames += 1
         truncated = self._frames >= self._max_frames and not terminated
         return screen, reward, terminated, truncated, info
+
+
+class _ScreenTap(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
+    """Add the screen after every console frame to a list; it sits below the frame skip."""
+
+    def __init__(
+        self,
+        env: gymnasium.Env[GrayScreen, int],
+        console: AtariEnv,
+        screens: list[npt.NDArray[np.uint8]],
+    ) -> None:
+        super().__init__(env)
+        self._console, self._screens = console, screens
+
+    def step(self, action: int) -> tuple[GrayScreen, SupportsFloat, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        self._screens.append(self._console.ale.getScreenRGB())
+        return result
+
+
+class _ScreensOfDecision(gymnasium.Wrapper[Stack, int, Stack, int]):
+    """Hand out what `_ScreenTap` gathered in one decision; it sits above the frame skip."""
+
+    def __init__(
+        self, env: gymnasium.Env[Stack, int], screens: list[npt.NDArray[np.uint8]]
+    ) -> None:
+        super().__init__(env)
+        self._screens = screens
+
+    def step(self, action: int) -> tuple[Stack, SupportsFloat, bool, bool, dict[str, Any]]:
+        self._screens.clear()
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        info = {**info, "screens": np.stack(self._screens)}
+        return observation, reward, terminated, truncated, info

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from ale_py.env import AtariEnv
 
 from envs import UnplayableGameError, list_games, make_evaluation_env, resolve_game
 
@@ -142,3 +143,31 @@ def test_unplayable_games_are_refused_before_the_emulator_is_asked():
         if not game.playable:
             with pytest.raises(UnplayableGameError):
                 make_evaluation_env(game)
+
+
+def test_the_console_frames_of_a_decision_are_handed_out_when_asked_for():
+    kept = make_evaluation_env(FROSTBITE, keep_screens=True, max_frames=10, noop_max=1)
+    plain = make_evaluation_env(FROSTBITE, max_frames=10, noop_max=1)
+    kept.reset(seed=4)
+    plain.reset(seed=4)
+    for frames in (4, 4, 2):
+        *ours, info = kept.step(2)
+        *theirs, other = plain.step(2)
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        assert ours[1:] == theirs[1:]
+        assert "screens" not in other
+        assert info["screens"].shape == (frames, 210, 160, 3)
+        assert info["screens"].dtype == np.uint8
+        np.testing.assert_array_equal(info["screens"][-1], kept.render())
+    assert ours[3]
+
+
+def test_the_frames_handed_out_are_those_that_a_console_without_frame_skip_shows():
+    env = make_evaluation_env(PONG, keep_screens=True, sticky_actions=0.0, noop_max=0)
+    env.reset(seed=4)
+    console = AtariEnv("pong", obs_type="rgb", frameskip=1, repeat_action_probability=0.0)
+    console.reset(seed=4)
+    for t in range(40):
+        action = t % 6
+        expected = [console.step(action)[0] for _ in range(4)]
+        np.testing.assert_array_equal(env.step(action)[-1]["screens"], expected)

@@ -1,0 +1,65 @@
+"""Play a recorded game again, without any network, and check that it is the same.
+
+    python -m agents.replay runs/latest/replays/NAME.npz --video again.webm
+
+Exit code 0: identical; 1: something differs; 2: the trace or the command line cannot be used.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+from agents.trace import TraceError, TraceMismatchError, load_trace, play_back
+from agents.video import VideoError, VideoWriter
+from envs.protocol import FRAME_SKIP
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line, play back, and return the exit code."""
+    parser = _Parser(
+        prog="python -m agents.replay", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("trace", metavar="TRACE.npz", help="a recorded game")
+    parser.add_argument("--video", metavar="OUT.webm", help="also write a video of it")
+    args = parser.parse_args(argv)
+    try:
+        trace = load_trace(args.trace)
+        with ExitStack() as stack:
+            video = None
+            if args.video is not None:
+                video = stack.enter_context(VideoWriter(Path(args.video)))
+            game = play_back(
+                trace,
+                None if video is None else lambda step: video.add(step.info["screens"]),
+                keep_screens=video is not None,
+            )
+    except TraceMismatchError as error:
+        print(f"{args.trace}: NOT the same game: {error}", file=sys.stderr)
+        return 1
+    except (TraceError, VideoError) as error:
+        parser.error(str(error))
+    seconds = game.length * FRAME_SKIP / 60
+    ended = "cut off by the frame limit" if game.truncated else "to its end"
+    came_from = f"checkpoint {trace.checkpoint}, " if trace.checkpoint else ""
+    print(f"{trace.settings.game}, {game.mode} play, {came_from}seed {game.seed}")
+    print(f"score {game.score:g}, {game.length} decisions ({seconds:.1f} s), {ended}: identical")
+    if args.video is not None:
+        print(f"video: {args.video}")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports an error in one line, without the page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,47 @@
+"""A run's folder as training leaves it, for tests that evaluate."""
+
+from dataclasses import asdict
+
+import torch
+
+from agents.checkpoint import Checkpoint, save_checkpoint
+from agents.config import TrainConfig
+from agents.network import ActorCritic
+from agents.play import count_actions
+from agents.run_folder import write_json
+from agents.whole_game import GameSettings
+
+SMALL = {
+    "neurocoder_slots": 4,
+    "neurocoder_steps": 2,
+    "neurocoder_least_used": 2,
+    "neurocoder_hidden_size": 8,
+    "actor_gain": 10.0,
+}
+
+
+def make_config(**settings):
+    return TrainConfig(**{"game": "Frostbite", "max_frames": 80, **SMALL, **settings})
+
+
+def make_network(config, seed=0):
+    torch.manual_seed(seed)
+    env = GameSettings.of(config).make_env()
+    network = ActorCritic(count_actions(env), config)
+    env.close()
+    return network
+
+
+def save(folder, network, step, keep=3):
+    parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
+    return save_checkpoint(folder, Checkpoint(parameters, {}, {"global_step": step}), keep)
+
+
+def make_run(folder, config=None, steps=(500,)):
+    """A run with one checkpoint for each of `steps`, whose networks differ."""
+    config = config or make_config()
+    (folder / "checkpoints").mkdir(parents=True)
+    write_json(folder / "config.json", asdict(config))
+    for step in steps:
+        save(folder / "checkpoints", make_network(config, seed=step), step)
+    return folder

@@ -1,0 +1,176 @@
+"""The command that evaluates a run: what it plays with, prints, saves and refuses."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.evaluate import main
+from agents.evaluation_session import load_agent
+from agents.evaluations import read_evaluations
+from agents.play import evaluate, game_seeds
+from agents.trace import load_trace, play_back
+from tests.agents.runs import make_config, make_network, make_run, save
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("template") / "run", steps=(500, 9000))
+
+
+@pytest.fixture
+def run(template, tmp_path):
+    return shutil.copytree(template, tmp_path / "run")
+
+
+def refused(capsys, *argv):
+    with pytest.raises(SystemExit) as caught:
+        main([str(arg) for arg in argv])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_both_modes_are_played_printed_and_saved(run, capsys):
+    assert main([str(run), "--episodes", "2", "--seed", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert "step_000000009000.pt, 9,000 decisions" in printed
+    network = make_network(make_config(), seed=9000)
+    rows = read_evaluations(run)
+    assert [row.summary.mode for row in rows] == ["sampled", "greedy"]
+    for row in rows:
+        games = evaluate(network, make_config(), row.summary.mode, 2, seed=4)
+        assert row.summary.mean == pytest.approx(sum(game.score for game in games) / 2)
+        assert row.summary.length == 20
+        assert (row.source, row.checkpoint) == ("evaluate", "step_000000009000.pt")
+        assert (row.global_step, row.seed, row.summary.episodes) == (9000, 4, 2)
+        assert abs(row.wall_time - time.time()) < 60
+        assert f"{row.summary.mode} 2/2: score {games[1].score:g}, 20 decisions" in printed
+    assert "human 4,334.7" in printed
+    assert not (run / "videos").exists()
+
+
+def test_random_play_is_measured_beside_and_alone(run, capsys):
+    assert main([str(run), "--episodes", "1", "--mode", "greedy", "--random"]) == 0
+    greedy, random = read_evaluations(run)
+    assert (greedy.summary.mode, random.summary.mode) == ("greedy", "random")
+    assert (random.checkpoint, random.global_step) == ("", None)
+    shutil.rmtree(run / "checkpoints")
+    assert main([str(run), "--episodes", "1", "--mode", "random", "--random"]) == 0
+    again = read_evaluations(run)[2:]
+    assert [row.summary for row in again] == [random.summary]
+    assert "random play" in capsys.readouterr().out
+
+
+def test_recordings_are_named_and_play_back(run, capsys):
+    assert main([str(run), "--episodes", "1", "--mode", "greedy", "--record"]) == 0
+    printed = capsys.readouterr().out
+    (trace,) = (run / "replays").iterdir()
+    (video,) = (run / "videos").iterdir()
+    assert f"recorded {trace.resolve()}\n" in printed
+    assert f"recorded {video.resolve()}\n" in printed
+    assert trace.stem == video.stem
+    assert trace.stem.startswith(f"step_000000009000_greedy_seed_{game_seeds(1, 1)[0]}_score_")
+    assert play_back(load_trace(trace)).score == read_evaluations(run)[0].summary.mean
+
+
+def test_the_checkpoint_can_be_chosen(run, capsys):
+    config, network = make_config(), make_network(make_config(), seed=77)
+    shutil.copy(save(run, network, 77), run / "checkpoints" / "best.pt")
+    older = run / "checkpoints" / "step_000000000500.pt"
+    for which, step in (("latest", 9000), ("best", 77), (str(older), 500)):
+        agent = load_agent(run, config, which)
+        assert agent.global_step == step
+        expected = make_network(config, seed=step).state_dict()
+        assert all(p.equal(expected[name]) for name, p in agent.network.state_dict().items())
+    assert main([str(run), "--episodes", "1", "--checkpoint", "best", "--mode", "greedy"]) == 0
+    assert read_evaluations(run)[0].checkpoint == "best.pt"
+    assert "best.pt, 77 decisions" in capsys.readouterr().out
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(run, caplog):
+    (run / "checkpoints" / "step_000000009000.pt").write_bytes(b"cut")
+    assert main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
+    assert read_evaluations(run)[0].global_step == 500
+    assert "step_000000009000.pt" in caplog.text
+
+
+def test_a_link_to_a_run_and_a_bare_folder_of_config_and_checkpoints_work(run):
+    (run.parent / "latest").symlink_to("run")
+    assert main([str(run.parent / "latest"), "--episodes", "1", "--mode", "random"]) == 0
+    assert {path.name for path in run.iterdir()} == {"checkpoints", "config.json", "eval"}
+
+
+def test_a_result_that_cannot_be_saved_is_still_printed(run, capsys):
+    (run / "eval").write_text("in the way")
+    assert main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
+    output = capsys.readouterr()
+    assert "greedy" in output.out
+    assert "warning: the result was not saved" in output.err
+
+
+def test_bad_input_is_refused_in_one_line_that_names_it(run, capsys, tmp_path):
+    assert "/nowhere: not a run" in refused(capsys, "/nowhere")
+    assert "has no config.json" in refused(capsys, tmp_path)
+    for argument, value in (
+        ("--episodes", "0"),
+        ("--episodes", "many"),
+        ("--seed", "-1"),
+        ("--mode", "careful"),
+        ("--nonsense", "1"),
+    ):
+        error = refused(capsys, run, argument, value)
+        assert argument in error
+        assert argument == "--nonsense" or value in error
+    assert "best.pt" in refused(capsys, run, "--checkpoint", "best")
+    assert "config.json" in refused(capsys, run, "--checkpoint", run / "config.json")
+    other = save(tmp_path, make_network(make_config(head="linear")), 1)
+    assert "actor" in refused(capsys, run, "--checkpoint", other)
+    shutil.rmtree(run / "checkpoints")
+    assert "no checkpoint" in refused(capsys, run)
+    (run / "config.json").write_text('{"game": "Frostbite", "head": "round"}')
+    assert "--head round" in refused(capsys, run)
+    assert not (run / "eval").exists()
+
+
+def test_parameters_that_are_not_finite_are_refused(run, capsys):
+    network = make_network(make_config())
+    next(network.parameters()).data[0] = float("nan")
+    path = save(run, network, 3)
+    assert f"{path}: some parameters are not finite" in refused(capsys, run, "--checkpoint", path)
+
+
+def test_after_ctrl_c_the_finished_games_are_reported_and_saved(run):
+    command = [sys.executable, "-u", "-m", "agents.evaluate", str(run), "--episodes", "100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--record"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("sampled 2/"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert process.returncode == 130
+    (row,) = read_evaluations(run)
+    assert row.summary.mode == "sampled"
+    played = row.summary.episodes
+    assert played >= 2
+    assert len(list((run / "replays").iterdir())) == played
+    assert len(list((run / "videos").iterdir())) == played
+    assert "stopped before all games were played" in rest
+    assert "sampled" in rest

@@ -1,0 +1,92 @@
+"""The command that plays a recorded game again."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from agents.play import play_game
+from agents.replay import main
+from agents.trace import Trace
+from agents.whole_game import GameSettings
+from tests.agents.runs import make_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def trace():
+    settings = GameSettings.of(make_config(max_frames=102))
+    return Trace(settings, play_game(settings.make_env(), "random", 3))
+
+
+@pytest.fixture
+def path(trace, tmp_path):
+    trace.save(tmp_path / "game.npz")
+    return tmp_path / "game.npz"
+
+
+def test_the_same_game_is_said_to_be_identical(trace, path, capsys):
+    assert main([str(path)]) == 0
+    printed = capsys.readouterr()
+    assert f"score {trace.game.score:g}, 26 decisions (1.7 s)" in printed.out
+    assert "identical" in printed.out
+    assert printed.err == ""
+    assert [p.name for p in path.parent.iterdir()] == ["game.npz"]
+
+
+def test_another_game_fails_with_code_1_and_what_differs_and_leaves_no_video(trace, path, capsys):
+    dataclasses.replace(trace, game=dataclasses.replace(trace.game, score=123.0)).save(path)
+    video = path.with_name("game.webm")
+    assert main([str(path), "--video", str(video)]) == 1
+    printed = capsys.readouterr()
+    assert "identical" not in printed.out
+    assert "NOT the same game: the score is" in printed.err
+    assert "recorded was 123" in printed.err
+    assert not video.exists()
+
+
+def test_the_video_has_every_picture_and_lasts_as_long_as_the_game(path, capsys):
+    video = path.with_name("again.webm")
+    assert main([str(path), "--video", str(video)]) == 0
+    assert str(video) in capsys.readouterr().out
+    opened = cv2.VideoCapture(str(video))
+    count, fps = opened.get(cv2.CAP_PROP_FRAME_COUNT), opened.get(cv2.CAP_PROP_FPS)
+    assert (count, fps) == (52, 30)
+    assert count / fps == pytest.approx(26 * 4 / 60)
+    size = opened.get(cv2.CAP_PROP_FRAME_WIDTH), opened.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    assert size == (640, 480)
+
+
+def test_bad_input_is_refused_in_one_line_with_code_2(path, tmp_path, capsys):
+    (tmp_path / "bad.npz").write_bytes(b"no")
+    no_such_action = tmp_path / "actions.npz"
+    with np.load(path) as file:
+        rest = json.loads(str(file["trace"]))
+        rest["settings"]["game"] = "Pong"
+        np.savez(no_such_action, actions=file["actions"], trace=np.array(json.dumps(rest)))
+    for argv, words in (
+        ([], "TRACE.npz"),
+        ([tmp_path / "no.npz"], "no.npz: there is no such file"),
+        ([tmp_path / "bad.npz"], "bad.npz"),
+        ([no_such_action], "Pong has 6 actions"),
+        ([path, "--video", tmp_path / "out.mp4"], "out.mp4"),
+        ([path, "--video", tmp_path / "no" / "out.webm"], "out.webm: No such file"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([str(arg) for arg in argv])
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_it_is_a_command(path):
+    command = [sys.executable, "-m", "agents.replay", str(path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "identical" in result.stdout

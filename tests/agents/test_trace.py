@@ -1,0 +1,300 @@
+"""Traces: what was played plays back, and what is not that game is told apart."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+import agents.trace
+from agents.config import TrainConfig
+from agents.network import ActorCritic
+from agents.play import MODES, count_actions, play_game
+from agents.trace import Trace, TraceError, TraceMismatchError, load_trace, play_back
+from agents.whole_game import GameSettings, play_actions
+
+CONFIG = TrainConfig(game="Frostbite", max_frames=242, actor_gain=30.0)
+
+
+def record(mode="random", config=CONFIG, seed=3):
+    torch.manual_seed(0)
+    env = GameSettings.of(config).make_env()
+    network = ActorCritic(count_actions(env), config) if mode != "random" else None
+    game = play_game(env, mode, seed, network)
+    env.close()
+    return Trace(GameSettings.of(config), game, checkpoint="step_000000000009.pt", global_step=9)
+
+
+@pytest.fixture(scope="module")
+def trace():
+    trace = record()
+    assert trace.game.score > 0
+    return trace
+
+
+@pytest.fixture(scope="module")
+def whole_game():
+    """A game that ends by itself."""
+    trace = record(config=TrainConfig(game="Frostbite"), seed=1)
+    assert not trace.game.truncated
+    return trace
+
+
+def change(trace, **changes):
+    return dataclasses.replace(trace, game=dataclasses.replace(trace.game, **changes))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_game_of_every_mode_plays_back_to_itself_from_its_file(mode, tmp_path):
+    trace = record(mode)
+    trace.save(tmp_path / "game.npz")
+    steps = []
+    played = play_back(load_trace(tmp_path / "game.npz"), steps.append)
+    game = trace.game
+    assert (played.score, played.length, played.screen_hash) == (
+        game.score,
+        game.length,
+        game.screen_hash,
+    )
+    assert [step.action for step in steps] == game.actions.tolist()
+    assert sum(step.reward for step in steps) == game.score
+    assert (played.mode, played.seed, played.truncated) == (mode, 3, True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"game": "Pong", "max_frames": 200, "noop_max": 5, "fire_reset": True},
+        {"game": "Pong", "max_frames": 200, "full_action_space": True, "sticky_actions": 0.0},
+        {"game": "MontezumaRevenge", "max_frames": 203},
+    ],
+)
+def test_games_of_other_settings_play_back(settings):
+    trace = record(config=TrainConfig(**settings))
+    assert play_back(trace).screen_hash == trace.game.screen_hash
+
+
+def test_a_trace_comes_back_from_its_file_as_it_was(trace, tmp_path):
+    trace.save(tmp_path / "game.npz")
+    loaded = load_trace(tmp_path / "game.npz")
+    assert loaded.settings == trace.settings
+    assert np.array_equal(loaded.game.actions, trace.game.actions)
+    assert loaded.game.actions.dtype == np.uint8
+    for name in ("mode", "seed", "score", "length", "screen_hash", "truncated", "course_hash"):
+        assert getattr(loaded.game, name) == getattr(trace.game, name)
+    assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.pt", 9)
+    assert loaded.ale_version == trace.ale_version
+    assert [path.name for path in tmp_path.iterdir()] == ["game.npz"]
+
+
+def test_a_game_that_ended_by_itself_plays_back(whole_game):
+    assert play_back(whole_game).length == whole_game.game.length
+
+
+@pytest.mark.parametrize("position", [0, 5, 33, 60])
+def test_one_changed_action_is_noticed_whether_or_not_it_changes_the_score(trace, position):
+    actions = trace.game.actions.copy()
+    actions[position] = (actions[position] + 9) % 18
+    with pytest.raises(TraceMismatchError, match="course"):
+        play_back(change(trace, actions=actions))
+
+
+def test_a_game_that_looked_different_on_the_way_has_another_course():
+    env = GameSettings.of(CONFIG).make_env()
+    one, other = (play_actions(env, seed, lambda *_: 2, "random")[0] for seed in (3, 4))
+    again = play_actions(env, 3, lambda *_: 2, "random")[0]
+    assert np.array_equal(one.actions, other.actions)
+    assert one.course_hash == again.course_hash != other.course_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"score": 11.0}, "score is .*, recorded was 11"),
+        ({"seed": 6}, "course"),
+        ({"screen_hash": "00" * 32}, "screen's hash .* recorded was 000000"),
+        ({"course_hash": "00" * 32}, "course's hash .* recorded was 000000"),
+        ({"truncated": False}, "frame limit is True, recorded was False"),
+    ],
+)
+def test_another_score_seed_screen_or_end_is_named(trace, changes, words):
+    with pytest.raises(TraceMismatchError, match=words):
+        play_back(change(trace, **changes))
+
+
+def test_a_trace_that_stops_before_the_end_or_goes_on_after_it_is_noticed(whole_game):
+    game = whole_game.game
+    shorter = change(whole_game, actions=game.actions[:-1], length=game.length - 1)
+    with pytest.raises(TraceMismatchError, match="not ended"):
+        play_back(shorter)
+    longer = change(
+        whole_game, actions=np.append(game.actions, np.uint8(0)), length=game.length + 1
+    )
+    with pytest.raises(TraceMismatchError, match=f"length is {game.length}, recorded was"):
+        play_back(longer)
+
+
+def test_another_version_of_the_emulator_is_named_when_something_differs(trace):
+    other = dataclasses.replace(change(trace, score=11.0), ale_version="0.0.1")
+    with pytest.raises(TraceMismatchError, match=r"recorded with ale-py 0\.0\.1"):
+        play_back(other)
+    assert play_back(dataclasses.replace(trace, ale_version="0.0.1"))
+
+
+def test_an_action_that_the_game_does_not_have_is_refused_before_anything_is_played():
+    trace = record(config=TrainConfig(game="Pong", max_frames=100))
+    actions = trace.game.actions.copy()
+    actions[3] = 6
+    with pytest.raises(TraceError, match=r"action 6 .* Pong has 6 actions"):
+        play_back(change(trace, actions=actions))
+
+
+def rewrite(path, **changes):
+    """Change entries of a trace's description; a dotted name reaches into it."""
+    with np.load(path) as file:
+        actions, rest = file["actions"], json.loads(str(file["trace"]))
+    actions = changes.pop("actions", actions)
+    for name, value in changes.items():
+        owner, _, key = name.rpartition("__")
+        (rest[owner] if owner else rest)[key] = value
+    np.savez(path, actions=actions, trace=np.array(json.dumps(rest)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": 2}, "format 2, not 1"),
+        ({"settings__game": "Frostbit"}, "unknown game"),
+        ({"settings__game": 7}, "game is 7"),
+        ({"settings__game": "Combat"}, "cannot be played"),
+        ({"settings__sticky_actions": 1.5}, r"sticky_actions .* 1\.5"),
+        ({"settings__noop_max": -1}, "noop_max .* -1"),
+        ({"settings__max_frames": 2.5}, r"max_frames is 2\.5"),
+        ({"settings__max_frames": 8}, "over the limit of 8 frames"),
+        ({"settings__fire_reset": 1}, "fire_reset is 1"),
+        ({"settings__colour": 1}, "colour"),
+        ({"settings": None}, "Trace|mapping"),
+        ({"game__seed": -1}, "seed -1"),
+        ({"game__seed": 2**31}, "seed 2147483648"),
+        ({"game__seed": True}, "seed is True"),
+        ({"game__length": 5}, "length is 5"),
+        ({"game__score": float("nan")}, "score is nan"),
+        ({"game__score": "9"}, "score is '9'"),
+        ({"game__mode": None}, "mode is None"),
+        ({"global_step": "x"}, "global_step is 'x'"),
+        ({"actions": np.full(61, 18, np.uint8)}, "action 18"),
+        ({"actions": np.zeros(61, np.int64)}, "actions are int64"),
+        ({"actions": np.zeros((1, 61), np.uint8)}, r"actions are uint8 of shape \(1, 61\)"),
+        ({"actions": np.zeros(0, np.uint8)}, r"shape \(0,\)"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_files_name_and_what_is_wrong(
+    trace, tmp_path, changes, words
+):
+    path = tmp_path / "game.npz"
+    trace.save(path)
+    rewrite(path, **changes)
+    with pytest.raises(TraceError, match=rf"game\.npz: .*({words})"):
+        load_trace(path)
+
+
+def without_description(path):
+    np.savez(path, actions=np.zeros(3, np.uint8))
+
+
+def claims_to_be_huge(path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (2**50,)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("actions.npy", header.getvalue())
+        archive.writestr("trace.npy", b"")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-20]),
+        lambda path: path.write_bytes(b"hello"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"actions", b"reactio")),
+        lambda path: path.write_bytes(path.read_bytes()[:70] + b"????" + path.read_bytes()[74:]),
+        lambda path: (path.unlink(), path.mkdir()),
+        without_description,
+        claims_to_be_huge,
+    ],
+)
+def test_a_missing_or_damaged_file_gives_an_error_that_names_it(trace, tmp_path, damage):
+    path = tmp_path / "game.npz"
+    trace.save(path)
+    damage(path)
+    with pytest.raises(TraceError, match=r"game\.npz: \S"):
+        load_trace(path)
+
+
+class Poison:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("import agents.trace; agents.trace.POISONED = True",))
+
+
+def test_loading_never_runs_code(tmp_path):
+    path = tmp_path / "game.npz"
+    np.savez(path, actions=np.array([Poison()], dtype=object), trace=np.array("{}"))
+    with pytest.raises(TraceError, match=r"game\.npz"):
+        load_trace(path)
+    assert not hasattr(agents.trace, "POISONED")
+
+
+def test_a_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    path = tmp_path / "game.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("actions.npy", bytes(65 * 2**20))
+    with pytest.raises(TraceError, match="too large"):
+        load_trace(path)
+
+
+def test_a_byte_changed_anywhere_never_gives_another_kind_of_error(trace, tmp_path):
+    path = tmp_path / "game.npz"
+    trace.save(path)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position in rng.integers(len(data), size=150):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :])
+        try:
+            load_trace(path)
+        except TraceError:
+            refused += 1
+    assert refused > 100
+
+
+def test_a_failed_write_leaves_nothing_behind(trace, tmp_path, monkeypatch):
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        trace.save(tmp_path / "game.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_a_game_is_not_its_end():
+    env = GameSettings.of(CONFIG).make_env()
+    choices = iter([1, 2, 3, None])
+    game, ended = play_actions(env, 1, lambda *_: next(choices), "random")
+    assert not ended
+    assert game.actions.tolist() == [1, 2, 3]
+
+
+def test_playing_back_needs_no_torch():
+    code = "import sys, agents.replay; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
