@@ -6,7 +6,7 @@ Section 2.2 of the paper. Shapes: H heads, K key size, P slots; everything befor
 import torch
 from torch import Tensor
 
-_TINY = 1e-24  # keeps the length of a zero vector from being divided by
+TINY = 1e-24  # keeps the length of a zero vector from being divided by
 
 
 def content_attention(query: Tensor, key: Tensor, sharpness: float) -> Tensor:
@@ -27,7 +27,12 @@ def content_attention(query: Tensor, key: Tensor, sharpness: float) -> Tensor:
 
 def unit_length(x: Tensor) -> Tensor:
     """Scale the last dimension to length one; `F.normalize` with a cheaper gradient."""
-    return x * (x.square().sum(dim=-1, keepdim=True) + _TINY).rsqrt()
+    return x * inverse_length(x, dim=-1)
+
+
+def inverse_length(x: Tensor, dim: int) -> Tensor:
+    """One over the length of x along a dimension, which is kept."""
+    return (x.square().sum(dim=dim, keepdim=True) + TINY).rsqrt()
 
 
 def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
@@ -43,7 +48,7 @@ def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
     Returns:
         l, shape (..., P), zero outside the chosen slots.
     """
-    weight = usage.max(dim=-1, keepdim=True).values - usage
+    weight = usage.amax(dim=-1, keepdim=True) - usage
     if least_used == usage.shape[-1]:
         return weight
     left_out = usage > usage.detach().kthvalue(least_used, dim=-1, keepdim=True).values

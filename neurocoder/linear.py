@@ -11,8 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
 
+from neurocoder import fused
 from neurocoder._checks import check_input, check_positive
+from neurocoder.acting import MOST_INPUTS_TO_REPLAY, Acting
 from neurocoder.attention import content_attention, recurrent_attention, unit_length
 from neurocoder.controller import CompositionNetwork
 from neurocoder.memory import KeyNetwork, ProgramMemory, singular_values
@@ -75,6 +79,10 @@ class NeurocoderLinear(nn.Module):
         dtype: their type.
 
     Attributes:
+        fused: whether calls run as one operation with a gradient written by hand, which is the
+            default and takes half the time on small inputs. It does not call the layer's
+            submodules, so their hooks stay silent; set it to False if you need them. Other dtypes
+            than float32 and float64, autocast, `torch.compile` and `torch.func` never use it.
         memory: the `ProgramMemory`, with parameters `u`, `v` and `s`.
         residual: R of eq. 12, shape (in_features, out_features), or None.
         bias: b, shape (out_features,), or None.
@@ -152,7 +160,9 @@ class NeurocoderLinear(nn.Module):
             self.bias = nn.Parameter(torch.empty(out_features, **factory))
         else:
             self.register_parameter("bias", None)
+        self.fused = True
         self._frozen_keys: Tensor | None = None
+        self._acting: dict[int, Acting] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -177,18 +187,7 @@ class NeurocoderLinear(nn.Module):
         """
         check_input(x, self.in_features)
         flat = x.reshape(-1, self.in_features)
-        program = self._compose(flat)
-        sigma = program.singular_values.to(x.dtype)
-
-        # x P = ((w^u . (x M_U^T)) sigma) w^v M_V, eq. 1, 3 and 4 in the order that builds least.
-        on_slots = flat @ self.memory.u.T
-        components = (program.u_attention @ on_slots.unsqueeze(-1)).squeeze(-1) * sigma
-        retrieved = (components.unsqueeze(-2) @ program.v_attention).squeeze(-2)
-        y = retrieved @ self.memory.v
-        if self.residual is not None and program.residual_gate is not None:
-            y = y + program.residual_gate * sigma[:, -1:] * (flat @ self.residual)  # eq. 12
-        if self.bias is not None:
-            y = y + self.bias
+        y = self._run_fused(flat) if self._can_be_fused(flat) else self._run(flat)
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def compose(self, x: Tensor) -> Composition:
@@ -253,7 +252,7 @@ class NeurocoderLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy may get other parameters; it must not keep this layer's keys.
-        return {**self.__dict__, "_frozen_keys": None}
+        return {**self.__dict__, "_frozen_keys": None, "_acting": {}}
 
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.memory.u, self.memory.v, self.memory.s
@@ -275,11 +274,137 @@ class NeurocoderLinear(nn.Module):
             residual_gate = torch.sigmoid(self.integration_network(x))
         return Composition(u, v, s, sigma, residual_gate)
 
+    def _run(self, x: Tensor) -> Tensor:
+        """The layer as the equations have it, for x of shape (B, in_features)."""
+        program = self._compose(x)
+        sigma = program.singular_values.to(x.dtype)
+
+        # x P = ((w^u . (x M_U^T)) sigma) w^v M_V, eq. 1, 3 and 4 in the order that builds least.
+        on_slots = x @ self.memory.u.T
+        components = (program.u_attention @ on_slots.unsqueeze(-1)).squeeze(-1) * sigma
+        retrieved = (components.unsqueeze(-2) @ program.v_attention).squeeze(-2)
+        y = retrieved @ self.memory.v
+        if self.residual is not None and program.residual_gate is not None:
+            y = y + program.residual_gate * sigma[:, -1:] * (x @ self.residual)  # eq. 12
+        return y if self.bias is None else y + self.bias
+
+    def _run_with(self, x: Tensor, *parameters: Tensor | None) -> Tensor:
+        """`_run` with the parameters that `_run_fused` was run with, in the same order."""
+        given = zip(_FUSED_NAMES, parameters, strict=True)
+        tensors = {f"layer.{name}": tensor for name, tensor in given if tensor is not None}
+        return functional_call(_Readable(self), tensors, (x,))
+
+    def _can_be_fused(self, x: Tensor) -> bool:
+        """Whether `_run_fused` may take the place of `_run`: on plain tensors, run eagerly."""
+        return (
+            self.fused
+            and x.dtype in (torch.float32, torch.float64)
+            and x.dtype == self.memory.u.dtype
+            and type(x) in (Tensor, nn.Parameter)
+            and x.numel() > 0
+            and not torch.compiler.is_compiling()
+            and not torch.is_autocast_enabled(x.device.type)
+            and not torch._C._are_functorch_transforms_active()
+            and forward_ad._current_level < 0
+        )
+
+    def _run_fused(self, x: Tensor) -> Tensor:
+        """What `_run` returns, with a gradient written by hand; see `neurocoder.fused`."""
+        recording = torch.is_grad_enabled()
+        if not recording and self._frozen_keys is not None and self._can_be_replayed(x):
+            acting = self._acting.get(len(x))
+            if acting is None or not acting.is_for(self._frozen_keys, self.memory.u):
+                acting = self._prepare_acting(len(x), self._frozen_keys)
+            return acting(x)
+        parameters, sizes = self._fused_parameters()
+        if not recording:
+            keys = self.program_keys() if self._frozen_keys is None else self._frozen_keys
+            return fused.run(x, keys, parameters, sizes)[0]
+        key_parameters = (
+            getattr(getattr(network, part), kind)
+            for part in ("hidden", "output")
+            for kind in ("weight", "bias")
+            for network in self.key_networks
+        )
+        return fused.Fused.apply(self._run_with, sizes, x, *parameters, *key_parameters)
+
+    def _can_be_replayed(self, x: Tensor) -> bool:
+        return len(x) <= MOST_INPUTS_TO_REPLAY and x.device.type == "cpu"
+
+    def _prepare_acting(self, batch: int, keys: Tensor) -> Acting:
+        """Operations for calls of one batch size, kept for as long as the parameters stay put."""
+        parameters, sizes = self._fused_parameters()
+        acting = self._acting.get(batch)
+        if acting is None or not acting.sees(parameters):
+            acting = Acting(parameters, sizes, batch, keys.shape[-1])
+            self._acting[batch] = acting
+        acting.take(keys)
+        return acting
+
+    def _fused_parameters(self) -> tuple[fused.Parameters, fused.Sizes]:
+        controller = self.composition_network
+        sizes = fused.Sizes(controller.heads, controller.steps, self.least_used, self.sharpness)
+        gates, integration = controller.gate_projection, self.integration_network
+        memory = self.memory
+        parameters = fused.Parameters(
+            u=memory.u,
+            v=memory.v,
+            s=memory.s,
+            input_weight=controller.input_projection.weight,
+            input_bias=controller.input_projection.bias,
+            recurrent_weight=controller.recurrent_projection.weight,
+            query_weight=controller.query_projection.weight,
+            query_bias=controller.query_projection.bias,
+            gate_weight=None if gates is None else gates.weight,
+            gate_bias=None if gates is None else gates.bias,
+            integration_weight=None if integration is None else integration.weight,
+            integration_bias=None if integration is None else integration.bias,
+            residual=self.residual,
+            bias=self.bias,
+        )
+        return parameters, sizes
+
     def _active_program(self, program: Composition) -> Tensor:
         u = program.u_attention @ self.memory.u  # eq. 3
         v = program.v_attention @ self.memory.v  # eq. 4
         sigma = program.singular_values.to(u.dtype).unsqueeze(-1)
         return (sigma * u).transpose(-1, -2) @ v  # eq. 1
+
+
+class _Readable(nn.Module):
+    """A layer that is called the readable way."""
+
+    def __init__(self, layer: NeurocoderLinear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer._run(x)
+
+
+# Names of the parameters in the order of `fused.Parameters` and `fused.KeyParameters`.
+_FUSED_NAMES = (
+    "memory.u",
+    "memory.v",
+    "memory.s",
+    "composition_network.input_projection.weight",
+    "composition_network.input_projection.bias",
+    "composition_network.recurrent_projection.weight",
+    "composition_network.query_projection.weight",
+    "composition_network.query_projection.bias",
+    "composition_network.gate_projection.weight",
+    "composition_network.gate_projection.bias",
+    "integration_network.weight",
+    "integration_network.bias",
+    "residual",
+    "bias",
+    *(
+        f"key_networks.{memory}.{part}.{kind}"
+        for part in ("hidden", "output")
+        for kind in ("weight", "bias")
+        for memory in range(3)
+    ),
+)
 
 
 @contextmanager
@@ -289,6 +414,9 @@ def frozen_keys(module: nn.Module) -> Iterator[None]:
     Keys depend on parameters only, so an agent that acts many times between two updates need not
     compute them each time. Only calls without gradients use them. Whoever changes parameters inside
     gets the keys of the old ones.
+
+    Small batches of one size are also run with tensors made once for that size and kept with the
+    layer, so that one layer must not be called from several threads at once inside.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
     before = [layer._frozen_keys for layer in layers]

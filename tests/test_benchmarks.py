@@ -1,13 +1,16 @@
 """The measuring programs measure what they say."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from agents.config import TrainConfig
 from agents.supervisor import train
+from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
 from tests.agents.tiny_game import make_tiny_game
@@ -54,3 +57,27 @@ def test_throughput_measures_every_head_and_core():
     assert len(rows) == 2 + 1 + 6
     for row in rows[2:]:
         assert float(row.split("|")[2].replace(",", "")) > 50
+
+
+def test_layers_compares_every_contestant_in_time_and_memory(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.layers", "--quick"]
+    command += ["--most", "1e-5", "--json", str(tmp_path / "layers.json")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    rows = result.stdout.splitlines()
+    assert len(rows) == 2 + 4 * 3
+    assert len({row.count("|") for row in rows}) == 1
+    assert result.stderr.count("done") == 4
+    cells = json.loads((tmp_path / "layers.json").read_text())["cells"]
+    # Of these, only W of 64 -> 64 takes more than a hundred-thousandth of a GiB.
+    built = ["built" in cell["results"] for cell in cells]
+    assert built == [True, True, False, False]
+
+
+def test_peak_memory_counts_what_is_held_at_the_same_time():
+    def call():
+        for _ in range(3):
+            a = torch.empty(1 << 18)
+            torch.empty(1 << 17)
+            del a
+
+    assert peak_memory(call) == pytest.approx(4 * ((1 << 18) + (1 << 17)), rel=0.01)

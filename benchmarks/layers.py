@@ -1,0 +1,228 @@
+"""Time and peak memory of `NeurocoderLinear`, of the layers beside it, and of building W.
+
+    python -m benchmarks.layers
+
+Contestants, all of the same sizes on the same input, on one thread and in float32:
+
+- `neurocoder`: the layer at its reference size (20 slots, key size 8, 2 heads x 5 steps, 5
+  least-used, controller 64).
+- `autograd`: the same layer with `fused` off: the same products, differentiated by autograd.
+- `built`: the same composition, W built for every input, and then `bmm(x, W)`.
+- `hypernet`: `HyperLinear`.
+- `linear`: `nn.Linear`.
+
+They take turns, several rounds of each, so that a machine whose speed drifts hits all alike;
+medians are printed. "forward" records no gradient; "both" is forward and backward, to the input
+and all parameters. Memory is what the CPU allocator hands out beyond what was there before
+(parameters, their gradients, the input), at its highest during forward and backward: the running
+sum of the allocations and frees that torch's profiler records. `built` is left out where W alone
+takes more than `--most` GiB.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports that it starts
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.profiler import profile
+
+from neurocoder import HyperLinear, NeurocoderLinear
+
+SIZES = ((256, 18), (256, 1), (256, 256), (512, 512), (1024, 1024))
+BATCHES = (1, 4, 16, 64, 160, 256, 1024)
+QUICK_SIZES, QUICK_BATCHES = ((16, 4), (64, 64)), (1, 8)
+GIB = 2**30
+
+
+class BuiltLinear(nn.Module):
+    """The Neurocoder as the equations print it: build W for every input, then multiply.
+
+    Args:
+        layer: composes W.
+    """
+
+    def __init__(self, layer: NeurocoderLinear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, shape (B, out), for x of shape (B, in)."""
+        y = torch.bmm(x.unsqueeze(1), self.layer.working_program(x)).squeeze(1)
+        return y if self.layer.bias is None else y + self.layer.bias
+
+
+def contestants(in_features: int, out_features: int) -> dict[str, nn.Module]:
+    """Return one layer of each kind; the three Neurocoders have the same parameters."""
+    layers = [NeurocoderLinear(in_features, out_features) for _ in range(3)]
+    for other in layers[1:]:
+        other.load_state_dict(layers[0].state_dict())
+    layers[1].fused = False
+    return {
+        "neurocoder": layers[0],
+        "autograd": layers[1],
+        "built": BuiltLinear(layers[2]),
+        "hypernet": HyperLinear(in_features, out_features),
+        "linear": nn.Linear(in_features, out_features),
+    }
+
+
+def forward_call(layer: nn.Module, x: Tensor) -> Callable[[], Any]:
+    """What is timed as "forward"."""
+
+    def call() -> None:
+        with torch.no_grad():
+            layer(x)
+
+    return call
+
+
+def both_call(layer: nn.Module, x: Tensor) -> Callable[[], Any]:
+    """What is timed as "both"; gradients add up in tensors that are there from the start."""
+    x = x.clone().requires_grad_()
+    for tensor in (x, *layer.parameters()):
+        tensor.grad = torch.zeros_like(tensor)
+    dy = torch.randn_like(layer(x))
+    return lambda: layer(x).backward(dy)
+
+
+def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
+    """Time calls for at least so many seconds."""
+    calls, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds or calls == 0:
+        call()
+        calls += 1
+    return elapsed / calls
+
+
+def peak_memory(call: Callable[[], Any]) -> int:
+    """Bytes that a call holds at most, beyond those that were held before it."""
+    call()
+    with profile(use_cpu=True, profile_memory=True, use_kineto=True) as profiled:
+        call()
+    assert profiled.kineto_results is not None
+    events = [e for e in profiled.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def measure_cell(
+    in_features: int, out_features: int, batch: int, *, rounds: int, seconds: float, most: float
+) -> dict[str, dict[str, Any]]:
+    """Measure all contestants at one size and batch: seconds of every round, and bytes."""
+    layers = contestants(in_features, out_features)
+    if 4 * batch * in_features * out_features > most * GIB:
+        del layers["built"]
+    x = torch.randn(batch, in_features)
+    calls = {
+        name: {"forward": forward_call(layer, x), "both": both_call(layer, x)}
+        for name, layer in layers.items()
+    }
+    cell: dict[str, dict[str, Any]] = {
+        name: {"forward": [], "both": [], "bytes": peak_memory(call["both"])}
+        for name, call in calls.items()
+    }
+    for _ in range(rounds):
+        for name, call in calls.items():
+            for what in ("forward", "both"):
+                cell[name][what].append(seconds_per_call(call[what], seconds))
+    return cell
+
+
+def table(cells: list[dict[str, Any]]) -> str:
+    """Milliseconds and MiB, each with its ratio to the layer's own; "-" where left out."""
+    lines = [
+        "| size | batch | what | neurocoder | autograd | built | hypernet | linear "
+        "| autograd / neurocoder | built / neurocoder | neurocoder / linear |",
+        "|---" * 11 + "|",
+    ]
+    for cell in cells:
+        for what in ("forward", "both", "bytes"):
+            values = {
+                name: result["bytes"] / 2**20 if what == "bytes" else 1e3 * median(result[what])
+                for name, result in cell["results"].items()
+            }
+            unit = "MiB" if what == "bytes" else f"{what}, ms"
+            columns = [
+                _show(values.get(name))
+                for name in ("neurocoder", "autograd", "built", "hypernet", "linear")
+            ]
+            columns += [
+                _show(_ratio(values.get(above), values.get(below)))
+                for above, below in (
+                    ("autograd", "neurocoder"),
+                    ("built", "neurocoder"),
+                    ("neurocoder", "linear"),
+                )
+            ]
+            size = f"{cell['in_features']} -> {cell['out_features']}"
+            lines.append(f"| {size} | {cell['batch']} | {unit} | " + " | ".join(columns) + " |")
+    return "\n".join(lines)
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return None if above is None or not below else above / below
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def main() -> None:
+    """Measure, print a table, and write JSON where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.02, help="of each measurement")
+    parser.add_argument("--most", type=float, default=0.5, help="GiB of W that may be built")
+    parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("IN", "OUT"))
+    parser.add_argument("--batch", type=int, action="append")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
+    parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    sizes = args.size or (QUICK_SIZES if args.quick else SIZES)
+    batches = args.batch or (QUICK_BATCHES if args.quick else BATCHES)
+    cells: list[dict[str, Any]] = []
+    for in_features, out_features in sizes:
+        for batch in batches:
+            torch.manual_seed(0)
+            results = measure_cell(
+                in_features,
+                out_features,
+                batch,
+                rounds=1 if args.quick else args.rounds,
+                seconds=0.001 if args.quick else args.seconds,
+                most=args.most,
+            )
+            cells.append(
+                {
+                    "in_features": in_features,
+                    "out_features": out_features,
+                    "batch": batch,
+                    "results": results,
+                }
+            )
+            note = "" if "built" in results else f" (W of more than {args.most:g} GiB not built)"
+            print(f"{in_features} -> {out_features}, batch {batch}: done{note}", file=sys.stderr)
+    print(table(cells))
+    if args.json:
+        args.json.write_text(json.dumps({"arguments": sys.argv[1:], "cells": cells}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The hand-written gradient against the readable way, and where each of the two is used."""
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from neurocoder import NeurocoderLinear, fused
+from neurocoder.attention import recurrent_attention
+from tests.neurocoder import oracle
+
+VARIANTS = {
+    "reference": {},
+    "one step": {"steps": 1},
+    "two steps": {"steps": 2},
+    "one head": {"heads": 1},
+    "one component": {"steps": 1, "heads": 1},
+    "one slot": {"slots": 1, "least_used": 1},
+    "all slots least used": {"slots": 7, "least_used": 7},
+    "one slot least used": {"slots": 7, "least_used": 1},
+    "more slots than are compared": {"slots": 40, "least_used": 7},
+    "one output": {"out_features": 1},
+    "no usage attention": {"usage_attention": False},
+    "no residual": {"residual": False},
+    "no bias": {"bias": False},
+    "none of the three": {"usage_attention": False, "residual": False, "bias": False},
+}
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def make_layer(seed=0, **forced):
+    """A float64 layer with no parameter left at a special value."""
+    torch.manual_seed(seed)
+    sizes = {"in_features": 6, "out_features": 4, "slots": 7, "key_size": 3, "hidden_size": 5}
+    layer = NeurocoderLinear(**{**sizes, "steps": 4, "least_used": 3} | forced, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return layer
+
+
+def make_input(layer, *lead):
+    return torch.randn(*lead, layer.in_features, dtype=torch.float64, requires_grad=True)
+
+
+def plainly(layer, x):
+    """What the layer returns without the hand-written way."""
+    layer.fused = False
+    y = layer(x)
+    layer.fused = True
+    return y
+
+
+def gradients(y, dy, layer, x):
+    return torch.autograd.grad(
+        y, (x, *layer.parameters()), dy, retain_graph=True, materialize_grads=True
+    )
+
+
+def assert_both_ways_agree(layer, x, **tolerance):
+    got, expected = layer(x), plainly(layer, x)
+    assert "Fused" in str(got.grad_fn.next_functions) + str(got.grad_fn)
+    torch.testing.assert_close(got, expected, **tolerance)
+    dy = torch.randn_like(got)
+    names = ["x", *(name for name, _ in layer.named_parameters())]
+    for name, a, b in zip(
+        names, gradients(got, dy, layer, x), gradients(expected, dy, layer, x), strict=True
+    ):
+        torch.testing.assert_close(a, b, **tolerance, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@every_variant
+@pytest.mark.parametrize("seed", range(3))
+def test_outputs_and_gradients_are_those_of_the_readable_way(variant, seed):
+    layer = make_layer(seed, **variant)
+    assert_both_ways_agree(layer, make_input(layer, 9), rtol=1e-9, atol=1e-11)
+
+
+@every_variant
+def test_gradients_are_those_of_finite_differences(variant):
+    layer = make_layer(1, **variant)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def run(x, *parameters):
+        return functional_call(layer, dict(zip(names, parameters, strict=True)), x)
+
+    inputs = (make_input(layer, 2), *layer.parameters())
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+
+
+def test_at_the_reference_size_in_float32_both_ways_agree_too():
+    torch.manual_seed(0)
+    layer = NeurocoderLinear(256, 18)
+    x = torch.randn(80, 256, requires_grad=True)
+    assert_both_ways_agree(layer, x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("slots", [6, 40])
+@pytest.mark.parametrize("least_used", [1, 3, 6])
+def test_slots_that_tie_are_chosen_alike(slots, least_used):
+    # Few distinct values, so that there are many ties, also for the place of the largest.
+    torch.manual_seed(0)
+    sizes = fused.Sizes(heads=1, steps=4, least_used=least_used, sharpness=1.0)
+    content = (torch.randint(1, 4, (3, slots, 4 * 50)).double() / 4).requires_grad_()
+    gate = torch.zeros_like(content).requires_grad_()
+    got, saved = fused._blend(content.detach(), gate.detach(), sizes)
+    dgot = torch.randn_like(got)
+    dcontent, dgate = fused._blend_backward(dgot.clone(), content.detach(), sizes, saved)
+
+    def by_head(t):  # (M * H, P, J * B) as lists over the heads, the steps and the slots
+        return t.unflatten(2, (4, 50)).permute(0, 3, 2, 1)
+
+    attention = [
+        [oracle.head_attention(c, g, least_used) for c, g in zip(*rows, strict=True)]
+        for rows in zip(by_head(content), by_head(gate), strict=True)
+    ]
+    expected = torch.stack(
+        [torch.stack([torch.stack([torch.stack(w) for w in b]) for b in m]) for m in attention]
+    )
+    torch.testing.assert_close(by_head(got), expected)
+
+    # Where the largest are tied, both ways share the gradient among them.
+    lead = [t.unflatten(2, (4, 50)).permute(3, 2, 0, 1) for t in (content, gate, dgot)]
+    plain = recurrent_attention(lead[0], lead[1], least_used)
+    wanted = torch.autograd.grad(plain, (content, gate), lead[2])
+    torch.testing.assert_close(dcontent, wanted[0])
+    torch.testing.assert_close(dgate, wanted[1])
+
+
+def test_the_backward_pass_can_be_repeated_while_the_graph_is_kept():
+    layer = make_layer()
+    x = make_input(layer, 5)
+    y = layer(x)
+    first, second = (gradients(y, torch.ones_like(y), layer, x) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_inputs_and_parameters_that_need_no_gradient_get_none():
+    layer = make_layer()
+    layer.memory.requires_grad_(False)
+    layer(make_input(layer, 5).detach()).sum().backward()
+    assert layer.memory.u.grad is None
+    assert layer.residual.grad is not None
+
+
+@pytest.mark.parametrize("variant", [{}, {"usage_attention": False, "residual": False}])
+def test_second_derivatives_are_those_of_the_readable_way(variant):
+    layer = make_layer(**variant)
+    x = make_input(layer, 3)
+
+    def penalty(y):
+        (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(dx.square().sum(), layer.parameters(), allow_unused=True)
+
+    for a, b in zip(penalty(layer(x)), penalty(plainly(layer, x)), strict=True):
+        if b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_second_derivatives_are_by_the_parameters_of_the_call():
+    layer, other = make_layer(0), make_layer(1)
+    x = make_input(layer, 3).detach()
+
+    def adapted(fused):
+        """The loss after one gradient step on parameters that are not the layer's own."""
+        layer.fused = fused
+        start = {n: p.detach().clone().requires_grad_() for n, p in other.named_parameters()}
+        loss = functional_call(layer, start, x).square().sum()
+        steps = torch.autograd.grad(loss, list(start.values()), create_graph=True)
+        moved = {n: p - 0.01 * step for (n, p), step in zip(start.items(), steps, strict=True)}
+        after = functional_call(layer, moved, x).square().sum()
+        return torch.autograd.grad(after, list(start.values()))
+
+    for a, b in zip(adapted(True), adapted(False), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_a_parameter_changed_before_the_backward_pass_is_noticed():
+    layer = make_layer()
+    y = layer(make_input(layer, 3))
+    with torch.no_grad():
+        layer.residual.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_torch_func_transforms_see_through_the_layer():
+    layer = make_layer()
+    x = make_input(layer, 3).detach()
+    torch.testing.assert_close(torch.vmap(layer)(x), layer(x))
+    jacobian = torch.func.jacrev(layer)(x[0])
+    torch.testing.assert_close(jacobian, torch.func.jacfwd(layer)(x[0]))
+    (expected,) = torch.autograd.grad(layer(x.requires_grad_())[0].sum(), x)
+    torch.testing.assert_close(jacobian.sum(0), expected[0])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_forward_mode_differentiation_works():
+    layer = make_layer()
+    x = make_input(layer, 3).detach()
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        assert torch.autograd.forward_ad.unpack_dual(layer(dual)).tangent is not None
+
+
+def test_autocast_runs_the_products_in_its_own_dtype():
+    layer = NeurocoderLinear(6, 4)
+    x = torch.randn(3, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    torch.testing.assert_close(y.float(), layer(x), rtol=0.1, atol=0.1)
