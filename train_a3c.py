@@ -16,7 +16,8 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 def main() -> int:
     """Read the command line, train, and return the exit code."""
-    from agents.config import SettingError, parse_args
+    from agents.command_line import parse_args
+    from agents.config import SettingError
 
     config = parse_args(sys.argv[1:])
     from agents.supervisor import train

@@ -1,5 +1,6 @@
 """The one owner of TensorBoard, `progress.csv` and the figures that people are shown."""
 
+import contextlib
 import csv
 import io
 import logging
@@ -245,7 +246,8 @@ class Metrics:
             except OSError:
                 # Half a row may have found room. What Python still holds of it must go too, or it
                 # would come after the rows that are written later.
-                self._csv = _discard(self._csv)
+                _discard(self._csv)
+                self._csv = None
                 with path.open("r+b") as file:
                     file.truncate(whole)
                 raise
@@ -297,7 +299,5 @@ def _whole(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
 
 def _discard(file: IO[str]) -> None:
     """Close a file whose buffer cannot be written."""
-    try:
+    with contextlib.suppress(OSError):
         file.close()
-    except OSError:
-        pass

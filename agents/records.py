@@ -1,4 +1,4 @@
-"""What workers tell the parent: the record stream."""
+"""What the processes tell the parent: the record stream."""
 
 from dataclasses import dataclass
 
@@ -21,13 +21,28 @@ class UpdateRecord:
 
 
 @dataclass
-class CrashRecord:
-    """The last words of a worker that raised.
+class EvaluationRecord:
+    """What an evaluation found.
 
     Attributes:
-        worker: its index.
+        global_step: when the parameters were taken.
+        scalars: TensorBoard tag -> value; empty where it was broken off.
+        text: the same for people.
+    """
+
+    global_step: int
+    scalars: dict[str, float]
+    text: str
+
+
+@dataclass
+class CrashRecord:
+    """The last words of a process that raised.
+
+    Attributes:
+        who: "worker 3".
         traceback: as text.
     """
 
-    worker: int
+    who: str
     traceback: str

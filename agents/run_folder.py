@@ -16,6 +16,7 @@ from typing import IO, Any
 from agents.checkpoint import write_atomically
 from agents.config import SettingError, TrainConfig
 
+
 class RunFolderError(Exception):
     """A folder that is not a run's, or whose files cannot be used; the message names it."""
 

@@ -73,9 +73,7 @@ class Saver:
             progress={**counts, **progress, "config": asdict(self.config)},
         )
         try:
-            return save_checkpoint(
-                folder / "checkpoints", checkpoint, self.config.keep_checkpoints
-            )
+            return save_checkpoint(folder / "checkpoints", checkpoint, self.config.keep_checkpoints)
         except OSError as error:
             log.error("no checkpoint could be written: %s", error)
             return None

@@ -176,5 +176,5 @@ def run_worker(
             connection.send(worker.update())
     except Exception:
         with contextlib.suppress(OSError):  # the parent may be what is gone
-            connection.send(CrashRecord(index, traceback.format_exc()))
+            connection.send(CrashRecord(f"worker {index}", traceback.format_exc()))
         os._exit(1)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from agents.config import flag_table
+from agents.command_line import flag_table
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

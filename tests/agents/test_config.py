@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from agents.config import SettingError, TrainConfig, flag, flag_table, parse_args
+from agents.command_line import flag_table, parse_args
+from agents.config import SettingError, TrainConfig, flag
 
 
 def test_flags_set_fields():

@@ -1,0 +1,248 @@
+"""The evaluator: plays whole games with a snapshot of the parameters, beside the training."""
+
+import contextlib
+import logging
+import os
+import queue
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from agents.children import Child, bury, enter_child, start_child
+from agents.config import TrainConfig
+from agents.evaluations import Evaluation, Summary, append_evaluation, summarise
+from agents.network import ActorCritic
+from agents.play import GREEDY, SAMPLED, count_actions, evaluate
+from agents.recorder import Recorder
+from agents.records import CrashRecord, EvaluationRecord
+from agents.shared import SharedState, unflatten
+from agents.whole_game import GameSettings, PlayedGame, Step
+
+log = logging.getLogger("train")
+
+SOURCE = "training"
+MAX_RESTARTS = 3
+
+
+class Evaluations:
+    """The supervisor's side: decides when to evaluate, and keeps the evaluator process.
+
+    Evaluation is a service to those who watch: whatever happens to it, training goes on.
+
+    Args:
+        config: the settings.
+        network: gives names and shapes of the parameters.
+        shared: its parameters are evaluated.
+        folder: of the run.
+    """
+
+    def __init__(
+        self, config: TrainConfig, network: ActorCritic, shared: SharedState, folder: Path
+    ) -> None:
+        self.config, self.network, self.shared, self.folder = config, network, shared, folder
+        # What is evaluated: copied from the parameters that the workers go on changing.
+        self._snapshot = shared.parameters.clone().share_memory_()
+        self._child: Child | None = None
+        self._evaluating: int | None = None
+        self._restarts = 0
+        self._next_step = self._first_due_after(shared.global_step)
+
+    @property
+    def due(self) -> bool:
+        """Whether the interval between evaluations has passed, and none is under way."""
+        return (
+            self.config.eval_interval > 0
+            and self._evaluating is None
+            and self._restarts <= MAX_RESTARTS
+            and self.shared.global_step >= self._next_step
+        )
+
+    @property
+    def children(self) -> list[Child]:
+        """The evaluator process, if there is one."""
+        return [self._child] if self._child else []
+
+    def evaluate_here(self, should_stop: Callable[[], bool]) -> EvaluationRecord:
+        """Evaluate in this process."""
+        step = self._take_snapshot()
+        return play_evaluation(
+            self.config, self.folder, unflatten(self._snapshot, self.network), step, should_stop
+        )
+
+    def keep_going(self, context: Any) -> None:
+        """Have the evaluator process begin if it is time.
+
+        Args:
+            context: of multiprocessing.
+        """
+        if not self.due:
+            return
+        step = self._take_snapshot()
+        try:
+            if self._child is None:
+                self._child = start_child(
+                    context, "evaluator", run_evaluator, self.config, self.folder, self._snapshot
+                )
+            self._child.connection.send(step)
+        except OSError as error:  # it died just now, or could not be started
+            log.warning("the evaluator could not be asked: %s", error)
+            self.mourn()
+
+    def finish(self, record: EvaluationRecord) -> Tensor:
+        """Note that an evaluation has ended; return the parameters it was of, shape (N,)."""
+        self._evaluating = None
+        self._next_step = self._first_due_after(max(record.global_step, self.shared.global_step))
+        return self._snapshot.clone()
+
+    def mourn(self) -> None:
+        """The evaluator has ended: bury it; another one begins at the next evaluation."""
+        how = "not started"
+        if self._child:
+            how = bury(self._child)
+            self._child = None
+        self._evaluating = None
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            log.error("the evaluator died (%s) once too often: no more evaluations", how)
+        else:
+            log.warning("the evaluator died (%s); training goes on", how)
+        self._next_step = self._first_due_after(self.shared.global_step)
+
+    def stop(self) -> None:
+        """End the evaluator process at once; an evaluation under way is dropped."""
+        if self._child:
+            self._child.process.kill()
+            bury(self._child)
+            self._child = None
+
+    def _take_snapshot(self) -> int:
+        step = self.shared.global_step
+        self._snapshot.copy_(self.shared.parameters)
+        self._evaluating = step
+        return step
+
+    def _first_due_after(self, step: int) -> int:
+        interval = max(self.config.eval_interval, 1)
+        return (step // interval + 1) * interval
+
+
+def run_evaluator(
+    connection: Connection, config: TrainConfig, folder: Path, snapshot: Tensor
+) -> None:
+    """The evaluator process: for every step number that comes, evaluate the snapshot of that step.
+
+    Args:
+        connection: to the parent.
+        config: the settings.
+        folder: of the run.
+        snapshot: parameters, shared, shape (N,); they stay as they are until the answer is sent.
+    """
+    requests: queue.SimpleQueue[int] = queue.SimpleQueue()
+    enter_child(connection, on_message=requests.put)
+    try:
+        network = _make_network(config)
+        while True:
+            step = requests.get()
+            parameters = unflatten(snapshot, network)
+            connection.send(play_evaluation(config, folder, parameters, step))
+    except Exception:
+        with contextlib.suppress(OSError):  # the parent may be what is gone
+            connection.send(CrashRecord("the evaluator", traceback.format_exc()))
+        os._exit(1)
+
+
+def play_evaluation(
+    config: TrainConfig,
+    folder: Path,
+    parameters: dict[str, Tensor],
+    global_step: int,
+    should_stop: Callable[[], bool] | None = None,
+) -> EvaluationRecord:
+    """Play whole games, sampled and greedy, and add them to `eval/evaluations.csv`.
+
+    Args:
+        config: the settings.
+        folder: of the run.
+        parameters: of the network, by name.
+        global_step: when they were taken.
+        should_stop: asked before each decision; once true, the evaluation is broken off.
+
+    Returns:
+        The scores; without any if it was broken off.
+    """
+    network = _make_network(config)
+    for name, parameter in network.named_parameters():
+        parameter.data.copy_(parameters[name])
+    scalars: dict[str, float] = {}
+    texts = []
+    for mode in (SAMPLED, GREEDY):
+        recorder = _FirstGame(folder, config, global_step=global_step)
+        games = evaluate(
+            network,
+            config,
+            mode,
+            config.eval_episodes,
+            config.seed,
+            recorder=recorder if config.capture_video else None,
+            should_stop=should_stop,
+        )
+        if len(games) < config.eval_episodes:
+            return EvaluationRecord(global_step, {}, "")
+        summary = summarise(config.game, games)
+        scalars[f"eval/{mode}_return"] = summary.mean
+        scalars[f"eval/{mode}_return_std"] = summary.std
+        scalars[f"eval/{mode}_length"] = summary.length
+        texts.append(f"{mode} {summary.mean:.1f}")
+        _note(folder, summary, global_step, config.seed)
+    return EvaluationRecord(global_step, scalars, ", ".join(texts))
+
+
+class _FirstGame(Recorder):
+    """Records the first game it is told of, and lets the others pass."""
+
+    _begun = 0
+
+    def begin(self, mode: str, seed: int) -> None:
+        """A game begins."""
+        self._begun += 1
+        if self._begun == 1:
+            super().begin(mode, seed)
+
+    def step(self, step: Step) -> None:
+        """A decision was played."""
+        if self._begun == 1:
+            super().step(step)
+
+    def finish(self, game: PlayedGame) -> None:
+        """The game came to its end."""
+        if self._begun == 1:
+            super().finish(game)
+
+
+def _make_network(config: TrainConfig) -> ActorCritic:
+    env = GameSettings.of(config).make_env()
+    try:
+        return ActorCritic(count_actions(env), config)
+    finally:
+        env.close()
+
+
+def _note(folder: Path, summary: Summary, global_step: int, seed: int) -> None:
+    """Add a row to the run's file; if that fails, the scores still reach TensorBoard."""
+    row = Evaluation(
+        wall_time=time.time(),
+        source=SOURCE,
+        checkpoint="",
+        global_step=global_step,
+        summary=summary,
+        seed=seed,
+    )
+    try:
+        append_evaluation(folder, row)
+    except OSError as error:
+        log.error("an evaluation was not written down: %s", error)
