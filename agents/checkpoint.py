@@ -118,7 +118,8 @@ def load_newest_checkpoint(
 
     Args:
         folder: that holds the checkpoints.
-        expected, num_statistics: as in `load_checkpoint`.
+        expected: as in `load_checkpoint`.
+        num_statistics: as in `load_checkpoint`.
 
     Returns:
         The file and what it holds.
@@ -129,7 +130,7 @@ def load_newest_checkpoint(
     for path in reversed(list_checkpoints(folder)):
         try:
             return path, load_checkpoint(path, expected, num_statistics)
-        except CheckpointError as error:
+        except CheckpointError as error:  # noqa: PERF203
             log.warning("skipping a checkpoint that cannot be used: %s", error)
     raise CheckpointError(f"{folder}: no checkpoint that can be used")
 

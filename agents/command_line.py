@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
     """
     parser = _Parser(
         prog="train_a3c.py",
-        description="Train an A3C agent with Neurocoder, HyperNet or linear heads on an Atari game.",
+        description="Train an A3C agent with Neurocoder, HyperNet or linear heads on Atari.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

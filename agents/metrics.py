@@ -94,6 +94,7 @@ class Metrics:
         self._seconds_before: float = progress.get("seconds", 0.0)
         self._started = self._last_time = time.monotonic()
         self._last_step = self._first_step = resumed_at or 0
+        self._written_step = resumed_at
         self._rate = 0.0
 
     @property
@@ -157,8 +158,11 @@ class Metrics:
         """
         now = time.monotonic()
         point = force or now - self._last_time >= self.log_interval
-        if point:
+        # The last point of a run may come right after another, and the first of a resumed run right
+        # after the last of the session before.
+        if point and global_step != self._written_step:
             self._write(global_step, gauges, now)
+            self._written_step = global_step
         self.display.show(self.status(global_step, gauges), point=point)
 
     def status(self, global_step: int, gauges: Mapping[str, float]) -> Status:

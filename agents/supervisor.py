@@ -99,8 +99,12 @@ class Run:
         if config.resume:
             self.folder = Path(config.resume)
             self._lock = lock_run_folder(self.folder)
-            progress = self._restore()
-            session = resume_run_folder(config, argv, self.shared.global_step)
+            try:
+                progress = self._restore()
+                session = resume_run_folder(config, argv, self.shared.global_step)
+            except SettingError:
+                self._lock.close()
+                raise
         else:
             self.folder = create_run_folder(config, argv)
             self._lock = lock_run_folder(self.folder)
@@ -172,6 +176,9 @@ class Run:
         spent = self.shared.global_step >= self.config.total_timesteps
         return spent or self.signals.received is not None
 
+    def _is_interrupted(self) -> bool:
+        return self.signals.received is not None
+
     def _count_actions(self) -> int:
         """The size of the game's action space, asked of one game that is closed at once."""
         env = self.make_env(self.config, torch.zeros(1, dtype=torch.int64).numpy())
@@ -200,7 +207,7 @@ class Run:
             while not self.done:
                 self._take(worker.update())
                 if self.evaluations.due:
-                    self._take(self.evaluations.evaluate_here(lambda: self.done))
+                    self._take(self.evaluations.evaluate_here(self._is_interrupted))
                 self._tick()
         finally:
             worker.env.close()

@@ -1,24 +1,30 @@
-"""What is written to TensorBoard, `progress.csv` and the progress line."""
+"""What is written to TensorBoard and `progress.csv`, and what people are shown."""
 
 import csv
 import io
+import logging
 import math
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.metrics import Metrics, format_seconds
+from agents.display import QuietDisplay
+from agents.metrics import Metrics
 from agents.records import UpdateRecord
 from envs import Episode
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
+class FakeDisplay(QuietDisplay):
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def show(self, status, *, point):
+        self.shown.append((status, point))
 
 
-def make_metrics(folder, stream=None):
-    return Metrics(folder, total_timesteps=1000, log_interval=1e9, stream=stream or io.StringIO())
+def make_metrics(folder, display=None):
+    return Metrics(folder, 1000, 1e9, display or FakeDisplay())
 
 
 def test_points_hold_the_means_since_the_last_point(tmp_path):
@@ -65,44 +71,67 @@ def test_numbers_that_are_not_finite_stay_out_of_the_means(tmp_path):
     assert [e.value for e in events.Scalars("losses/explained_variance")] == [0.5]
 
 
-def test_the_progress_line_names_steps_rate_return_and_remaining_time(tmp_path):
-    stream = io.StringIO()
-    metrics = make_metrics(tmp_path, stream)
-    metrics.add(UpdateRecord(0, [Episode(12.0, 5)], {}))
-    metrics.tick(500, {}, force=True)
+def test_a_resumed_run_writes_one_curve_without_gap_or_double(tmp_path):
+    first = make_metrics(tmp_path)
+    first.add(UpdateRecord(0, [Episode(7.0, 5)], {}))
+    for step in (100, 200, 300):
+        first.tick(step, {"a3c/restarts": 1}, force=True)
+    progress = first.progress()
+    first.close()
+    with (tmp_path / "progress.csv").open("a") as file:
+        file.write("1795426664.844,31")  # cut off in the middle
+    second = Metrics(tmp_path, 1000, 1e9, FakeDisplay(), progress=progress, resumed_at=200)
+    assert (second.episodes, second.recent_return, second.best_return) == (1, 7.0, 7.0)
+    assert second.elapsed >= progress["seconds"]
+    for step in (250, 350):
+        second.tick(step, {"a3c/restarts": 2}, force=True)
+    second.close()
+
+    expected = [(100, 1.0), (200, 1.0), (250, 2.0), (350, 2.0)]
+    with (tmp_path / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(r["global_step"]), float(r["restarts"])) for r in rows] == expected
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("a3c/restarts")] == expected
+
+
+def test_rows_that_found_no_room_are_written_when_there_is_room_again(tmp_path, caplog):
+    metrics = make_metrics(tmp_path)
+    metrics.tick(100, {}, force=True)
+    whole = (tmp_path / "progress.csv").read_text()
+
+    class FullDisk(io.StringIO):
+        def write(self, text):
+            with (tmp_path / "progress.csv").open("a") as file:
+                file.write(text[:5])  # some of it still fits
+            raise OSError(28, "No space left on device")
+
+    metrics._csv.close()
+    metrics._csv = FullDisk()
+    with caplog.at_level("ERROR", logger="train"):
+        logging.getLogger("train").propagate = True
+        metrics.tick(200, {}, force=True)
+    assert "No space left" in caplog.text
+    assert (tmp_path / "progress.csv").read_text() == whole
+    metrics.tick(300, {}, force=True)
     metrics.close()
-    (line,) = stream.getvalue().splitlines()
-    for part in ("500 / 1,000 steps", "steps/s", "return 12.0", "ETA 0:00:00"):
-        assert part in line
+    with (tmp_path / "progress.csv").open() as file:
+        assert [row["global_step"] for row in csv.DictReader(file)] == ["100", "200", "300"]
 
 
-def test_on_a_terminal_the_line_is_written_over(tmp_path):
-    stream = Terminal()
-    metrics = make_metrics(tmp_path, stream)
-    metrics.tick(1, {}, force=True)
-    metrics.tick(2, {}, force=True)
-    metrics.end_line()
-    metrics.end_line()
+def test_the_display_is_told_how_the_run_stands(tmp_path):
+    display = FakeDisplay()
+    metrics = make_metrics(tmp_path, display)
+    metrics.add(UpdateRecord(0, [Episode(12.0, 5), Episode(-3.0, 5)], {}))
+    metrics.add_evaluation(400, {"eval/sampled_return": 9.0}, "sampled 9.0")
+    metrics.tick(500, {"a3c/workers_alive": 2, "a3c/restarts": 1}, force=True)
+    metrics.tick(501, {})
     metrics.close()
-    assert stream.getvalue().count("\r") == 2
-    assert stream.getvalue().count("\n") == 1
-    assert stream.getvalue().endswith("\n")
-
-
-class ClosedTerminal(io.StringIO):
-    def write(self, _):
-        raise OSError(5, "Input/output error")
-
-
-def test_a_terminal_that_is_gone_does_not_end_the_run(tmp_path):
-    metrics = make_metrics(tmp_path, ClosedTerminal())
-    for step in (1, 2):
-        metrics.tick(step, {}, force=True)
-    metrics.close()
-    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 3
-
-
-def test_seconds_are_shown_as_clock_time():
-    assert format_seconds(3 * 86400 + 3723) == "3d 1:02:03"
-    assert format_seconds(59.9) == "0:00:59"
-    assert format_seconds(math.inf) == "-"
+    (status, point), (_, no_point) = display.shown
+    assert (point, no_point) == (True, False)
+    assert (status.global_step, status.total_timesteps, status.episodes) == (500, 1000, 2)
+    assert (status.best_return, status.recent_return) == (12.0, "4.5 (last 2)")
+    assert (status.workers_alive, status.restarts, status.evaluation) == (2, 1, "sampled 9.0")
+    assert status.seconds_left == pytest.approx(status.elapsed, rel=0.5)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("eval/sampled_return")] == [(400, 9.0)]

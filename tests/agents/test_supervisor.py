@@ -182,7 +182,7 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("agents.supervisor.save_checkpoint", full_disk)
+    monkeypatch.setattr("agents.saving.save_checkpoint", full_disk)
     config = dataclasses.replace(SMALL, checkpoint_interval=0.01)
     assert train(run_config(config, tmp_path), (), make_tiny_game) == 0
     assert "No space left" in (tmp_path / "latest" / "train.log").read_text()
