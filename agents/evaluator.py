@@ -16,6 +16,7 @@ from torch import Tensor
 from agents.children import Child, bury, enter_child, start_child
 from agents.config import TrainConfig
 from agents.evaluations import Evaluation, Summary, append_evaluation, summarise
+from agents.files import remove_leftovers
 from agents.network import ActorCritic
 from agents.play import GREEDY, SAMPLED, count_actions, evaluate
 from agents.recorder import Recorder
@@ -105,6 +106,7 @@ class Evaluations:
         if self._child:
             how = bury(self._child)
             self._child = None
+            remove_leftovers(self.folder)  # of a video, perhaps
         self._evaluating = None
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
@@ -119,6 +121,7 @@ class Evaluations:
             self._child.process.kill()
             bury(self._child)
             self._child = None
+            remove_leftovers(self.folder)  # of a video, perhaps
 
     def _take_snapshot(self) -> int:
         step = self.shared.global_step

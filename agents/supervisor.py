@@ -15,6 +15,7 @@ from agents.children import Child, bury, receive, start_child
 from agents.config import SettingError, TrainConfig, flag
 from agents.display import format_seconds, make_display, status_line
 from agents.evaluator import Evaluations
+from agents.files import remove_leftovers
 from agents.machine import check_machine
 from agents.metrics import Metrics
 from agents.network import ActorCritic
@@ -99,6 +100,7 @@ class Run:
         if config.resume:
             self.folder = Path(config.resume)
             self._lock = lock_run_folder(self.folder)
+            remove_leftovers(self.folder)
             try:
                 progress = self._restore()
                 session = resume_run_folder(config, argv, self.shared.global_step)
