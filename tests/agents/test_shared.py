@@ -58,7 +58,7 @@ def test_the_shared_state_lives_in_shared_memory_and_starts_from_the_module():
     assert shared.statistics.shape == (2, shared.parameters.numel())
 
 
-def test_totals_are_sums_over_the_workers():
+def test_totals_are_sums_over_the_workers_and_what_was_before():
     shared = SharedState.create(make_module(), num_statistics=1, workers=3)
-    shared.counters.copy_(torch.tensor([[10, 1, 0], [20, 2, 0], [30, 3, 4]]))
-    assert (shared.global_step, shared.updates, shared.skipped_updates) == (60, 6, 4)
+    shared.counters.copy_(torch.tensor([[10, 1, 0], [20, 2, 0], [30, 3, 4], [5, 5, 5]]))
+    assert (shared.global_step, shared.updates, shared.skipped_updates) == (65, 11, 9)
