@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from agents.files import write_atomically as write_atomically
+from agents.files import write_atomically
 
 log = logging.getLogger("train")
 

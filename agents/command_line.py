@@ -4,9 +4,10 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from agents.config import SettingError, TrainConfig, flag
+from agents.one_line_parser import OneLineParser
 from agents.run_folder import RunFolderError, open_run
 
 _NOT_GIVEN = object()
@@ -18,7 +19,7 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
     With `--resume` they are those of that run, changed where flags say so. On a bad flag or value
     this prints one line that names it and exits with code 2.
     """
-    parser = _Parser(
+    parser = OneLineParser(
         prog="train_a3c.py",
         description="Train an A3C agent with Neurocoder, HyperNet or linear heads on Atari.",
         allow_abbrev=False,
@@ -86,13 +87,6 @@ def flag_table() -> str:
         default = f"`{spec.default}`" if spec.default != "" else ""
         lines.append(f"| `{name}` | {default} | {text} |")
     return "\n".join(lines)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports an error in one line, without the page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def _metavar(spec: dataclasses.Field[Any]) -> str:

@@ -10,7 +10,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+
+from agents.one_line_parser import OneLineParser
 
 # Before torch is imported: a network this small, asked about one screen at a time, is not faster
 # with more threads, and other work on the machine would be slower.
@@ -45,15 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return session.run(args.episodes)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports an error in one line, without the page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="python -m agents.evaluate",
         description=__doc__.partition("\n")[0],
         allow_abbrev=False,

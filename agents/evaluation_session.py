@@ -15,11 +15,11 @@ from agents.checkpoint import BEST, CheckpointError, load_checkpoint, load_newes
 from agents.config import TrainConfig
 from agents.evaluations import Evaluation, Summary, append_evaluation, evaluation_table, summarise
 from agents.network import ActorCritic
-from agents.play import RANDOM, count_actions, evaluate
+from agents.play import RANDOM, evaluate, make_network
 from agents.processes import StopSignals
 from agents.recorder import Recorder
 from agents.run_folder import open_run
-from agents.whole_game import GameSettings, PlayedGame, Step
+from agents.whole_game import PlayedGame, Step
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -50,11 +50,7 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
     Raises:
         CheckpointError: if there is none that can be used.
     """
-    env = GameSettings.of(config).make_env()
-    try:
-        network = ActorCritic(count_actions(env), config)
-    finally:
-        env.close()
+    network = make_network(config)
     expected: dict[str, Tensor] = dict(network.named_parameters())
     if which == "latest":
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)

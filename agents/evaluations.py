@@ -1,6 +1,7 @@
 """What a number of games come to: their summary, the file that collects it, and the table."""
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Sequence
@@ -138,9 +139,9 @@ def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("a+b") as file:
         size = file.tell()
-        text = _CsvLine.of([values[column] for column in COLUMNS])
+        text = _csv_line([values[column] for column in COLUMNS])
         if size == 0:
-            text = _CsvLine.of(COLUMNS) + text
+            text = _csv_line(COLUMNS) + text
         else:
             file.seek(size - 1)
             if file.read(1) != b"\n":
@@ -189,20 +190,10 @@ def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = 
     return table
 
 
-class _CsvLine:
-    """Collects what `csv.writer` writes."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    @classmethod
-    def of(cls, cells: Sequence[object]) -> str:
-        line = cls()
-        csv.writer(line, lineterminator="\n").writerow(cells)
-        return line.text
+def _csv_line(cells: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
 
 
 def _number(value: float) -> str:

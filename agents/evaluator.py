@@ -18,11 +18,11 @@ from agents.config import TrainConfig
 from agents.evaluations import Evaluation, Summary, append_evaluation, summarise
 from agents.files import remove_leftovers
 from agents.network import ActorCritic
-from agents.play import GREEDY, SAMPLED, count_actions, evaluate
+from agents.play import GREEDY, SAMPLED, evaluate, make_network
 from agents.recorder import Recorder
 from agents.records import CrashRecord, EvaluationRecord
-from agents.shared import SharedState, unflatten
-from agents.whole_game import GameSettings, PlayedGame, Step
+from agents.shared import FlatModule, SharedState
+from agents.whole_game import PlayedGame, Step
 
 log = logging.getLogger("train")
 
@@ -37,15 +37,12 @@ class Evaluations:
 
     Args:
         config: the settings.
-        network: gives names and shapes of the parameters.
         shared: its parameters are evaluated.
         folder: of the run.
     """
 
-    def __init__(
-        self, config: TrainConfig, network: ActorCritic, shared: SharedState, folder: Path
-    ) -> None:
-        self.config, self.network, self.shared, self.folder = config, network, shared, folder
+    def __init__(self, config: TrainConfig, shared: SharedState, folder: Path) -> None:
+        self.config, self.shared, self.folder = config, shared, folder
         # What is evaluated: copied from the parameters that the workers go on changing.
         self._snapshot = shared.parameters.clone().share_memory_()
         self._child: Child | None = None
@@ -71,9 +68,9 @@ class Evaluations:
     def evaluate_here(self, should_stop: Callable[[], bool]) -> EvaluationRecord:
         """Evaluate in this process."""
         step = self._take_snapshot()
-        return play_evaluation(
-            self.config, self.folder, unflatten(self._snapshot, self.network), step, should_stop
-        )
+        network = make_network(self.config)
+        FlatModule(network).parameters.copy_(self._snapshot)
+        return play_evaluation(self.config, self.folder, network, step, should_stop)
 
     def keep_going(self, context: Any) -> None:
         """Have the evaluator process begin if it is time.
@@ -102,11 +99,7 @@ class Evaluations:
 
     def mourn(self) -> None:
         """The evaluator has ended: bury it; another one begins at the next evaluation."""
-        how = "not started"
-        if self._child:
-            how = bury(self._child)
-            self._child = None
-            remove_leftovers(self.folder)  # of a video, perhaps
+        how = self._bury()
         self._evaluating = None
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
@@ -119,9 +112,16 @@ class Evaluations:
         """End the evaluator process at once; an evaluation under way is dropped."""
         if self._child:
             self._child.process.kill()
-            bury(self._child)
-            self._child = None
-            remove_leftovers(self.folder)  # of a video, perhaps
+            self._bury()
+
+    def _bury(self) -> str:
+        """Free what the evaluator held; return how it ended."""
+        if self._child is None:
+            return "not started"
+        how = bury(self._child)
+        self._child = None
+        remove_leftovers(self.folder)  # of a video, perhaps
+        return how
 
     def _take_snapshot(self) -> int:
         step = self.shared.global_step
@@ -148,11 +148,12 @@ def run_evaluator(
     requests: queue.SimpleQueue[int] = queue.SimpleQueue()
     enter_child(connection, on_message=requests.put)
     try:
-        network = _make_network(config)
+        network = make_network(config)
+        parameters = FlatModule(network).parameters
         while True:
             step = requests.get()
-            parameters = unflatten(snapshot, network)
-            connection.send(play_evaluation(config, folder, parameters, step))
+            parameters.copy_(snapshot)
+            connection.send(play_evaluation(config, folder, network, step))
     except Exception:
         with contextlib.suppress(OSError):  # the parent may be what is gone
             connection.send(CrashRecord("the evaluator", traceback.format_exc()))
@@ -162,7 +163,7 @@ def run_evaluator(
 def play_evaluation(
     config: TrainConfig,
     folder: Path,
-    parameters: dict[str, Tensor],
+    network: ActorCritic,
     global_step: int,
     should_stop: Callable[[], bool] | None = None,
 ) -> EvaluationRecord:
@@ -171,16 +172,13 @@ def play_evaluation(
     Args:
         config: the settings.
         folder: of the run.
-        parameters: of the network, by name.
-        global_step: when they were taken.
+        network: plays.
+        global_step: when its parameters were taken.
         should_stop: asked before each decision; once true, the evaluation is broken off.
 
     Returns:
         The scores; without any if it was broken off.
     """
-    network = _make_network(config)
-    for name, parameter in network.named_parameters():
-        parameter.data.copy_(parameters[name])
     scalars: dict[str, float] = {}
     texts = []
     for mode in (SAMPLED, GREEDY):
@@ -225,14 +223,6 @@ class _FirstGame(Recorder):
         """The game came to its end."""
         if self._begun == 1:
             super().finish(game)
-
-
-def _make_network(config: TrainConfig) -> ActorCritic:
-    env = GameSettings.of(config).make_env()
-    try:
-        return ActorCritic(count_actions(env), config)
-    finally:
-        env.close()
 
 
 def _note(folder: Path, summary: Summary, global_step: int, seed: int) -> None:

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.checkpoint import write_atomically
 from agents.display import Display, Status
+from agents.files import write_atomically
 from agents.records import UpdateRecord
 from envs import Episode
 from envs.protocol import FRAME_SKIP

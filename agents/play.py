@@ -210,6 +210,15 @@ def game_seeds(seed: int, episodes: int) -> list[int]:
     return [int(s) for s in dict.fromkeys(drawn.tolist())][:episodes]
 
 
+def make_network(config: TrainConfig) -> ActorCritic:
+    """A run's network, with parameters yet to be filled in."""
+    env = GameSettings.of(config).make_env()
+    try:
+        return ActorCritic(count_actions(env), config)
+    finally:
+        env.close()
+
+
 def count_actions(env: GameEnv) -> int:
     """A, the size of the environment's action space."""
     return int(env.action_space.n)  # type: ignore[attr-defined]

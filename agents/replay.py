@@ -5,21 +5,20 @@
 Exit code 0: identical; 1: something differs; 2: the trace or the command line cannot be used.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
 
+from agents.one_line_parser import OneLineParser
 from agents.trace import TraceError, TraceMismatchError, load_trace, play_back
-from agents.video import VideoError, VideoWriter
+from agents.video import CONSOLE_FPS, VideoError, VideoWriter
 from envs.protocol import FRAME_SKIP
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, play back, and return the exit code."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m agents.replay", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
     parser.add_argument("trace", metavar="TRACE.npz", help="a recorded game")
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (TraceError, VideoError) as error:
         parser.error(str(error))
-    seconds = game.length * FRAME_SKIP / 60
+    seconds = game.length * FRAME_SKIP / CONSOLE_FPS
     ended = "cut off by the frame limit" if game.truncated else "to its end"
     came_from = f"checkpoint {trace.checkpoint}, " if trace.checkpoint else ""
     print(f"{trace.settings.game}, {game.mode} play, {came_from}seed {game.seed}")
@@ -49,13 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.video is not None:
         print(f"video: {args.video}")
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports an error in one line, without the page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from agents.checkpoint import write_atomically
 from agents.config import SettingError, TrainConfig
+from agents.files import write_atomically
 
 
 class RunFolderError(Exception):

@@ -125,7 +125,7 @@ class Run:
             resumed_at=self._resumed_at,
         )
         self.workers: dict[int, Child] = {}
-        self.evaluations = Evaluations(config, self.network, self.shared, self.folder)
+        self.evaluations = Evaluations(config, self.shared, self.folder)
         self.restarts: int = progress.get("restarts", 0)
         self._starts = [0] * max(config.workers, 1)
         self._recent_restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
@@ -337,10 +337,11 @@ class Run:
             f"{parameters:,}",
             self.folder,
         )
+        defaults = TrainConfig()
         changed = [
             f"{flag(name)} {value}"
             for name, value in vars(config).items()
-            if value != getattr(TrainConfig(), name) and name != "resume"
+            if value != getattr(defaults, name) and name != "resume"
         ]
         log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
         if self._resumed_at is not None:

@@ -9,8 +9,8 @@ from agents.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
+from agents.files import write_atomically
 
 
 def make_checkpoint(step=5):

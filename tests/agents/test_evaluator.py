@@ -59,7 +59,7 @@ def test_what_is_evaluated_is_the_snapshot(tmp_path):
     with torch.no_grad():
         network.actor.weight.zero_()
         network.actor.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 50.0, 0.0, 0.0]))
-    record = play_evaluation(config, tmp_path, dict(network.named_parameters()), 7)
+    record = play_evaluation(config, tmp_path, network, 7)
     assert record.global_step == 7
     # Always the same action: the policy's sampling makes no difference.
     assert record.scalars["eval/sampled_return"] == record.scalars["eval/greedy_return"]
@@ -67,7 +67,7 @@ def test_what_is_evaluated_is_the_snapshot(tmp_path):
 
 def test_a_broken_off_evaluation_leaves_no_score(tmp_path):
     network = ActorCritic(6, CONFIG)
-    record = play_evaluation(CONFIG, tmp_path, dict(network.named_parameters()), 7, lambda: True)
+    record = play_evaluation(CONFIG, tmp_path, network, 7, lambda: True)
     assert record.scalars == {}
     assert read_evaluations(tmp_path) == []
 
@@ -119,12 +119,12 @@ def test_evaluations_fall_due_at_multiples_of_the_interval_also_after_a_resume(t
     network = ActorCritic(6, CONFIG)
     shared = SharedState.create(network, 1, 1)
     shared.counters[0, 0] = 50
-    evaluations = Evaluations(CONFIG, network, shared, tmp_path)
+    evaluations = Evaluations(CONFIG, shared, tmp_path)
     due = []
     for step in (59, 60):
         shared.counters[0, 0] = step
         due.append(evaluations.due)
     assert due == [False, True]
-    never = Evaluations(dataclasses.replace(CONFIG, eval_interval=0), network, shared, tmp_path)
+    never = Evaluations(dataclasses.replace(CONFIG, eval_interval=0), shared, tmp_path)
     shared.counters[0, 0] = 10**6
     assert not never.due
