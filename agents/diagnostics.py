@@ -18,7 +18,7 @@ def head_statistics(network: ActorCritic, rollout: Rollout) -> dict[str, float]:
     heads = {"actor": network.actor, "critic": network.critic}
     if not any(isinstance(head, NeurocoderLinear) for head in heads.values()):
         return {}
-    features, _ = network.features(rollout.observations, rollout.initial_state, rollout.starts)
+    features, _ = network.core(rollout.recall(network), rollout.initial_state, rollout.starts)
     states = features[rollout.valid]
     states = states[torch.linspace(0, len(states) - 1, SAMPLES).long()] if len(states) else states
     statistics: dict[str, float] = {}

@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.config import TrainConfig
+from agents.torso import Torso
 from neurocoder import HyperLinear, NeurocoderLinear
 
 
@@ -51,24 +51,25 @@ class ActorCritic(nn.Module):
             starts: bool, shape (T, B): true where an observation is a new game's first. The state
                 is zeroed there.
         """
-        features, state = self.features(observations, state, starts)
+        return self.judge(self.see(observations), state, starts)
+
+    def see(self, observations: Tensor) -> Tensor:
+        """What the torso sees, shape (T, B, seen), in screens of shape (T, B, 4, 84, 84)."""
+        return self.torso(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+
+    def judge(self, seen: Tensor, state: Tensor, starts: Tensor) -> ActorCriticOutput:
+        """What `forward` returns, for what the torso has seen, shape (T, B, seen)."""
+        features, state = self.core(seen, state, starts)
         logits = self.actor_gain * self.actor(features)
         return ActorCriticOutput(logits, self.critic(features).squeeze(-1), state)
 
-    def policy(self, observations: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits alone and the core's new state; arguments and shapes as in `forward`.
+    def policy(self, seen: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits alone and the core's new state; arguments as in `judge`.
 
         Who acts needs no values, and the critic is as costly as the actor.
         """
-        features, state = self.features(observations, state, starts)
+        features, state = self.core(seen, state, starts)
         return self.actor_gain * self.actor(features), state
-
-    def features(
-        self, observations: Tensor, state: Tensor, starts: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return what the heads see, shape (T, B, features), and the core's new state."""
-        seen = self.torso(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
-        return self.core(seen, state, starts)
 
     def initial_state(self, batch: int) -> Tensor:
         """The core's state before a first step, zeros of shape (2, B, S); S is 0 without a core."""
@@ -82,50 +83,6 @@ class ActorCritic(nn.Module):
             if isinstance(layer, NeurocoderLinear)
         ]
         return torch.stack(losses).sum() if losses else torch.zeros(())
-
-
-class Torso(nn.Module):
-    """Convolutions over the stacked screens.
-
-    `nips`: 16 filters 8x8/4, 32 filters 4x4/2, 256 features (Mnih et al. 2013; the network of A3C).
-    `nature`: 32 filters 8x8/4, 64 filters 4x4/2, 64 filters 3x3/1, 512 features (Mnih et al. 2015).
-
-    Args:
-        kind: which of the two.
-    """
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        if kind == "nips":
-            self.convolutions = nn.ModuleList(
-                [nn.Conv2d(4, 16, 8, stride=4), nn.Conv2d(16, 32, 4, stride=2)]
-            )
-            flat, self.features = 32 * 9 * 9, 256
-        else:
-            self.convolutions = nn.ModuleList(
-                [
-                    nn.Conv2d(4, 32, 8, stride=4),
-                    nn.Conv2d(32, 64, 4, stride=2),
-                    nn.Conv2d(64, 64, 3, stride=1),
-                ]
-            )
-            flat, self.features = 64 * 7 * 7, 512
-        self.dense = nn.Linear(flat, self.features)
-        for layer in [*self.convolutions, self.dense]:
-            # Keeps the scale of the screens through the layers; with torch's default the heads
-            # would start from features some twenty times smaller.
-            nn.init.orthogonal_(layer.weight, gain=2**0.5)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, screens: Tensor) -> Tensor:
-        """Return features, shape (N, features), of uint8 screens, shape (N, 4, 84, 84)."""
-        # On CPUs, convolutions are trained about twice as fast with channels last, and acted with
-        # a little faster without.
-        layout = torch.channels_last if torch.is_grad_enabled() else torch.contiguous_format
-        x = screens.to(self.dense.weight.dtype, memory_format=layout).div_(255)
-        for convolution in self.convolutions:
-            x = F.relu(convolution(x))
-        return F.relu(self.dense(x.flatten(1)))
 
 
 class NoCore(nn.Module):

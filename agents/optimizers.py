@@ -65,19 +65,22 @@ class Adam:
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         self.parameters = parameters
-        self.first_moment, self.second_moment = statistics
-        self.eps, self.betas = eps, betas
-        self._scratch = torch.empty_like(parameters)
+        # Torch's own, given our moments: it reads and writes every number once.
+        self._adam = torch.optim.Adam([parameters], eps=eps, betas=betas, fused=True)
+        first_moment, second_moment = statistics
+        self._updates = torch.zeros(())
+        self._adam.state[parameters] = {
+            "step": self._updates,
+            "exp_avg": first_moment,
+            "exp_avg_sq": second_moment,
+        }
 
-    @torch.no_grad()
     def step(self, gradient: Tensor, learning_rate: float, updates: int) -> None:
         """Apply one gradient, correcting the moments' bias for `updates` earlier ones."""
-        beta1, beta2 = self.betas
-        self.first_moment.lerp_(gradient, 1 - beta1)
-        self.second_moment.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        correction1, correction2 = (1 - beta ** (updates + 1) for beta in self.betas)
-        root = torch.div(self.second_moment, correction2, out=self._scratch).sqrt_().add_(self.eps)
-        self.parameters.addcdiv_(self.first_moment, root, value=-learning_rate / correction1)
+        self._updates.fill_(updates)
+        self._adam.param_groups[0]["lr"] = learning_rate
+        self.parameters.grad = gradient
+        self._adam.step()
 
 
 OPTIMIZERS: dict[str, type[RMSProp] | type[Adam]] = {"rmsprop": RMSProp, "adam": Adam}

@@ -92,9 +92,8 @@ class Player:
         """
         if self.network is None or self.mode == RANDOM:
             return int(self._random.integers(self.num_actions))
-        logits, self._state = self.network.policy(
-            torch.from_numpy(observation)[None, None], self._state, torch.tensor([[start]])
-        )
+        seen = self.network.see(torch.from_numpy(observation)[None, None])
+        logits, self._state = self.network.policy(seen, self._state, torch.tensor([[start]]))
         if self.mode == GREEDY:
             return int(logits[0, 0].argmax())
         policy = torch.softmax(logits[0], dim=-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from agents.network import ActorCritic
+from agents.torso import Activations
 from envs import Episode, TrainingStep
 from neurocoder import frozen_keys
 
@@ -48,7 +49,7 @@ class Rollout:
     """T steps of B environments, written anew at every collection.
 
     Attributes:
-        observations: acted on, uint8, shape (T, B, 4, 84, 84).
+        activations: what the torso saw and computed while acting, T * B rows, step after step.
         starts: where an observation is a new game's first, bool, shape (T, B).
         initial_state: of the core before the first step, shape (2, B, S).
         actions: int64, shape (T, B).
@@ -60,7 +61,7 @@ class Rollout:
         episodes: whole games that ended in these steps.
     """
 
-    observations: Tensor
+    activations: Activations
     starts: Tensor
     initial_state: Tensor
     actions: Tensor
@@ -72,15 +73,13 @@ class Rollout:
     episodes: list[Episode]
 
     @classmethod
-    def empty(
-        cls, num_steps: int, num_envs: int, observation_shape: tuple[int, ...], state_size: int
-    ) -> "Rollout":
-        """Allocate a rollout; its contents are zeros."""
+    def empty(cls, num_steps: int, num_envs: int, network: ActorCritic) -> "Rollout":
+        """Allocate a rollout for a network that will play it; its contents are zeros."""
         steps = (num_steps, num_envs)
         return cls(
-            observations=torch.zeros(*steps, *observation_shape, dtype=torch.uint8),
+            activations=network.torso.make_activations(num_steps * num_envs),
             starts=torch.zeros(steps, dtype=torch.bool),
-            initial_state=torch.zeros(2, num_envs, state_size),
+            initial_state=network.initial_state(num_envs),
             actions=torch.zeros(steps, dtype=torch.int64),
             rewards=torch.zeros(steps),
             discounts=torch.zeros(steps),
@@ -89,6 +88,15 @@ class Rollout:
             bootstrap_value=torch.zeros(num_envs),
             episodes=[],
         )
+
+    @property
+    def observations(self) -> Tensor:
+        """What was acted on, uint8, shape (T, B, 4, 84, 84)."""
+        return self.activations.screens.unflatten(0, tuple(self.actions.shape))
+
+    def recall(self, network: ActorCritic) -> Tensor:
+        """What the torso has seen, shape (T, B, seen), with a gradient; see `Torso.recall`."""
+        return network.torso.recall(self.activations).unflatten(0, tuple(self.actions.shape))
 
 
 class Collector:
@@ -115,12 +123,13 @@ class Collector:
     ) -> None:
         self.env, self.network, self.generator = env, network, generator
         self.gamma, self.gae_lambda = gamma, gae_lambda
-        self._rollout = Rollout.empty(
-            num_steps, env.num_envs, env.observation_shape, network.core.state_size
-        )
+        self._rollout = rollout = Rollout.empty(num_steps, env.num_envs, network)
         self._observations = torch.from_numpy(env.reset())
         self._starts = torch.ones(env.num_envs, dtype=torch.bool)
         self._state = network.initial_state(env.num_envs)
+        # The environments speak numpy, and writing a few numbers costs a tenth of a tensor's way.
+        self._rewards, self._valid = rollout.rewards.numpy(), rollout.valid.numpy()
+        self._ended, self._truncated = np.zeros((2, *rollout.actions.shape), np.bool_)
 
     @torch.no_grad()
     def collect(self) -> Rollout:
@@ -131,30 +140,29 @@ class Collector:
         with frozen_keys(self.network):
             for t in range(len(rollout.actions)):
                 self._play_step(rollout, t)
-            rollout.bootstrap_value.copy_(self.network(*self._inputs()).values[0])
+            last = (self._observations.unsqueeze(0), self._state, self._starts.unsqueeze(0))
+            rollout.bootstrap_value.copy_(self.network(*last).values[0])
+        zero = np.float32(0)
+        rollout.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
+        rollout.traces.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
         return rollout
 
     def _play_step(self, rollout: Rollout, t: int) -> None:
-        logits, self._state = self.network.policy(*self._inputs())
+        num_envs = self.env.num_envs
+        rows = slice(t * num_envs, (t + 1) * num_envs)
+        seen = self.network.torso.act(self._observations, rollout.activations, rows)
+        starts = rollout.starts[t : t + 1].copy_(self._starts)
+        logits, self._state = self.network.policy(seen.unsqueeze(0), self._state, starts)
         policy = torch.softmax(logits[0], dim=-1)
         actions = torch.multinomial(policy, 1, generator=self.generator).squeeze(-1)
-        rollout.observations[t] = self._observations
-        rollout.starts[t] = self._starts
         rollout.actions[t] = actions
 
         step = self.env.step(actions.numpy())
-        ended = step.terminated | step.life_lost
-        rollout.rewards[t] = torch.from_numpy(step.rewards)
-        rollout.discounts[t] = torch.from_numpy(np.where(ended, np.float32(0), self.gamma))
-        rollout.traces[t] = torch.from_numpy(
-            np.where(step.truncated, np.float32(0), self.gae_lambda)
-        )
-        rollout.valid[t] = torch.from_numpy(~step.ignored)
+        self._rewards[t] = step.rewards
+        self._ended[t] = step.terminated | step.life_lost
+        self._truncated[t] = step.truncated
+        self._valid[t] = ~step.ignored
         rollout.episodes += step.episodes
         self._observations = torch.from_numpy(step.observations)
         # An ignored step is the one that leads to a new game's first observation.
         self._starts = torch.from_numpy(step.ignored)
-
-    def _inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network is asked about: one step of B environments."""
-        return self._observations.unsqueeze(0), self._state, self._starts.unsqueeze(0)

@@ -26,7 +26,7 @@ def play_greedily(network):
     for _ in range(10):
         with torch.no_grad():
             screens = torch.from_numpy(observations).unsqueeze(0)
-            logits, state = network.policy(screens, state, start)
+            logits, state = network.policy(network.see(screens), state, start)
         step = game.step(np.array([int(logits.argmax())]))
         if step.episodes:
             return step.episodes[0].raw_return

@@ -84,7 +84,7 @@ def test_sampled_actions_have_the_policys_probabilities(network):
     observation = np.full((4, 84, 84), 90, np.uint8)
     with torch.no_grad():
         logits, _ = network.policy(
-            torch.from_numpy(observation)[None, None],
+            network.see(torch.from_numpy(observation)[None, None]),
             network.initial_state(1),
             torch.tensor([[True]]),
         )
