@@ -4,12 +4,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from agents.config import TrainConfig
 from agents.supervisor import train
+from benchmarks import breakdown
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
@@ -81,3 +83,42 @@ def test_peak_memory_counts_what_is_held_at_the_same_time():
             del a
 
     assert peak_memory(call) == pytest.approx(4 * ((1 << 18) + (1 << 17)), rel=0.01)
+
+
+def test_the_stopwatch_charges_a_part_without_the_parts_inside_it():
+    watch = breakdown.Stopwatch()
+    start = time.perf_counter()
+    with watch.part("push"):
+        time.sleep(0.02)
+        with watch.part("pull"):
+            time.sleep(0.05)
+    wall = {part: seconds[0] for part, seconds in watch.seconds.items()}
+    assert wall["pull"] >= 0.05
+    assert 0.02 <= wall["push"] < 0.05
+    assert sum(wall.values()) == pytest.approx(time.perf_counter() - start, abs=0.005)
+
+
+def test_breakdown_divides_the_time_of_real_workers_among_all_parts(tmp_path):
+    config = TrainConfig(
+        workers=2, envs_per_worker=2, num_steps=4, run_dir=str(tmp_path), eval_interval=0
+    )
+    result = breakdown.measure(config, 0.5, make_env=make_tiny_game)
+    assert len(result["reports"]) == 2
+    for report in result["reports"]:
+        assert sum(part[0] for part in report["seconds"].values()) == pytest.approx(
+            report["wall"], rel=0.02
+        )
+    parts = breakdown.rows(result["reports"])
+    assert list(parts) == list(breakdown.PARTS)
+    assert all(wall > 0 for wall, _, _ in parts.values())
+    lines = breakdown.table("tiny", result).splitlines()
+    assert len(lines) == 4 + 2 + len(parts) + 2
+    shares = [float(line.split("|")[3].rstrip("% ")) for line in lines[6:-1]]
+    assert sum(shares) == pytest.approx(100, abs=1)
+
+
+def test_breakdown_measures_the_emulator_alone():
+    results = breakdown.emulator_alone("Pong", games=2, seconds=0.1)
+    assert len(results) == 3
+    assert all(result["wall"] > 20 for result in results.values())
+    assert len(breakdown.emulator_table(results).splitlines()) == 4 + 3
