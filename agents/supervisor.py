@@ -16,9 +16,8 @@ from agents.config import SettingError, TrainConfig, flag
 from agents.display import format_seconds, make_display, status_line
 from agents.evaluator import Evaluations
 from agents.files import remove_leftovers
-from agents.machine import check_machine
+from agents.machine import build_network
 from agents.metrics import Metrics
-from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
 from agents.processes import StopSignals, process_context
 from agents.records import CrashRecord, EvaluationRecord, UpdateRecord
@@ -88,9 +87,7 @@ class Run:
     ) -> None:
         self.config, self.make_env, self.signals = config, make_env, signals
         torch.manual_seed(config.seed)
-        num_actions = self._count_actions()
-        check_machine(num_actions, config)
-        self.network = ActorCritic(num_actions, config)
+        self.network = build_network(self._count_actions(), config)
         self.shared = SharedState.create(
             self.network, OPTIMIZERS[config.optimizer].num_statistics, max(config.workers, 1)
         )
