@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -213,11 +214,15 @@ class Run:
 
     def _train_with_workers(self) -> None:
         context = process_context()
-        for index in range(self.config.workers):
-            if self.done:
-                return
+        # All at once, they would share the cores and all be late: the others wait for the first.
+        first = min(self.config.workers, os.cpu_count() or 1)
+        waiting = list(range(first, self.config.workers))
+        for index in range(first):
             self._start_worker(context, index)
         while not self.done and self.workers:
+            if self.shared.global_step > (self._resumed_at or 0):
+                while waiting and not self.done:
+                    self._start_worker(context, waiting.pop(0))
             for index in self._receive(timeout=0.5):
                 self._replace(context, index)
             self.evaluations.keep_going(context)
