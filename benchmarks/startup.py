@@ -10,6 +10,7 @@ descend from it, at its highest of several looks. Linux only: the sizes come fro
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -29,12 +30,12 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 120.0
 LOOKS, SECONDS_BETWEEN_LOOKS = 10, 0.5
-# In the order in which they happen; the last three are of the first or the last worker to get there.
+# In the order in which they happen.
 STEPS = (
     "interpreter",
+    "settings; fork server begun",
     "imports",
     "folder, network, log",
-    "fork server",
     "first worker begins",
     "first worker is built",
     "first update",
@@ -59,20 +60,29 @@ def traced_command(folder: Path, arguments: Sequence[str]) -> int:
     mark = functools.partial(_mark, folder / "parent")
     mark("interpreter")
     import train_a3c  # first: it sets the number of threads
-    from agents import supervisor
+    from agents import processes
 
-    mark("imports")
-    start_processes = supervisor.process_context
+    start_processes, signals = processes.process_context, processes.StopSignals
 
     def process_context() -> Any:
-        mark("folder, network, log")
-        context = start_processes()
-        mark("fork server")
-        return context
+        # Called first to have the fork server load, and again when the workers are to start.
+        supervisor = sys.modules.get("agents.supervisor")
+        if supervisor is None:
+            mark("settings; fork server begun")
+        else:
+            mark("folder, network, log")
+            supervisor.run_worker = functools.partial(  # type: ignore[attr-defined]
+                run_marked_worker, folder
+            )
+        return start_processes()
 
-    supervisor.process_context = process_context
-    role = functools.partial(run_marked_worker, folder)
-    supervisor.run_worker = role  # type: ignore[attr-defined]
+    class StopSignals(signals):  # type: ignore[valid-type, misc]
+        # What training begins with.
+        def __enter__(self) -> Any:
+            mark("imports")
+            return super().__enter__()
+
+    processes.process_context, processes.StopSignals = process_context, StopSignals  # type: ignore[misc]
     sys.argv = [str(ROOT / "train_a3c.py"), *arguments]
     return train_a3c.main()
 
@@ -247,11 +257,9 @@ def process_parents() -> dict[int, int]:
     """Process id -> its parent's, of all processes."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
+        with contextlib.suppress(OSError):  # it has ended
             # The name, in brackets, may itself hold spaces and brackets.
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended
-            continue
     return parents
 
 
