@@ -20,6 +20,10 @@ def main() -> int:
     from agents.config import SettingError
 
     config = parse_args(sys.argv[1:])
+    if config.workers > 0:
+        from agents.processes import process_context
+
+        process_context()  # loads torch for the workers while it is loaded here
     from agents.supervisor import train
 
     try:

@@ -40,12 +40,14 @@ class StopSignals:
 def process_context() -> Any:
     """Processes from a fork server that has torch loaded already; fresh ones where there is none.
 
-    Never plain fork: a forked copy of a process with running threads may deadlock.
+    Never plain fork: a forked copy of a process with running threads may deadlock. The first call
+    starts the fork server and does not wait for it: the earlier it comes, the more of its loading
+    goes on beside what else there is to do.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["agents.worker"])
+    context.set_forkserver_preload(["agents.preload"])
     # The fork server finds what to load through this; it is not told our sys.path (Python 3.11).
     root = str(Path(__file__).parent.parent)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,9 +17,8 @@ from agents.config import SettingError, TrainConfig, flag
 from agents.display import format_seconds, make_display, status_line
 from agents.evaluator import Evaluations
 from agents.files import remove_leftovers
-from agents.machine import check_machine
+from agents.machine import build_network
 from agents.metrics import Metrics
-from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
 from agents.processes import StopSignals, process_context
 from agents.records import CrashRecord, EvaluationRecord, UpdateRecord
@@ -88,9 +88,7 @@ class Run:
     ) -> None:
         self.config, self.make_env, self.signals = config, make_env, signals
         torch.manual_seed(config.seed)
-        num_actions = self._count_actions()
-        check_machine(num_actions, config)
-        self.network = ActorCritic(num_actions, config)
+        self.network = build_network(self._count_actions(), config)
         self.shared = SharedState.create(
             self.network, OPTIMIZERS[config.optimizer].num_statistics, max(config.workers, 1)
         )
@@ -216,11 +214,15 @@ class Run:
 
     def _train_with_workers(self) -> None:
         context = process_context()
-        for index in range(self.config.workers):
-            if self.done:
-                return
+        # All at once, they would share the cores and all be late: the others wait for the first.
+        first = min(self.config.workers, os.cpu_count() or 1)
+        waiting = list(range(first, self.config.workers))
+        for index in range(first):
             self._start_worker(context, index)
         while not self.done and self.workers:
+            if self.shared.global_step > (self._resumed_at or 0):
+                while waiting and not self.done:
+                    self._start_worker(context, waiting.pop(0))
             for index in self._receive(timeout=0.5):
                 self._replace(context, index)
             self.evaluations.keep_going(context)

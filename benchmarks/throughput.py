@@ -1,36 +1,53 @@
-"""Decisions per second of training, for every head and core, beside the emulator's own rate.
+"""Decisions per second of training, beside the emulator's own rate and Stable-Baselines3's A2C.
 
     python -m benchmarks.throughput
+    python -m benchmarks.throughput --heads linear --cores none --sweep-workers 1 2 4 8 16
 
 Contestants take turns, several rounds of each, so that a machine whose speed drifts hits all alike;
-medians are printed. Start-up does not count: the clock runs from the first update on.
+medians are printed. One decision is 4 frames everywhere. Start-up does not count: a clock runs from
+the first updates on.
+
+- `emulator`: 16 games and random actions in one vector environment, a thread for every core.
+- head / core / torso: `train_a3c.py` with the default settings otherwise.
+- `SB3 A2C`: Stable-Baselines3's A2C with its own defaults ("CnnPolicy", 5 steps an update) on 16
+  environments of its own making, a process each. It needs `pip install -e ".[benchmarks]"` and is
+  left out without.
+
+With `--sweep-workers`, the table is of the rate against the number of workers, beside the emulator
+with as many threads, up to one for every core.
 """
 
 import argparse
+import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from agents.config import TrainConfig
+from benchmarks.facts import describe, machine_facts, usable_cores
 from envs import TrainingEnv, resolve_game
 
 HEADS = ("linear", "hypernet", "neurocoder")
 CORES = ("none", "lstm")
+TORSOS = ("nips",)
 ROOT = Path(__file__).parent.parent
 STEPS_PER_UPDATE = TrainConfig().num_steps * TrainConfig().envs_per_worker
+EMULATOR, SB3 = "emulator", "SB3 A2C"
+SB3_ENVIRONMENTS = 16
 
 
-def emulator_rate(game: str, seconds: float) -> float:
-    """Decisions per second of 16 environments with random actions, on all cores."""
-    threads = os.cpu_count() or 1
+def emulator_rate(game: str, threads: int, seconds: float) -> float:
+    """Decisions per second of 16 environments with random actions."""
     env = TrainingEnv(resolve_game(game), 16, seeds=np.arange(16), num_threads=threads)
     env.reset()
     rng = np.random.default_rng(0)
@@ -43,11 +60,13 @@ def emulator_rate(game: str, seconds: float) -> float:
     return rate
 
 
-def training_rate(game: str, workers: int, head: str, core: str, seconds: float) -> float:
+def training_rate(
+    game: str, workers: int, head: str, core: str, torso: str, seconds: float
+) -> float:
     """Decisions per second of `train_a3c.py` over `seconds`, counted from its first updates on."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]
-        command += ["--workers", str(workers), "--head", head, "--core", core]
+        command += ["--workers", str(workers), "--head", head, "--core", core, "--torso", torso]
         command += ["--run-dir", folder, "--log-interval", "0.5"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert process.stdout is not None
@@ -56,8 +75,8 @@ def training_rate(game: str, workers: int, head: str, core: str, seconds: float)
         try:
             for line in process.stdout:
                 last = (time.perf_counter(), int(line.split(b"/")[0].replace(b",", b"")))
-                # By then all workers play: each has had the time for two updates.
-                if first is None and last[1] >= 2 * workers * STEPS_PER_UPDATE:
+                # By then all workers play: those that got ahead have not made so many updates.
+                if first is None and last[1] >= 10 * workers * STEPS_PER_UPDATE:
                     first = last
                 if first is not None and last[0] - first[0] >= seconds:
                     break
@@ -70,31 +89,176 @@ def training_rate(game: str, workers: int, head: str, core: str, seconds: float)
     return (last[1] - first[1]) / (last[0] - first[0])
 
 
+def sb3_rate(game: str, seconds: float) -> float:
+    """Decisions per second of Stable-Baselines3's A2C, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.throughput", "--sb3-only"]
+    command += ["--game", game, "--seconds", str(seconds)]
+    # Every emulator announces itself there.
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{SB3} failed:\n{result.stderr}")
+    return float(result.stdout.splitlines()[-1])
+
+
+def train_sb3(game: str, seconds: float) -> float:
+    """Train here with Stable-Baselines3, its own defaults; return the decisions per second."""
+    from stable_baselines3 import A2C
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
+
+    class Clock(BaseCallback):
+        """Counts the steps of all environments, from the first update's end on."""
+
+        start: tuple[float, int] | None = None
+        rate = 0.0
+        _updates = -1
+
+        def _on_rollout_start(self) -> None:
+            self._updates += 1
+            if self._updates == 1:
+                self.start = (time.perf_counter(), self.num_timesteps)
+
+        def _on_step(self) -> bool:
+            if self.start is None:
+                return True
+            elapsed = time.perf_counter() - self.start[0]
+            self.rate = (self.num_timesteps - self.start[1]) / elapsed
+            return elapsed < seconds
+
+    # Its wrapper skips frames itself; of ALE's environments it wants those that do not.
+    env = VecFrameStack(
+        make_atari_env(
+            f"{resolve_game(game).name}NoFrameskip-v4",
+            n_envs=SB3_ENVIRONMENTS,
+            seed=0,
+            vec_env_cls=SubprocVecEnv,
+        ),
+        n_stack=4,
+    )
+    clock = Clock()
+    try:
+        A2C("CnnPolicy", env, device="cpu", seed=0).learn(2**40, callback=clock)
+    finally:
+        env.close()
+    return clock.rate
+
+
+def contestants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
+    """Name -> measures it once."""
+    measures: dict[str, Callable[[], float]] = {
+        EMULATOR: partial(emulator_rate, args.game, usable_cores(), args.seconds)
+    }
+    if importlib.util.find_spec("stable_baselines3"):
+        measures[SB3] = partial(sb3_rate, args.game, args.seconds)
+    else:
+        print(f'{SB3} is left out: pip install -e ".[benchmarks]"', file=sys.stderr)
+    for torso in args.torsos:
+        for core in args.cores:
+            for head in args.heads:
+                measures[f"{head} / {core} / {torso}"] = partial(
+                    training_rate, args.game, args.workers, head, core, torso, args.seconds
+                )
+    return measures
+
+
+def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
+    """The same for every number of workers, and for the emulator with every number of threads."""
+    measures: dict[str, Callable[[], float]] = {}
+    for workers in args.sweep_workers:
+        threads = min(workers, usable_cores())
+        measures.setdefault(
+            _emulator(workers), partial(emulator_rate, args.game, threads, args.seconds)
+        )
+        for torso in args.torsos:
+            for core in args.cores:
+                for head in args.heads:
+                    measures[f"{head} / {core} / {torso}, {workers}"] = partial(
+                        training_rate, args.game, workers, head, core, torso, args.seconds
+                    )
+    return measures
+
+
+def _emulator(workers: int) -> str:
+    """The name of the emulator with as many threads as so many workers can use."""
+    return f"{EMULATOR}, {min(workers, usable_cores())}"
+
+
+def measure(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Let all take turns."""
+    rates: dict[str, list[float]] = {name: [] for name in measures}
+    total = rounds * len(measures)
+    for number in range(total):
+        name = list(measures)[number % len(measures)]
+        print(f"{number + 1} of {total}: {name} ...", file=sys.stderr, end=" ", flush=True)
+        rates[name].append(measures[name]())
+        print(f"{rates[name][-1]:,.0f} decisions/s", file=sys.stderr, flush=True)
+    return rates
+
+
+def table(rates: dict[str, list[float]]) -> str:
+    """The contestants' medians, against SB3 and the emulator."""
+    medians = {name: median(values) for name, values in rates.items()}
+    lines = [
+        "| head / core / torso | decisions/s | of SB3's | of the emulator's |",
+        "|---|---|---|---|",
+    ]
+    for name, rate in medians.items():
+        of_sb3 = f"{rate / medians[SB3]:.2f}" if SB3 in medians else "-"
+        lines.append(f"| {name} | {rate:,.0f} | {of_sb3} | {rate / medians[EMULATOR]:.2f} |")
+    return "\n".join(lines)
+
+
+def sweep_table(rates: dict[str, list[float]], workers: list[int]) -> str:
+    """Rates against the number of workers; each with its part of the emulator's."""
+    medians = {name: median(values) for name, values in rates.items()}
+    kinds = [n.rpartition(", ")[0] for n in medians if n.endswith(f", {workers[0]}")]
+    kinds = [kind for kind in kinds if kind != EMULATOR]
+    lines = [
+        f"| workers | emulator | {' | '.join(kinds)} |",
+        "|" + "---|" * (2 + len(kinds)),
+    ]
+    for count in workers:
+        emulator = medians[_emulator(count)]
+        cells = [
+            f"{medians[f'{kind}, {count}']:,.0f} ({medians[f'{kind}, {count}'] / emulator:.2f})"
+            for kind in kinds
+        ]
+        lines.append(f"| {count} | {emulator:,.0f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print a table, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--game", default="Frostbite")
     parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
+    parser.add_argument("--cores", nargs="+", default=list(CORES), choices=CORES)
+    parser.add_argument("--torsos", nargs="+", default=list(TORSOS), choices=("nips", "nature"))
+    parser.add_argument("--sweep-workers", type=int, nargs="+", metavar="N")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    parser.add_argument("--sb3-only", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.sb3_only:
+        print(train_sb3(args.game, args.seconds))
+        return
 
-    rates: dict[str, list[float]] = {}
-    for round_number in range(args.rounds):
-        rates.setdefault("emulator", []).append(emulator_rate(args.game, args.seconds))
-        for core in CORES:
-            for head in HEADS:
-                rate = training_rate(args.game, args.workers, head, core, args.seconds)
-                rates.setdefault(f"{head} / {core}", []).append(rate)
-                print(f"round {round_number + 1}: {head} / {core} {rate:,.0f}", file=sys.stderr)
-
-    emulator = median(rates["emulator"])
-    print("| head / core | decisions/s | of the emulator's |\n|---|---|---|")
-    for name, values in rates.items():
-        print(f"| {name} | {median(values):,.0f} | {median(values) / emulator:.2f} |")
+    facts: dict[str, Any] = machine_facts()
+    print(f"{describe(facts)}; {args.game}\n", flush=True)
+    if args.sweep_workers:
+        rates = measure(sweep(args), args.rounds)
+        print(sweep_table(rates, args.sweep_workers))
+    else:
+        rates = measure(contestants(args), args.rounds)
+        print(table(rates))
     if args.json:
-        args.json.write_text(json.dumps({"arguments": sys.argv[1:], "rates": rates}, indent=2))
+        written = {"arguments": sys.argv[1:], "machine": facts, "rates": rates}
+        args.json.write_text(json.dumps(written, indent=2))
 
 
 if __name__ == "__main__":

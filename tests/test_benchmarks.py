@@ -1,15 +1,20 @@
 """The measuring programs measure what they say."""
 
+import argparse
 import dataclasses
+import importlib.util
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from agents.config import TrainConfig
 from agents.supervisor import train
+from benchmarks import breakdown, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
@@ -48,15 +53,74 @@ def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_throughput_measures_every_head_and_core():
+def test_throughput_measures_every_contestant(tmp_path):
     command = [sys.executable, "-m", "benchmarks.throughput", "--seconds", "2", "--rounds", "1"]
-    result = subprocess.run(
-        [*command, "--workers", "2"], capture_output=True, text=True, check=True, timeout=300
-    )
-    rows = result.stdout.splitlines()
-    assert len(rows) == 2 + 1 + 6
+    command += ["--workers", "2", "--json", str(tmp_path / "rates.json")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    rows = result.stdout.splitlines()[2:]
+    rates = json.loads((tmp_path / "rates.json").read_text())["rates"]
+    assert len(rows) == 2 + len(rates)
+    assert ("SB3 A2C" in rates) == (importlib.util.find_spec("stable_baselines3") is not None)
+    assert len(rates) == 1 + ("SB3 A2C" in rates) + 6
     for row in rows[2:]:
         assert float(row.split("|")[2].replace(",", "")) > 50
+
+
+def test_throughput_sweeps_the_number_of_workers():
+    command = [sys.executable, "-m", "benchmarks.throughput", "--seconds", "1", "--rounds", "1"]
+    command += ["--sweep-workers", "1", "2", "--heads", "linear", "--cores", "none"]
+    command += ["--game", "Pong"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    header, _, *rows = result.stdout.splitlines()[2:]
+    assert header == "| workers | emulator | linear / none / nips |"
+    assert [row.split("|")[1].strip() for row in rows] == ["1", "2"]
+    for row in rows:
+        assert float(row.split("|")[3].split()[0].replace(",", "")) > 50
+
+
+def test_without_the_extra_throughput_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    args = argparse.Namespace(
+        game="Pong", workers=1, heads=["linear"], cores=["none"], torsos=["nips"], seconds=1.0
+    )
+    assert list(throughput.contestants(args)) == ["emulator", "linear / none / nips"]
+    assert ".[benchmarks]" in capsys.readouterr().err
+
+
+def test_rates_are_put_beside_sb3_and_the_emulator():
+    rates = {"emulator": [4000.0], "SB3 A2C": [500.0], "linear / none / nips": [900, 1000, 3000]}
+    assert throughput.table(rates).splitlines()[-1] == (
+        "| linear / none / nips | 1,000 | 2.00 | 0.25 |"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sizes come from /proc")
+def test_startup_measures_steps_in_their_order_and_the_memory_of_all(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.startup", "--workers", "2", "--starts", "1"]
+    command += ["--json", str(tmp_path / "startup.json")]
+    arguments = ["--", "--game", "Pong", "--envs-per-worker", "1", "--head", "linear"]
+    subprocess.run([*command, *arguments], capture_output=True, check=True, timeout=180)
+    written = json.loads((tmp_path / "startup.json").read_text())
+    (steps,) = written["starts"]
+    assert list(steps) == list(startup.STEPS)
+    assert steps["settings; fork server begun"] < steps["imports"] < steps["first update"]
+    assert steps["first worker begins"] < steps["first worker is built"] < steps["first update"]
+    assert steps["first update"] <= steps["last worker's first update"]
+    memory = written["memory"]
+    assert all(memory[role] > 1 for role in memory)
+    assert 50 < sum(memory.values()) < 2000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sizes come from /proc")
+def test_the_memory_of_descendants_is_found():
+    code = "import subprocess, sys; print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        child.stdout.readline()
+        assert child.pid in startup.descendants(os.getpid(), startup.process_parents())
+        assert 2**20 < startup.proportional_set_size(child.pid) < 2**30
+        child.stdin.close()
 
 
 def test_layers_compares_every_contestant_in_time_and_memory(tmp_path):
@@ -81,3 +145,42 @@ def test_peak_memory_counts_what_is_held_at_the_same_time():
             del a
 
     assert peak_memory(call) == pytest.approx(4 * ((1 << 18) + (1 << 17)), rel=0.01)
+
+
+def test_the_stopwatch_charges_a_part_without_the_parts_inside_it():
+    watch = breakdown.Stopwatch()
+    start = time.perf_counter()
+    with watch.part("push"):
+        time.sleep(0.02)
+        with watch.part("pull"):
+            time.sleep(0.05)
+    wall = {part: seconds[0] for part, seconds in watch.seconds.items()}
+    assert wall["pull"] >= 0.05
+    assert 0.02 <= wall["push"] < 0.05
+    assert sum(wall.values()) == pytest.approx(time.perf_counter() - start, abs=0.005)
+
+
+def test_breakdown_divides_the_time_of_real_workers_among_all_parts(tmp_path):
+    config = TrainConfig(
+        workers=2, envs_per_worker=2, num_steps=4, run_dir=str(tmp_path), eval_interval=0
+    )
+    result = breakdown.measure(config, 0.5, make_env=make_tiny_game)
+    assert len(result["reports"]) == 2
+    for report in result["reports"]:
+        assert sum(part[0] for part in report["seconds"].values()) == pytest.approx(
+            report["wall"], rel=0.02
+        )
+    parts = breakdown.rows(result["reports"])
+    assert list(parts) == list(breakdown.PARTS)
+    assert all(wall > 0 for wall, _, _ in parts.values())
+    lines = breakdown.table("tiny", result).splitlines()
+    assert len(lines) == 4 + 2 + len(parts) + 2
+    shares = [float(line.split("|")[3].rstrip("% ")) for line in lines[6:-1]]
+    assert sum(shares) == pytest.approx(100, abs=1)
+
+
+def test_breakdown_measures_the_emulator_alone():
+    results = breakdown.emulator_alone("Pong", games=2, seconds=0.1)
+    assert len(results) == 3
+    assert all(result["wall"] > 20 for result in results.values())
+    assert len(breakdown.emulator_table(results).splitlines()) == 4 + 3

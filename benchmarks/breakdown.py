@@ -1,0 +1,438 @@
+"""Where a worker's time goes: microseconds of every decision, part by part.
+
+    python -m benchmarks.breakdown --workers 16 1 --heads linear neurocoder
+
+This is a whole training run as `train_a3c.py` makes it, with the supervisor and all; only the parts
+of its workers are wrapped in a stopwatch here. The clock of each worker runs from when all of them
+play. A part's time is its own, without that of the parts inside it: the parts add up to all.
+
+- wall: a worker's time divided by its own decisions. With more workers than cores it holds the
+  waiting for a core, wherever a worker happened to be stopped.
+- CPU: what the process spent. With more workers than cores, this is what counts: the cores
+  divided by the sum, with the supervisor's share, is the rate.
+- emulator threads: what of the CPU was spent outside the worker's own thread.
+
+The stopwatch itself takes some 4 us of CPU per decision of a batch of 4, spread over the parts.
+
+Last, what the emulator takes by itself, with random actions: as a worker uses it, without the
+worker's wrapper, and with more games and a thread for every core.
+"""
+
+import argparse
+import functools
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+# As in `train_a3c.py`, before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode
+
+from agents import supervisor
+from agents import worker as worker_module
+from agents.config import TrainConfig
+from agents.files import write_atomically
+from agents.records import UpdateRecord
+from agents.worker import Worker, run_worker
+from benchmarks.facts import describe, machine_facts, usable_cores
+from envs import TrainingEnv, resolve_game
+from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE
+
+WARM_UP_UPDATES = 2
+PATIENCE_S = 120.0
+OUTSIDE = "between updates: sending the record"
+ENVIRONMENT = "environment: step"
+# In the order in which they are shown.
+PARTS = (
+    ENVIRONMENT,
+    "acting: torso",
+    "acting: core",
+    "acting: heads",
+    "acting: rest of the network",
+    "acting: sampling, writing down",
+    "learning: torso forward",
+    "learning: core forward",
+    "learning: heads forward",
+    "learning: rest of the network",
+    "learning: returns, losses, clipping",
+    "learning: backward",
+    "pull",
+    "push",
+    "update: rest",
+    OUTSIDE,
+)
+
+
+class Stopwatch:
+    """Divides the time of a process among named parts; a part inside another stops the other.
+
+    Attributes:
+        seconds: part -> wall, CPU of the process, and CPU of this thread.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+        self._parts = [OUTSIDE]
+        self._last = _clocks()
+
+    def restart(self) -> None:
+        """Forget what was measured; the parts that are under way go on."""
+        self._charge()
+        self.seconds.clear()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Charge what happens inside to a part."""
+        self._charge()
+        self._parts.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._parts.pop()
+
+    def wrap(self, owner: Any, method: str, name: str | Callable[[], str]) -> None:
+        """Charge an object's method to a part.
+
+        Args:
+            owner: the object.
+            method: its name; nothing happens where the object has none.
+            name: of the part, or what to ask for it at every call.
+        """
+        call = getattr(owner, method, None)
+        if call is None:
+            return
+
+        @functools.wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.part(name if isinstance(name, str) else name()):
+                return call(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+    def _charge(self) -> None:
+        now = _clocks()
+        seconds = self.seconds.setdefault(self._parts[-1], [0.0, 0.0, 0.0])
+        for i, (new, old) in enumerate(zip(now, self._last, strict=True)):
+            seconds[i] += new - old
+        self._last = now
+
+
+def _clocks() -> tuple[float, float, float]:
+    return time.perf_counter(), time.process_time(), time.thread_time()
+
+
+class TimedWorker(Worker):
+    """A worker that measures its parts, once all workers play.
+
+    Attributes:
+        folder: where it leaves what it measured, as `worker-{index}.json`.
+        seconds: that it measures.
+    """
+
+    folder: Path
+    seconds: float
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._started: float | None = None
+        self._reported = False
+        self._decisions_before = 0
+        self.watch = watch = Stopwatch()
+
+        watch.wrap(self.env, "step", ENVIRONMENT)
+        watch.wrap(self.collector, "collect", "acting: sampling, writing down")
+        watch.wrap(self, "differentiate", "learning: returns, losses, clipping")
+        watch.wrap(self, "pull", "pull")
+        watch.wrap(self, "push", "push")
+        network = self.network
+        for method in ("forward", "policy"):
+            watch.wrap(network, method, self._phase("{}: rest of the network"))
+        for module, what in (
+            (network.torso, "torso"),
+            (network.core, "core"),
+            (network.actor, "heads"),
+            (network.critic, "heads"),
+        ):
+            acting, learning = f"acting: {what}", f"learning: {what} forward"
+            watch.wrap(module, "forward", self._phase(acting, learning))
+        # `Tensor.backward` looks it up there.
+        watch.wrap(torch.autograd, "backward", "learning: backward")
+        watch.wrap(torch.autograd, "grad", "learning: backward")
+
+    def _phase(self, acting: str, learning: str | None = None) -> Callable[[], str]:
+        names = acting.format("acting"), (learning or acting).format("learning")
+        return lambda: names[torch.is_grad_enabled()]
+
+    def update(self) -> UpdateRecord:
+        """Make an update as any worker does, and see to the measurement's start and end."""
+        if self._started is None:
+            if int(self.shared.counters[:-1, 1].min()) >= WARM_UP_UPDATES:
+                self._decisions_before = self._decisions
+                self.watch.restart()
+                self._started = time.monotonic()
+                (self.folder / f"started-{self.index}").touch()
+        elif not self._reported and time.monotonic() - self._started >= self.seconds:
+            self._reported = True
+            report = {
+                "seconds": self.watch.seconds,
+                "wall": time.monotonic() - self._started,
+                "decisions": self._decisions - self._decisions_before,
+            }
+            path = self.folder / f"worker-{self.index}.json"
+            write_atomically(path, json.dumps(report).encode())
+        with self.watch.part("update: rest"):
+            return super().update()
+
+    @property
+    def _decisions(self) -> int:
+        return int(self.shared.counters[self.index, 0])
+
+
+def run_timed_worker(
+    folder: Path, seconds: float, connection: Connection, *args: Any, **kwargs: Any
+) -> None:
+    """The worker process with a worker that measures itself.
+
+    Args:
+        folder: where the workers leave what they measured.
+        seconds: that they measure.
+        connection: to the parent.
+        *args: as `agents.worker.run_worker` takes them.
+        **kwargs: the same.
+    """
+    TimedWorker.folder, TimedWorker.seconds = folder, seconds
+    worker_module.Worker = TimedWorker  # type: ignore[misc]
+    run_worker(connection, *args, **kwargs)
+
+
+def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]:
+    """Train with timed workers.
+
+    Args:
+        config: the settings.
+        seconds: that every worker measures.
+        **train: further arguments of `agents.supervisor.train`.
+
+    Returns:
+        "reports", those of the workers, and "supervisor", the CPU seconds of this process in each
+        second of the measurement.
+
+    Raises:
+        RuntimeError: if the training ended before the workers had measured.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        result: dict[str, Any] = {}
+        watcher = threading.Thread(
+            target=_end_when_measured,
+            args=(folder, config.workers, result, PATIENCE_S + 2 * seconds),
+            daemon=True,
+        )
+        role = functools.partial(run_timed_worker, folder, seconds)
+        watcher.start()
+        try:
+            with mock.patch.object(supervisor, "run_worker", role):
+                supervisor.train(config, **train)
+        finally:
+            result.setdefault("over", True)
+            watcher.join()
+    if "reports" not in result:
+        raise RuntimeError("training ended before the workers had measured")
+    return result
+
+
+def _end_when_measured(folder: Path, workers: int, result: dict[str, Any], patience: float) -> None:
+    """Wait for the workers' reports, then end the training as Ctrl-C does."""
+    deadline = time.monotonic() + patience
+    start: tuple[float, float] | None = None
+    while "over" not in result:
+        now = time.monotonic(), time.process_time()
+        if start is None and next(folder.glob("started-*"), None):
+            start = now
+        paths = list(folder.glob("worker-*.json"))
+        if start and len(paths) == workers:
+            result["reports"] = [json.loads(path.read_text()) for path in paths]
+            result["supervisor"] = (now[1] - start[1]) / (now[0] - start[0])
+        if "reports" in result or now[0] > deadline:
+            os.kill(os.getpid(), signal.SIGINT)
+            return
+        time.sleep(0.05)
+
+
+def rows(reports: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Part -> microseconds per decision: wall, CPU, and CPU of other threads; over all workers."""
+    decisions = sum(report["decisions"] for report in reports)
+    parts = {part for report in reports for part in report["seconds"]}
+    sums = {
+        part: np.sum([r["seconds"].get(part, [0.0] * 3) for r in reports], axis=0)
+        for part in sorted(parts, key=PARTS.index)
+    }
+    return {
+        part: [1e6 * x / decisions for x in (wall, cpu, max(cpu - own, 0.0))]
+        for part, (wall, cpu, own) in sums.items()
+    }
+
+
+def rate(reports: list[dict[str, Any]]) -> float:
+    """Decisions per second of all workers together."""
+    return float(sum(report["decisions"] / report["wall"] for report in reports))
+
+
+def table(title: str, result: dict[str, Any]) -> str:
+    """A configuration's table."""
+    parts, per_second = rows(result["reports"]), rate(result["reports"])
+    wall, cpu, other = np.sum(list(parts.values()), axis=0)
+    supervisor_cpu = 1e6 * result["supervisor"] / per_second
+    busy = 1e-6 * per_second * (cpu + supervisor_cpu)
+    lines = [
+        f"### {title}",
+        "",
+        f"{per_second:,.0f} decisions/s, {busy:.2f} cores busy. Microseconds per decision:",
+        "",
+        "| part | CPU | share | emulator threads | wall |",
+        "|---|---|---|---|---|",
+    ]
+    for part, (part_wall, part_cpu, part_other) in parts.items():
+        threads = f"{part_other:.0f}" if part == ENVIRONMENT else ""
+        share = f"{part_cpu / (cpu + supervisor_cpu):.1%}"
+        lines.append(f"| {part} | {part_cpu:.1f} | {share} | {threads} | {part_wall:.1f} |")
+    share = f"{supervisor_cpu / (cpu + supervisor_cpu):.1%}"
+    lines.append(f"| supervisor, in its own process | {supervisor_cpu:.1f} | {share} | | |")
+    lines.append(f"| all | {cpu + supervisor_cpu:.1f} | 100.0% | {other:.0f} | {wall:.1f} |")
+    return "\n".join(lines)
+
+
+def time_steps(
+    step: Callable[[np.ndarray], Any], num_envs: int, num_actions: int, seconds: float
+) -> dict[str, float]:
+    """Play random actions; microseconds of wall and CPU time per decision."""
+    rng = np.random.default_rng(0)
+    decisions, wall, cpu = 0, time.perf_counter(), time.process_time()
+    while (elapsed := time.perf_counter() - wall) < seconds:
+        step(rng.integers(num_actions, size=num_envs))
+        decisions += num_envs
+    cpu = time.process_time() - cpu
+    return {"wall": 1e6 * elapsed / decisions, "cpu": 1e6 * cpu / decisions}
+
+
+def emulator_alone(game: str, games: int, seconds: float) -> dict[str, dict[str, float]]:
+    """The emulator's own time: as a worker uses it, bare, and with a thread for every core."""
+    seeds = np.arange(games)
+    env = TrainingEnv(resolve_game(game), games, seeds=seeds)
+    env.reset()
+    results = {
+        f"TrainingEnv, {games} games, 1 thread": time_steps(
+            env.step, games, env.num_actions, seconds
+        )
+    }
+    env.close()
+    for count, threads in ((games, 1), (16, usable_cores())):
+        bare = AtariVectorEnv(
+            resolve_game(game).rom,
+            count,
+            num_threads=threads,
+            repeat_action_probability=0.25,
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+            img_height=SCREEN_SIZE,
+            img_width=SCREEN_SIZE,
+            grayscale=True,
+            stack_num=STACK_SIZE,
+            frameskip=FRAME_SKIP,
+            maxpool=True,
+            reward_clipping=False,
+            use_fire_reset=False,
+        )
+        bare.reset(seed=np.arange(count))
+        results[f"AtariVectorEnv, {count} games, {threads} thread{'s' * (threads > 1)}"] = (
+            time_steps(bare.step, count, len(bare.ale.get_action_set()), seconds)
+        )
+        bare.close()
+    return results
+
+
+def emulator_table(results: dict[str, dict[str, float]]) -> str:
+    """The table of `emulator_alone`."""
+    lines = [
+        "### The emulator alone",
+        "",
+        "| what | decisions/s | CPU us per decision | wall us per decision |",
+        "|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        per_second = 1e6 / result["wall"]
+        lines.append(f"| {name} | {per_second:,.0f} | {result['cpu']:.1f} | {result['wall']:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure every configuration, print a table of each, and write JSON where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    defaults = TrainConfig()
+    parser.add_argument("--game", default="Frostbite")
+    parser.add_argument("--workers", type=int, nargs="+", default=[defaults.workers, 1])
+    parser.add_argument("--heads", nargs="+", default=["linear", "neurocoder"])
+    parser.add_argument("--cores", nargs="+", default=["none"])
+    parser.add_argument("--torsos", nargs="+", default=["nips"])
+    parser.add_argument("--envs-per-worker", type=int, default=defaults.envs_per_worker)
+    parser.add_argument("--num-steps", type=int, default=defaults.num_steps)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    args = parser.parse_args()
+
+    facts = machine_facts()
+    print(f"{describe(facts)}; {args.game}\n", flush=True)
+    configurations = [
+        (workers, head, core, torso)
+        for workers in args.workers
+        for torso in args.torsos
+        for core in args.cores
+        for head in args.heads
+    ]
+    results: dict[str, Any] = {}
+    for number, (workers, head, core, torso) in enumerate(configurations, 1):
+        title = f"{head} / {core} / {torso}, {workers} workers x {args.envs_per_worker} games"
+        print(f"{number} of {len(configurations)}: {title}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as run_dir:
+            config = TrainConfig(
+                game=args.game,
+                workers=workers,
+                envs_per_worker=args.envs_per_worker,
+                num_steps=args.num_steps,
+                head=head,
+                core=core,
+                torso=torso,
+                eval_interval=0,
+                run_dir=run_dir,
+                quiet=True,
+            )
+            results[title] = measure(config, args.seconds)
+        print(table(title, results[title]) + "\n", flush=True)
+    print("last: the emulator alone", file=sys.stderr, flush=True)
+    emulator = emulator_alone(args.game, args.envs_per_worker, min(args.seconds, 5.0))
+    print(emulator_table(emulator))
+    if args.json:
+        written = {"arguments": sys.argv[1:], "machine": facts, "results": results}
+        args.json.write_text(json.dumps({**written, "emulator": emulator}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

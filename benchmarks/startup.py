@@ -1,0 +1,333 @@
+"""Seconds from the command to the first update, step by step, and the memory of all processes.
+
+    python -m benchmarks.startup --workers 16
+
+Every start is that of `train_a3c.py`, in a new process, with marks made by its workers. Seconds
+count from the command; medians of several starts are printed. Then one more start, which goes on
+until all workers play and an evaluation is under way: its memory is the sum of the proportional set
+sizes (PSS, in which a page that n processes share counts 1/n in each) of the parent and of all that
+descend from it, at its highest of several looks. Linux only: the sizes come from /proc.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# Nothing here may import what `train_a3c.py` would not have imported by then: the traced command
+# and its workers load this file first.
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 120.0
+LOOKS, SECONDS_BETWEEN_LOOKS = 10, 0.5
+# In the order in which they happen.
+STEPS = (
+    "interpreter",
+    "settings; fork server begun",
+    "imports",
+    "folder, network, log",
+    "first worker begins",
+    "first worker is built",
+    "first update",
+    "last worker begins",
+    "last worker's first update",
+)
+
+
+# --- inside the traced command --------------------------------------------------------------------
+
+
+def traced_command(folder: Path, arguments: Sequence[str]) -> int:
+    """Do what `train_a3c.py` does, and leave marks of when.
+
+    Args:
+        folder: where the marks go.
+        arguments: of the command.
+
+    Returns:
+        The exit code.
+    """
+    mark = functools.partial(_mark, folder / "parent")
+    mark("interpreter")
+    import train_a3c  # first: it sets the number of threads
+    from agents import processes
+
+    start_processes, signals = processes.process_context, processes.StopSignals
+
+    def process_context() -> Any:
+        # Called first to have the fork server load, and again when the workers are to start.
+        supervisor = sys.modules.get("agents.supervisor")
+        if supervisor is None:
+            mark("settings; fork server begun")
+        else:
+            mark("folder, network, log")
+            supervisor.run_worker = functools.partial(  # type: ignore[attr-defined]
+                run_marked_worker, folder
+            )
+        return start_processes()
+
+    class StopSignals(signals):  # type: ignore[valid-type, misc]
+        # What training begins with.
+        def __enter__(self) -> Any:
+            mark("imports")
+            return super().__enter__()
+
+    processes.process_context, processes.StopSignals = process_context, StopSignals  # type: ignore[misc]
+    sys.argv = [str(ROOT / "train_a3c.py"), *arguments]
+    return train_a3c.main()
+
+
+def run_marked_worker(folder: Path, connection: Any, index: int, *args: Any, **kwargs: Any) -> None:
+    """A worker process that leaves marks.
+
+    Args:
+        folder: where they go.
+        connection: to the parent.
+        index: of the worker.
+        *args: what else `agents.worker.run_worker` takes.
+        **kwargs: the same.
+    """
+    mark = functools.partial(_mark, folder / f"worker-{index}")
+    mark("begins")
+    from agents import worker
+
+    class MarkedWorker(worker.Worker):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._updates = 0
+            mark("built")
+
+        def update(self) -> Any:
+            record = super().update()
+            self._updates += 1
+            if self._updates <= 2:
+                mark(f"update {self._updates}")
+            return record
+
+    worker.Worker = MarkedWorker  # type: ignore[misc]
+    worker.run_worker(connection, index, *args, **kwargs)
+
+
+def _mark(path: Path, what: str) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps([what, time.monotonic(), os.getpid()]) + "\n")
+
+
+# --- outside of it --------------------------------------------------------------------------------
+
+
+class Start:
+    """A start of the command, until `stop`.
+
+    Args:
+        folder: for the run and the marks.
+        workers: how many.
+        arguments: others of the command.
+    """
+
+    def __init__(self, folder: Path, workers: int, arguments: Sequence[str]) -> None:
+        self.folder, self.workers = folder, workers
+        self.marks_folder = folder / "marks"
+        self.marks_folder.mkdir()
+        settings = ["--workers", str(workers), "--run-dir", str(folder / "runs"), *arguments]
+        command = [sys.executable, "-m", "benchmarks.startup", "--traced", str(self.marks_folder)]
+        self._log = (folder / "log").open("w+")
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(
+            [*command, "--", *settings],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+        )
+
+    def marks(self, name: str) -> dict[str, tuple[float, int]]:
+        """What a process marked: what -> seconds since the command, and its process id."""
+        try:
+            text = (self.marks_folder / name).read_text()
+        except FileNotFoundError:
+            return {}
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+        return {what: (when - self.began, pid) for what, when, pid in lines}
+
+    def worker_marks(self) -> list[dict[str, tuple[float, int]]]:
+        """The marks of all workers."""
+        return [self.marks(f"worker-{index}") for index in range(self.workers)]
+
+    def wait_until_all_play(self, updates: int) -> None:
+        """Return when every worker has made so many updates, 1 or 2.
+
+        Raises:
+            RuntimeError: if the command ends or that takes too long.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while not all(f"update {updates}" in marks for marks in self.worker_marks()):
+            self.check(deadline)
+            time.sleep(0.1)
+
+    def check(self, deadline: float) -> None:
+        """Raise RuntimeError if the command has ended, or the deadline has come."""
+        if self.process.poll() is not None or time.monotonic() > deadline:
+            self._log.seek(0)
+            raise RuntimeError(f"the workers did not come to play:\n{self._log.read()}")
+
+    def stop(self) -> None:
+        """End it, as Ctrl-C does."""
+        try:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+                self.process.wait(timeout=60)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._log.close()
+
+    def steps(self) -> dict[str, float]:
+        """When each of STEPS was reached, in seconds since the command."""
+        steps = {what: when for what, (when, _) in self.marks("parent").items()}
+        workers = self.worker_marks()
+        for step, choose, what in (
+            ("first worker begins", min, "begins"),
+            ("first worker is built", min, "built"),
+            ("first update", min, "update 1"),
+            ("last worker begins", max, "begins"),
+            ("last worker's first update", max, "update 1"),
+        ):
+            steps[step] = choose(marks[what][0] for marks in workers)
+        return {step: steps[step] for step in STEPS}
+
+
+def measure_start(workers: int, arguments: Sequence[str]) -> dict[str, float]:
+    """Start once; return when each of STEPS was reached."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = Start(Path(folder), workers, arguments)
+        try:
+            start.wait_until_all_play(updates=1)
+        finally:
+            start.stop()
+        return start.steps()
+
+
+def measure_memory(workers: int, arguments: Sequence[str]) -> dict[str, float]:
+    """Start once, with an evaluation; return role -> MiB of all processes in that role."""
+    with tempfile.TemporaryDirectory() as folder:
+        interval = ["--eval-interval", "1", "--eval-episodes", "100"]
+        start = Start(Path(folder), workers, [*arguments, *interval])
+        try:
+            start.wait_until_all_play(updates=2)
+            pids = {marks["begins"][1] for marks in start.worker_marks()}
+            looks = []
+            for _ in range(LOOKS):
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                start.check(time.monotonic() + PATIENCE_S)
+                looks.append(memory_by_role(start.process.pid, pids))
+        finally:
+            start.stop()
+    return max(looks, key=lambda look: sum(look.values()))
+
+
+def memory_by_role(parent: int, workers: set[int]) -> dict[str, float]:
+    """PSS in MiB of the parent, the workers together, the evaluator, and what else there is."""
+    parents = process_parents()
+    fork_servers = {parents[pid] for pid in workers if pid in parents} - {parent}
+    memory = {"parent": 0.0, "fork server": 0.0, "workers": 0.0, "evaluator": 0.0, "others": 0.0}
+    for pid in [parent, *descendants(parent, parents)]:
+        if pid == parent:
+            role = "parent"
+        elif pid in workers:
+            role = "workers"
+        elif pid in fork_servers:
+            role = "fork server"
+        else:
+            role = "evaluator" if parents[pid] in fork_servers else "others"
+        memory[role] += proportional_set_size(pid) / 2**20
+    return memory
+
+
+def process_parents() -> dict[int, int]:
+    """Process id -> its parent's, of all processes."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            # The name, in brackets, may itself hold spaces and brackets.
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    return parents
+
+
+def descendants(pid: int, parents: dict[int, int]) -> list[int]:
+    """All processes below one, in no order."""
+    children = [child for child, parent in parents.items() if parent == pid]
+    return children + [below for child in children for below in descendants(child, parents)]
+
+
+def proportional_set_size(pid: int) -> int:
+    """PSS of a process in bytes; 0 where it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    sizes = [line.split()[1] for line in text.splitlines() if line.startswith("Pss:")]
+    return 1024 * int(sizes[0]) if sizes else 0
+
+
+def table(starts: list[dict[str, float]], memory: dict[str, float], workers: int) -> str:
+    """Steps and memory."""
+    lines = ["| reached | after, s | from | to |", "|---|---|---|---|"]
+    for step in STEPS:
+        seconds = [start[step] for start in starts]
+        low, high = f"{min(seconds):.2f}", f"{max(seconds):.2f}"
+        lines.append(f"| {step} | {median(seconds):.2f} | {low} | {high} |")
+    if memory:
+        lines += ["", "| processes | PSS, MiB |", "|---|---|"]
+        for role, size in memory.items():
+            role = f"{workers} workers" if role == "workers" else role
+            lines.append(f"| {role} | {size:,.0f} |")
+        lines.append(f"| all | {sum(memory.values()):,.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, print tables, and write JSON where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--no-memory", action="store_true", help="measure starts only")
+    parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    parser.add_argument("--traced", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs="*", help="of train_a3c.py, after `--`")
+    args = parser.parse_args()
+    if args.traced:
+        return traced_command(args.traced, args.arguments)
+
+    from benchmarks.facts import describe, machine_facts
+
+    facts = machine_facts()
+    print(f"{describe(facts)}\n", flush=True)
+    starts = []
+    for number in range(args.starts):
+        print(f"start {number + 1} of {args.starts}", file=sys.stderr, flush=True)
+        starts.append(measure_start(args.workers, args.arguments))
+    memory = {}
+    if not args.no_memory:
+        print("last: memory", file=sys.stderr, flush=True)
+        memory = measure_memory(args.workers, args.arguments)
+    print(table(starts, memory, args.workers))
+    if args.json:
+        written = {"arguments": sys.argv[1:], "machine": facts, "starts": starts, "memory": memory}
+        args.json.write_text(json.dumps(written, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
