@@ -21,10 +21,9 @@ def make_checkpoint(step, size=700_000):
 
 
 if __name__ == "__main__":
-    for step in count(1):
-        try:
+    try:
+        for step in count(1):
             save_checkpoint(Path(sys.argv[1]), make_checkpoint(step), int(sys.argv[2]))
             print(step, flush=True)
-        except OSError as error:
-            print(f"{type(error).__name__}: {error}", flush=True)
-            break
+    except OSError as error:
+        print(f"{type(error).__name__}: {error}")

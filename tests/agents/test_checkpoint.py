@@ -143,7 +143,7 @@ def test_tensors_that_do_not_fit_the_network_are_refused(tmp_path, tensors, word
 def test_what_is_no_ordinary_file_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "step_000000000005.pt")
     for path in (tmp_path / "step_000000000005.pt", Path("/dev/zero"), tmp_path):
-        with pytest.raises(CheckpointError, match="ordinary|directory"):
+        with pytest.raises(CheckpointError, match=r"ordinary|directory"):
             load_checkpoint(path)
 
 
