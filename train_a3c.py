@@ -18,11 +18,13 @@ def main() -> int:
     """Read the command line, train, and return the exit code."""
     from agents.command_line import parse_args
     from agents.config import SettingError
+    from agents.opencv import require_opencv
 
     config = parse_args(sys.argv[1:])
-    from agents.supervisor import train
-
     try:
+        require_opencv()
+        from agents.supervisor import train
+
         return train(config, sys.argv)
     except SettingError as error:
         print(f"train_a3c.py: error: {error}", file=sys.stderr)
