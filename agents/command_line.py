@@ -45,8 +45,10 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
             if spec.name in given:  # before a run is looked for by it
                 check_setting(spec, given[spec.name])
         return resumed_config(given) if given.get("resume") else TrainConfig(**given)
-    except (SettingError, RunFolderError) as error:
+    except SettingError as error:
         parser.error(str(error))
+    except RunFolderError as error:
+        parser.error(f"{flag('resume')} {error}")
 
 
 def resumed_config(given: dict[str, Any]) -> TrainConfig:
