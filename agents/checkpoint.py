@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from agents.files import read_limited, write_atomically
+from agents.limits import physical_memory
 from agents.sealed_tensors import CHECKSUM, MAX_HEADER, DamagedError, seal, unseal
 
 log = logging.getLogger("train")
@@ -164,7 +165,8 @@ def _most_bytes(expected: dict[str, Tensor] | None) -> int:
     if expected is None:
         return MAX_BYTES
     parameters = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-    return parameters * (1 + MAX_STATISTICS) + MAX_HEADER
+    # Settings may claim any size, and a file with holes have it without taking room on the disk.
+    return min(parameters * (1 + MAX_STATISTICS) + MAX_HEADER, physical_memory() // 4)
 
 
 def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
