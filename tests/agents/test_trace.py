@@ -319,7 +319,7 @@ HOSTILE = {
         ("a packing that asks for memory", "packed in a way"),
         ("a long list", "few arrays"),
         ("one that says it is short", r"\S"),
-        ("an empty description", "JSON|Expecting"),
+        ("an empty description", r"\S"),
         ("brackets without end", "RecursionError"),
     ],
 )
