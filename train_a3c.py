@@ -18,15 +18,17 @@ def main() -> int:
     """Read the command line, train, and return the exit code."""
     from agents.command_line import parse_args
     from agents.config import SettingError
+    from agents.opencv import require_opencv
 
     config = parse_args(sys.argv[1:])
     if config.workers > 0:
         from agents.processes import process_context
 
         process_context()  # loads torch for the workers while it is loaded here
-    from agents.supervisor import train
-
     try:
+        require_opencv()
+        from agents.supervisor import train
+
         return train(config, sys.argv)
     except SettingError as error:
         print(f"train_a3c.py: error: {error}", file=sys.stderr)

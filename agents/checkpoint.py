@@ -1,26 +1,34 @@
 """Checkpoints: tensors by name and shape, and the numbers that go with them.
 
 A checkpoint is a safetensors file, whatever its name ends in: loading one never runs code. It is
-written under a temporary name that no loader looks at, flushed to the disk, and renamed.
+written under a temporary name that no loader looks at, flushed to the disk, and renamed. A checksum
+covers all of it. `docs/files.md` describes the format.
 """
 
 import json
 import logging
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from agents.files import write_atomically
+from agents.files import read_limited, write_atomically
+from agents.limits import physical_memory
+from agents.sealed_tensors import CHECKSUM, MAX_HEADER, DamagedError, seal, unseal
 
 log = logging.getLogger("train")
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Format 1 is the same without a checksum.
+READABLE = ("1", "2")
 BEST = "best.pt"
+# Of a file that is not compared with a network: far more than any network here.
+MAX_BYTES = 2**30
+# Optimizers keep one or two statistics of a parameter; room for others to come.
+MAX_STATISTICS = 4
 
 
 class CheckpointError(Exception):
@@ -45,17 +53,23 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write `step_<global_step>.pt` and `latest.json`, then delete all but the newest `keep`.
 
+    Checkpoints of later steps stay and do not count: a run has such where it went on from an
+    earlier one because those were damaged.
+
     Returns:
         The file written.
 
     Raises:
-        OSError: if writing fails; older checkpoints stay as they are then.
+        OSError: if writing fails; the message names the file. Older checkpoints stay as they are
+            then.
     """
-    path = folder / f"step_{checkpoint.progress['global_step']:012d}.pt"
+    step = checkpoint.progress["global_step"]
+    path = folder / f"step_{step:012d}.pt"
     write_checkpoint(path, checkpoint)
-    latest = {"checkpoint": path.name, "global_step": checkpoint.progress["global_step"]}
+    latest = {"checkpoint": path.name, "global_step": step}
     write_atomically(folder / "latest.json", json.dumps(latest, indent=2).encode())
-    for old in list_checkpoints(folder)[:-keep]:
+    until_now = [old for old in list_checkpoints(folder) if step_of(old) <= step]
+    for old in until_now[:-keep]:
         old.unlink()
     return path
 
@@ -69,7 +83,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors = {f"parameters/{name}": t for name, t in checkpoint.parameters.items()}
     tensors |= {f"statistics/{name}": t for name, t in checkpoint.statistics.items()}
     metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(checkpoint.progress)}
-    write_atomically(path, save({name: t.contiguous() for name, t in tensors.items()}, metadata))
+    write_atomically(path, seal(tensors, metadata))
 
 
 def load_checkpoint(
@@ -79,8 +93,8 @@ def load_checkpoint(
 
     Args:
         path: the file.
-        expected: parameters whose names, shapes and types the file's must have. They are compared
-            before any tensor is read.
+        expected: parameters whose names, shapes and types the file's must have; they may be on the
+            meta device. No more is read than a checkpoint of them can take.
         num_statistics: how many statistics of each expected parameter the file must hold too; None
             if they do not matter.
 
@@ -88,27 +102,23 @@ def load_checkpoint(
         CheckpointError: if the file is missing, damaged, of another format, or does not fit.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != str(FORMAT_VERSION):
-                found = metadata.get("format")
-                raise CheckpointError(f"{path}: format {found!r}, not {FORMAT_VERSION}")
-            if expected is not None:
-                _compare(path, file, "parameters/", expected)
-                if num_statistics is not None:
-                    statistics = {
-                        n: t.expand(num_statistics, *t.shape) for n, t in expected.items()
-                    }
-                    _compare(path, file, "statistics/", statistics)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        progress = json.loads(metadata["progress"])
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-    def group(prefix: str) -> dict[str, Tensor]:
-        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-    return Checkpoint(group("parameters/"), group("statistics/"), progress)
+        tensors, metadata = unseal(read_limited(path, _most_bytes(expected)))
+        form = metadata.get("format")
+        if form not in READABLE:
+            raise ValueError(f"format {form!r}, not {' or '.join(READABLE)}")
+        if form != READABLE[0] and CHECKSUM not in metadata:
+            raise ValueError(f"damaged: format {form} has a checksum, this file has none")
+        checkpoint = Checkpoint(
+            _take(tensors, "parameters/"), _take(tensors, "statistics/"), _read_progress(metadata)
+        )
+        if tensors:
+            raise ValueError(f"holds {next(iter(tensors))!r}, which is not part of a checkpoint")
+        if expected is not None:
+            _compare("parameters", checkpoint.parameters, expected)
+            _compare_statistics(checkpoint.statistics, expected, num_statistics)
+        return checkpoint
+    except (OSError, ValueError, DamagedError) as error:
+        raise CheckpointError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def load_newest_checkpoint(
@@ -136,26 +146,93 @@ def load_newest_checkpoint(
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first; `best.pt` is not among them."""
-    return sorted(folder.glob("step_*.pt"))
+    """The checkpoints of a folder, oldest first; `best.pt` is not among them.
+
+    Nor is anything else that someone put there: what is listed here may be deleted.
+    """
+    return sorted((p for p in folder.glob("step_*.pt") if _NAME.fullmatch(p.name)), key=step_of)
 
 
-def _compare(path: Path, file: Any, prefix: str, expected: dict[str, Tensor]) -> None:
-    what = prefix.rstrip("/")
-    names = {n.removeprefix(prefix) for n in file.keys() if n.startswith(prefix)}  # noqa: SIM118
-    if not names:
-        raise CheckpointError(f"{path}: holds no {what}")
-    if names != set(expected):
-        wrong = sorted(names ^ set(expected))[0]
-        raise CheckpointError(f"{path}: {what} of {wrong!r} are not in both file and network")
+def step_of(path: Path) -> int:
+    """The global step in the name of a checkpoint."""
+    return int(path.stem.removeprefix("step_"))
+
+
+_NAME = re.compile(r"step_[0-9]{12,15}\.pt")
+
+
+def _most_bytes(expected: dict[str, Tensor] | None) -> int:
+    if expected is None:
+        return MAX_BYTES
+    parameters = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    # Settings may claim any size, and a file with holes have it without taking room on the disk.
+    return min(parameters * (1 + MAX_STATISTICS) + MAX_HEADER, physical_memory() // 4)
+
+
+def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take out the tensors of a group."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def _compare(what: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError unless names, shapes and types agree."""
+    if not found:
+        raise ValueError(f"holds no {what}")
+    if found.keys() != expected.keys():
+        wrong = min(found.keys() ^ expected.keys())
+        raise ValueError(f"{what} of {wrong!r} are not in both file and network")
     for name, tensor in expected.items():
-        stored = file.get_slice(prefix + name)
-        shape, dtype = stored.get_shape(), stored.get_dtype()
-        if shape != list(tensor.shape) or _DTYPES.get(dtype) != tensor.dtype:
-            raise CheckpointError(
-                f"{path}: {what} of {name!r} are {dtype} {shape}, "
-                f"the network's are {tensor.dtype} {list(tensor.shape)}"
-            )
+        ours, theirs = (f"{t.dtype} {list(t.shape)}" for t in (tensor, found[name]))
+        if ours != theirs:
+            raise ValueError(f"{what} of {name!r} are {theirs}, the network's are {ours}")
 
 
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "BF16": torch.bfloat16}
+def _compare_statistics(
+    found: dict[str, Tensor], expected: dict[str, Tensor], num_statistics: int | None
+) -> None:
+    """Raise ValueError unless there are so many of each parameter; any number if that is None."""
+    if num_statistics is None:
+        if not found:
+            return
+        num_statistics = max(t.shape[0] if t.dim() else 0 for t in found.values())
+        if num_statistics > MAX_STATISTICS:
+            raise ValueError(f"{num_statistics} statistics of a parameter are too many")
+    statistics = {name: t.expand(num_statistics, *t.shape) for name, t in expected.items()}
+    _compare("statistics", found, statistics)
+
+
+# What a run reads of its progress again. The rest is for people.
+_COUNTS = ("global_step", "updates", "skipped_updates", "episodes", "restarts")
+_NUMBERS = ("seconds", "best_return", "mean_return")
+_MOST = 10**15
+
+
+def _read_progress(metadata: dict[str, str]) -> dict[str, Any]:
+    """Raises ValueError unless these are values that a run can go on with."""
+    try:
+        progress = json.loads(metadata.get("progress", ""))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its progress is not JSON ({error})") from error
+    if not isinstance(progress, dict) or "global_step" not in progress:
+        raise ValueError("does not say how many steps it was trained for")
+    fits = {name: _is_count(progress[name]) for name in _COUNTS if name in progress}
+    fits |= {name: _is_number(progress[name]) for name in _NUMBERS if name in progress}
+    fits["evaluation"] = isinstance(progress.get("evaluation", ""), str)
+    games = progress.get("recent_games", [])
+    fits["recent_games"] = isinstance(games, list) and all(
+        isinstance(game, list) and len(game) == 2 and all(map(_is_number, game)) for game in games
+    )
+    for name, fit in fits.items():
+        if not fit:
+            raise ValueError(f"its {name} cannot be {str(progress[name])[:80]!r}")
+    return progress
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST
+
+
+def _is_number(value: Any) -> bool:
+    is_small_int = type(value) is int and abs(value) <= _MOST
+    return is_small_int or (type(value) is float and math.isfinite(value))

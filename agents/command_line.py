@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.config import SettingError, TrainConfig, flag
+from agents.config import SettingError, TrainConfig, check_setting, flag
 from agents.one_line_parser import OneLineParser
 from agents.run_folder import RunFolderError, open_run
 
@@ -41,9 +41,14 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
     parser.parse_args(argv, namespace)
     given = {name: value for name, value in vars(namespace).items() if value is not _NOT_GIVEN}
     try:
+        for spec in dataclasses.fields(TrainConfig):
+            if spec.name in given:  # before a run is looked for by it
+                check_setting(spec, given[spec.name])
         return resumed_config(given) if given.get("resume") else TrainConfig(**given)
-    except (SettingError, RunFolderError) as error:
+    except SettingError as error:
         parser.error(str(error))
+    except RunFolderError as error:
+        parser.error(f"{flag('resume')} {error}")
 
 
 def resumed_config(given: dict[str, Any]) -> TrainConfig:

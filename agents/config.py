@@ -4,20 +4,25 @@ The command line, the saved `config.json` and the README's table of flags are ma
 """
 
 import dataclasses
-import math
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.one_line_parser import is_plain, one_line
 from envs import UnknownGameError, resolve_game
-from envs.protocol import OBSERVATION_SHAPE
 
 
 class SettingError(ValueError):
     """A setting that cannot be used; the message names the flag, the value and what is allowed."""
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{flag(name)} {value}: {allowed}")
+        super().__init__(f"{flag(name)} {one_line(str(value), 200)}: {one_line(allowed)}")
+
+
+class MachineError(SettingError):
+    """Something that this machine lacks, whatever the settings; the message says what to do."""
+
+    def __init__(self, message: str) -> None:
+        ValueError.__init__(self, one_line(message))
 
 
 def setting(
@@ -36,7 +41,7 @@ def setting(
         help: one line that says what it does.
         may_change: whether a resumed run may be given another value.
         **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
-            `above` (the first that is too small).
+            `above` (the first that is too small); of a text `longest`, the most characters.
     """
     return field(
         default=default,
@@ -54,7 +59,7 @@ class TrainConfig:
     """The settings of one run. Construction raises `SettingError` for any that cannot work."""
 
     # fmt: off
-    game: str = setting("Frostbite", "run", "Atari game, in any common spelling")
+    game: str = setting("Frostbite", "run", "Atari game, in any common spelling", longest=100)
     workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", may_change=True, low=0, high=1024)
     envs_per_worker: int = setting(4, "run", "games that each worker plays as one batch", may_change=True, low=1, high=1024)
     total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", may_change=True, low=1, high=10**12)
@@ -106,7 +111,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            _check(spec, getattr(self, spec.name))
+            check_setting(spec, getattr(self, spec.name))
         if self.neurocoder_least_used > self.neurocoder_slots:
             allowed = f"must be at most --neurocoder-slots ({self.neurocoder_slots})"
             raise SettingError("neurocoder_least_used", self.neurocoder_least_used, allowed)
@@ -114,42 +119,18 @@ class TrainConfig:
             object.__setattr__(self, "game", resolve_game(self.game).name)
         except UnknownGameError as error:
             raise SettingError("game", repr(self.game), str(error)) from None
-        self._check_memory()
 
     def learning_rate_at(self, global_step: int) -> float:
         """The learning rate after so many decisions: falling linearly, zero from the budget on."""
         return self.learning_rate * max(0.0, 1.0 - global_step / self.total_timesteps)
 
-    def _check_memory(self) -> None:
-        """Refuse rollouts that this machine's memory cannot hold while all workers learn."""
-        samples = max(self.workers, 1) * self.envs_per_worker * self.num_steps
-        # One byte a pixel in the rollout, four as input of the network, about three in its layers.
-        needed = samples * math.prod(OBSERVATION_SHAPE) * 8
-        if self.head == "neurocoder":
-            components = self.neurocoder_steps * self.neurocoder_heads
-            tensors = 2 * 3 * 10  # layers, memories, and what autograd keeps of each attention
-            needed += samples * tensors * 4 * components * self.neurocoder_slots
-        if needed > physical_memory():
-            raise SettingError(
-                "num_steps",
-                self.num_steps,
-                f"learning from {samples:,} steps at once takes {needed / 2**30:.0f} GiB, "
-                f"this machine has {physical_memory() / 2**30:.0f}; lower --num-steps, "
-                "--envs-per-worker, --workers or the head's sizes",
-            )
 
-
-def physical_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _check(spec: dataclasses.Field[Any], value: Any) -> None:
+def check_setting(spec: dataclasses.Field[Any], value: Any) -> None:
     """Raise SettingError unless the value has the field's type and lies within its limits."""
     limits = spec.metadata
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if spec.type is float:
-        if not is_number or not math.isfinite(value):
+        if not is_number or not abs(value) < _MOST:
             raise SettingError(spec.name, value, "must be a finite number")
     elif type(value) is not spec.type:
         raise SettingError(
@@ -163,5 +144,19 @@ def _check(spec: dataclasses.Field[Any], value: Any) -> None:
     if "above" in limits and not limits["above"] < value <= limits["high"]:
         allowed = f"must be above {limits['above']} and at most {limits['high']:g}"
         raise SettingError(spec.name, value, allowed)
-    if spec.type is str and not value and not limits.get("optional"):
+    if spec.type is str:
+        _check_text(spec, value)
+
+
+def _check_text(spec: dataclasses.Field[Any], value: str) -> None:
+    longest = spec.metadata.get("longest", _LONGEST_PATH)
+    if not value and not spec.metadata.get("optional"):
         raise SettingError(spec.name, repr(value), "must not be empty")
+    if len(value) > longest:
+        raise SettingError(spec.name, value, f"must have at most {longest} characters")
+    if not is_plain(value):
+        raise SettingError(spec.name, value, "must not hold control characters")
+
+
+_MOST = 1e300  # also of whole numbers, which have no end in Python
+_LONGEST_PATH = 4096

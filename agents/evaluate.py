@@ -36,12 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         modes = [*modes, "random"]
 
     from agents.checkpoint import CheckpointError
-    from agents.evaluation_session import Session
+    from agents.config import MachineError
+    from agents.opencv import require_opencv
     from agents.run_folder import RunFolderError
 
     try:
+        require_opencv()
+        from agents.evaluation_session import Session
+
         session = Session(args.run, args.checkpoint, modes, args.seed, record=args.record)
-    except (RunFolderError, CheckpointError) as error:
+    except (MachineError, RunFolderError, CheckpointError) as error:
         parser.error(str(error))
     return session.run(args.episodes)
 

@@ -50,22 +50,21 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
     Raises:
         CheckpointError: if there is none that can be used.
     """
-    network = make_network(config)
-    expected: dict[str, Tensor] = dict(network.named_parameters())
+    # Shapes without memory, until it is certain that a file really holds as much as settings claim.
+    with torch.device("meta"):
+        expected: dict[str, Tensor] = dict(make_network(config).named_parameters())
     if which == "latest":
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)
     else:
         path = folder / "checkpoints" / BEST if which == "best" else Path(which)
         checkpoint = load_checkpoint(path, expected)
-    with torch.no_grad():
-        for name, parameter in expected.items():
-            parameter.copy_(checkpoint.parameters[name])
-    step = checkpoint.progress.get("global_step")
-    if not isinstance(step, int):
-        raise CheckpointError(f"{path}: does not say how many steps it was trained for")
-    if not all(bool(parameter.isfinite().all()) for parameter in expected.values()):
+    if not all(bool(parameter.isfinite().all()) for parameter in checkpoint.parameters.values()):
         raise CheckpointError(f"{path}: some parameters are not finite")
-    return LoadedAgent(network, path.name, step)
+    network = make_network(config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(checkpoint.parameters[name])
+    return LoadedAgent(network, path.name, checkpoint.progress["global_step"])
 
 
 class Session:

@@ -152,20 +152,25 @@ def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
 def read_evaluations(folder: Path) -> list[Evaluation]:
     """The rows of a run's `eval/evaluations.csv`, oldest first; malformed ones are left out.
 
-    There is none where there is no file.
+    There is none where there is no file. Lines that were cut off, or in which a machine that died
+    has left zeros, are malformed.
+
+    Raises:
+        OSError: if there is something that cannot be read.
     """
     path = folder / EVALUATIONS
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").split("\n")
     except FileNotFoundError:
         return []
     found, malformed = [], 0
-    for cells in csv.reader(lines):
-        if cells == list(COLUMNS):
-            continue
+    for line in lines[:-1] if lines[-1] == "" else lines:
         try:
-            found.append(_parse(dict(zip(COLUMNS, cells, strict=True))))
-        except ValueError:
+            # Line by line: a quote that damage has opened would swallow all that follow.
+            cells = next(csv.reader([line]), [])
+            if cells != list(COLUMNS):
+                found.append(_parse(dict(zip(COLUMNS, cells, strict=True))))
+        except (ValueError, csv.Error):  # noqa: PERF203
             malformed += 1
     if malformed:
         log.warning("%s: %s malformed rows were left out", path, malformed)
@@ -207,10 +212,13 @@ def _short(value: float) -> str:
 
 def _parse(row: dict[str, str]) -> Evaluation:
     """Raises ValueError where a cell is not what its column holds."""
+    if not all(cell.isprintable() and "\ufffd" not in cell for cell in row.values()):
+        raise ValueError("not text")
     scores = {name: float(row[name]) for name in ("mean", "std", "median", "min", "max", "length")}
     normalised = float(row["human_normalised"]) if row["human_normalised"] else None
     wall_time = float(row["wall_time"])
-    if not all(map(math.isfinite, [*scores.values(), wall_time])) or not row["mode"]:
+    numbers = [*scores.values(), wall_time, normalised or 0.0]
+    if not all(map(math.isfinite, numbers)) or not row["mode"]:
         raise ValueError("not a row of numbers")
     summary = Summary(
         mode=row["mode"],

@@ -3,14 +3,35 @@
 import contextlib
 import os
 import re
+import stat
 from pathlib import Path
+
+
+def read_limited(path: Path, most: int) -> bytes:
+    """Read a file that should not be large.
+
+    Args:
+        path: of an ordinary file: one that never ends, or never begins, is not waited for.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is larger, or no ordinary file.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not an ordinary file")
+        if status.st_size > most:
+            raise ValueError(f"too large: {status.st_size:,} bytes, where {most:,} is the most")
+        return file.read(most)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file such that it is there whole or not at all, also when the machine dies.
 
     Raises:
-        OSError: if writing fails; a file that was there stays.
+        OSError: if writing fails, naming the file; one that was there stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -19,8 +40,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # "No space left on device" alone does not say where
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

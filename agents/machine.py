@@ -1,17 +1,28 @@
 """What this machine can hold, checked before anything is started."""
 
+import logging
+import math
 import resource
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from agents.config import SettingError, TrainConfig, physical_memory
+from agents.config import MachineError, SettingError, TrainConfig
+from agents.limits import SHARED_MEMORY, free_shared_memory, physical_memory, usable_cores
 from agents.network import ActorCritic
+from agents.optimizers import OPTIMIZERS
+from envs.protocol import OBSERVATION_SHAPE
+
+log = logging.getLogger("train")
+
+# A worker waits for nobody, so more of them than cores do no harm but for what they cost.
+WORKERS_PER_CORE = 4
+FEW_WORKERS = 16
 
 
 def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
-    """Build the network, or refuse what needs more memory or file descriptors than there are.
+    """Build the network, or refuse what this machine cannot hold; say where settings make no sense.
 
     Parameters are counted as they come, before they are filled: what would take too much is given
     up long before it does. (To build it on torch's meta device first would take a second, and 100
@@ -19,7 +30,10 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
 
     Raises:
         SettingError: naming the flag to lower.
+        MachineError: where something else than a flag has to change.
     """
+    check_rollouts(config)
+    _check_descriptors(config)
     size = 0
 
     def count(_module: nn.Module, _name: str, parameter: torch.Tensor | None) -> None:
@@ -37,14 +51,42 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
         raise SettingError("head", config.head, allowed) from error
     finally:
         hook.remove()
-    _check_descriptors(config)
+    _check_shared_memory(size, config)
+    cores = usable_cores()
+    if config.workers > max(FEW_WORKERS, WORKERS_PER_CORE * cores):
+        log.warning(
+            "--workers %s: this machine has %s cores, on which so many processes only take turns; "
+            "some %s would collect about as much, and need less memory",
+            *(config.workers, cores, max(FEW_WORKERS, WORKERS_PER_CORE * cores)),
+        )
     return network
 
 
+def check_rollouts(config: TrainConfig) -> None:
+    """Refuse rollouts that the memory cannot hold while all workers learn.
+
+    Raises:
+        SettingError: naming the flag to lower.
+    """
+    samples = max(config.workers, 1) * config.envs_per_worker * config.num_steps
+    # One byte a pixel in the rollout, about four more for what the network's layers made of it.
+    needed = samples * math.prod(OBSERVATION_SHAPE) * 5
+    if config.head == "neurocoder":
+        components = config.neurocoder_steps * config.neurocoder_heads
+        tensors = 2 * 3 * 10  # layers, memories, and what autograd keeps of each attention
+        needed += samples * tensors * 4 * components * config.neurocoder_slots
+    if needed > physical_memory():
+        raise SettingError(
+            "num_steps",
+            config.num_steps,
+            f"learning from {samples:,} steps at once takes {_gib(needed)} GiB, "
+            f"this machine has {_gib(physical_memory())}; lower --num-steps, "
+            "--envs-per-worker, --workers or the head's sizes",
+        )
+
+
 def _check_memory(size: int, config: TrainConfig) -> None:
-    """Refuse a network of so many parameters, or so many workers with it."""
-    available = physical_memory()
-    copy = 4 * size
+    available, copy = physical_memory(), 4 * size
     if 8 * copy > available:
         allowed = (
             f"with these sizes the network has {size:,} parameters or more, "
@@ -54,19 +96,42 @@ def _check_memory(size: int, config: TrainConfig) -> None:
     # Parameters and gradients of every worker, its own part of Python, and the shared state.
     needed = config.workers * (2 * copy + 30 * 2**20) + 4 * copy
     if needed > available:
-        allowed = (
-            f"so many workers take {needed / 2**30:.0f} GiB or more, "
-            f"this machine has {available / 2**30:.0f}"
-        )
+        allowed = f"so many workers take {_gib(needed)} GiB, this machine has {_gib(available)}"
         raise SettingError("workers", config.workers, allowed)
 
 
+def _check_shared_memory(size: int, config: TrainConfig) -> None:
+    """Where it is too small, a write ends the process with a bus error, without a word."""
+    # Parameters, optimizer statistics, and what the evaluator plays with; then counters.
+    copies = 2 + OPTIMIZERS[config.optimizer].num_statistics
+    needed = copies * 4 * size + 64 * (config.workers + 1) + 2**20
+    remedy = (
+        f"docker run --shm-size={2 * needed // 2**20 + 1}m, or as root: "
+        f"mount -o remount,size={2 * needed // 2**20 + 1}M {SHARED_MEMORY}"
+    )
+    try:
+        free = free_shared_memory()
+    except OSError as error:
+        why = error.strerror or error
+        raise MachineError(f"{SHARED_MEMORY} cannot be used ({why}); {remedy}") from error
+    if free is not None and free < needed:
+        raise MachineError(
+            f"{SHARED_MEMORY} has {free / 2**20:.1f} MiB left, and what the processes share takes "
+            f"{needed / 2**20:.1f}; {remedy}"
+        )
+
+
 def _check_descriptors(config: TrainConfig) -> None:
-    """Refuse more workers than there are file descriptors for, or allow ourselves more of them."""
+    """Raise the limit of open files where that is allowed."""
     descriptors = 4 * config.workers + 100
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < descriptors:
-        if hard != resource.RLIM_INFINITY and hard < descriptors:
-            allowed = f"so many workers need {descriptors} open files; raise `ulimit -n` ({hard})"
-            raise SettingError("workers", config.workers, allowed)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+    if soft == resource.RLIM_INFINITY or soft >= descriptors:
+        return
+    if hard != resource.RLIM_INFINITY and hard < descriptors:
+        allowed = f"so many workers need {descriptors} open files; raise `ulimit -n` ({hard})"
+        raise SettingError("workers", config.workers, allowed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g}"

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from agents.one_line_parser import OneLineParser
+from agents.config import MachineError
+from agents.one_line_parser import OneLineParser, one_line
+from agents.opencv import require_opencv
 from agents.trace import TraceError, TraceMismatchError, load_trace, play_back
-from agents.video import CONSOLE_FPS, VideoError, VideoWriter
 from envs.protocol import FRAME_SKIP
 
 
@@ -25,6 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--video", metavar="OUT.webm", help="also write a video of it")
     args = parser.parse_args(argv)
     try:
+        require_opencv()
+    except MachineError as error:
+        parser.error(str(error))
+    from agents.video import CONSOLE_FPS, VideoError, VideoWriter
+
+    try:
         trace = load_trace(args.trace)
         with ExitStack() as stack:
             video = None
@@ -36,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 keep_screens=video is not None,
             )
     except TraceMismatchError as error:
-        print(f"{args.trace}: NOT the same game: {error}", file=sys.stderr)
+        print(f"{args.trace}: NOT the same game: {one_line(str(error))}", file=sys.stderr)
         return 1
     except (TraceError, VideoError) as error:
         parser.error(str(error))

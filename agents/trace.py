@@ -8,6 +8,7 @@ is why it notes the version of ale-py.
 import io
 import json
 import math
+import re
 import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,14 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agents.config import TrainConfig
 from agents.files import write_atomically
+from agents.small_npz import read_arrays
 from agents.whole_game import GameSettings, OnStep, PlayedGame, play_actions
 from envs import resolve_game
 from envs.protocol import FRAME_SKIP, check_protocol
 
 FORMAT_VERSION = 1
-# The longest game that the settings allow has 25 M decisions. What claims to be larger is no trace.
-MAX_BYTES = 64 * 2**20
+# The longest game that the settings allow has 25 M decisions; its description is a few hundred
+# characters. What claims to be larger is no trace, and is not unpacked.
+MAX_BYTES = 32 * 2**20
+MAX_TEXT = 2**16
 
 
 class TraceError(Exception):
@@ -159,11 +164,9 @@ def play_back(
 
 
 def _read_arrays(path: Path) -> tuple[npt.NDArray[np.uint8], str]:
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-            raise ValueError("too large for a trace")
-    with np.load(path, allow_pickle=False) as file:
-        actions, text = file["actions"], file["trace"]
+    """Raises ValueError, or what numpy and zipfile raise, for what no trace can hold."""
+    arrays = read_arrays(path, {"actions": MAX_BYTES, "trace": 4 * MAX_TEXT}, MAX_BYTES)
+    actions, text = arrays["actions"], arrays["trace"]
     if actions.ndim != 1 or actions.dtype != np.uint8 or not len(actions):
         raise ValueError(f"actions are {actions.dtype} of shape {actions.shape}")
     if text.shape != () or text.dtype.kind != "U":
@@ -194,14 +197,21 @@ def _check(trace: Trace) -> None:
     ]
     for owner, name, kinds in expected:
         value = getattr(owner, name)
-        if not isinstance(value, kinds) or (kinds is not bool and isinstance(value, bool)):
-            raise ValueError(f"{name} is {value!r}")
+        fits = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+        # Shown on terminals, which obey control characters.
+        if not fits or (kinds is str and not (len(value) <= 200 and value.isprintable())):
+            raise ValueError(f"{name} is {repr(value)[:200]}")
+    if not all(re.fullmatch("([0-9a-f]{64})?", h) for h in (game.screen_hash, game.course_hash)):
+        raise ValueError("a hash is not 64 hexadecimal digits")
+    if not 0 <= (trace.global_step or 0) <= 10**15:
+        raise ValueError(f"global_step is {trace.global_step}")
     resolve_game(settings.game)
     check_protocol(
         sticky_actions=settings.sticky_actions,
         noop_max=settings.noop_max,
         max_frames=settings.max_frames,
     )
+    TrainConfig(**asdict(settings))  # no run can have other settings than these
     if not 0 <= game.seed < 2**31:
         raise ValueError(f"seed {game.seed} is not in [0, 2**31)")
     if not math.isfinite(game.score):

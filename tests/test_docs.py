@@ -1,4 +1,4 @@
-"""The glossary of metrics names what runs write, and nothing else."""
+"""The glossary of metrics, and the page on files, say what runs write."""
 
 import dataclasses
 import re
@@ -6,10 +6,14 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents import evaluations, metrics
+from agents.checkpoint import FORMAT_VERSION, load_newest_checkpoint
 from agents.config import TrainConfig
 from agents.supervisor import train
 
-GLOSSARY = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
+ROOT = Path(__file__).parent.parent
+GLOSSARY = (ROOT / "docs" / "metrics.md").read_text()
+FILES = (ROOT / "docs" / "files.md").read_text()
 CONFIG = TrainConfig(
     game="Pong",
     workers=0,
@@ -33,3 +37,34 @@ def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_wri
         "episodic_return",
         "episodic_length",
     }
+
+
+def test_the_page_on_files_reads_checkpoints_of_both_formats(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", FILES, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(code, {})
+    assert capsys.readouterr().out == "13475802 torch.Size([6, 256])\n"
+    config = dataclasses.replace(CONFIG, head="linear", eval_interval=0, run_dir=str(tmp_path))
+    assert train(config) == 0
+    path, checkpoint = load_newest_checkpoint(tmp_path / "latest" / "checkpoints")
+    names = {}
+    exec(re.sub('path = ".*"', f'path = "{path}"', code), names)
+    assert names["metadata"]["format"] == str(FORMAT_VERSION) == "2"
+    assert names["metadata"].keys() == {"format", "progress", "checksum"}
+    assert names["progress"] == checkpoint.progress
+    assert names["parameters"].keys() == checkpoint.parameters.keys()
+
+
+def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
+    assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path), capture_video=True)) == 0
+    folder = (tmp_path / "latest").resolve()
+    named = [
+        p for cell in re.findall(r"^\| (`.*?) \|", FILES, re.M) for p in re.findall("`(.*?)`", cell)
+    ]
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder)
+        assert path.is_dir() or any(relative.match(pattern) for pattern in named), relative
+    for column in evaluations.COLUMNS:
+        assert f"`{column}`" in FILES
+    for column in metrics.COLUMNS[:5]:
+        assert f"`{column}`" in FILES

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def command(*arguments):
-    return [sys.executable, str(ROOT / "train_a3c.py"), *map(str, arguments)]
+    words = (word if isinstance(word, bytes) else str(word) for word in arguments)
+    return [sys.executable, str(ROOT / "train_a3c.py"), *words]
 
 
 @pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
@@ -44,6 +45,11 @@ def test_the_command_trains_on_a_real_game_and_says_how_to_look_at_the_run(head,
         (["--game", "Frostbit"], "Frostbite"),
         (["--workers", "100000"], "--workers 100000"),
         (["--run-dir", "/proc/nowhere"], "--run-dir /proc/nowhere"),
+        (["--run-dir", "two\nlines"], "--run-dir two\\nlines"),
+        (["--game", b"\xff"], "--game"),
+        (["--resume", "x" * 5000], "--resume xxx"),
+        (["--learning-rate", "nan"], "--learning-rate nan"),
+        (["--num-steps", "100000", "--envs-per-worker", "1024"], "lower --num-steps"),
     ],
 )
 def test_bad_input_gives_one_line_exit_code_2_and_no_run_folder(arguments, named, tmp_path):

@@ -1,6 +1,12 @@
 """Checkpoints: what is written is what is read, and what is bad is refused."""
 
+import json
+import logging
+import os
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 import torch
 
 from agents.checkpoint import (
@@ -8,6 +14,7 @@ from agents.checkpoint import (
     CheckpointError,
     list_checkpoints,
     load_checkpoint,
+    load_newest_checkpoint,
     save_checkpoint,
 )
 from agents.files import write_atomically
@@ -63,6 +70,123 @@ def test_a_bad_file_gives_an_error_that_names_it(tmp_path, damage):
         load_checkpoint(path)
 
 
+def rewrite(path, tensors=None, **metadata):
+    """A file of format 1, which any program could have written."""
+    tensors = tensors or {"parameters/a": torch.zeros(2)}
+    fields = {"format": "1", "progress": '{"global_step": 5}'} | metadata
+    path.write_bytes(safetensors.torch.save(tensors, fields))
+
+
+def test_a_file_of_format_1_which_had_no_checksum_is_read(tmp_path):
+    rewrite(tmp_path / "step_000000000005.pt")
+    loaded = load_checkpoint(tmp_path / "step_000000000005.pt", {"a": torch.ones(2)}, None)
+    assert torch.equal(loaded.parameters["a"], torch.zeros(2))
+    agent = Path(__file__).parents[2] / "models" / "pong-linear" / "checkpoints"
+    path, checkpoint = load_newest_checkpoint(agent)
+    assert path.name == f"step_{checkpoint.progress['global_step']:012d}.pt"
+
+
+def test_a_file_of_format_2_without_a_checksum_is_refused(tmp_path):
+    path = tmp_path / "step_000000000005.pt"
+    rewrite(path, format="2")
+    with pytest.raises(CheckpointError, match="checksum"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("progress", "words"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "how many steps"),
+        ("{}", "how many steps"),
+        ('{"global_step": -1}', "global_step cannot be '-1'"),
+        ('{"global_step": true}', "global_step cannot be 'True'"),
+        ('{"global_step": 1e3}', "global_step"),
+        ('{"global_step": %s}' % ("9" * 400), "global_step"),
+        ('{"global_step": 5, "updates": null}', "updates cannot be 'None'"),
+        ('{"global_step": 5, "seconds": NaN}', "seconds cannot be 'nan'"),
+        ('{"global_step": 5, "best_return": "12"}', "best_return"),
+        ('{"global_step": 5, "evaluation": 3}', "evaluation"),
+        ('{"global_step": 5, "recent_games": "12"}', "recent_games"),
+        ('{"global_step": 5, "recent_games": [[1, 2, 3]]}', "recent_games"),
+        ('{"global_step": 5, "recent_games": [[1, Infinity]]}', "recent_games"),
+    ],
+)
+def test_progress_that_no_run_can_go_on_with_is_refused_by_its_name(tmp_path, progress, words):
+    path = tmp_path / "step_000000000005.pt"
+    rewrite(path, progress=progress)
+    with pytest.raises(CheckpointError, match=rf"step_000000000005\.pt: .*{words}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"parameters/a": torch.zeros(2, dtype=torch.int64)}, "torch.int64"),
+        ({"parameters/a": torch.zeros(2), "other": torch.zeros(1)}, "'other'"),
+        ({"statistics/a": torch.zeros(1, 2)}, "no parameters"),
+        ({"parameters/a": torch.zeros(2), "statistics/b": torch.zeros(1, 2)}, "statistics of 'a'"),
+        ({"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(2)}, "statistics of 'a'"),
+        ({"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(5, 2)}, "5 statistics"),
+        ({"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(2**40, 0)}, "too many"),
+        ({"parameters/a": torch.zeros(2**19)}, "too large"),
+    ],
+)
+def test_tensors_that_do_not_fit_the_network_are_refused(tmp_path, tensors, words):
+    path = tmp_path / "step_000000000005.pt"
+    rewrite(path, tensors)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path, {"a": torch.zeros(2, device="meta")})
+
+
+def test_what_is_no_ordinary_file_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "step_000000000005.pt")
+    for path in (tmp_path / "step_000000000005.pt", Path("/dev/zero"), tmp_path):
+        with pytest.raises(CheckpointError, match=r"ordinary|directory"):
+            load_checkpoint(path)
+
+
+def test_loading_skips_what_is_damaged_with_a_warning_and_takes_the_one_before(tmp_path, caplog):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, make_checkpoint(step), keep=3)
+    for step, size in ((2, 100), (3, -1)):
+        path = tmp_path / f"step_{step:012d}.pt"
+        path.write_bytes(path.read_bytes()[:size])
+    with caplog.at_level(logging.WARNING, "train"):
+        path, checkpoint = load_newest_checkpoint(tmp_path)
+    assert (path.name, checkpoint.progress["global_step"]) == ("step_000000000001.pt", 1)
+    assert [record.args[0].args[0].split(":")[0] for record in caplog.records] == [
+        str(tmp_path / f"step_{step:012d}.pt") for step in (3, 2)
+    ]
+
+
+def test_going_on_from_an_older_checkpoint_keeps_what_is_saved_then(tmp_path):
+    """Not the damaged later ones, at the cost of the only sound one."""
+    for step in (100, 200, 300):
+        save_checkpoint(tmp_path, make_checkpoint(step), keep=3)
+    for step in (200, 300):
+        (tmp_path / f"step_{step:012d}.pt").write_bytes(b"damaged")
+    save_checkpoint(tmp_path, make_checkpoint(150), keep=1)
+    assert load_newest_checkpoint(tmp_path)[1].progress["global_step"] == 150
+    save_checkpoint(tmp_path, make_checkpoint(350), keep=1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000000350.pt"]
+
+
+def test_only_files_that_a_run_has_named_are_listed_and_deleted(tmp_path):
+    others = ["step_best.pt", "step_5.pt", "step_000000000001 (copy).pt", ".step_000000000001.pt"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"mine")
+    for step in (1, 2, 10**12):
+        save_checkpoint(tmp_path, make_checkpoint(step), keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "step_000000000002.pt",
+        "step_1000000000000.pt",
+    ]
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in others)
+    assert json.loads((tmp_path / "latest.json").read_text())["global_step"] == 10**12
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
@@ -71,7 +195,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space.*file"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -39,14 +39,23 @@ def test_every_field_has_help_and_a_group(spec):
         (["--learning-rate", "0"], ["--learning-rate", "0", "above"]),
         (["--head", "quadratic"], ["--head", "quadratic", "neurocoder"]),
         (["--neurocoder-least-used", "21"], ["--neurocoder-least-used", "21", "20"]),
-        (["--num-steps", "100000", "--envs-per-worker", "1024"], ["--num-steps", "100000", "GiB"]),
         (["--learning-rate", "1e300"], ["--learning-rate", "1e+300", "1"]),
         (["--optimizer-eps", "1e-300"], ["--optimizer-eps", "1e-300", "1e-12"]),
         (["--actor-gain", "1e300"], ["--actor-gain"]),
         (["--neurocoder-sharpness", "1e300"], ["--neurocoder-sharpness"]),
-        (["--neurocoder-heads", "256", "--neurocoder-steps", "256"], ["--num-steps", "sizes"]),
         (["--total-timesteps", "0"], ["--total-timesteps", "0"]),
         (["--run-dir", ""], ["--run-dir"]),
+        (["--run-dir", "a\0b"], ["--run-dir", "a\\x00b", "control"]),
+        (["--run-dir", "a\nb"], ["--run-dir", "a\\nb", "control"]),
+        (["--run-dir", "x" * 5000], ["--run-dir", "at most 4096"]),
+        (["--resume", "a\0b"], ["--resume", "a\\x00b", "control"]),
+        (["--resume", "runs\udcff"], ["--resume", "control"]),
+        (["--game", "\x1b[2J"], ["--game", "\\x1b[2J"]),
+        (["--game", "Pong" * 30], ["--game", "at most 100"]),
+        (["--workers", "9" * 4000], ["--workers", "999 ... 999", "1024"]),
+        (["--workers", "9" * 5000], ["--workers", "999 ... 999"]),
+        (["--learning-rate", "1e999"], ["--learning-rate", "inf", "finite"]),
+        (["--col\nour"], ["--col\\nour"]),
         (["--colour", "red"], ["--colour"]),
         (["--work", "3"], ["--work"]),
     ],
@@ -62,7 +71,8 @@ def test_a_bad_value_gives_one_line_that_names_it_and_exit_code_2(argv, named, c
 
 
 @pytest.mark.parametrize(
-    "values", [{"workers": 2.0}, {"workers": True}, {"gamma": "high"}, {"head": 3}]
+    "values",
+    [{"workers": 2.0}, {"workers": True}, {"gamma": "high"}, {"head": 3}, {"gamma": 10**400}],
 )
 def test_a_value_of_the_wrong_type_is_refused(values):
     (name,) = values

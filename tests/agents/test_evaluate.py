@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from agents.checkpoint import CheckpointError
 from agents.evaluate import main
 from agents.evaluation_session import load_agent
 from agents.evaluations import read_evaluations
 from agents.play import evaluate, game_seeds
 from agents.trace import load_trace, play_back
+from tests.agents.fuzz import little_memory
 from tests.agents.runs import make_config, make_network, make_run, save
 
 ROOT = Path(__file__).parents[2]
@@ -174,3 +176,20 @@ def test_after_ctrl_c_the_finished_games_are_reported_and_saved(run):
     assert len(list((run / "videos").iterdir())) == played
     assert "stopped before all games were played" in rest
     assert "sampled" in rest
+
+
+def test_settings_that_claim_a_huge_network_cost_nothing(run):
+    huge = make_config(
+        neurocoder_slots=4096,
+        neurocoder_key_size=4096,
+        neurocoder_heads=256,
+        neurocoder_steps=256,
+        neurocoder_hidden_size=8192,
+    )
+    with little_memory(), pytest.raises(CheckpointError, match="no checkpoint that can be used"):
+        load_agent(run, huge)
+    sparse = run / "checkpoints" / "step_000000010000.pt"
+    with sparse.open("wb") as file:
+        file.truncate(400 * 2**30)
+    with little_memory(), pytest.raises(CheckpointError, match="too large"):
+        load_agent(run, huge, str(sparse))

@@ -107,7 +107,20 @@ def test_a_row_after_a_line_that_was_cut_off_starts_on_a_new_one(tmp_path, left,
 
 
 @pytest.mark.parametrize(
-    "line", ["", "nan" + "," * 13, "x," * 14, "\x00\xff", "1.0,evaluate,a,1,,2,3,4,5,6,7,8,,9"]
+    "line",
+    [
+        "",
+        "nan" + "," * 13,
+        "x," * 14,
+        "\x00\xff",
+        "1.0,evaluate,a,1,,2,3,4,5,6,7,8,,9",
+        "1.0,evaluate,a,1,sampled,2,3,4,5,6,7,8,nan,9",
+        "1.0,evaluate,a,1,sampled,2,3,4,5,6,7\x00,8,,9",
+        "1.0,evaluate,a\xff,1,sampled,2,3,4,5,6,7,8,,9",
+        "\x00" * 5000,
+        '1.0,evaluate,"a,1',
+        '"' + "x" * 200_000,
+    ],
 )
 def test_malformed_rows_are_left_out(tmp_path, line):
     append_evaluation(tmp_path, evaluation(1.0))

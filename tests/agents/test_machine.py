@@ -1,15 +1,167 @@
-"""A network is built unless the machine is too small for it."""
+"""A machine that is too small is told so before anything starts, with the remedy."""
 
+import logging
+import os
+import resource
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from agents import machine
-from agents.config import SettingError, TrainConfig
+import agents.machine
+from agents.config import MachineError, SettingError, TrainConfig
 from agents.machine import build_network
 from agents.network import ActorCritic
+from agents.run_folder import open_run
+from tests.agents.runs import make_config, make_run
+
+ROOT = Path(__file__).parents[2]
+MIB = 2**20
+# Of the test machine or not: what follows must not depend on it.
+ROOMY = {"physical_memory": 2**40, "usable_cores": 8, "free_shared_memory": 2**40}
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    def have(**values):
+        for name, value in {**ROOMY, **values}.items():
+            monkeypatch.setattr(agents.machine, name, lambda value=value: value)
+
+    have()
+    return have
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_steps": 100_000, "envs_per_worker": 1024},
+        {"neurocoder_heads": 256, "neurocoder_steps": 256},
+    ],
+)
+def test_rollouts_that_memory_cannot_hold_are_refused_by_their_flags(machine, settings):
+    config = TrainConfig(**settings)
+    machine(physical_memory=24 * 2**30)
+    with pytest.raises(SettingError, match=r"^--num-steps .* GiB, .* has 24; lower .* sizes$"):
+        build_network(18, config)
+
+
+def test_memory_for_so_many_workers_is_refused_by_their_flag(machine):
+    machine(physical_memory=8 * 2**30)
+    build_network(18, TrainConfig(workers=100, envs_per_worker=1, num_steps=5))
+    with pytest.raises(SettingError, match=r"^--workers 1000: so many .* has 8$"):
+        build_network(18, TrainConfig(workers=1000, envs_per_worker=1, num_steps=5))
+
+
+def test_too_little_shared_memory_is_refused_with_the_remedy(machine):
+    for optimizer, copies in (("rmsprop", 3), ("adam", 4)):
+        config = TrainConfig(head="linear", optimizer=optimizer)
+        size = 4 * 681_251  # nips torso and linear heads of 18 actions and of one value
+        machine(free_shared_memory=copies * size + 2 * MIB)
+        build_network(18, config)
+        machine(free_shared_memory=copies * size)
+        with pytest.raises(MachineError, match=r"/dev/shm has .* MiB left.*--shm-size=\d+m.*mount"):
+            build_network(18, config)
+
+
+def test_shared_memory_that_cannot_be_used_is_refused_with_the_remedy(machine, monkeypatch):
+    machine()
+
+    def refuse():
+        raise PermissionError(13, "it is not writable")
+
+    monkeypatch.setattr(agents.machine, "free_shared_memory", refuse)
+    with pytest.raises(MachineError, match=r"/dev/shm cannot be used \(it is not wr.*--shm"):
+        build_network(18, TrainConfig())
+
+
+def test_too_few_open_files_are_refused_with_the_remedy_and_raised_where_allowed(
+    machine, monkeypatch
+):
+    machine()
+    config = TrainConfig(workers=500, envs_per_worker=1)
+    changed = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: changed.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
+    with pytest.raises(SettingError, match=r"^--workers 500: .* 2100 open files; .*ulimit -n"):
+        build_network(18, config)
+    assert changed == []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    build_network(18, config)
+    assert changed == [(2100, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    build_network(18, config)
+    assert changed == [(2100, 4096)]
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "hinted"), [(16, 1, False), (17, 1, True), (32, 8, False), (33, 8, True)]
+)
+def test_more_workers_than_make_sense_get_a_hint_and_no_refusal(
+    machine, caplog, workers, cores, hinted
+):
+    machine(usable_cores=cores)
+    with caplog.at_level(logging.WARNING, "train"):
+        build_network(18, TrainConfig(workers=workers, envs_per_worker=1))
+    assert (f"--workers {workers}: this machine has {cores} cores" in caplog.text) == hinted
+
+
+def test_a_run_of_a_larger_machine_can_be_opened_on_a_small_one(machine, tmp_path):
+    machine(physical_memory=MIB)
+    config = make_config(workers=1024, envs_per_worker=1024, num_steps=100_000)
+    assert open_run(make_run(tmp_path / "run", config))[1] == config
+
+
+def shell(*lines):
+    """Run lines in a mount namespace of their own."""
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_machine_without_shared_memory_gives_one_line_and_no_run_folder(tmp_path):
+    small = "mount -t tmpfs -o size=1m none /dev/shm"
+    if not shutil.which("unshare") or shell(small).returncode != 0:
+        pytest.skip("needs the right to mount")
+    command = f"{sys.executable} {ROOT / 'train_a3c.py'} --workers 1 --run-dir {tmp_path / 'runs'}"
+    done = shell(small, command)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "/dev/shm" in done.stderr
+    assert "--shm-size" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train_a3c.py"],
+        ["-m", "agents.evaluate", "models/pong-linear"],
+        ["-m", "agents.replay", "none.npz"],
+    ],
+)
+def test_opencv_that_does_not_load_gives_one_line_with_the_remedy(command, tmp_path):
+    error = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({error!r})\n")
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    for word in (error, "apt-get install libgl1", "opencv-python-headless"):
+        assert word in done.stderr
 
 
 def test_the_network_is_the_one_that_the_seed_gives():
@@ -22,15 +174,15 @@ def test_the_network_is_the_one_that_the_seed_gives():
         assert torch.equal(ours, theirs)
 
 
-def test_a_network_too_large_is_given_up_before_it_is_filled(monkeypatch):
-    monkeypatch.setattr(machine, "physical_memory", lambda: 8 * 4 * 500_000)
+def test_a_network_too_large_is_given_up_before_it_is_filled(machine):
+    machine(physical_memory=8 * 4 * 500_000)
     with pytest.raises(SettingError, match=r"--head linear: .* parameters or more"):
-        build_network(18, TrainConfig(head="linear", workers=0))
+        build_network(18, TrainConfig(head="linear", workers=0, envs_per_worker=1))
 
 
-def test_nothing_is_counted_once_the_network_stands(monkeypatch):
-    build_network(18, TrainConfig(head="linear", workers=0))
-    monkeypatch.setattr(machine, "physical_memory", lambda: 1)
+def test_nothing_is_counted_once_the_network_stands(machine):
+    build_network(18, TrainConfig(head="linear", workers=0, envs_per_worker=1))
+    machine(physical_memory=1)
     ActorCritic(18, TrainConfig(head="linear"))
 
 

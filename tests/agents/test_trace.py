@@ -178,7 +178,20 @@ def rewrite(path, **changes):
         ({"settings__max_frames": 8}, "over the limit of 8 frames"),
         ({"settings__fire_reset": 1}, "fire_reset is 1"),
         ({"settings__colour": 1}, "colour"),
+        ({"settings__noop_max": 10**9}, "--noop-max 1000000000"),
+        ({"settings__max_frames": 10**9}, "--max-frames 1000000000"),
+        ({"settings__max_frames": 7}, "--max-frames 7"),
+        ({"settings__sticky_actions": float("nan")}, "sticky_actions"),
+        ({"settings__game": "Pong" * 1000}, "game is 'PongPong"),
         ({"settings": None}, "Trace|mapping"),
+        ({"ale_version": "0.1\x1b[2J"}, "ale_version is"),
+        ({"checkpoint": "a\nb"}, "checkpoint is"),
+        ({"global_step": -1}, "global_step is -1"),
+        ({"global_step": 10**4000}, "global_step is 1000"),
+        ({"game__seed": 10**4000}, "seed 1000"),
+        ({"game__score": 10**4000}, "score|OverflowError"),
+        ({"game__screen_hash": "0" * 63 + "g"}, "hash"),
+        ({"game__length": 10**12}, "length is 1000000000000"),
         ({"game__seed": -1}, "seed -1"),
         ({"game__seed": 2**31}, "seed 2147483648"),
         ({"game__seed": True}, "seed is True"),
@@ -207,16 +220,6 @@ def without_description(path):
     np.savez(path, actions=np.zeros(3, np.uint8))
 
 
-def claims_to_be_huge(path):
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": (2**50,)}
-    )
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("actions.npy", header.getvalue())
-        archive.writestr("trace.npy", b"")
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -228,7 +231,6 @@ def claims_to_be_huge(path):
         lambda path: path.write_bytes(path.read_bytes()[:70] + b"????" + path.read_bytes()[74:]),
         lambda path: (path.unlink(), path.mkdir()),
         without_description,
-        claims_to_be_huge,
     ],
 )
 def test_a_missing_or_damaged_file_gives_an_error_that_names_it(trace, tmp_path, damage):
@@ -254,12 +256,104 @@ def test_loading_never_runs_code(tmp_path):
     assert not hasattr(agents.trace, "POISONED")
 
 
-def test_a_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
-    path = tmp_path / "game.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("actions.npy", bytes(65 * 2**20))
-    with pytest.raises(TraceError, match="too large"):
+def header_of(shape, descr="|u1"):
+    data = io.BytesIO()
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(data, fields)
+    return data.getvalue()
+
+
+def pack(path, actions, trace=b"", packed=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", packed) as archive:
+        archive.writestr("actions.npy", actions)
+        archive.writestr("trace.npy", trace)
+
+
+def a_long_list(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(200):
+            archive.writestr(f"{number}", b"")
+        archive.writestr("actions.npy", header_of((1,)) + b"x")
+
+
+def one_that_says_it_is_short(path):
+    """What zipfile goes by is the list at the end; half the actions are beyond it."""
+    pack(path, header_of((2**20,)) + bytes(2**20))
+    data = path.read_bytes()
+    position = data.index(b"PK\x01\x02") + 24
+    path.write_bytes(data[:position] + (2**19).to_bytes(4, "little") + data[position + 4 :])
+
+
+HOSTILE = {
+    "an archive that unpacks to too much": lambda p: pack(
+        p, header_of((65 * 2**20,)) + bytes(65 * 2**20)
+    ),
+    "actions that claim 100 GB": lambda p: pack(p, header_of((100 * 2**30,)) + b"x"),
+    "actions in 2**62 columns": lambda p: pack(p, header_of((2**62, 4)) + b"x"),
+    "actions of negative length": lambda p: pack(p, header_of((-4,)) + b"x"),
+    "a description that claims 1.6 GB": lambda p: pack(
+        p, header_of((1,)) + b"x", header_of((), "<U400000000")
+    ),
+    "actions that are objects": lambda p: pack(p, header_of((1,), "|O") + b"x"),
+    "a packing that asks for memory": lambda p: pack(
+        p, header_of((1,)) + b"x", packed=zipfile.ZIP_LZMA
+    ),
+    "a long list": a_long_list,
+    "one that says it is short": one_that_says_it_is_short,
+    "an empty description": lambda p: pack(p, header_of((1,)) + b"x", header_of((), "<U0")),
+    "brackets without end": lambda p: np.savez(
+        p, actions=np.zeros(3, np.uint8), trace=np.array("[" * 60_000)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("an archive that unpacks to too much", "too large"),
+        ("actions that claim 100 GB", "too large"),
+        ("actions in 2**62 columns", "too large"),
+        ("actions of negative length", "of shape"),
+        ("a description that claims 1.6 GB", "too large"),
+        ("actions that are objects", "actions are object"),
+        ("a packing that asks for memory", "packed in a way"),
+        ("a long list", "few arrays"),
+        ("one that says it is short", r"\S"),
+        ("an empty description", r"\S"),
+        ("brackets without end", "RecursionError"),
+    ],
+)
+def test_a_hostile_file_is_refused_by_what_is_wrong_with_it(name, words, tmp_path):
+    HOSTILE[name](tmp_path / "game.npz")
+    with pytest.raises(TraceError, match=rf"game\.npz: .*({words})"):
+        load_trace(tmp_path / "game.npz")
+
+
+def test_hostile_files_cost_no_memory(tmp_path):
+    """Measured from outside, with the peak of a process that has read them all."""
+    for number, write in enumerate(HOSTILE.values()):
+        write(tmp_path / f"{number}.npz")
+    with (tmp_path / "sparse.npz").open("wb") as file:
+        file.truncate(100 * 2**30)
+    code = """
+import resource, sys
+from pathlib import Path
+from agents.trace import TraceError, load_trace
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, refused = peak(), 0
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
         load_trace(path)
+    except TraceError:
+        refused += 1
+print(refused, peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    refused, grown = done.stdout.split()
+    assert int(refused) == len(HOSTILE) + 1
+    assert float(grown) < 64  # MiB
 
 
 def test_a_byte_changed_anywhere_never_gives_another_kind_of_error(trace, tmp_path):

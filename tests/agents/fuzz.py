@@ -1,0 +1,63 @@
+"""What the fuzz tests share: how hypothesis runs, and how bytes are damaged."""
+
+import contextlib
+import resource
+import tempfile
+
+from hypothesis import HealthCheck, configuration, settings
+from hypothesis import strategies as st
+
+# It would leave a folder in the working directory.
+configuration.set_hypothesis_home_dir(tempfile.gettempdir() + "/hypothesis")
+
+
+def fuzz(cases):
+    """The same cases every time, and no time limit: other work may run on the machine."""
+    return settings(
+        max_examples=cases,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def damaged(data):
+    """A strategy: the bytes, with a few pieces overwritten, cut out, put in, or cut off."""
+    piece = st.binary(min_size=0, max_size=12) | st.sampled_from(
+        [b"\0" * 8, b"\xff" * 8, b'"', b"[", b"{", b"-", b"9" * 30, b"1e999", b"null", b"NaN"]
+    )
+    edit = st.tuples(st.integers(0, len(data)), st.integers(0, 12), piece)
+
+    def apply(edits, length):
+        changed = data
+        for position, cut, new in edits:
+            changed = changed[:position] + new + changed[position + cut :]
+        return changed[:length]
+
+    lengths = st.just(None) | st.integers(0, len(data))
+    return st.builds(apply, st.lists(edit, min_size=1, max_size=4), lengths)
+
+
+# Values that JSON, and Python's reader of it, can hold.
+NUMBERS = (
+    st.sampled_from([0, -1, 2**31, 2**63, 2**64, 10**400, -0.0, 1e300, 1e-300]) | st.integers()
+)
+SCALARS = st.none() | st.booleans() | NUMBERS | st.floats() | st.text(max_size=20)
+VALUES = st.recursive(
+    SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=8), v, max_size=4)
+)
+
+
+@contextlib.contextmanager
+def little_memory(most=32):
+    """Inside, the process may not grow beyond its peak by so many MiB."""
+    before = peak_memory()
+    yield
+    grown = peak_memory() - before
+    assert grown < most, f"{grown:.0f} MiB"
+
+
+def peak_memory():
+    """The most that this process has ever used, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,240 @@
+"""Whatever is in a file, loading it works or raises the documented error, and takes no memory."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agents.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_checkpoint
+from agents.config import TrainConfig
+from agents.evaluations import COLUMNS, append_evaluation, read_evaluations
+from agents.run_folder import RunFolderError, open_run
+from agents.sealed_tensors import seal
+from agents.trace import Trace, TraceError, load_trace
+from agents.whole_game import GameSettings, PlayedGame
+from tests.agents.fuzz import NUMBERS, SCALARS, VALUES, damaged, fuzz, little_memory
+from tests.agents.test_evaluations import evaluation
+
+PROGRESS = {
+    "global_step": 5,
+    "updates": 2,
+    "episodes": 1,
+    "recent_games": [[1.5, 20]],
+    "seconds": 3.5,
+    "best_return": 2.0,
+    "evaluation": "",
+}
+NETWORK = {"a.weight": torch.ones(2, 3), "b": torch.zeros(4)}
+STATISTICS = {name: torch.zeros(1, *t.shape) for name, t in NETWORK.items()}
+TENSORS = {f"parameters/{n}": t for n, t in NETWORK.items()}
+TENSORS |= {f"statistics/{n}": t for n, t in STATISTICS.items()}
+META = {"format": "2", "progress": json.dumps(PROGRESS)}
+SEALED = seal(TENSORS, META)
+UNSEALED = safetensors.torch.save(TENSORS, META | {"format": "1"})
+
+SETTINGS = GameSettings.of(TrainConfig(game="Pong", max_frames=80))
+GAME = PlayedGame("greedy", 3, 1.0, 12, np.arange(12, dtype=np.uint8), "0" * 64, False, "1" * 64)
+CONFIG = json.dumps(dataclasses.asdict(TrainConfig())).encode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("hostile")
+
+
+def attempt(load, error, *arguments):
+    """What was loaded, or None and the message of the documented error."""
+    try:
+        with little_memory():
+            return load(*arguments), ""
+    except error as refusal:
+        return None, str(refusal)
+
+
+def load_or_refuse(path):
+    checkpoint, refusal = attempt(load_checkpoint, CheckpointError, path, NETWORK, 1)
+    if checkpoint is None:
+        assert refusal.startswith(f"{path}: ")
+        return None
+    for name, tensor in NETWORK.items():
+        assert checkpoint.parameters[name].shape == tensor.shape
+        assert checkpoint.statistics[name].shape == (1, *tensor.shape)
+    assert 0 <= checkpoint.progress["global_step"] <= 10**15
+    return checkpoint
+
+
+@fuzz(500)
+@given(data=damaged(SEALED) | st.binary(max_size=200))
+def test_a_sealed_checkpoint_that_was_changed_is_refused(folder, data):
+    path = folder / "step_000000000005.pt"
+    path.write_bytes(data)
+    loaded = load_or_refuse(path)
+    assert (loaded is not None) == (data == SEALED)
+
+
+@fuzz(400)
+@given(data=damaged(UNSEALED))
+def test_a_changed_checkpoint_without_a_seal_fits_the_network_or_is_refused(folder, data):
+    path = folder / "step_000000000005.pt"
+    path.write_bytes(data)
+    load_or_refuse(path)
+
+
+SHAPES = st.lists(st.integers(0, 4) | NUMBERS, max_size=3) | SCALARS
+OFFSETS = st.tuples(st.integers(0, 40), st.integers(0, 40)) | st.lists(NUMBERS, max_size=3)
+ENTRIES = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F64", "I64", "U8", "BOOL", "F8_E4M3", "?"]) | SCALARS,
+        "shape": SHAPES,
+        "data_offsets": OFFSETS,
+    }
+)
+
+
+@fuzz(300)
+@given(
+    header=st.dictionaries(
+        st.sampled_from([*TENSORS, "__metadata__"]) | st.text(max_size=5),
+        ENTRIES | VALUES,
+        max_size=4,
+    ),
+    progress=st.dictionaries(st.sampled_from([*PROGRESS, "config"]), VALUES, max_size=2),
+    size=st.none() | st.integers(0, 2**64 - 1),
+)
+def test_a_checkpoints_header_may_claim_anything(folder, header, progress, size):
+    meta = {"format": "1", "progress": json.dumps(PROGRESS | progress)}
+    text = json.dumps({"__metadata__": meta} | header).encode()
+    length = len(text) if size is None else size
+    path = folder / "step_000000000005.pt"
+    path.write_bytes(length.to_bytes(8, "little") + text + bytes(40))
+    load_or_refuse(path)
+    path.write_bytes(safetensors.torch.save(TENSORS, meta))  # the tensors fit: the progress decides
+    load_or_refuse(path)
+
+
+def trace_bytes(save):
+    data = io.BytesIO()
+    fields = {n: v for n, v in vars(GAME).items() if n != "actions"}
+    rest = {
+        "format": 1,
+        "settings": dataclasses.asdict(SETTINGS),
+        "game": fields,
+        "checkpoint": "step_000000000005.pt",
+        "global_step": 5,
+        "ale_version": "0.12.1",
+    }
+    save(data, actions=GAME.actions, trace=np.array(json.dumps(rest)))
+    return data.getvalue(), rest
+
+
+STORED, DESCRIPTION = trace_bytes(np.savez)
+PACKED, _ = trace_bytes(np.savez_compressed)
+
+
+def load_trace_or_refuse(path):
+    trace, refusal = attempt(load_trace, TraceError, path)
+    if trace is None:
+        assert refusal.startswith(f"{path}: ")
+        return
+    assert trace.game.actions.dtype == np.uint8
+    assert trace.game.length == len(trace.game.actions) <= trace.settings.max_frames
+    assert trace.game.actions.max() < 18
+    assert 0 <= trace.game.seed < 2**31
+    assert TrainConfig(**dataclasses.asdict(trace.settings)).game
+
+
+@fuzz(500)
+@given(data=damaged(STORED) | damaged(PACKED) | st.binary(max_size=200))
+def test_a_changed_trace_is_sound_or_refused(folder, data):
+    path = folder / "game.npz"
+    path.write_bytes(data)
+    load_trace_or_refuse(path)
+
+
+KEYS = [(None, k) for k in DESCRIPTION]
+KEYS += [(o, k) for o in ("settings", "game") for k in DESCRIPTION[o]] + [("game", "actions")]
+
+
+@fuzz(400)
+@given(
+    changes=st.lists(st.tuples(st.sampled_from(KEYS), VALUES), max_size=2),
+    actions=st.just(GAME.actions)
+    | st.lists(st.integers(0, 255), max_size=30).map(lambda a: np.array(a, np.uint8))
+    | st.sampled_from([np.zeros(12), np.zeros((12, 1), np.uint8), np.array("x"), np.zeros(0)]),
+)
+@example(changes=[(("settings", "noop_max"), 10**9)], actions=GAME.actions)
+def test_a_traces_description_may_say_anything(folder, changes, actions):
+    rest = json.loads(json.dumps(DESCRIPTION))
+    for (owner, key), value in changes:
+        place = rest if owner is None else rest.get(owner)
+        if isinstance(place, dict):
+            place[key] = value
+    path = folder / "game.npz"
+    np.savez(path, actions=actions, trace=np.array(json.dumps(rest)))
+    load_trace_or_refuse(path)
+
+
+def open_or_refuse(run, data):
+    run.mkdir(exist_ok=True)
+    (run / "config.json").write_bytes(data)
+    opened, refusal = attempt(open_run, RunFolderError, run)
+    if opened is None:
+        assert str(run) in refusal
+        return
+    config = opened[1]
+    assert TrainConfig(**dataclasses.asdict(config)) == config
+
+
+@fuzz(300)
+@given(data=damaged(CONFIG) | st.binary(max_size=100))
+def test_a_changed_config_is_valid_or_refused(folder, data):
+    open_or_refuse(folder / "run", data)
+
+
+@fuzz(400)
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([spec.name for spec in dataclasses.fields(TrainConfig)]) | st.text(),
+        VALUES,
+        max_size=3,
+    )
+)
+@example(changes={"gamma": 10**400})
+def test_a_config_may_hold_anything(folder, changes):
+    open_or_refuse(folder / "run", json.dumps(changes).encode())
+
+
+@fuzz(300)
+@given(data=st.data())
+def test_rows_of_evaluations_that_damage_has_left_alone_are_read(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("rows")
+    for score in (1.0, 2.0, 3.0):
+        append_evaluation(folder, evaluation(score))
+    file = folder / "eval" / "evaluations.csv"
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert lines[0].decode().strip() == ",".join(COLUMNS)
+    which = data.draw(st.integers(0, 3))
+    lines[which] = data.draw(damaged(lines[which])).replace(b"\n", b"") + b"\n"
+    file.write_bytes(b"".join(lines))
+    found = [row.summary.min for row in read_evaluations(folder)]
+    whole = [float(number) for number in (1, 2, 3) if number != which]
+    assert [score for score in found if score in whole][: len(whole)] == whole or len(found) == 3
+
+
+def test_what_the_fuzz_starts_from_is_sound(folder):
+    for data in (SEALED, UNSEALED):
+        (folder / "step_000000000005.pt").write_bytes(data)
+        assert load_or_refuse(folder / "step_000000000005.pt") is not None
+    write_checkpoint(folder / "step_000000000006.pt", Checkpoint(NETWORK, STATISTICS, PROGRESS))
+    assert load_or_refuse(folder / "step_000000000006.pt") is not None
+    for data in (STORED, PACKED):
+        (folder / "game.npz").write_bytes(data)
+        assert load_trace(folder / "game.npz").settings == SETTINGS
+    Trace(SETTINGS, GAME).save(folder / "game.npz")
+    assert load_trace(folder / "game.npz").game.length == 12
