@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import functools
 import io
 import logging
 import math
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
@@ -264,6 +266,7 @@ class Metrics:
             if self._writer is None:
                 # TensorBoard drops what earlier event files say of later steps than this.
                 purge = None if self._resumed_at is None else self._resumed_at + 1
+                _keep_writer_threads_quiet()
                 self._writer = SummaryWriter(str(self._folder), purge_step=purge)
                 self._resumed_at = None  # a file opened after a failure purges nothing
             for tag, value in scalars.items():
@@ -271,6 +274,7 @@ class Metrics:
             self._writer.flush()
         except OSError as error:
             self._writer = None  # its thread has ended; the next point opens another file
+            _remove_empty_event_files(self._folder)
             log.error("TensorBoard's events could not be written: %s", error)
 
 
@@ -299,6 +303,27 @@ def _whole(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     return [
         row for row in rows if None not in row.values() and str(row.get("global_step")).isdigit()
     ]
+
+
+@functools.cache
+def _keep_writer_threads_quiet() -> None:
+    """Have TensorBoard's thread print no traceback when it cannot write; its caller is told."""
+    previous = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        is_writer = type(args.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(args.exc_value, OSError)):
+            previous(args)
+
+    threading.excepthook = hook
+
+
+def _remove_empty_event_files(folder: Path) -> None:
+    """Every attempt on a full disk makes one."""
+    for path in folder.glob("events.out.tfevents.*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
 
 
 def _discard(file: IO[str]) -> None:

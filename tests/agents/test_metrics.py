@@ -4,10 +4,12 @@ import csv
 import io
 import logging
 import math
+import threading
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import agents.metrics
 from agents.display import QuietDisplay
 from agents.metrics import Metrics
 from agents.records import UpdateRecord
@@ -117,6 +119,31 @@ def test_rows_that_found_no_room_are_written_when_there_is_room_again(tmp_path, 
     metrics.close()
     with (tmp_path / "progress.csv").open() as file:
         assert [row["global_step"] for row in csv.DictReader(file)] == ["100", "200", "300"]
+
+
+def test_events_that_find_no_room_are_reported_once_and_print_no_traceback(
+    tmp_path, caplog, monkeypatch
+):
+    unexpected = []
+    monkeypatch.setattr(threading, "excepthook", unexpected.append)
+    agents.metrics._keep_writer_threads_quiet.cache_clear()
+    metrics = make_metrics(tmp_path)
+    logging.getLogger("train").propagate = True
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk, caplog.at_level("ERROR", logger="train"):
+        disk.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full_disk)
+        for interval in (1, 2):
+            metrics.tick(100 * interval, {"a3c/restarts": 1}, force=True)
+            assert caplog.text.count("No space left") == interval
+    assert list(tmp_path.glob("events.*")) == []
+    metrics.tick(300, {"a3c/restarts": 2}, force=True)
+    metrics.close()
+    assert unexpected == []
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("a3c/restarts")] == [(300, 2.0)]
 
 
 def test_the_display_is_told_how_the_run_stands(tmp_path):
