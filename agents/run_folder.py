@@ -166,8 +166,12 @@ def _make_unique(parent: Path, name: str) -> Path:
 
 
 def _point(link: Path, target: str) -> None:
-    """Make a symbolic link, replacing an older one in one step so that it never dangles."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    """Make a symbolic link, replacing an older one in one step so that it never dangles.
+
+    It is made in the folder it points to, where whoever resumes that run removes what a process
+    that was killed has left.
+    """
+    temporary = link.parent / target / f".{link.name}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
