@@ -12,7 +12,7 @@ import torch
 from agents.checkpoint import load_checkpoint
 from agents.config import TrainConfig
 from agents.evaluations import read_evaluations
-from agents.evaluator import MAX_RESTARTS, Evaluations, play_evaluation
+from agents.evaluator import MAX_DEATHS_IN_A_ROW, Evaluations, play_evaluation
 from agents.network import ActorCritic
 from agents.processes import StopSignals
 from agents.shared import SharedState
@@ -86,11 +86,11 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
         def tick(*, force=False):
             original(force=force)
             child = run.evaluations._child
-            if child and child.process.pid not in kills and len(kills) < MAX_RESTARTS + 1:
+            if child and child.process.pid not in kills and len(kills) < MAX_DEATHS_IN_A_ROW:
                 kills.append(child.process.pid)
                 os.kill(child.process.pid, signal.SIGKILL)
             elif (
-                len(kills) == MAX_RESTARTS + 1
+                len(kills) == MAX_DEATHS_IN_A_ROW
                 and not run.evaluations.children
                 and signals.received is None
             ):
@@ -102,7 +102,7 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
         assert run.execute() == 130
         assert time.monotonic() < deadline
         run.close()
-    assert len(kills) == MAX_RESTARTS + 1
+    assert len(kills) == MAX_DEATHS_IN_A_ROW
     log = (run.folder / "train.log").read_text()
     assert "the evaluator died (SIGKILL); training goes on" in log
     assert "no more evaluations" in log
