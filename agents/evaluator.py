@@ -87,7 +87,8 @@ class Evaluations:
         """Have the evaluator process begin if it is time, and kill it if it hangs."""
         busy = self._child if self._evaluating is not None else None
         if busy and self._heartbeats.look({busy.name: int(self._decisions)}):
-            log.warning("the evaluator has done nothing for %.0f s; killing it", HANG_TIMEOUT_S)
+            patience = self._heartbeats.patience
+            log.warning("the evaluator has done nothing for %.0f s; killing it", patience)
             busy.kill()
         if not self.due:
             return
