@@ -173,6 +173,28 @@ def test_one_worker_may_die_only_so_often_in_a_while(monkeypatch):
         crew._restart(3, "died")
 
 
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatch):
+    monkeypatch.setattr(agents.crew, "PAUSE_AFTER_FAILED_START_S", 0.0)
+    tries = []
+
+    def start_child(*_):
+        tries.append(1)
+        if len(tries) <= failures:
+            raise ChildProcessError("the fork server died")
+        return "a child"
+
+    monkeypatch.setattr(agents.crew, "start_child", start_child)
+    crew = make_crew()
+    if failures < agents.crew.MAX_FAILED_STARTS:
+        crew.start(1)
+        assert crew.workers == {1: "a child"}
+    else:
+        with pytest.raises(TrainingFailedError, match="3 times in a row"):
+            crew.start(1)
+    assert len(tries) == 3
+
+
 def test_deaths_of_long_ago_are_forgiven(monkeypatch):
     crew = make_crew()
     now = [0.0]
