@@ -6,7 +6,13 @@
 """
 
 import os
+import signal
 import sys
+
+# Until there is a run to save, there is nothing to do but leave. An exception raised in the middle
+# of an import would not say so.
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os._exit(128 + number))
 
 # Before anything imports torch, here and (by inheritance) in every process started from here: with
 # one process for each core, more threads would only take turns.
@@ -36,7 +42,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # before there was anything to save
-        sys.exit(130)
+    sys.exit(main())

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from agents.processes import STOP_SIGNALS
+from agents.messages import Inbox
+from agents.processes import STOP_SIGNALS, undertaker
 
 JOIN_TIMEOUT_S = 1.0
 
@@ -24,6 +25,15 @@ class Child:
     name: str
     process: Any
     connection: Connection
+    inbox: Inbox
+
+    def kill(self) -> None:
+        """End the process at once, also one that is stopped.
+
+        Not with `Process.kill`, which leaves a process alone once the fork server is gone.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
 
 
 def start_child(context: Any, name: str, role: Callable[..., None], *args: Any) -> Child:
@@ -34,12 +44,24 @@ def start_child(context: Any, name: str, role: Callable[..., None], *args: Any) 
         name: of the process.
         role: importable by name.
         *args: pickled, or shared where they are shared tensors.
+
+    Raises:
+        OSError: if the process cannot be started.
     """
     ours, theirs = context.Pipe()
     process = context.Process(target=role, args=(theirs, *args), name=name, daemon=True)
-    process.start()
-    theirs.close()
-    return Child(name, process, ours)
+    try:
+        process.start()
+    except EOFError as error:
+        ours.close()
+        raise ChildProcessError("the fork server died") from error
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    undertaker().kill_at_the_end(process.pid)
+    return Child(name, process, ours, Inbox(ours))
 
 
 def enter_child(connection: Connection, *, on_message: Callable[[Any], None] | None = None) -> None:
@@ -75,10 +97,10 @@ def enter_child(connection: Connection, *, on_message: Callable[[Any], None] | N
 
 
 def receive(children: list[Child], timeout: float) -> tuple[list[tuple[Child, Any]], list[Child]]:
-    """Return what children have sent, one message each, waiting for the first; and who has ended.
+    """Return what children have sent, waiting for the first message; and who has ended.
 
     A child has ended when its connection has: the operating system closes it however a process
-    dies, and only after everything that it had sent.
+    dies, and only after everything that it had sent. One whose messages make no sense has too.
     """
     messages, ended = [], []
     by_connection = {child.connection: child for child in children}
@@ -86,8 +108,8 @@ def receive(children: list[Child], timeout: float) -> tuple[list[tuple[Child, An
         assert isinstance(ready, Connection)
         child = by_connection[ready]
         try:
-            messages.append((child, ready.recv()))
-        except (EOFError, OSError):
+            messages += [(child, message) for message in child.inbox.read()]
+        except Exception:  # the end, or bytes that cannot be unpickled
             ended.append(child)
     return messages, ended
 
@@ -100,11 +122,13 @@ def bury(child: Child) -> str:
     """
     child.process.join(timeout=JOIN_TIMEOUT_S)
     if child.process.is_alive():
-        child.process.kill()
-        child.process.join()
+        child.kill()
+        child.process.join(timeout=JOIN_TIMEOUT_S)
     with contextlib.suppress(OSError):
         child.connection.close()
     code = child.process.exitcode
+    if code is None:
+        return "killed; its end was not reported"
     if code >= 0:
         return f"exit code {code}"
     return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

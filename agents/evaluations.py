@@ -12,12 +12,15 @@ from statistics import fmean, median, stdev
 from rich import box
 from rich.table import Table
 
+from agents.files import write_atomically
 from agents.whole_game import PlayedGame
 from envs import PUBLISHED_SCORES, human_normalised
 
 log = logging.getLogger("train")
 
 EVALUATIONS = "eval/evaluations.csv"
+# The source of rows that the evaluator process has written.
+TRAINING = "training"
 COLUMNS = (
     "wall_time",
     "source",
@@ -177,6 +180,28 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     return found
 
 
+def drop_later_evaluations(folder: Path, global_step: int) -> None:
+    """Take back what the evaluator wrote of parameters that a resumed run has lost.
+
+    Rows of the command, and lines that cannot be read, stay as they are.
+
+    Args:
+        folder: of the run.
+        global_step: of the checkpoint that the run goes on from.
+
+    Raises:
+        OSError: if the file cannot be written; it stays as it was then.
+    """
+    path = folder / EVALUATIONS
+    try:
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    kept = [line for line in lines if not _is_later(line, global_step)]
+    if kept != lines:
+        write_atomically(path, "".join(kept).encode())
+
+
 def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
     """A table to print with rich, and below it the published scores where there are any."""
     table = Table(title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -199,6 +224,13 @@ def _csv_line(cells: Sequence[object]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()
+
+
+def _is_later(line: str, global_step: int) -> bool:
+    """Whether a line is a row of the evaluator's about a later step."""
+    row = dict(zip(COLUMNS, next(csv.reader([line]), []), strict=False))
+    step = row.get("global_step", "")
+    return row.get("source") == TRAINING and step.isdigit() and int(step) > global_step
 
 
 def _number(value: float) -> str:

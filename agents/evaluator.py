@@ -9,16 +9,19 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from agents.children import Child, bury, enter_child, start_child
 from agents.config import TrainConfig
-from agents.evaluations import Evaluation, Summary, append_evaluation, summarise
+from agents.evaluations import TRAINING, Evaluation, Summary, append_evaluation, summarise
 from agents.files import remove_leftovers
+from agents.heartbeats import Heartbeats
+from agents.messages import send
 from agents.network import ActorCritic
 from agents.play import GREEDY, SAMPLED, evaluate, make_network
+from agents.processes import process_context
 from agents.recorder import Recorder
 from agents.records import CrashRecord, EvaluationRecord
 from agents.shared import FlatModule, SharedState
@@ -26,8 +29,10 @@ from agents.whole_game import PlayedGame, Step
 
 log = logging.getLogger("train")
 
-SOURCE = "training"
-MAX_RESTARTS = 3
+# So many evaluators may die in a row without an evaluation that comes to its end in between.
+MAX_DEATHS_IN_A_ROW = 4
+# An evaluator may be silent for so long. It says nothing while it checks a long video.
+HANG_TIMEOUT_S = 600.0
 
 
 class Evaluations:
@@ -39,6 +44,9 @@ class Evaluations:
         config: the settings.
         shared: its parameters are evaluated.
         folder: of the run.
+
+    Attributes:
+        deaths: how many evaluator processes died.
     """
 
     def __init__(self, config: TrainConfig, shared: SharedState, folder: Path) -> None:
@@ -47,7 +55,10 @@ class Evaluations:
         self._snapshot = shared.parameters.clone().share_memory_()
         self._child: Child | None = None
         self._evaluating: int | None = None
-        self._restarts = 0
+        self.deaths = self._deaths_in_a_row = 0
+        # Decisions that the evaluator process has played; written by it alone.
+        self._decisions = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._heartbeats: Heartbeats[str] = Heartbeats(HANG_TIMEOUT_S)
         self._next_step = self._first_due_after(shared.global_step)
 
     @property
@@ -56,7 +67,7 @@ class Evaluations:
         return (
             self.config.eval_interval > 0
             and self._evaluating is None
-            and self._restarts <= MAX_RESTARTS
+            and self._deaths_in_a_row < MAX_DEATHS_IN_A_ROW
             and self.shared.global_step >= self._next_step
         )
 
@@ -72,19 +83,23 @@ class Evaluations:
         FlatModule(network).parameters.copy_(self._snapshot)
         return play_evaluation(self.config, self.folder, network, step, should_stop)
 
-    def keep_going(self, context: Any) -> None:
-        """Have the evaluator process begin if it is time.
-
-        Args:
-            context: of multiprocessing.
-        """
+    def keep_going(self) -> None:
+        """Have the evaluator process begin if it is time, and kill it if it hangs."""
+        busy = self._child if self._evaluating is not None else None
+        if busy and self._heartbeats.look({busy.name: int(self._decisions)}):
+            patience = self._heartbeats.patience
+            log.warning("the evaluator has done nothing for %.0f s; killing it", patience)
+            busy.kill()
         if not self.due:
             return
         step = self._take_snapshot()
         try:
             if self._child is None:
                 self._child = start_child(
-                    context, "evaluator", run_evaluator, self.config, self.folder, self._snapshot
+                    process_context(),
+                    "evaluator",
+                    run_evaluator,
+                    *(self.config, self.folder, self._snapshot, self._decisions),
                 )
             self._child.connection.send(step)
         except OSError as error:  # it died just now, or could not be started
@@ -94,6 +109,7 @@ class Evaluations:
     def finish(self, record: EvaluationRecord) -> Tensor:
         """Note that an evaluation has ended; return the parameters it was of, shape (N,)."""
         self._evaluating = None
+        self._deaths_in_a_row = 0
         self._next_step = self._first_due_after(max(record.global_step, self.shared.global_step))
         return self._snapshot.clone()
 
@@ -101,8 +117,9 @@ class Evaluations:
         """The evaluator has ended: bury it; another one begins at the next evaluation."""
         how = self._bury()
         self._evaluating = None
-        self._restarts += 1
-        if self._restarts > MAX_RESTARTS:
+        self.deaths += 1
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
             log.error("the evaluator died (%s) once too often: no more evaluations", how)
         else:
             log.warning("the evaluator died (%s); training goes on", how)
@@ -111,7 +128,7 @@ class Evaluations:
     def stop(self) -> None:
         """End the evaluator process at once; an evaluation under way is dropped."""
         if self._child:
-            self._child.process.kill()
+            self._child.kill()
             self._bury()
 
     def _bury(self) -> str:
@@ -135,7 +152,11 @@ class Evaluations:
 
 
 def run_evaluator(
-    connection: Connection, config: TrainConfig, folder: Path, snapshot: Tensor
+    connection: Connection,
+    config: TrainConfig,
+    folder: Path,
+    snapshot: Tensor,
+    decisions: Tensor,
 ) -> None:
     """The evaluator process: for every step number that comes, evaluate the snapshot of that step.
 
@@ -144,7 +165,13 @@ def run_evaluator(
         config: the settings.
         folder: of the run.
         snapshot: parameters, shared, shape (N,); they stay as they are until the answer is sent.
+        decisions: shared, int64, shape (1,): counts on with every decision, as a sign of life.
     """
+
+    def show_progress() -> bool:
+        decisions.add_(1)
+        return False
+
     requests: queue.SimpleQueue[int] = queue.SimpleQueue()
     enter_child(connection, on_message=requests.put)
     try:
@@ -153,10 +180,11 @@ def run_evaluator(
         while True:
             step = requests.get()
             parameters.copy_(snapshot)
-            connection.send(play_evaluation(config, folder, network, step))
+            record = play_evaluation(config, folder, network, step, show_progress)
+            send(connection, record)
     except Exception:
         with contextlib.suppress(OSError):  # the parent may be what is gone
-            connection.send(CrashRecord("the evaluator", traceback.format_exc()))
+            send(connection, CrashRecord("the evaluator", traceback.format_exc()))
         os._exit(1)
 
 
@@ -229,7 +257,7 @@ def _note(folder: Path, summary: Summary, global_step: int, seed: int) -> None:
     """Add a row to the run's file; if that fails, the scores still reach TensorBoard."""
     row = Evaluation(
         wall_time=time.time(),
-        source=SOURCE,
+        source=TRAINING,
         checkpoint="",
         global_step=global_step,
         summary=summary,

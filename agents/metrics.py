@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import functools
 import io
 import logging
 import math
+import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import IO, Any
@@ -264,6 +266,7 @@ class Metrics:
             if self._writer is None:
                 # TensorBoard drops what earlier event files say of later steps than this.
                 purge = None if self._resumed_at is None else self._resumed_at + 1
+                _keep_writer_threads_quiet()
                 self._writer = SummaryWriter(str(self._folder), purge_step=purge)
                 self._resumed_at = None  # a file opened after a failure purges nothing
             for tag, value in scalars.items():
@@ -271,6 +274,7 @@ class Metrics:
             self._writer.flush()
         except OSError as error:
             self._writer = None  # its thread has ended; the next point opens another file
+            _remove_empty_event_files(self._folder)
             log.error("TensorBoard's events could not be written: %s", error)
 
 
@@ -284,21 +288,51 @@ def keep_rows_until(path: Path, global_step: int) -> None:
         global_step: of the last row to keep.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(errors="replace"))))
+        lines = path.read_text(errors="replace").split("\n")
     except FileNotFoundError:
         return
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="")
     writer.writeheader()
-    writer.writerows(row for row in _whole(rows) if int(row["global_step"]) <= global_step)
+    header = _cells(lines[0])
+    if "global_step" not in header:  # damaged; what rows there are may be whole
+        header = list(COLUMNS)
+    for line in lines[1:]:
+        row = dict(zip(header, _cells(line), strict=False))
+        step = row.get("global_step", "")
+        is_whole = len(row) == len(header) and step.isascii() and step.isdecimal()
+        if is_whole and int(step) <= global_step:
+            writer.writerow(row)
     write_atomically(path, text.getvalue().encode())
 
 
-def _whole(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows that have a value for every column, and a step."""
-    return [
-        row for row in rows if None not in row.values() and str(row.get("global_step")).isdigit()
-    ]
+def _cells(line: str) -> list[str]:
+    """Line by line: a quote that damage has opened would swallow all that follow."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+@functools.cache
+def _keep_writer_threads_quiet() -> None:
+    """Have TensorBoard's thread print no traceback when it cannot write; its caller is told."""
+    previous = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        is_writer = type(args.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(args.exc_value, OSError)):
+            previous(args)
+
+    threading.excepthook = hook
+
+
+def _remove_empty_event_files(folder: Path) -> None:
+    """Every attempt on a full disk makes one."""
+    for path in folder.glob("events.out.tfevents.*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
 
 
 def _discard(file: IO[str]) -> None:

@@ -1,12 +1,16 @@
 """How processes are started, and how the signals that stop a run are taken in."""
 
+import functools
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from agents.undertaker import Undertaker
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,13 +41,22 @@ class StopSignals:
         self.received = number
 
 
+@functools.cache
+def undertaker() -> Undertaker:
+    """The one process that clears up behind this one."""
+    return Undertaker()
+
+
 def process_context() -> Any:
     """Processes from a fork server that has torch loaded already; fresh ones where there is none.
 
     Never plain fork: a forked copy of a process with running threads may deadlock. The first call
     starts the fork server and does not wait for it: the earlier it comes, the more of its loading
-    goes on beside what else there is to do.
+    goes on beside what else there is to do. To be asked for before each start: a fork server that
+    died is replaced here.
     """
+    # The folder of the fork server's socket, which only an orderly end would remove.
+    undertaker().remove_at_the_end(_socket_folder())
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -62,3 +75,8 @@ def process_context() -> Any:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     return context
+
+
+@functools.cache
+def _socket_folder() -> Path:
+    return Path(multiprocessing.util.get_temp_dir())

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,11 +68,9 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
         SettingError: if the folder cannot be written to.
     """
     folder = Path(config.resume)
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        resumed = [*meta["resumed"]] if "resumed" in meta else []
-    except (OSError, ValueError, TypeError):
-        meta, resumed = {}, []
+    meta = _read_meta(folder)
+    before = meta.get("resumed", [])
+    resumed = [*before] if isinstance(before, list) else []
     resumed.append({"global_step": global_step, **_session(argv)})
     try:
         _write_config(folder, config)
@@ -112,22 +110,34 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
     Raises:
         RunFolderError: if this is not a run's folder, or its settings cannot be used.
     """
-    folder = Path(path).resolve()
+    folder = Path(path)
     file = folder / "config.json"
     try:
+        folder = folder.resolve()
+        file = folder / "config.json"
         settings = json.loads(file.read_text())
         return folder, TrainConfig(**settings)
     except FileNotFoundError:
         why = "has no config.json" if folder.is_dir() else "does not exist"
         raise RunFolderError(f"{path}: not a run's folder, it {why}") from None
-    except (OSError, ValueError, TypeError) as error:  # ValueError: bad JSON, or a bad setting
-        raise RunFolderError(f"{file}: {error}") from error
+    # ValueError: bad JSON, a bad setting, or a NUL in the path. RuntimeError: a link to itself, or
+    # JSON that is nested too deeply.
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise RunFolderError(f"{str(file)!r}: {error}") from error
 
 
 def update_meta(folder: Path, **changes: Any) -> None:
     """Change entries of the run's `meta.json`."""
-    meta = json.loads((folder / "meta.json").read_text())
-    write_json(folder / "meta.json", meta | changes)
+    write_json(folder / "meta.json", _read_meta(folder) | changes)
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    """The run's `meta.json`; it is a note to people, so a damaged one costs no run."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
@@ -144,8 +154,15 @@ def _session(argv: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: _version(package) for package in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # another package may bring the same module, as OpenCV's do
+        return None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -166,8 +183,12 @@ def _make_unique(parent: Path, name: str) -> Path:
 
 
 def _point(link: Path, target: str) -> None:
-    """Make a symbolic link, replacing an older one in one step so that it never dangles."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    """Make a symbolic link, replacing an older one in one step so that it never dangles.
+
+    It is made in the folder it points to, where whoever resumes that run removes what a process
+    that was killed has left.
+    """
+    temporary = link.parent / target / f".{link.name}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)

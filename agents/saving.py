@@ -129,7 +129,7 @@ class Saver:
         counts = [progress.get(key, 0) for key in ("global_step", "updates", "skipped_updates")]
         self.shared.counters[-1] = torch.tensor(counts)
         try:
-            best = load_checkpoint(folder / "checkpoints" / BEST)
+            best = load_checkpoint(folder / "checkpoints" / BEST, expected)
             self._best_return = float(best.progress["mean_return"])
         except (CheckpointError, KeyError):
             pass  # none yet, or damaged: the next evaluation writes one

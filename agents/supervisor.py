@@ -2,44 +2,44 @@
 
 import logging
 import math
-import os
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from agents.checkpoint import CheckpointError
-from agents.children import Child, bury, receive, start_child
+from agents.checkpoint import CheckpointError, list_checkpoints
+from agents.children import receive
 from agents.config import SettingError, TrainConfig, flag
+from agents.crew import Crew, TrainingFailedError
 from agents.display import format_seconds, make_display, status_line
+from agents.evaluations import drop_later_evaluations
 from agents.evaluator import Evaluations
 from agents.files import remove_leftovers
+from agents.limits import usable_cores
 from agents.machine import build_network
 from agents.metrics import Metrics
 from agents.optimizers import OPTIMIZERS
-from agents.processes import StopSignals, process_context
+from agents.processes import StopSignals, undertaker
 from agents.records import CrashRecord, EvaluationRecord, UpdateRecord
 from agents.run_folder import create_run_folder, lock_run_folder, resume_run_folder, update_meta
 from agents.saving import Saver
 from agents.shared import SharedState
-from agents.worker import EnvironmentFactory, Worker, make_training_env, run_worker
+from agents.worker import EnvironmentFactory, Worker, make_training_env
 from envs.protocol import FRAME_SKIP
 
 log = logging.getLogger("train")
 
-MAX_RESTARTS = 10
-RESTART_WINDOW_S = 600.0
 MAX_NONFINITE_IN_A_ROW = 100
-STOP_TIMEOUT_S = 8.0
+# Workers that take longer to end are killed, for a run that is to stop shall do so soon.
+STOP_TIMEOUT_S = 5.0
 # A worker's incarnation seeds its games: the session in the high bits, its restarts in the low.
 INCARNATIONS_PER_SESSION = 2**20
 
 
-class TrainingFailedError(Exception):
-    """The run cannot go on; the message says why."""
+class NotFiniteError(TrainingFailedError):
+    """No update is finite any more; the parameters are not worth a checkpoint."""
 
 
 def train(
@@ -110,9 +110,15 @@ class Run:
             self._lock = lock_run_folder(self.folder)
         self._first_incarnation = session * INCARNATIONS_PER_SESSION
         self._resumed_at = self.shared.global_step if config.resume else None
+        undertaker().tidy_at_the_end(self.folder)
 
         display = make_display(quiet=config.quiet)
         self._log_handlers = _start_logging(self.folder, display.handler)
+        if config.resume:
+            try:
+                drop_later_evaluations(self.folder, self.shared.global_step)
+            except OSError as error:
+                log.error("evaluations of the lost steps stay in their file: %s", error)
         self.metrics = Metrics(
             self.folder,
             config.total_timesteps,
@@ -122,35 +128,33 @@ class Run:
             progress=progress,
             resumed_at=self._resumed_at,
         )
-        self.workers: dict[int, Child] = {}
+        self.crew = Crew(config, self.shared, make_env, self._first_incarnation)
         self.evaluations = Evaluations(config, self.shared, self.folder)
-        self.restarts: int = progress.get("restarts", 0)
-        self._starts = [0] * max(config.workers, 1)
-        self._recent_restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
+        self._restarts_before: int = progress.get("restarts", 0)
         self._nonfinite_in_a_row = 0
 
     def execute(self) -> int:
         """Train; save at the end, however it comes. Return the exit code."""
         self._say_hello()
-        failure: str | None = None
+        failure: TrainingFailedError | None = None
         try:
             if self.config.workers == 0:
                 self._train_here()
             else:
                 self._train_with_workers()
         except TrainingFailedError as error:
-            failure = str(error)
+            failure = error
         except BaseException:
-            update_meta(self.folder, status="failed")
+            self._stop()
+            self._save()
+            self._note(status="failed")
             raise
-        finally:
-            self._stop_workers()
-        saved = self._save()
+        self._stop()
+        saved = self._save_at_the_end(failure)
         self._tick(force=True)
         received = self.signals.received
         status = "failed" if failure else "interrupted" if received else "finished"
-        update_meta(
-            self.folder,
+        self._note(
             status=status,
             global_step=self.shared.global_step,
             episodes=self.metrics.episodes,
@@ -175,6 +179,11 @@ class Run:
         """Whether the budget is spent or a signal has come."""
         spent = self.shared.global_step >= self.config.total_timesteps
         return spent or self.signals.received is not None
+
+    @property
+    def restarts(self) -> int:
+        """Processes that died and were replaced, in earlier sessions too."""
+        return self._restarts_before + self.crew.restarts + self.evaluations.deaths
 
     def _is_interrupted(self) -> bool:
         return self.signals.received is not None
@@ -213,74 +222,48 @@ class Run:
             worker.env.close()
 
     def _train_with_workers(self) -> None:
-        context = process_context()
         # All at once, they would share the cores and all be late: the others wait for the first.
-        first = min(self.config.workers, os.cpu_count() or 1)
+        first = min(self.config.workers, usable_cores())
         waiting = list(range(first, self.config.workers))
         for index in range(first):
-            self._start_worker(context, index)
-        while not self.done and self.workers:
+            self.crew.start(index)
+        while not self.done and self.crew.workers:
             if self.shared.global_step > (self._resumed_at or 0):
                 while waiting and not self.done:
-                    self._start_worker(context, waiting.pop(0))
+                    self.crew.start(waiting.pop(0))
             for index in self._receive(timeout=0.5):
-                self._replace(context, index)
-            self.evaluations.keep_going(context)
+                if self.done:
+                    self.crew.bury(index)
+                else:
+                    self.crew.replace(index)
+            self.crew.kill_hanging()
+            self.evaluations.keep_going()
             self._tick()
-
-    def _start_worker(self, context: Any, index: int) -> None:
-        incarnation = self._first_incarnation + self._starts[index]
-        self._starts[index] += 1
-        self.workers[index] = start_child(
-            context,
-            f"worker-{index}",
-            run_worker,
-            *(index, self.config, self.shared, self.make_env, incarnation),
-        )
 
     def _receive(self, timeout: float) -> list[int]:
         """Take in what has come, waiting for the first; return the workers that ended."""
-        messages, ended = receive([*self.workers.values(), *self.evaluations.children], timeout)
+        workers = self.crew.workers
+        messages, ended = receive([*workers.values(), *self.evaluations.children], timeout)
         for _, record in messages:
             self._take(record)
         for child in ended:
             if child in self.evaluations.children:
                 self.evaluations.mourn()
-        return [index for index, worker in self.workers.items() if worker in ended]
+        return [index for index, worker in workers.items() if worker in ended]
 
-    def _replace(self, context: Any, index: int) -> None:
-        """Bury a worker that ended, and start another in its place unless it was done."""
-        how = bury(self.workers.pop(index))
-        if self.done:
-            return
-        log.warning("worker %s died (%s)", index, how)
-        now = time.monotonic()
-        in_window = [t for t in self._recent_restarts if now - t < RESTART_WINDOW_S]
-        if len(in_window) == MAX_RESTARTS:
-            raise TrainingFailedError(
-                f"workers died over {MAX_RESTARTS} times in {RESTART_WINDOW_S / 60:.0f} minutes"
-            )
-        self._recent_restarts.append(now)
-        self.restarts += 1
-        self._start_worker(context, index)
-
-    def _stop_workers(self) -> None:
+    def _stop(self) -> None:
         """Ask the workers to end, read what they still say, and kill those that do not end."""
         self.shared.stop.fill_(1)
         self.evaluations.stop()
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while self.workers and time.monotonic() < deadline:
+        while self.crew.workers and time.monotonic() < deadline:
             try:
                 ended = self._receive(timeout=0.1)
             except TrainingFailedError:
                 continue
             for index in ended:
-                bury(self.workers.pop(index))
-        for index, worker in self.workers.items():
-            log.warning("worker %s does not end; killing it", index)
-            worker.process.kill()
-        for index in list(self.workers):
-            bury(self.workers.pop(index))
+                self.crew.bury(index)
+        self.crew.kill()
 
     # --- what comes in, and what is written ------------------------------------------------------
 
@@ -294,10 +277,7 @@ class Run:
         self.metrics.add(record)
         self._nonfinite_in_a_row = 0 if record.scalars else self._nonfinite_in_a_row + 1
         if self._nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
-            raise TrainingFailedError(
-                f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite; "
-                "the parameters are those of the last good update"
-            )
+            raise NotFiniteError(f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite")
 
     def _take_evaluation(self, record: EvaluationRecord) -> None:
         parameters = self.evaluations.finish(record)
@@ -311,14 +291,15 @@ class Run:
     def _gauges(self) -> dict[str, float]:
         return {
             "charts/learning_rate": self.config.learning_rate_at(self.shared.global_step),
-            "a3c/workers_alive": len(self.workers) or int(self.config.workers == 0),
+            "a3c/workers_alive": len(self.crew.workers) or int(self.config.workers == 0),
             "a3c/restarts": self.restarts,
             "a3c/nonfinite_updates": self.shared.skipped_updates,
         }
 
     def _tick(self, *, force: bool = False) -> None:
         self.metrics.tick(self.shared.global_step, self._gauges(), force=force)
-        if self.saver.due:
+        # Not while updates fail: a checkpoint of then might replace one that can be trained on.
+        if self.saver.due and not self._nonfinite_in_a_row:
             self._save()
             # For a person who reads the log a week later.
             status = self.metrics.status(self.shared.global_step, self._gauges())
@@ -327,6 +308,20 @@ class Run:
     def _save(self) -> Path | None:
         progress = {**self.metrics.progress(), "restarts": self.restarts}
         return self.saver.save(self.folder, progress)
+
+    def _save_at_the_end(self, failure: TrainingFailedError | None) -> Path | None:
+        """Save, unless that would only push aside what is better; return the newest checkpoint."""
+        older = list_checkpoints(self.folder / "checkpoints")
+        if isinstance(failure, NotFiniteError) and older:
+            return older[-1]
+        return self._save() or (older[-1] if older else None)
+
+    def _note(self, **changes: Any) -> None:
+        """Change entries of the run's `meta.json`; if that fails, say so and go on."""
+        try:
+            update_meta(self.folder, **changes)
+        except (OSError, ValueError) as error:
+            log.error("meta.json could not be written: %s", error)
 
     def _say_hello(self) -> None:
         config, parameters = self.config, sum(p.numel() for p in self.network.parameters())
@@ -349,7 +344,9 @@ class Run:
         if self._resumed_at is not None:
             log.info("going on from step %s", f"{self._resumed_at:,}")
 
-    def _say_goodbye(self, status: str, failure: str | None, saved: Path | None) -> None:
+    def _say_goodbye(
+        self, status: str, failure: TrainingFailedError | None, saved: Path | None
+    ) -> None:
         self.metrics.display.close()
         step = self.shared.global_step
         log.info(
@@ -362,7 +359,9 @@ class Run:
             self.metrics.recent_return_text,
         )
         if failure:
-            log.error("the run failed: %s", failure)
+            log.error(
+                "the run failed: %s; the last good checkpoint is %s", failure, saved or "none"
+            )
         log.info("checkpoint: %s", saved or "none")
         if saved and status != "finished":
             log.info("go on with it: python train_a3c.py --resume %s", self.folder)

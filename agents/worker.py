@@ -14,6 +14,7 @@ from agents.children import enter_child
 from agents.config import TrainConfig
 from agents.diagnostics import head_statistics
 from agents.losses import entropy, explained_variance, policy_gradient_loss, value_loss
+from agents.messages import send
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
 from agents.records import CrashRecord, UpdateRecord
@@ -111,7 +112,7 @@ class Worker:
     def differentiate(self, rollout: Rollout) -> dict[str, float]:
         """Leave the gradient of the loss in `self.flat.gradients`; return what is to be logged.
 
-        The result is empty, and the gradient of no use, where it is not finite.
+        The result is empty, and the gradient of no use, where its norm is not finite.
         """
         config = self.config
         output = self.network.judge(
@@ -141,7 +142,8 @@ class Worker:
         orthogonality = self.network.orthogonality_loss()
         if orthogonality.requires_grad and config.orthogonality_coef > 0:
             (config.orthogonality_coef * orthogonality).backward()
-        # A norm says it of all: asking every number takes as long as a twentieth of the update.
+        # The norm, for it overflows where an optimizer's squares of the gradient would; and to ask
+        # every number would take a twentieth of the update.
         if not math.isfinite(norm) or not math.isfinite(float(self.flat.gradients.norm())):
             return {}
         return {
@@ -176,8 +178,8 @@ def run_worker(
     try:
         worker = Worker(index, config, shared, make_env, incarnation)
         while not shared.stop and shared.global_step < config.total_timesteps:
-            connection.send(worker.update())
+            send(connection, worker.update())
     except Exception:
         with contextlib.suppress(OSError):  # the parent may be what is gone
-            connection.send(CrashRecord(f"worker {index}", traceback.format_exc()))
+            send(connection, CrashRecord(f"worker {index}", traceback.format_exc()))
         os._exit(1)

@@ -11,6 +11,7 @@ from agents.evaluations import (
     COLUMNS,
     Evaluation,
     append_evaluation,
+    drop_later_evaluations,
     evaluation_table,
     read_evaluations,
     summarise,
@@ -157,3 +158,17 @@ def test_the_table_of_a_game_without_published_scores_names_none():
     )
     assert "published" not in screen.getvalue()
     assert "sampled" in screen.getvalue()
+
+
+def test_the_evaluators_rows_of_steps_that_were_lost_are_dropped_and_no_others(tmp_path):
+    for step in (100, 200, 300):
+        append_evaluation(tmp_path, evaluation(source="training", global_step=step))
+        append_evaluation(tmp_path, evaluation(source="evaluate", global_step=step))
+    append_evaluation(tmp_path, evaluation(checkpoint="", global_step=None))
+    path = tmp_path / "eval" / "evaluations.csv"
+    with path.open("a") as file:
+        file.write("5.5,training,,30")  # cut off
+    lines = path.read_text().splitlines()
+    drop_later_evaluations(tmp_path, 200)
+    assert path.read_text().splitlines() == lines[:5] + lines[6:]
+    drop_later_evaluations(tmp_path / "none", 200)

@@ -12,7 +12,7 @@ import torch
 from agents.checkpoint import load_checkpoint
 from agents.config import TrainConfig
 from agents.evaluations import read_evaluations
-from agents.evaluator import MAX_RESTARTS, Evaluations, play_evaluation
+from agents.evaluator import MAX_DEATHS_IN_A_ROW, Evaluations, play_evaluation
 from agents.network import ActorCritic
 from agents.processes import StopSignals
 from agents.shared import SharedState
@@ -86,11 +86,11 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
         def tick(*, force=False):
             original(force=force)
             child = run.evaluations._child
-            if child and child.process.pid not in kills and len(kills) < MAX_RESTARTS + 1:
+            if child and child.process.pid not in kills and len(kills) < MAX_DEATHS_IN_A_ROW:
                 kills.append(child.process.pid)
                 os.kill(child.process.pid, signal.SIGKILL)
             elif (
-                len(kills) == MAX_RESTARTS + 1
+                len(kills) == MAX_DEATHS_IN_A_ROW
                 and not run.evaluations.children
                 and signals.received is None
             ):
@@ -102,11 +102,43 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
         assert run.execute() == 130
         assert time.monotonic() < deadline
         run.close()
-    assert len(kills) == MAX_RESTARTS + 1
+    assert len(kills) == MAX_DEATHS_IN_A_ROW
     log = (run.folder / "train.log").read_text()
     assert "the evaluator died (SIGKILL); training goes on" in log
     assert "no more evaluations" in log
     assert json.loads((run.folder / "meta.json").read_text())["status"] == "interrupted"
+
+
+def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
+    config = dataclasses.replace(
+        CONFIG, workers=1, run_dir=str(tmp_path), total_timesteps=10**9, eval_episodes=1
+    )
+    signals = StopSignals()
+    with signals:
+        run = Run(config, (), signals=signals, make_env=_games())
+        stopped = []
+        original = run._tick
+
+        def tick(*, force=False):
+            original(force=force)
+            for child in run.evaluations.children:
+                if not stopped:
+                    stopped.append(child.process.pid)
+                    os.kill(child.process.pid, signal.SIGSTOP)
+                    run.evaluations._heartbeats.patience = 2.0
+            if run.evaluations.deaths:
+                run.evaluations._heartbeats.patience = 60.0
+            if run.metrics.evaluation and signals.received is None:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        run._tick = tick
+        assert run.execute() == 130
+        run.close()
+    assert run.restarts == 1
+    log = (run.folder / "train.log").read_text()
+    assert "the evaluator has done nothing for 2 s; killing it" in log
+    assert "the evaluator died (SIGKILL); training goes on" in log
+    assert {row.summary.episodes for row in read_evaluations(run.folder)} == {1}
 
 
 def _games():

@@ -4,12 +4,14 @@ import csv
 import io
 import logging
 import math
+import threading
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import agents.metrics
 from agents.display import QuietDisplay
-from agents.metrics import Metrics
+from agents.metrics import COLUMNS, Metrics, keep_rows_until
 from agents.records import UpdateRecord
 from envs import Episode
 
@@ -119,6 +121,31 @@ def test_rows_that_found_no_room_are_written_when_there_is_room_again(tmp_path, 
         assert [row["global_step"] for row in csv.DictReader(file)] == ["100", "200", "300"]
 
 
+def test_events_that_find_no_room_are_reported_once_and_print_no_traceback(
+    tmp_path, caplog, monkeypatch
+):
+    unexpected = []
+    monkeypatch.setattr(threading, "excepthook", unexpected.append)
+    agents.metrics._keep_writer_threads_quiet.cache_clear()
+    metrics = make_metrics(tmp_path)
+    logging.getLogger("train").propagate = True
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk, caplog.at_level("ERROR", logger="train"):
+        disk.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full_disk)
+        for interval in (1, 2):
+            metrics.tick(100 * interval, {"a3c/restarts": 1}, force=True)
+            assert caplog.text.count("No space left") == interval
+    assert list(tmp_path.glob("events.*")) == []
+    metrics.tick(300, {"a3c/restarts": 2}, force=True)
+    metrics.close()
+    assert unexpected == []
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("a3c/restarts")] == [(300, 2.0)]
+
+
 def test_the_display_is_told_how_the_run_stands(tmp_path):
     display = FakeDisplay()
     metrics = make_metrics(tmp_path, display)
@@ -135,3 +162,25 @@ def test_the_display_is_told_how_the_run_stands(tmp_path):
     assert status.seconds_left == pytest.approx(status.elapsed, rel=0.5)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("eval/sampled_return")] == [(400, 9.0)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda text: text, [10, 20, 30]),
+        (lambda text: text.replace("\n1,20,", '\n"1,20,'), [10, 30]),
+        (lambda text: text.replace(",20,", ",²,"), [10, 30]),
+        (lambda text: text.replace(",20,", ","), [10, 30]),
+        (lambda text: text.replace("wall_time,global_step", "\0" * 21), [10, 20, 30]),
+        (lambda text: text[: text.index(",30,") + 5], [10, 20]),
+        (lambda text: text + "\0" * 100, [10, 20, 30]),
+    ],
+)
+def test_damage_in_the_progress_costs_the_damaged_rows_alone(tmp_path, damage, kept):
+    path = tmp_path / "progress.csv"
+    assert COLUMNS[:2] == ("wall_time", "global_step")
+    rows = [["1", str(step)] + ["2.5"] * (len(COLUMNS) - 2) for step in (10, 20, 30, 40)]
+    path.write_text(damage("".join(",".join(row) + "\n" for row in [COLUMNS, *rows])))
+    keep_rows_until(path, 30)
+    with path.open(newline="") as file:
+        assert [int(row["global_step"]) for row in csv.DictReader(file)] == kept

@@ -48,3 +48,17 @@ def test_two_workers_go_on_with_each_others_statistics(kind):
     for step, gradient in enumerate(gradients):
         kind(together, statistics, eps=1e-5).step(gradient, 0.01, step)
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-20, 1.0, 1e18])
+@pytest.mark.parametrize("kind", [RMSProp, Adam])
+def test_a_gradient_of_finite_norm_leaves_everything_finite(kind, size):
+    gradient = size * torch.tensor([1.0, -1.0, 0.5, 0.0])
+    assert math.isfinite(gradient.norm())
+    parameters, statistics = torch.zeros(4), torch.zeros(kind.num_statistics, 4)
+    optimizer = kind(parameters, statistics, eps=1e-12)
+    for step in range(300):
+        # Now and then none, so that the moments are of different ages.
+        optimizer.step(gradient * (step % 3), 1.0, step)
+        assert bool(parameters.isfinite().all())
+        assert bool(statistics.isfinite().all())

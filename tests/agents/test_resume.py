@@ -4,15 +4,24 @@ import csv
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.command_line import parse_args
 from agents.config import SettingError, TrainConfig
+from agents.evaluations import (
+    TRAINING,
+    Evaluation,
+    append_evaluation,
+    read_evaluations,
+    summarise,
+)
 from agents.processes import StopSignals
 from agents.run_folder import lock_run_folder
 from agents.supervisor import Run, train
+from agents.whole_game import PlayedGame
 from tests.agents.tiny_game import make_tiny_game
 
 SMALL = TrainConfig(
@@ -83,6 +92,16 @@ def test_a_resumed_run_goes_on_in_its_folder_with_its_schedule_and_one_curve(fol
         last = list(csv.DictReader(file))[-1]
     assert float(last["learning_rate"]) == config.learning_rate_at(int(last["global_step"]))
     assert newest(folder).progress["episodes"] > 0
+
+
+def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
+    game = PlayedGame("sampled", 1, 3.0, 5, np.zeros(5, np.uint8), "", False)
+    step = newest(folder).progress["global_step"]
+    for at in (step, step + 1):
+        append_evaluation(folder, Evaluation(1.0, TRAINING, "", at, summarise("Pong", [game]), 1))
+    run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_game, StopSignals())
+    run.close()
+    assert [row.global_step for row in read_evaluations(folder)] == [step]
 
 
 def test_resumed_games_are_not_those_of_the_first_session(folder):

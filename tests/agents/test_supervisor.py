@@ -15,8 +15,8 @@ import torch
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import SettingError, TrainConfig
-from agents.processes import StopSignals
-from agents.supervisor import MAX_NONFINITE_IN_A_ROW, MAX_RESTARTS, Run, train
+from agents.crew import MAX_FAILED_STARTS
+from agents.supervisor import MAX_NONFINITE_IN_A_ROW, train
 from agents.worker import Worker
 from tests.agents.tiny_game import BrokenError, make_broken_game, make_tiny_game
 
@@ -120,37 +120,12 @@ def test_no_worker_outlives_the_run(tmp_path):
     assert [grandchild for child in children for grandchild in child.children()] == []
 
 
-def test_a_killed_worker_is_replaced_and_training_goes_on(tmp_path):
-    signals = StopSignals()
-    run = Run(run_config(ENDLESS, tmp_path), (), make_tiny_game, signals)
-    killed = []
-
-    def kill_then_interrupt():
-        worker = run.workers[0]
-        killed.append(worker.process.pid)
-        os.kill(worker.process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        step = run.shared.counters[0, 0].item()
-        while time.monotonic() < deadline and run.shared.counters[0, 0].item() <= step + 50:
-            time.sleep(0.05)
-        send(signal.SIGINT)
-
-    with signals, when_training(tmp_path, kill_then_interrupt):
-        assert run.execute() == 130
-    run.close()
-    assert killed
-    assert run.restarts == 1
-    log = (run.folder / "train.log").read_text()
-    assert "worker 0 died (SIGKILL)" in log
-    assert bool(run.shared.parameters.isfinite().all())
-
-
 def test_a_worker_that_keeps_raising_stops_the_run_and_shows_its_traceback(tmp_path):
     config = run_config(dataclasses.replace(ENDLESS, workers=1), tmp_path)
     assert train(config, (), make_broken_game) == 1
     log = (tmp_path / "latest" / "train.log").read_text()
     assert "the third step is one too many" in log
-    assert f"workers died over {MAX_RESTARTS} times" in log
+    assert f"worker 0 died {MAX_FAILED_STARTS} times in a row before its first update" in log
     assert json.loads((tmp_path / "latest" / "meta.json").read_text())["status"] == "failed"
 
 

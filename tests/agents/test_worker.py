@@ -67,6 +67,26 @@ def test_the_gradient_is_that_of_the_naive_loss(head, core):
     torch.testing.assert_close(worker.flat.gradients, expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_finite_gradient_whose_squares_are_not_finite_is_skipped(optimizer, monkeypatch):
+    config = dataclasses.replace(
+        SMALL, head="neurocoder", orthogonality_coef=1.0, optimizer=optimizer
+    )
+    worker = make_worker(config)
+    monkeypatch.setattr(
+        worker.network,
+        "orthogonality_loss",
+        lambda: 1e25 * sum(p.sum() for p in worker.network.parameters()),
+    )
+    before = worker.shared.parameters.clone()
+    record = worker.update()
+    assert bool(worker.flat.gradients.isfinite().all())
+    assert record.scalars == {}
+    assert worker.shared.skipped_updates == 1
+    assert torch.equal(worker.shared.parameters, before)
+    assert not bool(worker.shared.statistics.any())
+
+
 def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
     config = dataclasses.replace(SMALL, head="neurocoder", max_grad_norm=1e-3)
     worker = make_worker(dataclasses.replace(config, orthogonality_coef=0.0))
