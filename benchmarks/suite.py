@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import dataclasses
 import fcntl
+import math
+import os
 import signal
 import subprocess
 import sys
@@ -199,15 +201,13 @@ class Suite:
         with log.open("ab") as file:
             file.write(f"$ {' '.join(command)}\n".encode())
             file.flush()
-            # In a session of its own: a Ctrl-C reaches it through here, and so once.
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_stand_apart,
             )
             try:
                 while process.poll() is None:
@@ -277,10 +277,8 @@ class Suite:
         rate = self.rate(planned)
         if rate is None:
             return ""
-        return (
-            f": {rate.step:,} decisions at {rate.per_second:,.0f}/s, return "
-            f"{rate.recent_return:.1f}"
-        )
+        score = "-" if math.isnan(rate.recent_return) else f"{rate.recent_return:.1f}"
+        return f": {rate.step:,} decisions at {rate.per_second:,.0f}/s, return {score}"
 
     def _stored(self) -> list[tuple[Path, TrainConfig]]:
         """The runs that are there. A folder that is not a run's, or a damaged one, is none."""
@@ -337,7 +335,11 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _end_with_parent() -> None:
-    """In the new process: be told, as by Ctrl-C, when the suite is killed. Linux alone can."""
+def _stand_apart() -> None:
+    """In the new process: hear of a Ctrl-C through the suite, and so once, but of its death always.
+
+    Only Linux can do the latter.
+    """
+    os.setpgrp()
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
