@@ -310,7 +310,7 @@ def test_a_signal_is_passed_on_once_and_the_program_is_waited_for(tmp_path):
     class Received:
         @property
         def received(self):
-            return signal.SIGINT if log.exists() and "ready" in log.read_text() else None
+            return signal.SIGINT if "\nready\n" in read(log) else None
 
     the_suite.signals = Received()
     assert the_suite.run_child([sys.executable, "-c", OBEDIENT], log) == 130
