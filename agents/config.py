@@ -91,6 +91,7 @@ class TrainConfig:
     orthogonality_coef: float = setting(1e-3, "neurocoder head", "a, weight of the orthogonality loss summed over both layers", low=0, high=1e6)
     hypernet_hidden_size: int = setting(64, "hypernet head", "width of the weight-generating network", low=1, high=8192)
     hypernet_embedding_size: int = setting(8, "hypernet head", "size of the embedding it turns into weights", low=1, high=4096)
+    linear_hidden_size: int = setting(0, "linear head", "width of a ReLU layer before each output, to give it as many parameters as another head; 0 for none", low=0, high=65_536)
 
     num_steps: int = setting(20, "learning", "t_max, steps of each environment between two updates", low=1, high=100_000)
     optimizer: str = setting("adam", "learning", "with statistics shared by all workers", choices=("rmsprop", "adam"))

@@ -18,13 +18,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agents.display import Display, Status
 from agents.files import write_atomically
-from agents.records import UpdateRecord
+from agents.records import RECENT_GAMES, UpdateRecord
 from envs import Episode
 from envs.protocol import FRAME_SKIP
 
 log = logging.getLogger("train")
-
-RECENT_GAMES = 100
 
 COLUMNS = (
     "wall_time",

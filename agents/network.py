@@ -30,7 +30,7 @@ class ActorCritic(nn.Module):
 
     Args:
         num_actions: A.
-        config: the settings; its groups "network", "neurocoder head" and "hypernet head" count.
+        config: the settings; its group "network" and that of the head count.
     """
 
     def __init__(self, num_actions: int, config: TrainConfig) -> None:
@@ -150,4 +150,12 @@ def head_factory(config: TrainConfig) -> Any:
             hidden_size=config.hypernet_hidden_size,
             embedding_size=config.hypernet_embedding_size,
         )
+    if config.linear_hidden_size:
+        return partial(_two_layers, config.linear_hidden_size)
     return nn.Linear
+
+
+def _two_layers(hidden_size: int, in_features: int, out_features: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_features, hidden_size), nn.ReLU(), nn.Linear(hidden_size, out_features)
+    )

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from envs import Episode
 
+# Training returns are shown as the mean of so many games.
+RECENT_GAMES = 100
+
 
 @dataclass
 class UpdateRecord:

@@ -37,6 +37,17 @@ def test_the_head_is_the_only_thing_that_varies():
     assert others[0] == others[1] == others[2]
 
 
+def test_a_linear_head_may_have_a_hidden_layer():
+    network = ActorCritic(5, TrainConfig(head="linear", linear_hidden_size=30))
+    assert sum(p.numel() for p in network.actor.parameters()) == 257 * 30 + 31 * 5
+    assert sum(p.numel() for p in network.critic.parameters()) == 257 * 30 + 31
+    features = torch.randn(4, 256)
+    # Two linear layers alone would be one.
+    assert not torch.allclose(
+        network.actor(features) + network.actor(-features), 2 * network.actor(0 * features)
+    )
+
+
 def test_the_layers_settings_reach_the_layer():
     config = TrainConfig(
         neurocoder_slots=7,

@@ -1,0 +1,137 @@
+"""Who takes part in a comparison, and what each costs in parameters."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agents.config import TrainConfig, flag
+from agents.network import ActorCritic, head_factory
+from agents.worker import make_training_env
+
+# Name -> what it sets. The ablations are the paper's.
+CONTESTANTS: dict[str, dict[str, Any]] = {
+    "linear": {"head": "linear"},
+    "hypernet": {"head": "hypernet"},
+    "neurocoder": {"head": "neurocoder"},
+    "neurocoder-single-step": {"head": "neurocoder", "neurocoder_steps": 1},
+    "neurocoder-no-usage": {"head": "neurocoder", "neurocoder_usage_attention": False},
+    "neurocoder-no-residual": {"head": "neurocoder", "neurocoder_residual": False},
+}
+RECURRENT = "-lstm"
+NAMES = (*CONTESTANTS, *(name + RECURRENT for name in CONTESTANTS))
+
+TOLERANCE = 0.02
+
+
+class UnmatchableError(Exception):
+    """No size gives a head the parameters that it should have; the message says which."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many a network has.
+
+    Attributes:
+        total: of all parts.
+        heads: of actor and critic together, where alone the contestants differ.
+    """
+
+    total: int
+    heads: int
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """What a contestant sets; `NAME-lstm` is NAME with a recurrent core.
+
+    Raises:
+        KeyError: if there is no such contestant.
+    """
+    if name.endswith(RECURRENT):
+        return {**CONTESTANTS[name.removesuffix(RECURRENT)], "core": "lstm"}
+    return CONTESTANTS[name]
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    """Settings as they are typed."""
+    words: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            words.append(flag(name) if value else "--no-" + flag(name)[2:])
+        else:
+            words += [flag(name), str(value)]
+    return words
+
+
+def count_actions(config: TrainConfig) -> int:
+    """The size of the game's action space."""
+    env = make_training_env(config, np.zeros(1, np.int64))
+    try:
+        return env.num_actions
+    finally:
+        env.close()
+
+
+def count_parameters(config: TrainConfig, num_actions: int) -> Parameters:
+    """Of the network that the settings describe."""
+    network = ActorCritic(num_actions, config)
+    return Parameters(_size(network), _size(network.actor) + _size(network.critic))
+
+
+def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
+    """The sizes that give a baseline's heads as many parameters as the Neurocoder's.
+
+    Linear heads get a hidden layer with ReLU, of the width that fits. HyperNet's weight-generating
+    network becomes wider; only where it would be too large however narrow, its embedding smaller.
+
+    Args:
+        config: of the baseline; it also has the Neurocoder's sizes. The Neurocoder is matched as it
+            stands there, with its ablations.
+        num_actions: of the game.
+
+    Returns:
+        What to set; nothing for a Neurocoder.
+
+    Raises:
+        UnmatchableError: if no size comes within 2 % of the heads' parameters.
+    """
+    if config.head == "neurocoder":
+        return {}
+    reference = dataclasses.replace(config, head="neurocoder")
+    features = ActorCritic(num_actions, reference).core.features
+    target = _heads(reference, features, num_actions)
+    if config.head == "linear":
+        tries: list[dict[str, Any]] = [{}]
+        width = "linear_hidden_size"
+    else:
+        sizes = range(config.hypernet_embedding_size, 0, -1)
+        tries = [{"hypernet_embedding_size": size} for size in sizes]
+        width = "hypernet_hidden_size"
+    for fixed in tries:
+        # In its width, a head's number of parameters grows evenly.
+        one, two = (
+            _heads(_with(config, fixed | {width: w}), features, num_actions) for w in (1, 2)
+        )
+        best = max(1, 1 + round((target - one) / (two - one)))
+        settings = {k: v for k, v in fixed.items() if v != getattr(config, k)} | {width: best}
+        found = one + (best - 1) * (two - one)
+        if abs(found - target) <= TOLERANCE * target:
+            return settings
+    raise UnmatchableError(
+        f"no {config.head} head comes within {TOLERANCE:.0%} of the Neurocoder's {target:,} "
+        "parameters"
+    )
+
+
+def _with(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
+    return dataclasses.replace(config, **settings)
+
+
+def _heads(config: TrainConfig, features: int, num_actions: int) -> int:
+    head = head_factory(config)
+    return _size(head(features, num_actions)) + _size(head(features, 1))
+
+
+def _size(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,315 @@
+"""The comparison of the paper's Fig. 3: games x contestants x seeds, trained, played and drawn.
+
+    python -m benchmarks.fig3 --games Frostbite MontezumaRevenge --seeds 5 --frames 4000000
+
+Contestants differ in nothing but what their name says; ablations are contestants too, and `-lstm`
+after a name gives it a recurrent core. Runs are trained one after another with `train_a3c.py`. The
+newest checkpoint of each, never its best one, then plays whole games. In the folder of the suite
+lie `runs/`, `logs/`, `table.md`, `results.json`, `curves.png` and `curves.csv`.
+
+Ctrl-C saves the run that is training. The same command goes on: it resumes what was interrupted and
+leaves alone what is finished; more games, contestants and seeds may be asked for. What follows `--`
+goes to every training: `-- --learning-rate 1e-4`. Exit code 0; 1 if a run failed; 2 for what cannot
+be used; 130 or 143 after Ctrl-C or SIGTERM.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.command_line import parse_args
+from agents.config import SettingError, TrainConfig
+from agents.curves import read_curve
+from agents.evaluations import Evaluation, read_evaluations
+from agents.one_line_parser import OneLineParser
+from agents.picture import NoMatplotlibError, require_matplotlib
+from agents.plot import write_curves
+from agents.processes import StopSignals
+from agents.run_folder import RunFolderError
+from benchmarks.contestants import (
+    NAMES,
+    Parameters,
+    UnmatchableError,
+    as_flags,
+    count_actions,
+    count_parameters,
+    match_neurocoder,
+    settings_of,
+)
+from benchmarks.facts import describe, machine_facts
+from benchmarks.suite import (
+    Planned,
+    StatusLine,
+    Suite,
+    SuiteError,
+    last_checkpoint,
+    read_rate,
+)
+from benchmarks.tables import Result, table
+from envs.protocol import FRAME_SKIP
+
+EVALUATE = (sys.executable, "-m", "agents.evaluate")
+SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
+GAME_SEED = 1
+# What the suite itself sets.
+_TAKEN = ("--game", "--seed", "--total-timesteps", "--workers", "--run-dir", "--resume", "--head")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line, train, evaluate, draw, and return the exit code."""
+    parser = _parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:end])
+    more = words[end + 1 :]
+    for word in more:
+        if word.partition("=")[0] in _TAKEN:
+            parser.error(f"{word} is set by the suite, it cannot follow --")
+    with StopSignals() as signals:
+        try:
+            require_matplotlib()
+            planned, parameters = plan(args, more)
+            suite = Suite(args.out, planned, signals)
+        except (NoMatplotlibError, SettingError, SuiteError, UnmatchableError) as error:
+            parser.error(str(error))
+        print(f"{len(planned)} runs of {planned[0].config.total_timesteps:,} decisions", end=", ")
+        print(f"in {args.out}; {suite.time_left()}", flush=True)
+        try:
+            suite.train(lambda one: evaluate(suite, one, args.episodes))
+            results = gather(suite, parameters, args.episodes)
+            write_results(suite, args, words, results)
+        finally:
+            suite.close()
+    if signals.received is not None:
+        print("stopped; the same command goes on from here")
+        return 128 + signals.received
+    return 1 if len(results) < len(planned) else 0
+
+
+def plan(
+    args: argparse.Namespace, more: Sequence[str]
+) -> tuple[list[Planned], dict[tuple[str, str], Parameters]]:
+    """What to train, seed by seed, so that every contestant has as many runs at any time.
+
+    Returns:
+        The trainings, and (game, contestant) -> parameters.
+
+    Raises:
+        SettingError: for a setting that cannot be used.
+        UnmatchableError: if parameters are to be matched and cannot be.
+    """
+    budget = args.steps if args.steps is not None else -(-args.frames // FRAME_SKIP)
+    out = args.out.resolve()
+    flags: dict[tuple[str, str], list[str]] = {}
+    parameters: dict[tuple[str, str], Parameters] = {}
+    for game in args.games:
+        actions: int | None = None
+        for name in args.contestants:
+            common = ["--game", game, "--total-timesteps", str(budget)]
+            common += ["--workers", str(args.workers), "--run-dir", str(out / "runs"), *more]
+            common += ["--core", args.core, *as_flags(settings_of(name))]
+            config = parse_args(common)
+            actions = actions or count_actions(config)
+            shown = name
+            if args.match == "parameters" and (sizes := match_neurocoder(config, actions)):
+                common += as_flags(sizes)
+                config = dataclasses.replace(config, **sizes)
+                shown += ", " + ", ".join(
+                    f"{field.split('_', 1)[1].replace('_', ' ')} {size}"
+                    for field, size in sizes.items()
+                )
+            flags[config.game, shown] = common
+            parameters[config.game, shown] = count_parameters(config, actions)
+    planned = []
+    for seed in range(1, args.seeds + 1):
+        for (_, shown), words in flags.items():
+            words = [*words, "--seed", str(seed)]
+            planned.append(Planned(shown, parse_args(words), tuple(words)))
+    return planned, parameters
+
+
+def evaluate(suite: Suite, planned: Planned, episodes: int) -> None:
+    """Have a run's newest checkpoint play, unless it has; and random play, once for each game."""
+    folder = suite.find(planned)
+    assert folder is not None
+
+    def scores() -> dict[str, Evaluation | None]:
+        found = {mode: find_evaluation(folder, mode, episodes) for mode in (SAMPLED, GREEDY)}
+        return {**found, RANDOM: random_play(suite, planned.config.game, episodes)}
+
+    missing = [mode for mode, found in scores().items() if found is None]
+    if not missing:
+        return
+    line = StatusLine()
+    line.begin(f"    {episodes} games each, {', '.join(missing)}")
+    command = [*EVALUATE, str(folder), "--episodes", str(episodes), "--seed", str(GAME_SEED)]
+    log = suite.logs / planned.file_name
+    code = suite.run_child([*command, *_mode_flags(missing)], log)
+    found = {mode: evaluation for mode, evaluation in scores().items() if mode in missing}
+    played = [f"{mode} {e.summary.mean:.1f}" for mode, e in found.items() if e is not None]
+    if len(played) < len(missing):
+        played.append("stopped" if suite.stopped else f"failed (exit code {code}) [{log}]")
+    line.end(", ".join(played))
+
+
+def _mode_flags(modes: Sequence[str]) -> list[str]:
+    """How `agents.evaluate` is asked for some of sampled, greedy and random play."""
+    trained = [mode for mode in modes if mode != RANDOM]
+    if not trained:
+        return ["--mode", RANDOM]
+    more = ["--random"] if RANDOM in modes else []
+    return ["--mode", trained[0] if len(trained) == 1 else "both", *more]
+
+
+def find_evaluation(folder: Path, mode: str, episodes: int) -> Evaluation | None:
+    """What the newest checkpoint of a run scored, if it has played so many games."""
+    step = None if mode == RANDOM else last_checkpoint(folder)
+    found = None
+    for row in read_evaluations(folder):
+        is_wanted = (row.source, row.summary.mode, row.global_step, row.seed) == (
+            *("evaluate", mode, step, GAME_SEED),
+        )
+        is_best = not (row.checkpoint.startswith("step_") or mode == RANDOM)
+        if is_wanted and not is_best and row.summary.episodes == episodes:
+            found = row
+    return found
+
+
+def random_play(suite: Suite, game: str, episodes: int) -> Evaluation | None:
+    """What random play scored in a game, measured in any of its runs."""
+    for planned in suite.planned:
+        folder = suite.find(planned) if planned.config.game == game else None
+        if folder is not None and (found := find_evaluation(folder, RANDOM, episodes)):
+            return found
+    return None
+
+
+def gather(
+    suite: Suite, parameters: dict[tuple[str, str], Parameters], episodes: int
+) -> list[Result]:
+    """What is known of each finished run that has played."""
+    results = []
+    for planned in suite.planned:
+        folder = suite.find(planned)
+        if folder is None or not suite.is_finished(planned):
+            continue
+        scores = [find_evaluation(folder, mode, episodes) for mode in (SAMPLED, GREEDY)]
+        rate = read_rate(folder)
+        if None in scores or rate is None:
+            continue
+        sampled, greedy = (score.summary.mean for score in scores if score is not None)
+        results.append(
+            Result(
+                game=planned.config.game,
+                contestant=planned.contestant,
+                seed=planned.config.seed,
+                parameters=parameters[planned.config.game, planned.contestant],
+                run=folder.name,
+                decisions=rate.step,
+                decisions_per_second=rate.per_second,
+                sampled=sampled,
+                greedy=greedy,
+                training=rate.recent_return,
+            )
+        )
+    return results
+
+
+def write_results(
+    suite: Suite, args: argparse.Namespace, words: Sequence[str], results: Sequence[Result]
+) -> None:
+    """Write table, single results and curves, of what there is; print the table."""
+    draw_curves(suite)
+    if not results:
+        print("no run is finished: no table yet")
+        return
+    random = {}
+    for game in dict.fromkeys(result.game for result in results):
+        played = random_play(suite, game, args.episodes)
+        random[game] = None if played is None else played.summary.mean
+    facts = machine_facts()
+    budget = suite.planned[0].config.total_timesteps
+    missing = len(suite.planned) - len(results)
+    text = table(results, random, args.episodes)
+    notes = [
+        f"Command: `python -m benchmarks.fig3 {' '.join(words)}`",
+        f"{budget:,} decisions ({budget * FRAME_SKIP:,} frames) each; {describe(facts)}.",
+    ]
+    if missing:
+        notes.append(f"{missing} of {len(suite.planned)} runs are not finished and not counted.")
+    whole = "\n\n".join([text, *notes]) + "\n"
+    (suite.folder / "table.md").write_text(whole)
+    written: dict[str, Any] = {"arguments": list(words), "machine": facts, "random": random}
+    written["results"] = [dataclasses.asdict(result) for result in results]
+    (suite.folder / "results.json").write_text(json.dumps(written, indent=2) + "\n")
+    print(f"\n{whole}\nwritten to {suite.folder}/table.md, results.json, curves.png, curves.csv")
+
+
+def draw_curves(suite: Suite) -> None:
+    """Draw all runs of the suite, finished or not."""
+    curves, labels = [], []
+    for planned in suite.planned:
+        folder = suite.find(planned)
+        if folder is None:
+            continue
+        try:
+            curves.append(read_curve(folder))
+        except RunFolderError as error:
+            print(f"not drawn: {error}", file=sys.stderr)
+            continue
+        labels.append(planned.contestant)
+    if curves:
+        write_curves(suite.folder / "curves.png", curves, labels)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="python -m benchmarks.fig3",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--games", nargs="+", default=["Frostbite", "MontezumaRevenge"])
+    parser.add_argument(
+        *("--contestants", "--heads"),
+        nargs="+",
+        choices=NAMES,
+        metavar="NAME",
+        default=["linear", "hypernet", "neurocoder"],
+        help=f"any of {', '.join(NAMES)} (the first three)",
+    )
+    parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="seeds 1 to N (5)")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--frames", type=_count, metavar="N", help="budget of each run in frames")
+    budget.add_argument("--steps", type=_count, metavar="N", help="or in decisions, of 4 frames")
+    parser.add_argument("--workers", type=int, default=TrainConfig().workers)
+    parser.add_argument("--core", choices=("none", "lstm"), default="none", help="of everyone")
+    parser.add_argument(
+        "--match",
+        choices=("none", "parameters"),
+        default="none",
+        help="give the baselines' heads as many parameters as the Neurocoder's: HyperNet a wider "
+        "network, linear heads a hidden layer",
+    )
+    parser.add_argument(
+        "--episodes", type=_count, default=10, metavar="N", help="final games in each mode (10)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/fig3"), metavar="FOLDER")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10**12:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before anything was begun
+        sys.exit(130)
