@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from agents.panel import panel_factory
 from agents.play import evaluate
 from agents.recorder import Recorder
 from agents.trace import Trace, load_trace, play_back
@@ -182,3 +183,24 @@ def test_traces_alone_need_no_screens(tmp_path):
     assert "screens" not in infos[0]
     assert len(recorder.traces) == 1
     assert not (tmp_path / "videos").exists()
+
+
+def test_with_a_panel_the_games_are_the_same_and_the_video_shows_the_thoughts(network, tmp_path):
+    recorder = Recorder(tmp_path, CONFIG, global_step=7, make_panel=panel_factory(CONFIG, 7))
+    for mode in ("sampled", "greedy", "random"):
+        (plain,) = evaluate(network, CONFIG, mode, 1, seed=4)
+        (shown,) = evaluate(network, CONFIG, mode, 1, seed=4, recorder=recorder)
+        assert plain.course_hash == shown.course_hash
+        assert plain.actions.tolist() == shown.actions.tolist()
+    sizes, moved = [], []
+    for path in recorder.videos:
+        video = cv2.VideoCapture(str(path))
+        pictures = [video.read()[1] for _ in range(24)]
+        assert not video.read()[0]
+        assert video.get(cv2.CAP_PROP_FPS) == 30
+        sizes.append(pictures[0].shape)
+        maps = [p[480:].astype(int) for p in pictures]
+        moved.append(max(abs(maps[0] - later).max() for later in maps) if len(maps[0]) else 0)
+    # A network that plays has programs to show; at random there are none.
+    assert sizes == [(720, 1280, 3)] * 2 + [(480, 1280, 3)]
+    assert min(moved[:2]) > 50

@@ -14,7 +14,7 @@ from agents.play import play_game
 from agents.replay import main
 from agents.trace import Trace
 from agents.whole_game import GameSettings
-from tests.agents.runs import make_config
+from tests.agents.runs import make_config, make_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,3 +90,34 @@ def test_it_is_a_command(path):
     command = [sys.executable, "-m", "agents.replay", str(path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "identical" in result.stdout
+
+
+def test_a_network_may_look_on_and_changes_nothing(path, tmp_path, capsys):
+    run = make_run(tmp_path / "run", make_config(max_frames=102))
+    assert main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)]) == 0
+    assert "identical" in capsys.readouterr().out
+    opened = cv2.VideoCapture(str(tmp_path / "a.webm"))
+    assert opened.get(cv2.CAP_PROP_FRAME_COUNT) == 52
+    assert (opened.get(cv2.CAP_PROP_FRAME_WIDTH), opened.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (
+        1280,
+        720,
+    )
+
+
+@pytest.mark.parametrize("game", [None, "Pong"])
+def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, capsys):
+    run = tmp_path / "run"
+    if game is not None:
+        make_run(run, make_config(game=game))
+    with pytest.raises(SystemExit) as stopped:
+        main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "a.webm").exists()
+
+
+def test_an_overlay_without_a_video_is_refused(path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(path), "--overlay", "runs/latest"])
+    assert stopped.value.code == 2
+    assert "needs --video" in capsys.readouterr().err
