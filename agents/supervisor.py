@@ -122,6 +122,7 @@ class Run:
             progress=progress,
             resumed_at=self._resumed_at,
         )
+        self.metrics.begin(config)
         self.workers: dict[int, Child] = {}
         self.evaluations = Evaluations(config, self.shared, self.folder)
         self.restarts: int = progress.get("restarts", 0)
@@ -149,6 +150,7 @@ class Run:
         self._tick(force=True)
         received = self.signals.received
         status = "failed" if failure else "interrupted" if received else "finished"
+        self.metrics.conclude(self.config, self.shared.global_step, finished=status == "finished")
         update_meta(
             self.folder,
             status=status,
@@ -303,7 +305,9 @@ class Run:
         parameters = self.evaluations.finish(record)
         if not record.scalars:  # broken off
             return
-        self.metrics.add_evaluation(record.global_step, record.scalars, record.text)
+        self.metrics.add_evaluation(
+            record.global_step, record.scalars, record.text, record.programs
+        )
         log.info("evaluation at step %s: %s", f"{record.global_step:,}", record.text)
         sampled = record.scalars.get("eval/sampled_return", math.nan)
         self.saver.save_if_best(self.folder, parameters, record.global_step, sampled)

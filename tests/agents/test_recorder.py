@@ -186,21 +186,19 @@ def test_traces_alone_need_no_screens(tmp_path):
 
 
 def test_with_a_panel_the_games_are_the_same_and_the_video_shows_the_thoughts(network, tmp_path):
-    recorder = Recorder(tmp_path, CONFIG, global_step=7, make_panel=panel_factory(CONFIG, 7))
-    for mode in ("sampled", "greedy", "random"):
-        (plain,) = evaluate(network, CONFIG, mode, 1, seed=4)
-        (shown,) = evaluate(network, CONFIG, mode, 1, seed=4, recorder=recorder)
-        assert plain.course_hash == shown.course_hash
-        assert plain.actions.tolist() == shown.actions.tolist()
+    config = make_config(max_frames=16)
+    recorder = Recorder(tmp_path, config, global_step=7, make_panel=panel_factory(config, 7))
     sizes, moved = [], []
-    for path in recorder.videos:
-        video = cv2.VideoCapture(str(path))
-        pictures = [video.read()[1] for _ in range(24)]
+    for mode in ("sampled", "random"):
+        (plain,) = evaluate(network, config, mode, 1, seed=4)
+        (shown,) = evaluate(network, config, mode, 1, seed=4, recorder=recorder)
+        assert plain.course_hash == shown.course_hash
+        video = cv2.VideoCapture(str(recorder.videos[-1]))
+        pictures = [video.read()[1] for _ in range(8)]
         assert not video.read()[0]
         assert video.get(cv2.CAP_PROP_FPS) == 30
         sizes.append(pictures[0].shape)
-        maps = [p[480:].astype(int) for p in pictures]
-        moved.append(max(abs(maps[0] - later).max() for later in maps) if len(maps[0]) else 0)
+        moved.append(np.abs(pictures[0][480:] - pictures[-1][480:].astype(int)).max(initial=0))
     # A network that plays has programs to show; at random there are none.
-    assert sizes == [(720, 1280, 3)] * 2 + [(480, 1280, 3)]
-    assert min(moved[:2]) > 50
+    assert sizes == [(720, 1280, 3), (480, 1280, 3)]
+    assert moved[0] > 50

@@ -93,14 +93,14 @@ def test_it_is_a_command(path):
 
 
 def test_a_network_may_look_on_and_changes_nothing(path, tmp_path, capsys):
-    run = make_run(tmp_path / "run", make_config(max_frames=102))
+    run = make_run(tmp_path / "run", make_config(head="linear"))
     assert main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)]) == 0
     assert "identical" in capsys.readouterr().out
     opened = cv2.VideoCapture(str(tmp_path / "a.webm"))
     assert opened.get(cv2.CAP_PROP_FRAME_COUNT) == 52
     assert (opened.get(cv2.CAP_PROP_FRAME_WIDTH), opened.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (
         1280,
-        720,
+        480,
     )
 
 
