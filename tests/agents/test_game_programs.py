@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from agents.game_programs import recall_programs, record_programs
+from agents.play import play_game
 from agents.programs import NeurocoderProgram
 from agents.trace import Trace
 from agents.whole_game import GameSettings
@@ -37,6 +38,19 @@ def test_a_game_is_arrays_with_a_row_for_each_decision(played):
         assert program.s_attention.shape == (15, 4, 4)
         assert program.singular_values.shape == (15, 4)
         assert program.residual_gate.shape == (15,)
+
+
+def test_the_rows_are_the_thoughts_and_steps_of_the_game_in_their_order(network, played):
+    thoughts, steps = [], []
+    env = GameSettings.of(CONFIG).make_env(keep_screens=True)
+    play_game(env, "sampled", 5, network, steps.append, thoughts.append)
+    assert played.values.tolist() == [float(thought.value) for thought in thoughts]
+    assert played.rewards.tolist() == [step.reward for step in steps]
+    assert played.actions.tolist() == [step.action for step in steps]
+    for t, (thought, step) in enumerate(zip(thoughts, steps, strict=True)):
+        np.testing.assert_array_equal(played.probabilities[t], thought.probabilities)
+        np.testing.assert_array_equal(played.actor.u_attention[t], thought.actor.u_attention)
+        np.testing.assert_array_equal(played.screens[t], step.info["screens"][-1])
 
 
 def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
