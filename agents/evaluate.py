@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, play, report, and return the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.overlay and not args.record:
+        parser.error("--overlay is for videos: it needs --record")
     modes = MODES[args.mode]
     if args.random and modes != ["random"]:
         modes = [*modes, "random"]
@@ -44,7 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_opencv()
         from agents.evaluation_session import Session
 
-        session = Session(args.run, args.checkpoint, modes, args.seed, record=args.record)
+        session = Session(
+            args.run,
+            args.checkpoint,
+            modes,
+            args.seed,
+            record=args.record,
+            overlay=args.overlay,
+        )
     except (MachineError, RunFolderError, CheckpointError) as error:
         parser.error(str(error))
     return session.run(args.episodes)
@@ -71,6 +80,11 @@ def _parser() -> OneLineParser:
         "--random", action="store_true", help="play as many games at random, to compare with"
     )
     parser.add_argument("--record", action="store_true", help="write videos and replays")
+    parser.add_argument(
+        "--overlay",
+        action="store_true",
+        help="with --record: draw policy, value and programs beside the game",
+    )
     parser.add_argument(
         "--checkpoint",
         default="latest",

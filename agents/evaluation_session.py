@@ -15,6 +15,7 @@ from agents.checkpoint import BEST, CheckpointError, load_checkpoint, load_newes
 from agents.config import TrainConfig
 from agents.evaluations import Evaluation, Summary, append_evaluation, evaluation_table, summarise
 from agents.network import ActorCritic
+from agents.panel import panel_factory
 from agents.play import RANDOM, evaluate, make_network
 from agents.processes import StopSignals
 from agents.recorder import Recorder
@@ -76,6 +77,7 @@ class Session:
         modes: to play, in this order.
         seed: of the games.
         record: whether to write videos and traces.
+        overlay: whether the videos show what the network thought beside the game.
 
     Raises:
         RunFolderError: if this is not a run's folder.
@@ -83,7 +85,14 @@ class Session:
     """
 
     def __init__(
-        self, run: str | Path, checkpoint: str, modes: Sequence[str], seed: int, *, record: bool
+        self,
+        run: str | Path,
+        checkpoint: str,
+        modes: Sequence[str],
+        seed: int,
+        *,
+        record: bool,
+        overlay: bool = False,
     ) -> None:
         torch.set_num_threads(1)
         self.modes, self.seed = modes, seed
@@ -93,11 +102,13 @@ class Session:
             self.agent = load_agent(self.folder, self.config, checkpoint)
         self.recorder: Recorder | None = None
         if record:
+            global_step = self.agent.global_step if self.agent else None
             self.recorder = Recorder(
                 self.folder,
                 self.config,
                 self.agent.checkpoint if self.agent else "",
-                self.agent.global_step if self.agent else None,
+                global_step,
+                panel_factory(self.config, global_step) if overlay else None,
             )
         self._console = Console(highlight=False)
         self._signals = StopSignals()

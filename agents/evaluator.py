@@ -22,6 +22,7 @@ from agents.messages import send
 from agents.network import ActorCritic
 from agents.play import GREEDY, SAMPLED, evaluate, make_network
 from agents.processes import process_context
+from agents.program_summary import THINK_EVERY, ProgramSampler
 from agents.recorder import Recorder
 from agents.records import CrashRecord, EvaluationRecord
 from agents.shared import FlatModule, SharedState
@@ -209,6 +210,7 @@ def play_evaluation(
     """
     scalars: dict[str, float] = {}
     texts = []
+    sampler = ProgramSampler()
     for mode in (SAMPLED, GREEDY):
         recorder = _FirstGame(folder, config, global_step=global_step)
         games = evaluate(
@@ -219,6 +221,9 @@ def play_evaluation(
             config.seed,
             recorder=recorder if config.capture_video else None,
             should_stop=should_stop,
+            # Greedy play may stand still, and would show one state a thousand times.
+            on_thought=sampler.add if mode == SAMPLED else None,
+            think_every=THINK_EVERY,
         )
         if len(games) < config.eval_episodes:
             return EvaluationRecord(global_step, {}, "")
@@ -228,7 +233,7 @@ def play_evaluation(
         scalars[f"eval/{mode}_length"] = summary.length
         texts.append(f"{mode} {summary.mean:.1f}")
         _note(folder, summary, global_step, config.seed)
-    return EvaluationRecord(global_step, scalars, ", ".join(texts))
+    return EvaluationRecord(global_step, scalars, ", ".join(texts), sampler.summary())
 
 
 class _FirstGame(Recorder):

@@ -9,16 +9,20 @@ import math
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import IO, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from agents.config import TrainConfig
 from agents.display import Display, Status
 from agents.files import write_atomically
+from agents.program_summary import HeadSummary
 from agents.records import RECENT_GAMES, UpdateRecord
+from agents.tensorboard_pages import write_config, write_hparams, write_programs
 from envs import Episode
 from envs.protocol import FRAME_SKIP
 
@@ -79,6 +83,7 @@ class Metrics:
         games = [Episode(score, length) for score, length in progress.get("recent_games", [])]
         self.recent: deque[Episode] = deque(games, maxlen=RECENT_GAMES)
         self.evaluation = progress.get("evaluation", "")
+        self._last_scores: dict[str, float] = {}  # of the last evaluation
 
         self._folder = folder
         self._resumed_at = resumed_at
@@ -137,16 +142,50 @@ class Metrics:
                 self._sums[tag] += value
                 self._counts[tag] += 1
 
-    def add_evaluation(self, global_step: int, scalars: Mapping[str, float], text: str) -> None:
+    def add_evaluation(
+        self,
+        global_step: int,
+        scalars: Mapping[str, float],
+        text: str,
+        programs: Mapping[str, HeadSummary] = MappingProxyType({}),
+    ) -> None:
         """Take in what an evaluation found.
 
         Args:
             global_step: of the parameters that were evaluated.
             scalars: TensorBoard tag -> value.
             text: the same for people.
+            programs: what the Neurocoder heads composed, if there are any.
         """
         self.evaluation = text
+        self._last_scores = dict(scalars)
         self._write_scalars(scalars, global_step)
+        self._write_events(lambda writer: write_programs(writer, programs, global_step))
+
+    def begin(self, config: TrainConfig) -> None:
+        """Write the settings down in TensorBoard."""
+        step = self._last_step
+        self._write_events(lambda writer: write_config(writer, config, step))
+
+    def conclude(self, config: TrainConfig, global_step: int, *, finished: bool) -> None:
+        """Write down what the run came to, for TensorBoard's HPARAMS page.
+
+        Args:
+            config: the settings.
+            global_step: decisions so far.
+            finished: whether the budget is spent.
+        """
+        results = {
+            "recent_return": self.recent_return,
+            "best_return": self.best_return,
+            "episodes": float(self.episodes),
+            "seconds": self.elapsed,
+        }
+        for mode in ("sampled", "greedy"):
+            results[f"{mode}_return"] = self._last_scores.get(f"eval/{mode}_return", math.nan)
+        self._write_events(
+            lambda writer: write_hparams(writer, config, results, global_step, finished=finished)
+        )
 
     def tick(self, global_step: int, gauges: Mapping[str, float], *, force: bool = False) -> None:
         """Write a point if the interval has passed, and keep the display fresh.
@@ -260,6 +299,13 @@ class Metrics:
             log.error("progress.csv could not be written: %s", error)
 
     def _write_scalars(self, scalars: Mapping[str, float], global_step: int) -> None:
+        def write(writer: SummaryWriter) -> None:
+            for tag, value in scalars.items():
+                writer.add_scalar(tag, value, global_step)
+
+        self._write_events(write)
+
+    def _write_events(self, write: Callable[[SummaryWriter], None]) -> None:
         try:
             if self._writer is None:
                 # TensorBoard drops what earlier event files say of later steps than this.
@@ -267,8 +313,7 @@ class Metrics:
                 _keep_writer_threads_quiet()
                 self._writer = SummaryWriter(str(self._folder), purge_step=purge)
                 self._resumed_at = None  # a file opened after a failure purges nothing
-            for tag, value in scalars.items():
-                self._writer.add_scalar(tag, value, global_step)
+            write(self._writer)
             self._writer.flush()
         except OSError as error:
             self._writer = None  # its thread has ended; the next point opens another file

@@ -14,6 +14,7 @@ import torch
 
 from agents.config import TrainConfig
 from agents.network import ActorCritic
+from agents.programs import Thought, think
 from agents.whole_game import GameEnv, GameSettings, OnStep, Step, play_actions
 from agents.whole_game import PlayedGame as PlayedGame
 from neurocoder import frozen_keys
@@ -27,6 +28,9 @@ MODES = (SAMPLED, GREEDY, RANDOM)
 _PURPOSE = 0x706C6179
 
 
+OnThought = Callable[[Thought], None]
+
+
 class Recording(Protocol):
     """What `evaluate` tells of every game; `agents.recorder.Recorder` is one.
 
@@ -38,8 +42,17 @@ class Recording(Protocol):
         """Whether `Step.info` must hold the screens."""
         ...
 
+    @property
+    def wants_thoughts(self) -> bool:
+        """Whether `think` is to be called."""
+        ...
+
     def begin(self, mode: str, seed: int) -> None:
         """A game begins."""
+        ...
+
+    def think(self, thought: Thought) -> None:
+        """A network chose an action, which is played next."""
         ...
 
     def step(self, step: Step) -> None:
@@ -64,19 +77,29 @@ class Player:
         num_actions: A.
         seed: of the game.
         network: acts; not needed for random play.
+        on_thought: is told what the network thought, before the action is played. Without it,
+            neither values nor programs are computed.
+        think_every: `on_thought` is told of the first decision and of every so manieth after it.
 
     Raises:
         ValueError: if there is no such mode, or no network where one is needed.
     """
 
     def __init__(
-        self, mode: str, num_actions: int, seed: int, network: ActorCritic | None = None
+        self,
+        mode: str,
+        num_actions: int,
+        seed: int,
+        network: ActorCritic | None = None,
+        on_thought: OnThought | None = None,
+        think_every: int = 1,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
         if network is None and mode != RANDOM:
             raise ValueError(f"{mode} play needs a network")
         self.mode, self.num_actions, self.network = mode, num_actions, network
+        self._on_thought, self._think_every, self._decisions = on_thought, think_every, 0
         # Not the seed alone: the environment draws its opening from that very stream.
         self._random = np.random.default_rng((seed, _PURPOSE, 1))
         self._generator = torch.Generator().manual_seed(seed)
@@ -93,7 +116,11 @@ class Player:
         if self.network is None or self.mode == RANDOM:
             return int(self._random.integers(self.num_actions))
         seen = self.network.see(torch.from_numpy(observation)[None, None])
-        logits, self._state = self.network.policy(seen, self._state, torch.tensor([[start]]))
+        before, starts = self._state, torch.tensor([[start]])
+        logits, self._state = self.network.policy(seen, before, starts)
+        if self._on_thought is not None and self._decisions % self._think_every == 0:
+            self._on_thought(think(self.network, seen, before, starts, logits))
+        self._decisions += 1
         if self.mode == GREEDY:
             return int(logits[0, 0].argmax())
         policy = torch.softmax(logits[0], dim=-1)
@@ -106,6 +133,7 @@ def play_game(
     seed: int,
     network: ActorCritic | None = None,
     on_step: OnStep | None = None,
+    on_thought: OnThought | None = None,
 ) -> PlayedGame:
     """Play one whole game.
 
@@ -115,11 +143,12 @@ def play_game(
         seed: below 2**31; decides the whole game, together with the network.
         network: acts; not needed for random play. Its parameters must not change meanwhile.
         on_step: is told of every decision. What it raises ends the game.
+        on_thought: is told what the network thought, before each decision is played.
 
     Raises:
         ValueError: as `Player`.
     """
-    player = Player(mode, count_actions(env), seed, network)
+    player = Player(mode, count_actions(env), seed, network, on_thought)
     with _frozen(network):
         game, _ = play_actions(env, seed, player.act, mode, on_step)
     return game
@@ -135,6 +164,8 @@ def evaluate(
     progress: Callable[[PlayedGame], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_step: OnStep | None = None,
+    on_thought: OnThought | None = None,
+    think_every: int = 1,
 ) -> list[PlayedGame]:
     """Play whole games by the rules of a training run, one after the other.
 
@@ -148,6 +179,9 @@ def evaluate(
         progress: is told of every finished game.
         should_stop: asked before each decision; once true, the game in progress is dropped.
         on_step: is told of every decision.
+        on_thought: is told what the network thought, before the decision is played.
+        think_every: `on_thought` is told of each game's first decision and every so manieth after
+            it; a recorder that wants thoughts needs 1.
 
     Returns:
         The finished games, in order; fewer than asked for only after `should_stop`.
@@ -159,6 +193,14 @@ def evaluate(
     env = GameSettings.of(config).make_env(keep_screens=wants_screens)
     games: list[PlayedGame] = []
 
+    listeners: list[OnThought] = [] if on_thought is None else [on_thought]
+    if recorder is not None and recorder.wants_thoughts:
+        listeners.append(recorder.think)
+
+    def listen(thought: Thought) -> None:
+        for listener in listeners:
+            listener(thought)
+
     def watch(step: Step) -> None:
         if recorder is not None:
             recorder.step(step)
@@ -168,7 +210,14 @@ def evaluate(
     try:
         with _frozen(network):
             for game_seed in game_seeds(seed, episodes):
-                player = Player(mode, count_actions(env), game_seed, network)
+                player = Player(
+                    mode,
+                    count_actions(env),
+                    game_seed,
+                    network,
+                    listen if listeners else None,
+                    think_every,
+                )
 
                 def choose(
                     observation: npt.NDArray[np.uint8], start: bool, player: Player = player

@@ -4,8 +4,10 @@ import logging
 from pathlib import Path
 
 from agents.config import TrainConfig
+from agents.panel import Panel, PanelFactory
+from agents.programs import Thought
 from agents.trace import Trace
-from agents.video import CONSOLE_FPS, Compose, VideoError, VideoWriter
+from agents.video import CONSOLE_FPS, VideoError, VideoWriter
 from agents.whole_game import GameSettings, PlayedGame, Step
 from envs.protocol import FRAME_SKIP
 
@@ -27,7 +29,8 @@ class Recorder:
         config: of the run.
         checkpoint: name of the network's file; empty for random play.
         global_step: decisions the network was trained for; None for random play.
-        compose: makes the pictures of the video, see `agents.video.VideoWriter`.
+        make_panel: makes the panel that is drawn beside a game, from mode and seed; None for
+            videos of the game alone.
         videos: whether to write videos; traces are written in any case.
         max_video_seconds: a longer game's video ends there, and a warning says so. Its trace is
             whole, and `python -m agents.replay` makes a whole video of it.
@@ -43,13 +46,14 @@ class Recorder:
         config: TrainConfig,
         checkpoint: str = "",
         global_step: int | None = None,
-        compose: Compose | None = None,
+        make_panel: PanelFactory | None = None,
         videos: bool = True,
         max_video_seconds: float = MAX_VIDEO_SECONDS,
     ) -> None:
         self.folder, self.settings = folder, GameSettings.of(config)
         self.checkpoint, self.global_step = checkpoint, global_step
-        self._compose = compose
+        self._make_panel = make_panel
+        self._panel: Panel | None = None
         self._max_decisions = int(max_video_seconds * CONSOLE_FPS / FRAME_SKIP)
         self._wants_videos = videos
         self._video: VideoWriter | None = None
@@ -61,20 +65,33 @@ class Recorder:
         """Whether `Step.info` must hold the screens."""
         return self._wants_videos
 
+    @property
+    def wants_thoughts(self) -> bool:
+        """Whether `think` is to be called."""
+        return self._wants_videos and self._make_panel is not None
+
     def begin(self, mode: str, seed: int) -> None:
         """A game begins."""
         if not self._wants_videos:
             return
         path = self.folder / "videos" / f"{self._name(mode, seed)}.webm"
+        self._panel = None if self._make_panel is None else self._make_panel(mode, seed)
         try:
             path.parent.mkdir(exist_ok=True)
-            self._video = VideoWriter(path, self._compose)
+            self._video = VideoWriter(path, None if self._panel is None else self._panel.compose)
         except (OSError, VideoError) as error:
             self._lose_video(error)
+
+    def think(self, thought: Thought) -> None:
+        """A network chose an action, which is played next."""
+        if self._panel is not None:
+            self._panel.think(thought)
 
     def step(self, step: Step) -> None:
         """A decision was played."""
         if self._video is not None and step.length <= self._max_decisions:
+            if self._panel is not None:
+                self._panel.step(step)
             try:
                 self._video.add(step.info["screens"])
             except (OSError, VideoError) as error:

@@ -1,7 +1,8 @@
 """What the processes tell the parent: the record stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from agents.program_summary import HeadSummary
 from envs import Episode
 
 # Training returns are shown as the mean of so many games.
@@ -31,11 +32,13 @@ class EvaluationRecord:
         global_step: when the parameters were taken.
         scalars: TensorBoard tag -> value; empty where it was broken off.
         text: the same for people.
+        programs: what the Neurocoder heads composed, if there are any: "actor", "critic".
     """
 
     global_step: int
     scalars: dict[str, float]
     text: str
+    programs: dict[str, HeadSummary] = field(default_factory=dict)
 
 
 @dataclass

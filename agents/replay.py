@@ -1,20 +1,38 @@
 """Play a recorded game again, without any network, and check that it is the same.
 
+With `--overlay` a network looks on, and the video shows what it thinks; the actions stay those of
+the recording.
+
     python -m agents.replay runs/latest/replays/NAME.npz --video again.webm
+    python -m agents.replay runs/latest/replays/NAME.npz --video again.webm --overlay runs/latest
 
 Exit code 0: identical; 1: something differs; 2: the trace or the command line cannot be used.
 """
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from agents.config import MachineError
 from agents.one_line_parser import OneLineParser, one_line
 from agents.opencv import require_opencv
-from agents.trace import TraceError, TraceMismatchError, load_trace, play_back
+from agents.trace import Trace, TraceError, TraceMismatchError, load_trace, play_back
+from agents.whole_game import Step
 from envs.protocol import FRAME_SKIP
+
+if TYPE_CHECKING:
+    from agents.panel import Panel
+
+Look = Callable[[npt.NDArray[np.uint8], bool], object]
+
+
+class OverlayError(Exception):
+    """A run whose network cannot look on; the message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,28 +42,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("trace", metavar="TRACE.npz", help="a recorded game")
     parser.add_argument("--video", metavar="OUT.webm", help="also write a video of it")
+    parser.add_argument(
+        "--overlay",
+        metavar="RUN",
+        help="with --video or --still: draw beside the game what that run's network thinks of it",
+    )
+    parser.add_argument(
+        "--still",
+        nargs=2,
+        metavar=("DECISION", "OUT.png"),
+        help="also write the picture after so many decisions",
+    )
     args = parser.parse_args(argv)
+    if args.overlay is not None and args.video is None and args.still is None:
+        parser.error("--overlay is for pictures: it needs --video or --still")
+    still_at = 0
+    if args.still is not None:
+        still_at = int(args.still[0]) if args.still[0].isdecimal() else 0
+        if still_at == 0 or not args.still[1].endswith(".png"):
+            parser.error("--still takes a decision, from 1, and the name of a .png file")
     try:
         require_opencv()
     except MachineError as error:
         parser.error(str(error))
-    from agents.video import CONSOLE_FPS, VideoError, VideoWriter
+    from agents.video import CONSOLE_FPS, VideoError, VideoWriter, write_still
 
     try:
         trace = load_trace(args.trace)
         with ExitStack() as stack:
+            panel, look = None, None
+            if args.overlay is not None:
+                panel, look = stack.enter_context(_onlooker(trace, args.overlay))
             video = None
             if args.video is not None:
-                video = stack.enter_context(VideoWriter(Path(args.video)))
-            game = play_back(
-                trace,
-                None if video is None else lambda step: video.add(step.info["screens"]),
-                keep_screens=video is not None,
-            )
+                compose = None if panel is None else panel.compose
+                video = stack.enter_context(VideoWriter(Path(args.video), compose))
+
+            def show(step: Step) -> None:
+                if panel is not None:
+                    panel.step(step)
+                if video is not None:
+                    video.add(step.info["screens"])
+                if step.length == still_at:
+                    compose = None if panel is None else panel.compose
+                    write_still(Path(args.still[1]), step.info["screens"], compose)
+
+            shows = video is not None or still_at > 0
+            game = play_back(trace, show, keep_screens=shows, on_observation=look)
     except TraceMismatchError as error:
         print(f"{args.trace}: NOT the same game: {one_line(str(error))}", file=sys.stderr)
         return 1
-    except (TraceError, VideoError) as error:
+    except (TraceError, VideoError, OverlayError) as error:
         parser.error(str(error))
     seconds = game.length * FRAME_SKIP / CONSOLE_FPS
     ended = "cut off by the frame limit" if game.truncated else "to its end"
@@ -54,7 +101,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"score {game.score:g}, {game.length} decisions ({seconds:.1f} s), {ended}: identical")
     if args.video is not None:
         print(f"video: {args.video}")
+    if still_at > game.length:
+        print(f"no picture: there are {game.length} decisions only", file=sys.stderr)
+    elif still_at:
+        print(f"picture: {args.still[1]}")
     return 0
+
+
+@contextmanager
+def _onlooker(trace: Trace, run: str) -> Iterator[tuple["Panel", Look]]:
+    """Inside, a run's network looks on: its panel, and what to tell of every observation.
+
+    Raises:
+        OverlayError: if the run cannot be used, or is one of another game.
+    """
+    # Torch takes seconds to load, and is not needed otherwise.
+    from agents.checkpoint import CheckpointError
+    from agents.evaluation_session import load_agent
+    from agents.game_programs import observer
+    from agents.panel import panel_factory
+    from agents.run_folder import RunFolderError, open_run
+    from neurocoder import frozen_keys
+
+    try:
+        folder, config = open_run(run)
+        if (config.game, config.full_action_space) != (
+            trace.settings.game,
+            trace.settings.full_action_space,
+        ):
+            raise OverlayError(f"{run}: the run is of {config.game}, or of other actions")
+        agent = load_agent(folder, config)
+    except (RunFolderError, CheckpointError) as error:
+        raise OverlayError(str(error)) from error
+    panel = panel_factory(config, agent.global_step)(trace.game.mode, trace.game.seed)
+    with frozen_keys(agent.network):
+        yield panel, observer(agent.network, len(panel.action_names), panel.think)
 
 
 if __name__ == "__main__":

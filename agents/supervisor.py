@@ -128,6 +128,7 @@ class Run:
             progress=progress,
             resumed_at=self._resumed_at,
         )
+        self.metrics.begin(config)
         self.crew = Crew(config, self.shared, make_env, self._first_incarnation)
         self.evaluations = Evaluations(config, self.shared, self.folder)
         self._restarts_before: int = progress.get("restarts", 0)
@@ -154,6 +155,7 @@ class Run:
         self._tick(force=True)
         received = self.signals.received
         status = "failed" if failure else "interrupted" if received else "finished"
+        self.metrics.conclude(self.config, self.shared.global_step, finished=status == "finished")
         self._note(
             status=status,
             global_step=self.shared.global_step,
@@ -283,7 +285,9 @@ class Run:
         parameters = self.evaluations.finish(record)
         if not record.scalars:  # broken off
             return
-        self.metrics.add_evaluation(record.global_step, record.scalars, record.text)
+        self.metrics.add_evaluation(
+            record.global_step, record.scalars, record.text, record.programs
+        )
         log.info("evaluation at step %s: %s", f"{record.global_step:,}", record.text)
         sampled = record.scalars.get("eval/sampled_return", math.nan)
         self.saver.save_if_best(self.folder, parameters, record.global_step, sampled)

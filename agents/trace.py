@@ -10,6 +10,7 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -107,7 +108,11 @@ def load_trace(path: str | Path) -> Trace:
 
 
 def play_back(
-    trace: Trace, on_step: OnStep | None = None, *, keep_screens: bool = False
+    trace: Trace,
+    on_step: OnStep | None = None,
+    *,
+    keep_screens: bool = False,
+    on_observation: Callable[[npt.NDArray[np.uint8], bool], object] | None = None,
 ) -> PlayedGame:
     """Play a trace's actions, and compare what comes of them.
 
@@ -115,6 +120,8 @@ def play_back(
         trace: to play.
         on_step: is told of every decision.
         keep_screens: whether `Step.info["screens"]` holds the console's frames.
+        on_observation: is told, before each decision, of its observation, (4, 84, 84) uint8, and
+            whether it is the game's first. What it returns is ignored.
 
     Returns:
         The game as it was played now, identical to the trace's.
@@ -137,9 +144,13 @@ def play_back(
                 f"action {highest} of the trace: {trace.settings.game} has {num_actions} actions"
             )
         actions = iter(recorded.actions.tolist())
-        played, ended = play_actions(
-            env, recorded.seed, lambda *_: next(actions, None), recorded.mode, on_step
-        )
+
+        def choose(observation: npt.NDArray[np.uint8], start: bool) -> int | None:
+            if on_observation is not None:
+                on_observation(observation, start)
+            return next(actions, None)
+
+        played, ended = play_actions(env, recorded.seed, choose, recorded.mode, on_step)
     finally:
         env.close()
     differences = [

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from agents.files import write_atomically
 from envs.protocol import FRAME_SKIP
 
 Picture = npt.NDArray[np.uint8]
@@ -61,6 +62,27 @@ def pictures_of_decision(screens: npt.NDArray[np.uint8]) -> list[Picture]:
         for start in range(0, len(screens), FRAMES_PER_PICTURE)
     ]
     return pairs + pairs[-1:] * (PICTURES_PER_DECISION - len(pairs))
+
+
+def write_still(path: Path, screens: npt.NDArray[np.uint8], compose: Compose | None = None) -> None:
+    """Write the last picture of a decision as a PNG.
+
+    Args:
+        path: of the file, ending in ".png".
+        screens: as in `VideoWriter.add`.
+        compose: as in `VideoWriter`.
+
+    Raises:
+        VideoError: if it cannot be written.
+    """
+    picture = enlarge(pictures_of_decision(screens)[-1])
+    if compose is not None:
+        picture = compose(picture)
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    try:
+        write_atomically(path, data.tobytes())
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror or error}") from error
 
 
 class VideoWriter:

@@ -116,6 +116,11 @@ class PlayedGame:
     course_hash: str = ""
 
 
+def action_names(env: GameEnv) -> tuple[str, ...]:
+    """What the environment's actions are called, such as NOOP and UPFIRE."""
+    return tuple(env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
+
+
 def hash_screen(screen: Screen) -> str:
     """SHA-256 of a screen's size and pixels, in hexadecimal."""
     return hashlib.sha256(f"{screen.shape}".encode() + screen.tobytes()).hexdigest()

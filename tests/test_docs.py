@@ -29,14 +29,27 @@ CONFIG = TrainConfig(
 def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(tmp_path):
     assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path))) == 0
     events = EventAccumulator(str(tmp_path / "latest")).Reload()
-    written = {tag.split("/")[-1] for tag in events.Tags()["scalars"]}
+    tags = events.Tags()
+    written = {tag.split("/")[-1] for kind in ("scalars", "images") for tag in tags[kind]}
+    written |= {tag.split("/")[-1] for tag in tags["histograms"]}
+    written |= {tag.removesuffix("/text_summary") for tag in tags["tensors"]}
     named = re.findall(r"^\| (`.*?) \|", GLOSSARY, re.MULTILINE)
     explained = {name.split("/")[-1] for cell in named for name in re.findall(r"`(.*?)`", cell)}
     explained |= {f"attention_variation_{memory}" for memory in "uvs"}
-    assert written - {"episodic_return", "episodic_length"} == explained - {
-        "episodic_return",
-        "episodic_length",
-    }
+    # Whether a game ends in so short a run is a matter of luck.
+    of_games = {"episodic_return", "episodic_length", "recent_return", "best_return"}
+    assert written - of_games == explained - of_games
+
+    # And on the pages where it says they are.
+    rows = re.findall(r"^\| (`.*?) \| (images|histograms|hparams) \|", GLOSSARY, re.MULTILINE)
+    named_on = {page: set() for _, page in rows}
+    for cell, page in rows:
+        named_on[page] |= set(re.findall(r"`(.*?)`", cell))
+    for page in ("images", "histograms"):
+        heads = ("actor", "critic")
+        assert set(tags[page]) == {f"programs/{h}/{name}" for h in heads for name in named_on[page]}
+    results = {tag for tag in tags["scalars"] if tag.startswith("results/")}
+    assert named_on["hparams"] - results <= {"results/recent_return", "results/best_return"}
 
 
 def test_the_page_on_files_reads_checkpoints_of_both_formats(tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
 from agents.checkpoint import CheckpointError
@@ -193,3 +194,20 @@ def test_settings_that_claim_a_huge_network_cost_nothing(run):
         file.truncate(400 * 2**30)
     with little_memory(), pytest.raises(CheckpointError, match="too large"):
         load_agent(run, huge, str(sparse))
+
+
+def test_an_overlay_without_a_recording_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(make_run(tmp_path / "run")), "--overlay"])
+    assert stopped.value.code == 2
+    assert "needs --record" in capsys.readouterr().err
+
+
+def test_with_an_overlay_the_command_records_the_wider_picture(tmp_path):
+    run = make_run(tmp_path / "run", make_config(max_frames=16))
+    flags = ["--episodes", "1", "--mode", "greedy", "--record", "--overlay"]
+    assert main([str(run), *flags]) == 0
+    (path,) = (run / "videos").iterdir()
+    video = cv2.VideoCapture(str(path))
+    assert video.get(cv2.CAP_PROP_FRAME_WIDTH) == 1280
+    assert video.get(cv2.CAP_PROP_FRAME_HEIGHT) == 720

@@ -6,12 +6,17 @@ import logging
 import math
 import threading
 
+import cv2
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 import agents.metrics
+from agents.config import TrainConfig
 from agents.display import QuietDisplay
 from agents.metrics import COLUMNS, Metrics, keep_rows_until
+from agents.program_summary import HeadSummary
 from agents.records import UpdateRecord
 from envs import Episode
 
@@ -184,3 +189,69 @@ def test_damage_in_the_progress_costs_the_damaged_rows_alone(tmp_path, damage, k
     keep_rows_until(path, 30)
     with path.open(newline="") as file:
         assert [int(row["global_step"]) for row in csv.DictReader(file)] == kept
+
+
+def make_summary(attention):
+    return HeadSummary(
+        attention=np.asarray(attention, np.float32),
+        singular_values=np.array([[2.0, 1.0], [4.0, 1.0]], np.float32),
+        attention_entropy=np.array([0.5, 0.75], np.float32),
+        residual_gate=None,
+    )
+
+
+def test_what_the_heads_composed_becomes_pictures_and_histograms(tmp_path):
+    metrics = make_metrics(tmp_path)
+    ones, nones = np.ones((3, 2, 4)), np.zeros((3, 2, 4))
+    for step, attention in ((10, ones), (20, nones)):
+        metrics.add_evaluation(step, {}, "", {"actor": make_summary(attention)})
+    metrics.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["histograms"]) == {
+        "programs/actor/singular_values",
+        "programs/actor/attention_entropy",
+    }
+    values = events.Histograms("programs/actor/singular_values")[0].histogram_value
+    assert (values.min, values.max, values.num, values.sum) == (1, 4, 4, 8)
+    pictures = events.Images("programs/actor/attention")
+    assert [p.step for p in pictures] == [10, 20]
+    full, empty = (
+        cv2.imdecode(np.frombuffer(p.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)[100, 100]
+        for p in pictures
+    )
+    # The two ends of viridis, blue first.
+    np.testing.assert_allclose(full, [37, 231, 253], atol=2)
+    np.testing.assert_allclose(empty, [84, 1, 68], atol=2)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_is_a_row_of_the_hparams_page_with_its_settings_and_results(tmp_path, finished):
+    config = TrainConfig(learning_rate=0.25, head="linear")
+    metrics = make_metrics(tmp_path)
+    metrics.begin(config)
+    metrics.add(UpdateRecord(0, [Episode(30.0, 7)], {}))
+    metrics.add_evaluation(90, {"eval/sampled_return": 9.0}, "")
+    metrics.conclude(config, 100, finished=finished)
+    metrics.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag.startswith("results/") and tag != "results/seconds"
+    } == {
+        "results/recent_return": [(100, 30.0)],
+        "results/best_return": [(100, 30.0)],
+        "results/episodes": [(100, 1.0)],
+        "results/sampled_return": [(100, 9.0)],
+    }
+    contents = events.PluginTagToContent(metadata.PLUGIN_NAME)
+    assert (metadata.SESSION_END_INFO_TAG in contents) == finished
+    start = plugin_data_pb2.HParamsPluginData.FromString(contents[metadata.SESSION_START_INFO_TAG])
+    settings = start.session_start_info.hparams
+    assert settings["learning_rate"].number_value == 0.25
+    assert settings["head"].string_value == "linear"
+    assert "run_dir" not in settings
+    (text,) = events.Tensors("config/text_summary")
+    assert b"| `learning_rate` | `0.25` |" in text.tensor_proto.string_val[0]
+    # One run, one folder: none below it.
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -237,6 +237,7 @@ class Notes:
     """A recording that writes down what it is told."""
 
     wants_screens = False
+    wants_thoughts = False
 
     def __init__(self):
         self.calls = []

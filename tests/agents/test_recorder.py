@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from agents.panel import panel_factory
 from agents.play import evaluate
 from agents.recorder import Recorder
 from agents.trace import Trace, load_trace, play_back
@@ -182,3 +183,22 @@ def test_traces_alone_need_no_screens(tmp_path):
     assert "screens" not in infos[0]
     assert len(recorder.traces) == 1
     assert not (tmp_path / "videos").exists()
+
+
+def test_with_a_panel_the_games_are_the_same_and_the_video_shows_the_thoughts(network, tmp_path):
+    config = make_config(max_frames=16)
+    recorder = Recorder(tmp_path, config, global_step=7, make_panel=panel_factory(config, 7))
+    sizes, moved = [], []
+    for mode in ("sampled", "random"):
+        (plain,) = evaluate(network, config, mode, 1, seed=4)
+        (shown,) = evaluate(network, config, mode, 1, seed=4, recorder=recorder)
+        assert plain.course_hash == shown.course_hash
+        video = cv2.VideoCapture(str(recorder.videos[-1]))
+        pictures = [video.read()[1] for _ in range(8)]
+        assert not video.read()[0]
+        assert video.get(cv2.CAP_PROP_FPS) == 30
+        sizes.append(pictures[0].shape)
+        moved.append(np.abs(pictures[0][480:] - pictures[-1][480:].astype(int)).max(initial=0))
+    # A network that plays has programs to show; at random there are none.
+    assert sizes == [(720, 1280, 3), (480, 1280, 3)]
+    assert moved[0] > 50

@@ -12,9 +12,10 @@ import pytest
 
 from agents.play import play_game
 from agents.replay import main
-from agents.trace import Trace
+from agents.trace import Trace, play_back
+from agents.video import enlarge
 from agents.whole_game import GameSettings
-from tests.agents.runs import make_config
+from tests.agents.runs import make_config, make_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,3 +91,56 @@ def test_it_is_a_command(path):
     command = [sys.executable, "-m", "agents.replay", str(path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "identical" in result.stdout
+
+
+def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
+    settings = GameSettings.of(make_config(max_frames=16))
+    path = tmp_path / "game.npz"
+    Trace(settings, play_game(settings.make_env(), "random", 3)).save(path)
+    run = make_run(tmp_path / "run", make_config(head="linear"))
+    assert main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)]) == 0
+    assert "identical" in capsys.readouterr().out
+    opened = cv2.VideoCapture(str(tmp_path / "a.webm"))
+    assert opened.get(cv2.CAP_PROP_FRAME_COUNT) == 8
+    assert (opened.get(cv2.CAP_PROP_FRAME_WIDTH), opened.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (
+        1280,
+        480,
+    )
+
+
+@pytest.mark.parametrize("game", [None, "Pong"])
+def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, capsys):
+    run = tmp_path / "run"
+    if game is not None:
+        make_run(run, make_config(game=game))
+    with pytest.raises(SystemExit) as stopped:
+        main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "a.webm").exists()
+
+
+def test_a_still_is_the_picture_after_that_decision(trace, path, tmp_path, capsys):
+    screens = []
+    play_back(trace, lambda step: screens.append(step.info["screens"]), keep_screens=True)
+    assert main([str(path), "--still", "9", str(tmp_path / "a.png")]) == 0
+    found = cv2.imread(str(tmp_path / "a.png"))[..., ::-1]
+    np.testing.assert_array_equal(found, enlarge(screens[8][2:].max(axis=0)))
+    run = make_run(tmp_path / "run", make_config())
+    assert main([str(path), "--still", "9", str(tmp_path / "b.png"), "--overlay", str(run)]) == 0
+    beside = cv2.imread(str(tmp_path / "b.png"))[..., ::-1]
+    assert beside.shape == (720, 1280, 3)
+    np.testing.assert_array_equal(beside[:480, :640], found)
+    assert main([str(path), "--still", "900", str(tmp_path / "c.png")]) == 0
+    assert "26 decisions only" in capsys.readouterr().err
+    assert not (tmp_path / "c.png").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--overlay", "runs/latest"], ["--still", "x", "a.png"], ["--still", "1", "a.jpg"]]
+)
+def test_pictures_that_cannot_be_are_refused(flags, path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(path), *flags])
+    assert stopped.value.code == 2
+    assert flags[0] in capsys.readouterr().err

@@ -1,0 +1,148 @@
+"""A whole game as arrays: what was seen, done and won, and what the network thought.
+
+    folder, config = open_run("runs/latest")
+    network = load_agent(folder, config).network
+    programs = record_programs(network, config, mode="sampled", seed=1)
+    programs.actor.u_attention  # (T, r, P), for a Neurocoder head
+
+`recall_programs(load_trace(path), network)` does the same for a game that was recorded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.config import TrainConfig
+from agents.network import ActorCritic
+from agents.play import GREEDY, RANDOM, Player, play_game
+from agents.programs import Floats, Program, Thought, stack_thoughts
+from agents.trace import Trace, play_back
+from agents.whole_game import GameSettings, PlayedGame, Step, action_names
+from neurocoder import frozen_keys
+
+
+@dataclass(frozen=True, eq=False)
+class GamePrograms:
+    """A game of T decisions; index t holds the thought at t, and what its action brought.
+
+    With a Neurocoder head of the default size a decision takes 5 kB, and a screen 100 kB.
+
+    Attributes:
+        game: seed, mode, score, and whether the frame limit ended it.
+        action_names: of the A actions.
+        actions: that were played, uint8, shape (T,).
+        rewards: raw, float32, shape (T,).
+        probabilities: of the policy, shape (T, A).
+        values: estimates of the discounted, clipped rewards to come, shape (T,).
+        actor: the programs of the policy's head: a `NeurocoderProgram` of attentions (T, r, P),
+            singular values (T, r) and gate (T,) or None; a `HypernetProgram` of embeddings (T, E);
+            or None where the head is linear.
+        critic: the same of the value's head.
+        screens: the console's last frame of each decision in colour, uint8, (T, height, width, 3),
+            or None where they were not asked for.
+    """
+
+    game: PlayedGame
+    action_names: tuple[str, ...]
+    actions: npt.NDArray[np.uint8]
+    rewards: Floats
+    probabilities: Floats
+    values: Floats
+    actor: Program | None
+    critic: Program | None
+    screens: npt.NDArray[np.uint8] | None
+
+
+def record_programs(
+    network: ActorCritic, config: TrainConfig, mode: str, seed: int, *, keep_screens: bool = False
+) -> GamePrograms:
+    """Play one whole game, and keep what the network thought.
+
+    Args:
+        network: plays.
+        config: of its run.
+        mode: "sampled" or "greedy".
+        seed: of the game, below 2**31; `agents.play.game_seeds` gives those of an evaluation.
+        keep_screens: whether to keep the screens.
+
+    Raises:
+        ValueError: if there is no such mode.
+    """
+    if mode == RANDOM:
+        raise ValueError("random play has no thoughts")
+    diary = _Diary(keep_screens)
+    settings = GameSettings.of(config)
+    env = settings.make_env(keep_screens=keep_screens)
+    try:
+        game = play_game(env, mode, seed, network, diary.step, diary.thoughts.append)
+        return diary.close(game, action_names(env))
+    finally:
+        env.close()
+
+
+def recall_programs(
+    trace: Trace, network: ActorCritic, *, keep_screens: bool = False
+) -> GamePrograms:
+    """Play a recorded game again, and keep what a network thinks of it.
+
+    With the network that played it, these are the thoughts it had.
+
+    Args:
+        trace: of the game.
+        network: for the same actions.
+        keep_screens: whether to keep the screens.
+
+    Raises:
+        TraceError: if the game has no such actions.
+        TraceMismatchError: if it is not the same game again.
+        ValueError: if the network has another number of actions than the game.
+    """
+    diary = _Diary(keep_screens)
+    env = trace.settings.make_env()
+    names = action_names(env)
+    env.close()
+    with frozen_keys(network):
+        on_observation = observer(network, len(names), diary.thoughts.append)
+        game = play_back(
+            trace, diary.step, keep_screens=keep_screens, on_observation=on_observation
+        )
+    if diary.thoughts[0].probabilities.shape != (len(names),):
+        raise ValueError(f"the network is not for the {len(names)} actions of this game")
+    return diary.close(game, names)
+
+
+def observer(
+    network: ActorCritic, num_actions: int, on_thought: Callable[[Thought], None]
+) -> Callable[[npt.NDArray[np.uint8], bool], object]:
+    """What a network thinks while somebody else chooses: for `agents.trace.play_back`."""
+    return Player(GREEDY, num_actions, 0, network, on_thought).act
+
+
+class _Diary:
+    """Takes in a game, decision by decision."""
+
+    def __init__(self, keep_screens: bool) -> None:
+        self.thoughts: list[Thought] = []
+        self._rewards: list[float] = []
+        self._screens: list[npt.NDArray[np.uint8]] | None = [] if keep_screens else None
+
+    def step(self, step: Step) -> None:
+        self._rewards.append(step.reward)
+        if self._screens is not None:
+            self._screens.append(step.info["screens"][-1])
+
+    def close(self, game: PlayedGame, names: tuple[str, ...]) -> GamePrograms:
+        thoughts = stack_thoughts(self.thoughts)
+        return GamePrograms(
+            game=game,
+            action_names=names,
+            actions=game.actions,
+            rewards=np.array(self._rewards, np.float32),
+            probabilities=thoughts.probabilities,
+            values=thoughts.value,
+            actor=thoughts.actor,
+            critic=thoughts.critic,
+            screens=None if self._screens is None else np.stack(self._screens),
+        )
