@@ -43,6 +43,11 @@ COLUMNS = (
     "workers_alive",
     "restarts",
     "nonfinite_updates",
+    "policy_lag",
+    "updates_per_s",
+    "update_ms",
+    "batch_wait",
+    "slots_waiting",
 )
 
 
@@ -127,17 +132,21 @@ class Metrics:
         return progress
 
     def add(self, record: UpdateRecord) -> None:
-        """Take in a worker's record."""
-        self.episodes += len(record.episodes)
-        self.recent.extend(record.episodes)
-        self._finished += record.episodes
-        for episode in record.episodes:
-            if not self.best_return >= episode.raw_return:
-                self.best_return = episode.raw_return
+        """Take in what came of an update."""
+        self.add_episodes(record.episodes)
         for tag, value in record.scalars.items():
             if math.isfinite(value):
                 self._sums[tag] += value
                 self._counts[tag] += 1
+
+    def add_episodes(self, episodes: list[Episode]) -> None:
+        """Take in whole games that ended."""
+        self.episodes += len(episodes)
+        self.recent.extend(episodes)
+        self._finished += episodes
+        for episode in episodes:
+            if not self.best_return >= episode.raw_return:
+                self.best_return = episode.raw_return
 
     def add_evaluation(self, global_step: int, scalars: Mapping[str, float], text: str) -> None:
         """Take in what an evaluation found.

@@ -68,7 +68,7 @@ class Adam:
         # Torch's own, given our moments: it reads and writes every number once.
         self._adam = torch.optim.Adam([parameters], eps=eps, betas=betas, fused=True)
         first_moment, second_moment = statistics
-        self._updates = torch.zeros(())
+        self._updates = torch.zeros((), device=parameters.device)
         self._adam.state[parameters] = {
             "step": self._updates,
             "exp_avg": first_moment,
