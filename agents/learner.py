@@ -36,7 +36,7 @@ from agents.worker import (
 )
 
 # Between two looks for rollouts: little of an update's time.
-WAIT_S = 2e-4
+WAIT_S = 1e-3
 # A learner that is killed costs no more of the optimizer's statistics than this.
 STATISTICS_INTERVAL_S = 5.0
 # Over so many updates the rate is taken.

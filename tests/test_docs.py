@@ -27,9 +27,15 @@ CONFIG = TrainConfig(
 
 
 def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(tmp_path):
-    assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path))) == 0
-    events = EventAccumulator(str(tmp_path / "latest")).Reload()
-    written = {tag.split("/")[-1] for tag in events.Tags()["scalars"]}
+    written = set()
+    for learner in ("worker", "cpu"):
+        config = dataclasses.replace(CONFIG, learner=learner, learner_batch=1)
+        assert train(dataclasses.replace(config, run_dir=str(tmp_path / learner))) == 0
+        events = EventAccumulator(str(tmp_path / learner / "latest")).Reload()
+        tags = events.Tags()["scalars"]
+        own = [tag for tag in tags if tag.startswith("learner/") or tag == "a3c/policy_lag"]
+        assert len(own) == (5 if learner == "cpu" else 0)
+        written |= {tag.split("/")[-1] for tag in tags}
     named = re.findall(r"^\| (`.*?) \|", GLOSSARY, re.MULTILINE)
     explained = {name.split("/")[-1] for cell in named for name in re.findall(r"`(.*?)`", cell)}
     explained |= {f"attention_variation_{memory}" for memory in "uvs"}
