@@ -1,5 +1,6 @@
 """How rollouts come out of the slots and onto the learner's device, a batch at a time."""
 
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,7 @@ class Intake:
         self._memories = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         if self._stream:
-            pin(slots.memory)
+            pin(slots.memory, self)
         self._coming: _Coming | None = None
 
     def take(self) -> Batch | None:
@@ -125,11 +126,20 @@ class Intake:
         return _Coming(memory, chosen, versions, arrived)
 
 
-def pin(memory: Tensor) -> None:
+def pin(memory: Tensor, owner: object) -> None:
     """Pin shared memory, for a device to read and write it without this process's help.
+
+    Args:
+        memory: of any process.
+        owner: while it lives, the memory stays pinned.
 
     Raises:
         torch.cuda.CudaError: if the system does not allow that.
     """
     size = memory.numel() * memory.element_size()
     torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), size, 0))
+    # It holds the memory too: what is unmapped while it is pinned could not be pinned again.
+    unpin = weakref.finalize(
+        owner, lambda memory: torch.cuda.cudart().cudaHostUnregister(memory.data_ptr()), memory
+    )
+    unpin.atexit = False

@@ -60,10 +60,10 @@ class Learner:
         self.config, self.shared, self.slots = config, shared, slots
         self.device = device = torch.device(config.learner)
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(device.index or 0)
             torch.backends.cudnn.allow_tf32 = False
             for tensor in (shared.parameters, shared.statistics):
-                pin(tensor)
+                pin(tensor, self)
         self.network = ActorCritic(slots.layout.num_actions, config).to(device)
         self.flat = FlatModule(self.network)
         self.flat.parameters.copy_(shared.parameters)
