@@ -62,7 +62,7 @@ class Crew:
         self.restarts = 0
         size = config.workers + int(slots is not None)
         self._incarnations = [first_incarnation] * size
-        self._updates_at_start = [0] * size
+        self._work_at_start = [0] * size
         self._failed_starts = [0] * size
         self._deaths: list[deque[float]] = [deque() for _ in range(size)]
         self._has_asked = False
@@ -112,7 +112,7 @@ class Crew:
         """
         incarnation = self._incarnations[index]
         self._incarnations[index] += 1
-        self._updates_at_start[index] = sum(self._beat(index))
+        self._work_at_start[index] = self._work(index)
         role: Callable[..., None]
         arguments: tuple[Any, ...]
         if index == self.config.workers:
@@ -167,6 +167,12 @@ class Crew:
             return (int(self.slots.beats[index]),)
         return tuple(self.shared.counters[index].tolist())
 
+    def _work(self, index: int) -> int:
+        """What a process has done so far: updates, applied or skipped, or rollouts handed over."""
+        if self.slots and index < self.config.workers:
+            return int(self.slots.written[index])
+        return int(self.shared.counters[0 if self.slots else index].sum())
+
     def _restart(self, index: int, what: str) -> None:
         name = self._name(index)
         log.warning("%s %s", name, what)
@@ -175,7 +181,7 @@ class Crew:
         deaths.append(now)
         while now - deaths[0] > RESTART_WINDOW_S:
             deaths.popleft()
-        failed = sum(self._beat(index)) == self._updates_at_start[index]
+        failed = self._work(index) == self._work_at_start[index]
         self._failed_starts[index] = self._failed_starts[index] + 1 if failed else 0
         if self._failed_starts[index] >= MAX_FAILED_STARTS:
             raise TrainingFailedError(
