@@ -99,7 +99,7 @@ class Metrics:
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._finished: list[Episode] = []
         self._seconds_before: float = progress.get("seconds", 0.0)
-        self._started = self._last_time = time.monotonic()
+        self._started = self._last_time = self._last_point = time.monotonic()
         self._last_step = self._first_step = resumed_at or 0
         self._written_step = resumed_at
         self._rate = 0.0
@@ -168,7 +168,9 @@ class Metrics:
             force: write now.
         """
         now = time.monotonic()
-        point = force or now - self._last_time >= self.log_interval
+        point = force or now - self._last_point >= self.log_interval
+        if point:
+            self._last_point = now
         # The last point of a run may come right after another, and the first of a resumed run right
         # after the last of the session before.
         if point and global_step != self._written_step:

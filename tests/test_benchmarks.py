@@ -186,6 +186,7 @@ def test_breakdown_measures_the_emulator_alone():
     assert len(breakdown.emulator_table(results).splitlines()) == 4 + 3
 
 
+@pytest.mark.slow
 def test_the_learner_is_measured_beside_the_emulator(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu", "--learner", "cpu", "--seconds", "1"]
     command += ["--workers", "2", "--heads", "linear", "--cores", "none", "--rounds", "1"]

@@ -184,3 +184,14 @@ def test_damage_in_the_progress_costs_the_damaged_rows_alone(tmp_path, damage, k
     keep_rows_until(path, 30)
     with path.open(newline="") as file:
         assert [int(row["global_step"]) for row in csv.DictReader(file)] == kept
+
+
+def test_while_no_step_is_made_people_are_told_once_an_interval(tmp_path, monkeypatch):
+    display, now = FakeDisplay(), [100.0]
+    monkeypatch.setattr(agents.metrics.time, "monotonic", lambda: now[0])
+    metrics = Metrics(tmp_path, 1000, 10.0, display)
+    for _ in range(40):
+        now[0] += 1.0
+        metrics.tick(0, {})
+    metrics.close()
+    assert [point for _, point in display.shown].count(True) == 4
