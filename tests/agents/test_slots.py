@@ -12,7 +12,7 @@ from agents.network import ActorCritic
 from agents.shared import SharedState
 from agents.slots import SlotLayout, SlotRollout, Slots, slots_per_worker
 from agents.worker import RolloutWorker, Worker
-from tests.agents.tiny_game import ACTIONS, make_tiny_game
+from tests.agents.tiny_game import ACTIONS, BrokenError, make_broken_game, make_tiny_game
 
 CONFIG = TrainConfig(
     workers=2, envs_per_worker=2, num_steps=4, head="linear", learner="cpu", learner_batch=3
@@ -139,3 +139,13 @@ def test_there_is_always_room_for_a_batch_to_learn_from_and_one_to_wait():
             count = slots_per_worker(config)
             assert max(workers, 1) * (count - 1) >= 2 * batch
             assert count >= 2
+
+
+def test_a_rollout_that_breaks_off_is_never_the_learners():
+    shared, slots = make_state()
+    worker = RolloutWorker(0, CONFIG, shared, slots, make_broken_game)
+    with pytest.raises(BrokenError):
+        worker.update()
+    assert bool(slots.memory.any())  # it had begun
+    assert slots.waiting == 0
+    assert slots.free_slot(0) == 0
