@@ -4,6 +4,7 @@ The command line, the saved `config.json` and the README's table of flags are ma
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +42,8 @@ def setting(
         help: one line that says what it does.
         may_change: whether a resumed run may be given another value.
         **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
-            `above` (the first that is too small); of a text `longest`, the most characters.
+            `above` (the first that is too small); of a text `longest`, the most characters, or
+            `pattern`, what all of it must match, with `allowed`, the same for people.
     """
     return field(
         default=default,
@@ -93,6 +95,8 @@ class TrainConfig:
     hypernet_embedding_size: int = setting(8, "hypernet head", "size of the embedding it turns into weights", low=1, high=4096)
     linear_hidden_size: int = setting(0, "linear head", "width of a ReLU layer before each output, to give it as many parameters as another head; 0 for none", low=0, high=65_536)
 
+    learner: str = setting("worker", "learning", "who computes gradients: each worker its own, or one process for all of them on `cpu`, `cuda` or `cuda:N`", may_change=True, pattern=r"worker|cpu|cuda(:(0|[1-9][0-9]?))?", allowed="worker, cpu, cuda or cuda:N")
+    learner_batch: int = setting(8, "learning", "rollouts of one update of the one learner", may_change=True, low=1, high=4096)
     num_steps: int = setting(20, "learning", "t_max, steps of each environment between two updates", low=1, high=100_000)
     optimizer: str = setting("adam", "learning", "with statistics shared by all workers", choices=("rmsprop", "adam"))
     learning_rate: float = setting(3e-4, "learning", "at the start; it falls linearly to zero over the budget", above=0, high=1)
@@ -120,6 +124,11 @@ class TrainConfig:
             object.__setattr__(self, "game", resolve_game(self.game).name)
         except UnknownGameError as error:
             raise SettingError("game", repr(self.game), str(error)) from None
+
+    @property
+    def has_learner(self) -> bool:
+        """Whether one learner computes the gradients, and the workers only play."""
+        return self.learner != "worker"
 
     def learning_rate_at(self, global_step: int) -> float:
         """The learning rate after so many decisions: falling linearly, zero from the budget on."""
@@ -155,6 +164,8 @@ def _check_text(spec: dataclasses.Field[Any], value: str) -> None:
         raise SettingError(spec.name, repr(value), "must not be empty")
     if len(value) > longest:
         raise SettingError(spec.name, value, f"must have at most {longest} characters")
+    if "pattern" in spec.metadata and not re.fullmatch(spec.metadata["pattern"], value):
+        raise SettingError(spec.name, value, f"must be {spec.metadata['allowed']}")
     if not is_plain(value):
         raise SettingError(spec.name, value, "must not hold control characters")
 

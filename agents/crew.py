@@ -1,15 +1,19 @@
-"""The worker processes: started, watched, and replaced when they die."""
+"""The processes that train: started, watched, and replaced when they die."""
 
 import logging
 import os
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from agents.children import Child, bury, start_child
 from agents.config import TrainConfig
 from agents.heartbeats import Heartbeats
+from agents.learner import run_learner
 from agents.processes import process_context
 from agents.shared import SharedState
+from agents.slots import Slots
 from agents.worker import EnvironmentFactory, run_worker
 
 log = logging.getLogger("train")
@@ -31,17 +35,18 @@ class TrainingFailedError(Exception):
 
 
 class Crew:
-    """The workers of a run, as their parent sees them.
+    """The workers of a run, and its learner where there is one, as their parent sees them.
 
     Args:
         config: the settings.
-        shared: what all workers share.
+        shared: what all of them share.
         make_env: makes a worker's environments.
         first_incarnation: of every worker; the next one's is greater by one.
+        slots: what workers and learner share besides; None where the workers learn themselves.
 
     Attributes:
-        workers: the processes by the workers' indices.
-        restarts: how many workers died and were replaced.
+        workers: the processes by the workers' indices; the learner has the index after the last.
+        restarts: how many of them died and were replaced.
     """
 
     def __init__(
@@ -50,94 +55,147 @@ class Crew:
         shared: SharedState,
         make_env: EnvironmentFactory,
         first_incarnation: int = 0,
+        slots: Slots | None = None,
     ) -> None:
-        self.config, self.shared, self.make_env = config, shared, make_env
+        self.config, self.shared, self.make_env, self.slots = config, shared, make_env, slots
         self.workers: dict[int, Child] = {}
         self.restarts = 0
-        self._incarnations = [first_incarnation] * config.workers
-        self._updates_at_start = [0] * config.workers
-        self._failed_starts = [0] * config.workers
-        self._deaths: list[deque[float]] = [deque() for _ in range(config.workers)]
+        size = config.workers + int(slots is not None)
+        self._incarnations = [first_incarnation] * size
+        self._work_at_start = [0] * size
+        self._failed_starts = [0] * size
+        self._deaths: list[deque[float]] = [deque() for _ in range(size)]
+        self._has_asked = False
         self._heartbeats: Heartbeats[int] = Heartbeats(longest_silence(config))
 
+    @property
+    def workers_alive(self) -> int:
+        """Worker processes."""
+        return len(self.workers) - int(self.config.workers in self.workers)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any worker has played a rollout in this session."""
+        if self.slots:
+            return bool(self.slots.written.any())
+        return bool(self.shared.counters[:-1].any())
+
+    def start_learner(self) -> None:
+        """Start the learner, where there is one.
+
+        Raises:
+            TrainingFailedError: if this fails again and again.
+        """
+        if self.slots:
+            self.start(self.config.workers)
+
+    def bring_statistics(self) -> bool:
+        """Whether the shared state holds the optimizer's statistics of now.
+
+        Where a learner has them on its device, it is asked to write them back, and has done so at
+        one of the next calls.
+        """
+        if self.slots is None or self.config.workers not in self.workers:
+            return True
+        if not self._has_asked:
+            self.slots.statistics[0] += 1
+            self._has_asked = True
+        asked, answered = self.slots.statistics.tolist()
+        self._has_asked = asked != answered
+        return asked == answered
+
     def start(self, index: int) -> None:
-        """Start a worker.
+        """Start a worker, or the learner.
 
         Raises:
             TrainingFailedError: if this fails again and again.
         """
         incarnation = self._incarnations[index]
         self._incarnations[index] += 1
-        self._updates_at_start[index] = sum(self._beat(index))
+        self._work_at_start[index] = self._work(index)
+        role: Callable[..., None]
+        arguments: tuple[Any, ...]
+        if index == self.config.workers:
+            role, arguments = run_learner, (self.config, self.shared, self.slots)
+        else:
+            role = run_worker
+            arguments = (index, self.config, self.shared, self.make_env, incarnation, self.slots)
+        name = self._name(index).replace(" ", "-")
         try:
-            self.workers[index] = start_child(
-                process_context(),
-                f"worker-{index}",
-                run_worker,
-                *(index, self.config, self.shared, self.make_env, incarnation),
-            )
+            self.workers[index] = start_child(process_context(), name, role, *arguments)
         except OSError as error:
             # A fork server that is killed takes a moment to be seen dead, and be replaced.
             time.sleep(PAUSE_AFTER_FAILED_START_S)
             self._restart(index, f"could not be started: {error}")
 
     def bury(self, index: int) -> str:
-        """Bury a worker that has ended; return how."""
+        """Bury a process that has ended; return how."""
         return bury(self.workers.pop(index))
 
     def replace(self, index: int) -> None:
-        """Bury a worker that died, and start another in its place.
+        """Bury a process that died, and start another in its place.
 
         Raises:
-            TrainingFailedError: if workers die too often.
+            TrainingFailedError: if it dies too often.
         """
         self._restart(index, f"died ({self.bury(index)})")
 
     def kill_hanging(self) -> None:
-        """Kill the workers that have not shown for long that they do anything.
+        """Kill the processes that have not shown for long that they do anything.
 
         Their connections end then, and they are replaced like others that died.
         """
         for index in self._heartbeats.look({index: self._beat(index) for index in self.workers}):
             log.warning(
-                "worker %s has done nothing for %.0f s; killing it",
-                index,
+                "%s has done nothing for %.0f s; killing it",
+                self._name(index),
                 self._heartbeats.patience,
             )
             self.workers[index].kill()
 
     def kill(self) -> None:
-        """Kill the workers that are left."""
+        """Kill the processes that are left."""
         for index, worker in self.workers.items():
-            log.warning("worker %s does not end; killing it", index)
+            log.warning("%s does not end; killing it", self._name(index))
             worker.kill()
         for index in list(self.workers):
             self.bury(index)
 
     def _beat(self, index: int) -> tuple[int, ...]:
-        """What changes with every update, applied or skipped."""
+        """What changes with every update, applied or skipped, and with every look for work."""
+        if self.slots:
+            return (int(self.slots.beats[index]),)
         return tuple(self.shared.counters[index].tolist())
 
+    def _work(self, index: int) -> int:
+        """What a process has done so far: updates, applied or skipped, or rollouts handed over."""
+        if self.slots and index < self.config.workers:
+            return int(self.slots.written[index])
+        return int(self.shared.counters[0 if self.slots else index].sum())
+
     def _restart(self, index: int, what: str) -> None:
-        log.warning("worker %s %s", index, what)
+        name = self._name(index)
+        log.warning("%s %s", name, what)
         now = time.monotonic()
         deaths = self._deaths[index]
         deaths.append(now)
         while now - deaths[0] > RESTART_WINDOW_S:
             deaths.popleft()
-        failed = sum(self._beat(index)) == self._updates_at_start[index]
+        failed = self._work(index) == self._work_at_start[index]
         self._failed_starts[index] = self._failed_starts[index] + 1 if failed else 0
         if self._failed_starts[index] >= MAX_FAILED_STARTS:
             raise TrainingFailedError(
-                f"worker {index} died {MAX_FAILED_STARTS} times in a row before its first update"
+                f"{name} died {MAX_FAILED_STARTS} times in a row before its first update"
             )
         if len(deaths) > MAX_RESTARTS:
             raise TrainingFailedError(
-                f"worker {index} died over {MAX_RESTARTS} times in "
-                f"{RESTART_WINDOW_S / 60:.0f} minutes"
+                f"{name} died over {MAX_RESTARTS} times in {RESTART_WINDOW_S / 60:.0f} minutes"
             )
         self.restarts += 1
         self.start(index)
+
+    def _name(self, index: int) -> str:
+        return f"worker {index}" if index < self.config.workers else "the learner"
 
 
 def longest_silence(config: TrainConfig) -> float:
@@ -147,5 +205,8 @@ def longest_silence(config: TrainConfig) -> float:
     long rollouts, or many workers to a core, they rightly take longer.
     """
     cores = os.cpu_count() or 1
-    samples = config.workers * config.envs_per_worker * config.num_steps
-    return max(HANG_TIMEOUT_S, SLOWEST_SAMPLE_S * samples / min(cores, max(config.workers, 1)))
+    rollouts = config.workers / min(cores, max(config.workers, 1))
+    if config.has_learner:
+        rollouts = max(rollouts, config.learner_batch)
+    samples = rollouts * config.envs_per_worker * config.num_steps
+    return max(HANG_TIMEOUT_S, SLOWEST_SAMPLE_S * samples)

@@ -6,20 +6,26 @@ import torch
 from torch import Tensor
 
 from agents.network import ActorCritic
-from agents.rollout import Rollout
+from agents.rollout import Steps
 from neurocoder import NeurocoderLinear
 
 SAMPLES = 64
 
 
 @torch.no_grad()
-def head_statistics(network: ActorCritic, rollout: Rollout) -> dict[str, float]:
-    """Statistics of the Neurocoder heads over states of a rollout; empty for other heads."""
+def head_statistics(network: ActorCritic, seen: Tensor, steps: Steps) -> dict[str, float]:
+    """Statistics of the Neurocoder heads over states of a rollout; empty for other heads.
+
+    Args:
+        network: its heads are looked into.
+        seen: what its torso sees in the rollout, shape (T, B, seen).
+        steps: the rollout.
+    """
     heads = {"actor": network.actor, "critic": network.critic}
     if not any(isinstance(head, NeurocoderLinear) for head in heads.values()):
         return {}
-    features, _ = network.core(rollout.recall(network), rollout.initial_state, rollout.starts)
-    states = features[rollout.valid]
+    features, _ = network.core(seen, steps.initial_state, steps.starts)
+    states = features[steps.valid]
     states = states[torch.linspace(0, len(states) - 1, SAMPLES).long()] if len(states) else states
     statistics: dict[str, float] = {}
     for name, head in heads.items():

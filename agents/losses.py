@@ -20,8 +20,12 @@ def policy_gradient_loss(logits_t: Tensor, a_t: Tensor, adv_t: Tensor, mask_t: T
         adv_t: advantages, shape (T, B).
         mask_t: shape (T, B).
     """
-    log_pi = F.log_softmax(logits_t, dim=-1).gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
-    return -masked_mean(log_pi * adv_t.detach(), mask_t)
+    return -masked_mean(log_probability(logits_t, a_t) * adv_t.detach(), mask_t)
+
+
+def log_probability(logits_t: Tensor, a_t: Tensor) -> Tensor:
+    """The logarithm of pi(a_t), shape (T, B), of logits (T, B, A) and actions (T, B)."""
+    return F.log_softmax(logits_t, dim=-1).gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
 
 
 def value_loss(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:

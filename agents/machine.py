@@ -12,6 +12,7 @@ from agents.config import MachineError, SettingError, TrainConfig
 from agents.limits import SHARED_MEMORY, free_shared_memory, physical_memory, usable_cores
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
+from agents.slots import slot_layout, slots_per_worker, slots_size
 from envs.protocol import OBSERVATION_SHAPE
 
 log = logging.getLogger("train")
@@ -32,6 +33,7 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
         SettingError: naming the flag to lower.
         MachineError: where something else than a flag has to change.
     """
+    check_learner(config)
     check_rollouts(config)
     _check_descriptors(config)
     size = 0
@@ -51,7 +53,10 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
         raise SettingError("head", config.head, allowed) from error
     finally:
         hook.remove()
-    _check_shared_memory(size, config)
+    slots = 0
+    if config.has_learner:
+        slots = slots_size(config, slot_layout(config, network, num_actions))
+    _check_shared_memory(size, config, slots)
     cores = usable_cores()
     if config.workers > max(FEW_WORKERS, WORKERS_PER_CORE * cores):
         log.warning(
@@ -62,26 +67,49 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
     return network
 
 
+def check_learner(config: TrainConfig) -> None:
+    """Refuse a device that is not there. This touches no device: only the learner's process does.
+
+    Raises:
+        SettingError: that says what torch sees.
+    """
+    if not config.learner.startswith("cuda"):
+        return
+    torch_version = f"this torch ({torch.__version__})"
+    if not torch.backends.cuda.is_built():
+        raise SettingError("learner", config.learner, f"{torch_version} was built without CUDA")
+    count, index = torch.cuda.device_count(), torch.device(config.learner).index or 0
+    if index >= count:
+        seen = "no CUDA device" if count == 0 else f"{count} CUDA devices, cuda:0 on"
+        raise SettingError("learner", config.learner, f"{torch_version} sees {seen}")
+
+
 def check_rollouts(config: TrainConfig) -> None:
     """Refuse rollouts that the memory cannot hold while all workers learn.
 
     Raises:
         SettingError: naming the flag to lower.
     """
-    samples = max(config.workers, 1) * config.envs_per_worker * config.num_steps
+    rollouts = config.learner_batch if config.has_learner else max(config.workers, 1)
+    samples = rollouts * config.envs_per_worker * config.num_steps
     # One byte a pixel in the rollout, about four more for what the network's layers made of it.
     needed = samples * math.prod(OBSERVATION_SHAPE) * 5
     if config.head == "neurocoder":
         components = config.neurocoder_steps * config.neurocoder_heads
         tensors = 2 * 3 * 10  # layers, memories, and what autograd keeps of each attention
         needed += samples * tensors * 4 * components * config.neurocoder_slots
+    if config.has_learner:
+        kept = max(config.workers, 1) * slots_per_worker(config) + 2 * config.learner_batch
+        steps = config.envs_per_worker * (config.num_steps + 1)
+        needed += kept * steps * math.prod(OBSERVATION_SHAPE)
     if needed > physical_memory():
         raise SettingError(
             "num_steps",
             config.num_steps,
             f"learning from {samples:,} steps at once takes {_gib(needed)} GiB, "
             f"this machine has {_gib(physical_memory())}; lower --num-steps, "
-            "--envs-per-worker, --workers or the head's sizes",
+            f"--envs-per-worker, {'--learner-batch' if config.has_learner else '--workers'} or "
+            "the head's sizes",
         )
 
 
@@ -100,11 +128,11 @@ def _check_memory(size: int, config: TrainConfig) -> None:
         raise SettingError("workers", config.workers, allowed)
 
 
-def _check_shared_memory(size: int, config: TrainConfig) -> None:
+def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
     """Where it is too small, a write ends the process with a bus error, without a word."""
     # Parameters, optimizer statistics, and what the evaluator plays with; then counters.
     copies = 2 + OPTIMIZERS[config.optimizer].num_statistics
-    needed = copies * 4 * size + 64 * (config.workers + 1) + 2**20
+    needed = copies * 4 * size + 64 * (config.workers + 1) + slots + 2**20
     remedy = (
         f"docker run --shm-size={2 * needed // 2**20 + 1}m, or as root: "
         f"mount -o remount,size={2 * needed // 2**20 + 1}M {SHARED_MEMORY}"

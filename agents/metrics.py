@@ -45,6 +45,11 @@ COLUMNS = (
     "workers_alive",
     "restarts",
     "nonfinite_updates",
+    "policy_lag",
+    "updates_per_s",
+    "update_ms",
+    "batch_wait",
+    "slots_waiting",
 )
 
 
@@ -97,7 +102,7 @@ class Metrics:
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._finished: list[Episode] = []
         self._seconds_before: float = progress.get("seconds", 0.0)
-        self._started = self._last_time = time.monotonic()
+        self._started = self._last_time = self._last_point = time.monotonic()
         self._last_step = self._first_step = resumed_at or 0
         self._written_step = resumed_at
         self._rate = 0.0
@@ -130,17 +135,21 @@ class Metrics:
         return progress
 
     def add(self, record: UpdateRecord) -> None:
-        """Take in a worker's record."""
-        self.episodes += len(record.episodes)
-        self.recent.extend(record.episodes)
-        self._finished += record.episodes
-        for episode in record.episodes:
-            if not self.best_return >= episode.raw_return:
-                self.best_return = episode.raw_return
+        """Take in what came of an update."""
+        self.add_episodes(record.episodes)
         for tag, value in record.scalars.items():
             if math.isfinite(value):
                 self._sums[tag] += value
                 self._counts[tag] += 1
+
+    def add_episodes(self, episodes: list[Episode]) -> None:
+        """Take in whole games that ended."""
+        self.episodes += len(episodes)
+        self.recent.extend(episodes)
+        self._finished += episodes
+        for episode in episodes:
+            if not self.best_return >= episode.raw_return:
+                self.best_return = episode.raw_return
 
     def add_evaluation(
         self,
@@ -196,7 +205,9 @@ class Metrics:
             force: write now.
         """
         now = time.monotonic()
-        point = force or now - self._last_time >= self.log_interval
+        point = force or now - self._last_point >= self.log_interval
+        if point:
+            self._last_point = now
         # The last point of a run may come right after another, and the first of a resumed run right
         # after the last of the session before.
         if point and global_step != self._written_step:

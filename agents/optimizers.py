@@ -64,23 +64,30 @@ class Adam:
         eps: float,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        self.parameters = parameters
-        # Torch's own, given our moments: it reads and writes every number once.
-        self._adam = torch.optim.Adam([parameters], eps=eps, betas=betas, fused=True)
-        first_moment, second_moment = statistics
-        self._updates = torch.zeros(())
-        self._adam.state[parameters] = {
-            "step": self._updates,
-            "exp_avg": first_moment,
-            "exp_avg_sq": second_moment,
-        }
+        self.parameters, self.eps, self.betas = parameters, eps, betas
+        self.first_moment, self.second_moment = statistics
+        self._updates = torch.zeros((), device=parameters.device)
 
+    @torch.no_grad()
     def step(self, gradient: Tensor, learning_rate: float, updates: int) -> None:
         """Apply one gradient, correcting the moments' bias for `updates` earlier ones."""
-        self._updates.fill_(updates)
-        self._adam.param_groups[0]["lr"] = learning_rate
-        self.parameters.grad = gradient
-        self._adam.step()
+        # What `torch.optim.Adam(fused=True)` calls: it reads and writes every number once. That
+        # class itself would load torch's compiler into every process, and leave its folder behind.
+        torch._fused_adam_(
+            [self.parameters],
+            [gradient],
+            [self.first_moment],
+            [self.second_moment],
+            [],
+            [self._updates.fill_(updates + 1)],
+            lr=learning_rate,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 OPTIMIZERS: dict[str, type[RMSProp] | type[Adam]] = {"rmsprop": RMSProp, "adam": Adam}

@@ -10,11 +10,24 @@ RECENT_GAMES = 100
 
 
 @dataclass
-class UpdateRecord:
-    """What a worker tells the parent after an update.
+class RolloutRecord:
+    """What a worker tells the parent after it has handed a rollout over.
 
     Attributes:
         worker: its index.
+        episodes: whole games that ended.
+    """
+
+    worker: int
+    episodes: list[Episode]
+
+
+@dataclass
+class UpdateRecord:
+    """What a worker, or the learner, tells the parent after an update.
+
+    Attributes:
+        worker: its index; the learner's comes after the last worker's.
         episodes: whole games that ended.
         scalars: TensorBoard tag -> value; empty where the update was skipped.
     """

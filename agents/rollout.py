@@ -1,7 +1,8 @@
-"""Rollouts: what a worker writes down of T steps, and the one collector that plays them."""
+"""Rollouts: what is written down of T steps, and the one collector that plays them."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -44,49 +45,97 @@ class BatchedEnvironment(Protocol):
         ...
 
 
-@dataclass
-class Rollout:
-    """T steps of B environments, written anew at every collection.
+class Judged(NamedTuple):
+    """What the network says of T steps of B environments, and of what came after them.
 
     Attributes:
-        activations: what the torso saw and computed while acting, T * B rows, step after step.
+        logits: of the policy, shape (T, B, A).
+        values: shape (T, B).
+        bootstrap_value: value of the observations after the last step, shape (B,), a constant.
+    """
+
+    logits: Tensor
+    values: Tensor
+    bootstrap_value: Tensor
+
+
+@dataclass
+class Steps:
+    """T steps of B environments, in whatever memory, to be written by a collector and learned from.
+
+    Attributes:
         starts: where an observation is a new game's first, bool, shape (T, B).
         initial_state: of the core before the first step, shape (2, B, S).
         actions: int64, shape (T, B).
+        behaviour_logits: of the policy that acted, shape (T, B, A).
         rewards: raw, float32, shape (T, B).
         discounts: gamma, or 0 where the game ended or a life was lost, shape (T, B).
         traces: lambda, or 0 where the trace is cut (a truncated game), shape (T, B).
         valid: false for the step after a game's end, whose action is ignored, shape (T, B).
-        bootstrap_value: value of the observations after the last step, shape (B,).
-        episodes: whole games that ended in these steps.
     """
 
-    activations: Activations
     starts: Tensor
     initial_state: Tensor
     actions: Tensor
+    behaviour_logits: Tensor
     rewards: Tensor
     discounts: Tensor
     traces: Tensor
     valid: Tensor
+
+
+class CollectedSteps(Steps):
+    """What a collector writes: steps that know what of the screens is kept, and where."""
+
+    def see(self, network: ActorCritic, t: int, screens: Tensor) -> Tensor:
+        """Keep what is needed of step t's screens, shape (B, 4, 84, 84).
+
+        Returns:
+            What the torso sees in them, shape (B, seen), without a gradient.
+        """
+        raise NotImplementedError
+
+    def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:
+        """Keep what is needed of the observations after the last step.
+
+        Args:
+            network: that played.
+            screens: shape (B, 4, 84, 84).
+            state: of the core, shape (2, B, S).
+            starts: whether they are a new game's first, shape (B,).
+        """
+        raise NotImplementedError
+
+
+@dataclass
+class Rollout(CollectedSteps):
+    """The steps that a worker learns from itself, written anew at every collection.
+
+    Attributes:
+        activations: what the torso saw and computed while acting, T * B rows, step after step.
+        bootstrap_value: value of the observations after the last step, shape (B,).
+    """
+
+    activations: Activations
     bootstrap_value: Tensor
-    episodes: list[Episode]
 
     @classmethod
-    def empty(cls, num_steps: int, num_envs: int, network: ActorCritic) -> "Rollout":
+    def empty(
+        cls, num_steps: int, num_envs: int, num_actions: int, network: ActorCritic
+    ) -> "Rollout":
         """Allocate a rollout for a network that will play it; its contents are zeros."""
         steps = (num_steps, num_envs)
         return cls(
-            activations=network.torso.make_activations(num_steps * num_envs),
             starts=torch.zeros(steps, dtype=torch.bool),
             initial_state=network.initial_state(num_envs),
             actions=torch.zeros(steps, dtype=torch.int64),
+            behaviour_logits=torch.zeros(*steps, num_actions),
             rewards=torch.zeros(steps),
             discounts=torch.zeros(steps),
             traces=torch.zeros(steps),
             valid=torch.zeros(steps, dtype=torch.bool),
+            activations=network.torso.make_activations(num_steps * num_envs),
             bootstrap_value=torch.zeros(num_envs),
-            episodes=[],
         )
 
     @property
@@ -94,9 +143,24 @@ class Rollout:
         """What was acted on, uint8, shape (T, B, 4, 84, 84)."""
         return self.activations.screens.unflatten(0, tuple(self.actions.shape))
 
+    def see(self, network: ActorCritic, t: int, screens: Tensor) -> Tensor:
+        """See `CollectedSteps`; everything is kept that the torso's gradient needs."""
+        rows = slice(t * len(screens), (t + 1) * len(screens))
+        return network.torso.act(screens, self.activations, rows)
+
+    def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:
+        """See `CollectedSteps`; the network that played is the one that learns."""
+        values = network(screens.unsqueeze(0), state, starts.unsqueeze(0)).values
+        self.bootstrap_value.copy_(values[0])
+
     def recall(self, network: ActorCritic) -> Tensor:
         """What the torso has seen, shape (T, B, seen), with a gradient; see `Torso.recall`."""
         return network.torso.recall(self.activations).unflatten(0, tuple(self.actions.shape))
+
+    def judge(self, network: ActorCritic) -> Judged:
+        """What the network says of them, with a gradient; it must be the one that played."""
+        output = network.judge(self.recall(network), self.initial_state, self.starts)
+        return Judged(output.logits, output.values, self.bootstrap_value)
 
 
 class Collector:
@@ -109,6 +173,9 @@ class Collector:
         gamma: discount while a game goes on.
         gae_lambda: trace while a game goes on.
         generator: source of the actions' randomness.
+
+    Attributes:
+        episodes: whole games that ended in the last collection.
     """
 
     def __init__(
@@ -122,47 +189,53 @@ class Collector:
         generator: torch.Generator,
     ) -> None:
         self.env, self.network, self.generator = env, network, generator
-        self.gamma, self.gae_lambda = gamma, gae_lambda
-        self._rollout = rollout = Rollout.empty(num_steps, env.num_envs, network)
+        self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
+        self.episodes: list[Episode] = []
         self._observations = torch.from_numpy(env.reset())
         self._starts = torch.ones(env.num_envs, dtype=torch.bool)
         self._state = network.initial_state(env.num_envs)
-        # The environments speak numpy, and writing a few numbers costs a tenth of a tensor's way.
-        self._rewards, self._valid = rollout.rewards.numpy(), rollout.valid.numpy()
-        self._ended, self._truncated = np.zeros((2, *rollout.actions.shape), np.bool_)
+        self._ended, self._truncated = np.zeros((2, num_steps, env.num_envs), np.bool_)
 
-    @torch.no_grad()
     def collect(self) -> Rollout:
         """Play T steps in every environment. The rollout returned is reused by the next call."""
-        rollout = self._rollout
-        rollout.initial_state.copy_(self._state)
-        rollout.episodes = []
-        with frozen_keys(self.network):
-            for t in range(len(rollout.actions)):
-                self._play_step(rollout, t)
-            last = (self._observations.unsqueeze(0), self._state, self._starts.unsqueeze(0))
-            rollout.bootstrap_value.copy_(self.network(*last).values[0])
-        zero = np.float32(0)
-        rollout.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
-        rollout.traces.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
-        return rollout
+        self.collect_into(self._rollout)
+        return self._rollout
 
-    def _play_step(self, rollout: Rollout, t: int) -> None:
-        num_envs = self.env.num_envs
-        rows = slice(t * num_envs, (t + 1) * num_envs)
-        seen = self.network.torso.act(self._observations, rollout.activations, rows)
-        starts = rollout.starts[t : t + 1].copy_(self._starts)
+    @torch.no_grad()
+    def collect_into(self, steps: CollectedSteps) -> None:
+        """Play T steps in every environment, and write them down here."""
+        steps.initial_state.copy_(self._state)
+        self.episodes = []
+        # The environments speak numpy, and writing a few numbers costs a tenth of a tensor's way.
+        rewards, valid = steps.rewards.numpy(), steps.valid.numpy()
+        with frozen_keys(self.network):
+            for t in range(self.num_steps):
+                step = self._play_step(steps, t)
+                rewards[t], valid[t] = step.rewards, ~step.ignored
+                self._ended[t] = step.terminated | step.life_lost
+                self._truncated[t] = step.truncated
+            steps.finish(self.network, self._observations, self._state, self._starts)
+        zero = np.float32(0)
+        steps.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
+        steps.traces.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
+
+    def _play_step(self, steps: CollectedSteps, t: int) -> TrainingStep:
+        seen = steps.see(self.network, t, self._observations)
+        starts = steps.starts[t : t + 1].copy_(self._starts)
         logits, self._state = self.network.policy(seen.unsqueeze(0), self._state, starts)
+        steps.behaviour_logits[t] = logits[0]
         policy = torch.softmax(logits[0], dim=-1)
         actions = torch.multinomial(policy, 1, generator=self.generator).squeeze(-1)
-        rollout.actions[t] = actions
+        steps.actions[t] = actions
 
         step = self.env.step(actions.numpy())
-        self._rewards[t] = step.rewards
-        self._ended[t] = step.terminated | step.life_lost
-        self._truncated[t] = step.truncated
-        self._valid[t] = ~step.ignored
-        rollout.episodes += step.episodes
+        self.episodes += step.episodes
         self._observations = torch.from_numpy(step.observations)
         # An ignored step is the one that leads to a new game's first observation.
         self._starts = torch.from_numpy(step.ignored)
+        return step
+
+    @cached_property
+    def _rollout(self) -> Rollout:
+        env = self.env
+        return Rollout.empty(self.num_steps, env.num_envs, env.num_actions, self.network)

@@ -60,8 +60,9 @@ class SharedState:
     Attributes:
         parameters: shape (N,), float32.
         statistics: the optimizer's, shape (k, N), float32.
-        counters: int64, shape (workers + 1, 3): decisions, updates and skipped updates. Row i is
-            written by worker i alone; the last row is what a resumed run had done before.
+        counters: int64, shape (learners + 1, 3): decisions, updates and skipped updates. Row i is
+            written by the i-th process that learns alone, that is by worker i or by the one
+            learner; the last row is what a resumed run had done before.
         stop: int64, shape (1,): not zero when the workers shall end; written by the parent alone.
     """
 
@@ -71,24 +72,30 @@ class SharedState:
     stop: Tensor
 
     @classmethod
-    def create(cls, module: nn.Module, num_statistics: int, workers: int) -> "SharedState":
-        """Put the module's parameters, and zeros for the rest, into shared memory."""
+    def create(cls, module: nn.Module, num_statistics: int, learners: int) -> "SharedState":
+        """Put the module's parameters, and zeros for the rest, into shared memory.
+
+        Args:
+            module: whose parameters these are.
+            num_statistics: k.
+            learners: processes that learn.
+        """
         parameters = flatten(module)
         return cls(
             parameters=parameters.share_memory_(),
             statistics=torch.zeros(num_statistics, len(parameters)).share_memory_(),
-            counters=torch.zeros(workers + 1, 3, dtype=torch.int64).share_memory_(),
+            counters=torch.zeros(learners + 1, 3, dtype=torch.int64).share_memory_(),
             stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
         )
 
     @property
     def global_step(self) -> int:
-        """Decisions of all workers together."""
+        """Decisions that were learned from, by all together."""
         return int(self.counters[:, 0].sum())
 
     @property
     def updates(self) -> int:
-        """Updates of all workers together."""
+        """Updates of all together."""
         return int(self.counters[:, 1].sum())
 
     @property

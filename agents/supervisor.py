@@ -17,15 +17,17 @@ from agents.display import format_seconds, make_display, status_line
 from agents.evaluations import drop_later_evaluations
 from agents.evaluator import Evaluations
 from agents.files import remove_leftovers
+from agents.learner import LearnerAndWorker
 from agents.limits import usable_cores
 from agents.machine import build_network
 from agents.metrics import Metrics
 from agents.optimizers import OPTIMIZERS
 from agents.processes import StopSignals, undertaker
-from agents.records import CrashRecord, EvaluationRecord, UpdateRecord
+from agents.records import CrashRecord, EvaluationRecord, RolloutRecord, UpdateRecord
 from agents.run_folder import create_run_folder, lock_run_folder, resume_run_folder, update_meta
 from agents.saving import Saver
 from agents.shared import SharedState
+from agents.slots import Slots
 from agents.worker import EnvironmentFactory, Worker, make_training_env
 from envs.protocol import FRAME_SKIP
 
@@ -88,9 +90,11 @@ class Run:
     ) -> None:
         self.config, self.make_env, self.signals = config, make_env, signals
         torch.manual_seed(config.seed)
-        self.network = build_network(self._count_actions(), config)
+        num_actions = self._count_actions()
+        self.network = build_network(num_actions, config)
+        learners = 1 if config.has_learner else max(config.workers, 1)
         self.shared = SharedState.create(
-            self.network, OPTIMIZERS[config.optimizer].num_statistics, max(config.workers, 1)
+            self.network, OPTIMIZERS[config.optimizer].num_statistics, learners
         )
         self.saver = Saver(config, self.network, self.shared)
         progress: dict[str, Any] = {}
@@ -129,7 +133,8 @@ class Run:
             resumed_at=self._resumed_at,
         )
         self.metrics.begin(config)
-        self.crew = Crew(config, self.shared, make_env, self._first_incarnation)
+        self.slots = Slots.create(config, self.network, num_actions) if config.has_learner else None
+        self.crew = Crew(config, self.shared, make_env, self._first_incarnation, self.slots)
         self.evaluations = Evaluations(config, self.shared, self.folder)
         self._restarts_before: int = progress.get("restarts", 0)
         self._nonfinite_in_a_row = 0
@@ -213,7 +218,12 @@ class Run:
 
     def _train_here(self) -> None:
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
-        worker = Worker(0, self.config, self.shared, self.make_env, self._first_incarnation)
+        worker: Worker | LearnerAndWorker
+        last = (self.make_env, self._first_incarnation)
+        if self.slots:
+            worker = LearnerAndWorker(self.config, self.shared, self.slots, *last)
+        else:
+            worker = Worker(0, self.config, self.shared, *last)
         try:
             while not self.done:
                 self._take(worker.update())
@@ -227,10 +237,11 @@ class Run:
         # All at once, they would share the cores and all be late: the others wait for the first.
         first = min(self.config.workers, usable_cores())
         waiting = list(range(first, self.config.workers))
+        self.crew.start_learner()
         for index in range(first):
             self.crew.start(index)
         while not self.done and self.crew.workers:
-            if self.shared.global_step > (self._resumed_at or 0):
+            if self.crew.has_begun:
                 while waiting and not self.done:
                     self.crew.start(waiting.pop(0))
             for index in self._receive(timeout=0.5):
@@ -269,12 +280,15 @@ class Run:
 
     # --- what comes in, and what is written ------------------------------------------------------
 
-    def _take(self, record: UpdateRecord | EvaluationRecord | CrashRecord) -> None:
+    def _take(self, record: UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord) -> None:
         if isinstance(record, CrashRecord):
             log.error("%s raised\n%s", record.who, record.traceback.rstrip())
             return
         if isinstance(record, EvaluationRecord):
             self._take_evaluation(record)
+            return
+        if isinstance(record, RolloutRecord):
+            self.metrics.add_episodes(record.episodes)
             return
         self.metrics.add(record)
         self._nonfinite_in_a_row = 0 if record.scalars else self._nonfinite_in_a_row + 1
@@ -295,7 +309,7 @@ class Run:
     def _gauges(self) -> dict[str, float]:
         return {
             "charts/learning_rate": self.config.learning_rate_at(self.shared.global_step),
-            "a3c/workers_alive": len(self.crew.workers) or int(self.config.workers == 0),
+            "a3c/workers_alive": self.crew.workers_alive or int(self.config.workers == 0),
             "a3c/restarts": self.restarts,
             "a3c/nonfinite_updates": self.shared.skipped_updates,
         }
@@ -303,7 +317,7 @@ class Run:
     def _tick(self, *, force: bool = False) -> None:
         self.metrics.tick(self.shared.global_step, self._gauges(), force=force)
         # Not while updates fail: a checkpoint of then might replace one that can be trained on.
-        if self.saver.due and not self._nonfinite_in_a_row:
+        if self.saver.due and not self._nonfinite_in_a_row and self.crew.bring_statistics():
             self._save()
             # For a person who reads the log a week later.
             status = self.metrics.status(self.shared.global_step, self._gauges())

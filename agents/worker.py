@@ -1,8 +1,12 @@
-"""The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE."""
+"""The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE.
+
+Beside it stands the worker that plays for a learner: an update of both begins with the newest
+parameters and t_max steps, and ends with a gradient pushed here, a rollout handed over there.
+"""
 
 import contextlib
-import math
 import os
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -13,18 +17,21 @@ import torch
 from agents.children import enter_child
 from agents.config import TrainConfig
 from agents.diagnostics import head_statistics
-from agents.losses import entropy, explained_variance, policy_gradient_loss, value_loss
+from agents.gradients import take_gradient
 from agents.messages import send
 from agents.network import ActorCritic
 from agents.optimizers import OPTIMIZERS
-from agents.records import CrashRecord, UpdateRecord
+from agents.records import CrashRecord, RolloutRecord, UpdateRecord
 from agents.returns import lambda_returns
 from agents.rollout import BatchedEnvironment, Collector, Rollout
 from agents.shared import FlatModule, SharedState
+from agents.slots import SlotRollout, Slots
 from envs import TrainingEnv, resolve_game
 
 # Opening the heads costs some twenty forward passes; once in so many updates it is not noticed.
 UPDATES_BETWEEN_DIAGNOSTICS = 100
+# Between two looks for a free slot: far less than it takes to fill one.
+WAIT_S = 1e-3
 
 EnvironmentFactory = Callable[[TrainConfig, np.ndarray], BatchedEnvironment]
 
@@ -43,8 +50,8 @@ def make_training_env(config: TrainConfig, seeds: np.ndarray) -> TrainingEnv:
     )
 
 
-class Worker:
-    """One actor-learner.
+class Actor:
+    """Plays with the newest shared parameters.
 
     Args:
         index: which of the workers.
@@ -73,8 +80,6 @@ class Worker:
         self.network = ActorCritic(env.num_actions, config)
         self.flat = FlatModule(self.network)
         self.pull()
-        optimizer = OPTIMIZERS[config.optimizer]
-        self.optimizer = optimizer(shared.parameters, shared.statistics, eps=config.optimizer_eps)
         self.collector = Collector(
             env,
             self.network,
@@ -83,6 +88,26 @@ class Worker:
             gae_lambda=config.gae_lambda,
             generator=generator,
         )
+
+    def pull(self) -> None:
+        """Take the newest shared parameters."""
+        self.flat.parameters.copy_(self.shared.parameters)
+
+
+class Worker(Actor):
+    """One actor-learner; arguments as of `Actor`."""
+
+    def __init__(
+        self,
+        index: int,
+        config: TrainConfig,
+        shared: SharedState,
+        make_env: EnvironmentFactory = make_training_env,
+        incarnation: int = 0,
+    ) -> None:
+        super().__init__(index, config, shared, make_env, incarnation)
+        optimizer = OPTIMIZERS[config.optimizer]
+        self.optimizer = optimizer(shared.parameters, shared.statistics, eps=config.optimizer_eps)
 
     def update(self) -> UpdateRecord:
         """Play t_max steps, learn from them, and change the shared parameters."""
@@ -93,16 +118,13 @@ class Worker:
         if scalars:
             self.push()
             if counters[1] % UPDATES_BETWEEN_DIAGNOSTICS == 0 and self.index == 0:
-                scalars |= head_statistics(self.network, rollout)
+                seen = rollout.recall(self.network)
+                scalars |= head_statistics(self.network, seen, rollout)
             counters[1] += 1
         else:
             counters[2] += 1
         counters[0] += int(rollout.valid.sum())
-        return UpdateRecord(self.index, rollout.episodes, scalars)
-
-    def pull(self) -> None:
-        """Take the newest shared parameters."""
-        self.flat.parameters.copy_(self.shared.parameters)
+        return UpdateRecord(self.index, self.collector.episodes, scalars)
 
     def push(self) -> None:
         """Apply the gradient to the shared parameters."""
@@ -114,46 +136,61 @@ class Worker:
 
         The result is empty, and the gradient of no use, where its norm is not finite.
         """
-        config = self.config
-        output = self.network.judge(
-            rollout.recall(self.network), rollout.initial_state, rollout.starts
-        )
+        judged = rollout.judge(self.network)
+        values = judged.values.detach()
         returns = lambda_returns(
             rollout.rewards.clamp(-1, 1),
             rollout.discounts,
             rollout.traces,
-            output.values.detach(),
+            values,
             rollout.bootstrap_value,
         )
-        mask = rollout.valid
-        policy = policy_gradient_loss(
-            output.logits, rollout.actions, returns - output.values.detach(), mask
+        advantages = returns - values
+        return take_gradient(
+            self.network, self.flat, self.config, rollout, judged, returns, advantages
         )
-        value = value_loss(output.values, returns, mask)
-        bonus = entropy(output.logits, mask)
-        task = policy + config.vf_coef * value - config.ent_coef * bonus
 
-        self.flat.gradients.zero_()
-        task.backward()
-        norm = float(self.flat.gradients.norm())
-        if norm > config.max_grad_norm:
-            self.flat.gradients.mul_(config.max_grad_norm / norm)
-        # Only now the orthogonality gradient: its norm is no business of the task's clipping.
-        orthogonality = self.network.orthogonality_loss()
-        if orthogonality.requires_grad and config.orthogonality_coef > 0:
-            (config.orthogonality_coef * orthogonality).backward()
-        # The norm, for it overflows where an optimizer's squares of the gradient would; and to ask
-        # every number would take a twentieth of the update.
-        if not math.isfinite(norm) or not math.isfinite(float(self.flat.gradients.norm())):
-            return {}
-        return {
-            "losses/policy_loss": policy.item(),
-            "losses/value_loss": value.item(),
-            "losses/entropy": bonus.item(),
-            "losses/explained_variance": explained_variance(output.values, returns, mask).item(),
-            "losses/grad_norm": norm,
-            "losses/orthogonality": orthogonality.item(),
-        }
+
+class RolloutWorker(Actor):
+    """One that only plays, for the learner.
+
+    Args:
+        index: which of the workers.
+        config: the settings.
+        shared: parameters and counters.
+        slots: where the rollouts go.
+        make_env: as of `Actor`.
+        incarnation: as of `Actor`.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        config: TrainConfig,
+        shared: SharedState,
+        slots: Slots,
+        make_env: EnvironmentFactory = make_training_env,
+        incarnation: int = 0,
+    ) -> None:
+        super().__init__(index, config, shared, make_env, incarnation)
+        self.slots = slots
+        self._rollouts = [
+            SlotRollout.of(slots.layout.views(memory)) for memory in slots.memory[index]
+        ]
+
+    def update(self) -> RolloutRecord | None:
+        """Play t_max steps and hand them over; do nothing, and return None, without a free slot."""
+        self.slots.beats[self.index] += 1
+        slot = self.slots.free_slot(self.index)
+        if slot is None:
+            return None
+        # Asked for first: parameters that come in while they are copied make them newer than this.
+        # Such a mixture is a policy like any other; what it thought is written down.
+        version = self.shared.updates
+        self.pull()
+        self.collector.collect_into(self._rollouts[slot])
+        self.slots.hand_over(self.index, slot, version)
+        return RolloutRecord(self.index, self.collector.episodes)
 
 
 def run_worker(
@@ -163,6 +200,7 @@ def run_worker(
     shared: SharedState,
     make_env: EnvironmentFactory,
     incarnation: int,
+    slots: Slots | None = None,
 ) -> None:
     """The worker process: update until the budget is spent or the parent says stop.
 
@@ -173,12 +211,21 @@ def run_worker(
         shared: what all workers share.
         make_env: makes its environments.
         incarnation: differs at every start of this worker.
+        slots: where rollouts go; None where the worker learns from them itself.
     """
     enter_child(connection)
     try:
-        worker = Worker(index, config, shared, make_env, incarnation)
+        worker: Worker | RolloutWorker
+        if slots is None:
+            worker = Worker(index, config, shared, make_env, incarnation)
+        else:
+            worker = RolloutWorker(index, config, shared, slots, make_env, incarnation)
         while not shared.stop and shared.global_step < config.total_timesteps:
-            send(connection, worker.update())
+            record = worker.update()
+            if record:
+                send(connection, record)
+            else:
+                time.sleep(WAIT_S)
     except Exception:
         with contextlib.suppress(OSError):  # the parent may be what is gone
             send(connection, CrashRecord(f"worker {index}", traceback.format_exc()))

@@ -18,6 +18,7 @@ with as many threads, up to one for every core.
 """
 
 import argparse
+import csv
 import importlib.util
 import json
 import signal
@@ -28,7 +29,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,31 @@ def training_rate(
     game: str, workers: int, head: str, core: str, torso: str, seconds: float
 ) -> float:
     """Decisions per second of `train_a3c.py` over `seconds`, counted from its first updates on."""
+    return training_figures(game, workers, head, core, torso, seconds)["rate"]
+
+
+def training_figures(
+    game: str, workers: int, head: str, core: str, torso: str, seconds: float, *flags: str
+) -> dict[str, float]:
+    """What `train_a3c.py` does in `seconds`, counted from its first updates on.
+
+    Args:
+        game: that is trained on.
+        workers: how many.
+        head: of the network.
+        core: of the network.
+        torso: of the network.
+        seconds: of the measurement.
+        *flags: more of the command line.
+
+    Returns:
+        `rate`, decisions per second; and by their names the means of the columns of `progress.csv`
+        in that time.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]
         command += ["--workers", str(workers), "--head", head, "--core", core, "--torso", torso]
-        command += ["--run-dir", folder, "--log-interval", "0.5"]
+        command += ["--run-dir", folder, "--log-interval", "0.5", *flags]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert process.stdout is not None
         first: tuple[float, int] | None = None
@@ -84,9 +106,21 @@ def training_rate(
             process.communicate(timeout=60)
         finally:
             process.kill()
-    if first is None:
-        raise RuntimeError(f"training with {head} head and {core} core ended early")
-    return (last[1] - first[1]) / (last[0] - first[0])
+        if first is None:
+            raise RuntimeError(f"training with {head} head and {core} core ended early")
+        means = column_means(Path(folder) / "latest" / "progress.csv", first[1], last[1])
+    return {**means, "rate": (last[1] - first[1]) / (last[0] - first[0])}
+
+
+def column_means(path: Path, after: int, until: int) -> dict[str, float]:
+    """Means of a CSV file's columns over the rows of these global steps, where they have values."""
+    values: dict[str, list[float]] = {}
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            if after < int(row["global_step"]) <= until:
+                for name, value in row.items():
+                    values.setdefault(name, []).extend([float(value)] if value else [])
+    return {name: fmean(column) for name, column in values.items() if column}
 
 
 def sb3_rate(game: str, seconds: float) -> float:

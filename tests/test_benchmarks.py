@@ -184,3 +184,20 @@ def test_breakdown_measures_the_emulator_alone():
     assert len(results) == 3
     assert all(result["wall"] > 20 for result in results.values())
     assert len(breakdown.emulator_table(results).splitlines()) == 4 + 3
+
+
+@pytest.mark.slow
+def test_the_learner_is_measured_beside_the_emulator(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--learner", "cpu", "--seconds", "1"]
+    command += ["--workers", "2", "--heads", "linear", "--cores", "none", "--rounds", "1"]
+    command += ["--learner-batch", "2", "--game", "Pong", "--json", str(tmp_path / "figures.json")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=170)
+    header, _, *rows = result.stdout.splitlines()[2:]
+    assert [row.split("|")[2].strip() for row in rows] == ["emulator", "linear / none"]
+    assert header.count("|") == rows[0].count("|") == rows[1].count("|")
+    (figures,) = json.loads((tmp_path / "figures.json").read_text())["figures"]["2"][
+        "linear / none"
+    ]
+    assert figures["rate"] > 10
+    assert figures["updates_per_s"] > 0
+    assert figures["policy_lag"] >= 0

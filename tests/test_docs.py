@@ -27,12 +27,17 @@ CONFIG = TrainConfig(
 
 
 def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(tmp_path):
-    assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path))) == 0
-    events = EventAccumulator(str(tmp_path / "latest")).Reload()
-    tags = events.Tags()
-    written = {tag.split("/")[-1] for kind in ("scalars", "images") for tag in tags[kind]}
-    written |= {tag.split("/")[-1] for tag in tags["histograms"]}
-    written |= {tag.removesuffix("/text_summary") for tag in tags["tensors"]}
+    written = set()
+    for learner in ("worker", "cpu"):
+        config = dataclasses.replace(CONFIG, learner=learner, learner_batch=1)
+        assert train(dataclasses.replace(config, run_dir=str(tmp_path / learner))) == 0
+        events = EventAccumulator(str(tmp_path / learner / "latest")).Reload()
+        tags = events.Tags()
+        own = [t for t in tags["scalars"] if t.startswith("learner/") or t == "a3c/policy_lag"]
+        assert len(own) == (5 if learner == "cpu" else 0)
+        for kind in ("scalars", "images", "histograms"):
+            written |= {tag.split("/")[-1] for tag in tags[kind]}
+        written |= {tag.removesuffix("/text_summary") for tag in tags["tensors"]}
     named = re.findall(r"^\| (`.*?) \|", GLOSSARY, re.MULTILINE)
     explained = {name.split("/")[-1] for cell in named for name in re.findall(r"`(.*?)`", cell)}
     explained |= {f"attention_variation_{memory}" for memory in "uvs"}

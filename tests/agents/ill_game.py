@@ -1,13 +1,18 @@
-"""Games whose worker process falls ill once, in the way that a file in the run directory names."""
+"""Games whose worker process falls ill once, in the way that a file in the run directory names.
+
+And other things that go wrong in processes of their own.
+"""
 
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import agents.learner
 import agents.worker
 from agents.config import TrainConfig
 from agents.messages import pack
@@ -104,3 +109,32 @@ class NanGame(TinyGame):
 
 def make_nan_game(config: TrainConfig, seeds: np.ndarray) -> NanGame:  # noqa: ARG001
     return NanGame(len(seeds))
+
+
+class SlowGame(TinyGame):
+    """Stands still in the middle of a rollout, in the first worker to find the file "be slow"."""
+
+    folder = Path()
+
+    def step(self, actions: np.ndarray) -> TrainingStep:
+        file = self.folder / "be slow"
+        with contextlib.suppress(FileNotFoundError):
+            file.rename(self.folder / str(os.getpid()))
+            time.sleep(60)
+        return super().step(actions)
+
+
+def make_slow_game(config: TrainConfig, seeds: np.ndarray) -> SlowGame:
+    game = SlowGame(len(seeds))
+    game.folder = Path(config.run_dir)
+    return game
+
+
+class BrokenLearner(agents.learner.Learner):
+    def differentiate(self, batch):  # noqa: ARG002
+        raise RuntimeError("the device fell off its rails")
+
+
+def run_broken_learner(*args):
+    agents.learner.Learner = BrokenLearner
+    agents.learner.run_learner(*args)

@@ -1,7 +1,9 @@
 """A machine that is too small is told so before anything starts, with the remedy."""
 
+import dataclasses
 import logging
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -13,7 +15,7 @@ import torch
 
 import agents.machine
 from agents.config import MachineError, SettingError, TrainConfig
-from agents.machine import build_network
+from agents.machine import build_network, check_learner
 from agents.network import ActorCritic
 from agents.run_folder import open_run
 from tests.agents.runs import make_config, make_run
@@ -64,6 +66,44 @@ def test_too_little_shared_memory_is_refused_with_the_remedy(machine):
         machine(free_shared_memory=copies * size)
         with pytest.raises(MachineError, match=r"/dev/shm has .* MiB left.*--shm-size=\d+m.*mount"):
             build_network(18, config)
+
+
+def test_the_learners_slots_count_as_shared_memory(machine):
+    config = TrainConfig(head="linear", learner="cpu", workers=16)
+    slots = 16 * 2 * (4 * 21 * 4 * 84 * 84)  # 16 workers, two each, of 4 games and 20 + 1 screens
+    machine(free_shared_memory=slots + 20 * MIB)
+    build_network(18, config)
+    machine(free_shared_memory=slots)
+    with pytest.raises(MachineError, match=r"/dev/shm has .* MiB left.*--shm-size=\d+m.*mount"):
+        build_network(18, config)
+    build_network(18, dataclasses.replace(config, learner="worker"))
+
+
+def test_slots_that_memory_cannot_hold_are_refused(machine):
+    machine(physical_memory=8 * 2**30)
+    with pytest.raises(SettingError, match=r"^--num-steps .*--learner-batch"):
+        build_network(18, TrainConfig(head="linear", learner="cpu", learner_batch=4096))
+
+
+@pytest.mark.parametrize(
+    ("built", "devices", "learner", "seen"),
+    [
+        (False, 0, "cuda", "was built without CUDA"),
+        (True, 0, "cuda", "sees no CUDA device"),
+        (True, 2, "cuda:2", "sees 2 CUDA devices, cuda:0 on"),
+    ],
+)
+def test_a_device_that_is_missing_is_refused_with_what_torch_sees(
+    built, devices, learner, seen, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    message = rf"^--learner {learner}: this torch \({re.escape(torch.__version__)}\) {seen}"
+    with pytest.raises(SettingError, match=message):
+        check_learner(TrainConfig(learner=learner))
+    check_learner(TrainConfig(learner="cpu"))
+    if devices:
+        check_learner(TrainConfig(learner="cuda:1"))
 
 
 def test_shared_memory_that_cannot_be_used_is_refused_with_the_remedy(machine, monkeypatch):

@@ -255,3 +255,14 @@ def test_a_run_is_a_row_of_the_hparams_page_with_its_settings_and_results(tmp_pa
     assert b"| `learning_rate` | `0.25` |" in text.tensor_proto.string_val[0]
     # One run, one folder: none below it.
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_while_no_step_is_made_people_are_told_once_an_interval(tmp_path, monkeypatch):
+    display, now = FakeDisplay(), [100.0]
+    monkeypatch.setattr(agents.metrics.time, "monotonic", lambda: now[0])
+    metrics = Metrics(tmp_path, 1000, 10.0, display)
+    for _ in range(40):
+        now[0] += 1.0
+        metrics.tick(0, {})
+    metrics.close()
+    assert [point for _, point in display.shown].count(True) == 4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.returns import lambda_returns
+from agents.returns import lambda_returns, vtrace
 
 GAMMA, LAMBDA = 0.9, 0.8
 
@@ -119,3 +119,88 @@ def test_shapes_that_do_not_fit_are_refused_by_name():
         lambda_returns(good, good, torch.zeros(2, 2), good, torch.zeros(2))
     with pytest.raises(ValueError, match="bootstrap_value"):
         lambda_returns(good, good, good, good, torch.zeros(3))
+
+
+def naive_vtrace(rewards, discounts, traces, values, ratios, clip_rho, clip_c):
+    """V-trace as the paper writes it (eq. 1), for one environment: a sum from every step onwards.
+
+    v_s = V(x_s) + sum_t gamma^(t-s) (prod_{i<t} c_i) rho_t (r_t + gamma V(x_{t+1}) - V(x_t)), with
+    the powers of gamma as products of the discounts.
+    """
+    steps = len(rewards)
+    returns = []
+    for s in range(steps):
+        total, weight = values[s], 1.0
+        for t in range(s, steps):
+            error = rewards[t] + discounts[t] * values[t + 1] - values[t]
+            total += weight * min(clip_rho, ratios[t]) * error
+            weight *= discounts[t] * traces[t] * min(clip_c, ratios[t])
+        returns.append(total)
+    following = [*returns[1:], values[steps]]
+    advantages = [
+        min(clip_rho, ratios[t])
+        * (
+            rewards[t]
+            + discounts[t] * ((1 - traces[t]) * values[t + 1] + traces[t] * following[t])
+            - values[t]
+        )
+        for t in range(steps)
+    ]
+    return returns, advantages
+
+
+@pytest.mark.parametrize("clips", [(1.0, 1.0), (2.0, 0.5), (1e9, 1e9)])
+@pytest.mark.parametrize("seed", range(4))
+def test_vtrace_is_the_papers_sum(seed, clips):
+    rewards, discounts, traces, values, _ = random_rollout(seed)
+    generator = torch.Generator().manual_seed(100 + seed)
+    ratios = torch.randn(rewards.shape, generator=generator, dtype=torch.float64).exp()
+    found = vtrace(
+        *(rewards, discounts, traces, values[:-1], values[-1], ratios.log()),
+        clip_rho=clips[0],
+        clip_c=clips[1],
+    )
+    for b in range(rewards.shape[1]):
+        columns = [x[:, b].tolist() for x in (rewards, discounts, traces, values, ratios)]
+        returns, advantages = naive_vtrace(*columns, *clips)
+        assert found.returns[:, b].tolist() == pytest.approx(returns, abs=1e-12)
+        assert found.advantages[:, b].tolist() == pytest.approx(advantages, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_on_policy_vtrace_gives_the_workers_own_returns_and_advantages(seed):
+    rewards, discounts, traces, values, _ = random_rollout(seed)
+    arguments = (rewards, discounts, traces, values[:-1], values[-1])
+    found = vtrace(*arguments, torch.zeros_like(rewards))
+    expected = lambda_returns(*arguments)
+    torch.testing.assert_close(found.returns, expected)
+    torch.testing.assert_close(found.advantages, expected - values[:-1])
+
+
+def test_vtrace_clips_ratios_at_one_and_lets_no_smaller_one_be():
+    arguments = (one_env(2.0), one_env(0.5), one_env(LAMBDA), one_env(1.0))
+    for ratio, weight in ((5.0, 1.0), (1e30, 1.0), (0.25, 0.25)):
+        found = vtrace(*arguments, torch.tensor([4.0]).double(), one_env(ratio).log())
+        assert found.advantages.item() == pytest.approx(weight * (2.0 + 0.5 * 4.0 - 1.0))
+        assert found.returns.item() == pytest.approx(1.0 + weight * (2.0 + 0.5 * 4.0 - 1.0))
+
+
+def test_no_vtrace_reaches_over_an_end():
+    values = one_env(3.0, 5.0, 7.0, 1000.0)
+    for discount, trace, expected in ((0.0, LAMBDA, 2.0), (GAMMA, 0.0, 2.0 + GAMMA * 7.0)):
+        found = vtrace(
+            one_env(1.0, 2.0, 1e6, 1e6),
+            one_env(GAMMA, discount, GAMMA, GAMMA),
+            one_env(LAMBDA, trace, LAMBDA, LAMBDA),
+            values,
+            torch.tensor([1e6]).double(),
+            one_env(1.0, 1.0, 9.0, 9.0).log(),
+        )
+        assert found.returns[1, 0].item() == pytest.approx(expected)
+        assert found.advantages[1, 0].item() == pytest.approx(expected - 5.0)
+
+
+def test_vtrace_refuses_shapes_that_do_not_fit_by_name():
+    good = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match="log_ratio_t"):
+        vtrace(good, good, good, good, torch.zeros(2), torch.zeros(3))

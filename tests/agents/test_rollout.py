@@ -102,8 +102,9 @@ def test_the_next_rollout_goes_on_where_the_last_one_stopped():
 
 def test_finished_games_are_reported_once():
     collector, _ = make_collector(num_steps=5)
-    assert [e.length for e in collector.collect().episodes] == [3]
-    assert [e.length for e in collector.collect().episodes] == [6, 9]
+    for lengths in ([3], [6, 9]):
+        collector.collect()
+        assert [episode.length for episode in collector.episodes] == lengths
 
 
 @pytest.mark.parametrize("core", ["none", "lstm"])

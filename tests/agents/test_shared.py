@@ -51,7 +51,7 @@ def test_unflatten_gives_the_parameters_by_name():
 
 def test_the_shared_state_lives_in_shared_memory_and_starts_from_the_module():
     module = make_module()
-    shared = SharedState.create(module, num_statistics=2, workers=3)
+    shared = SharedState.create(module, num_statistics=2, learners=3)
     for tensor in (shared.parameters, shared.statistics, shared.counters, shared.stop):
         assert tensor.is_shared()
     torch.testing.assert_close(shared.parameters, flatten(module))
@@ -59,6 +59,6 @@ def test_the_shared_state_lives_in_shared_memory_and_starts_from_the_module():
 
 
 def test_totals_are_sums_over_the_workers_and_what_was_before():
-    shared = SharedState.create(make_module(), num_statistics=1, workers=3)
+    shared = SharedState.create(make_module(), num_statistics=1, learners=3)
     shared.counters.copy_(torch.tensor([[10, 1, 0], [20, 2, 0], [30, 3, 4], [5, 5, 5]]))
     assert (shared.global_step, shared.updates, shared.skipped_updates) == (65, 11, 9)

@@ -1,0 +1,112 @@
+"""Decisions per second with one learner, beside the emulator's rate on the same cores.
+
+    python -m benchmarks.gpu --learner cuda
+    python -m benchmarks.gpu --learner cpu --workers 1 2 --heads linear --seconds 5
+
+For every number of workers, the emulator with as many threads (up to one for every core) and every
+head and core take turns, several rounds of each; medians are printed. Otherwise as in
+`benchmarks.throughput`. With `--learner worker` it measures the same without a learner.
+
+What is measured besides decisions/s is explained in `docs/metrics.md`.
+"""
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from agents.config import SettingError, TrainConfig
+from agents.machine import check_learner
+from benchmarks.facts import describe, machine_facts, usable_cores
+from benchmarks.throughput import CORES, EMULATOR, HEADS, emulator_rate, training_figures
+
+COLUMNS = ("updates_per_s", "update_ms", "batch_wait", "slots_waiting", "policy_lag")
+
+Figures = dict[str, float]
+
+
+def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
+    """Figures by number of workers and contestant, one of each round."""
+    flags = ("--learner", args.learner, "--learner-batch", str(args.learner_batch))
+    found: dict[int, dict[str, list[Figures]]] = {}
+    for workers in args.workers:
+        contestants = {
+            f"{head} / {core}": partial(
+                training_figures, args.game, workers, head, core, args.torso, args.seconds, *flags
+            )
+            for core in args.cores
+            for head in args.heads
+        }
+        found[workers] = {name: [] for name in (EMULATOR, *contestants)}
+        for number in range(args.rounds):
+            threads = min(workers, usable_cores())
+            rate = emulator_rate(args.game, threads, args.seconds)
+            found[workers][EMULATOR].append({"rate": rate})
+            for name, run in contestants.items():
+                print(f"{workers} workers, round {number + 1}: {name} ...", file=sys.stderr)
+                found[workers][name].append(run())
+    return found
+
+
+def table(found: dict[int, dict[str, list[Figures]]]) -> str:
+    """The medians over the rounds."""
+    lines = [
+        "| workers | head / core | decisions/s | of the emulator's | updates/s | ms an update "
+        "| s waited | rollouts waiting | policy lag |",
+        "|" + "---|" * 9,
+    ]
+    for workers, contestants in found.items():
+        emulator = median(figures["rate"] for figures in contestants[EMULATOR])
+        for name, rounds in contestants.items():
+            rate = median(figures["rate"] for figures in rounds)
+            cells = [str(workers), name, f"{rate:,.0f}", f"{rate / emulator:.2f}"]
+            for column in COLUMNS:
+                values = [figures[column] for figures in rounds if column in figures]
+                cells.append(f"{median(values):.3g}" if values else "-")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print a table, and write JSON where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--learner", default="cuda", help="as of train_a3c.py")
+    parser.add_argument("--learner-batch", type=int, default=TrainConfig().learner_batch)
+    parser.add_argument("--game", default="Frostbite")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N")
+    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
+    parser.add_argument("--cores", nargs="+", default=list(CORES), choices=CORES)
+    parser.add_argument("--torso", default="nips", choices=("nips", "nature"))
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    args = parser.parse_args()
+    try:
+        config = TrainConfig(learner=args.learner, learner_batch=args.learner_batch)
+        check_learner(config)
+    except SettingError as error:
+        parser.error(str(error))
+
+    facts: dict[str, Any] = machine_facts()
+    device = "no device"
+    if args.learner.startswith("cuda"):
+        device = torch.cuda.get_device_name(torch.device(args.learner))
+    facts["device"] = device
+    title = f"learner on {args.learner} ({device}), {args.learner_batch} rollouts a batch"
+    print(f"{describe(facts)}; {args.game}; {title}\n", flush=True)
+    found = measure(args)
+    print(table(found))
+    if args.json:
+        written = {"arguments": sys.argv[1:], "machine": facts, "figures": found}
+        args.json.write_text(json.dumps(written, indent=2))
+
+
+if __name__ == "__main__":
+    main()
