@@ -113,6 +113,7 @@ class Crew:
         incarnation = self._incarnations[index]
         self._incarnations[index] += 1
         self._work_at_start[index] = self._work(index)
+        context = process_context()
         role: Callable[..., None]
         arguments: tuple[Any, ...]
         if index == self.config.workers:
@@ -122,7 +123,7 @@ class Crew:
             arguments = (index, self.config, self.shared, self.make_env, incarnation, self.slots)
         name = self._name(index).replace(" ", "-")
         try:
-            self.workers[index] = start_child(process_context(), name, role, *arguments)
+            self.workers[index] = start_child(context, name, role, *arguments)
         except OSError as error:
             # A fork server that is killed takes a moment to be seen dead, and be replaced.
             time.sleep(PAUSE_AFTER_FAILED_START_S)

@@ -40,7 +40,7 @@ WAIT_S = 1e-3
 # A learner that is killed costs no more of the optimizer's statistics than this.
 STATISTICS_INTERVAL_S = 5.0
 # Over so many updates the rate is taken.
-RATE_WINDOW = 100
+RATE_WINDOW = 10
 
 
 class Learner:

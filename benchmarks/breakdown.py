@@ -44,7 +44,7 @@ import torch
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
-from agents import supervisor
+from agents import crew, supervisor
 from agents import worker as worker_module
 from agents.config import TrainConfig
 from agents.files import write_atomically
@@ -162,16 +162,19 @@ class TimedWorker(Worker):
         watch.wrap(self, "pull", "pull")
         watch.wrap(self, "push", "push")
         network = self.network
-        for method in ("forward", "policy"):
+        for method in ("forward", "policy", "judge"):
             watch.wrap(network, method, self._phase("{}: rest of the network"))
         for module, what in (
-            (network.torso, "torso"),
             (network.core, "core"),
             (network.actor, "heads"),
             (network.critic, "heads"),
         ):
             acting, learning = f"acting: {what}", f"learning: {what} forward"
             watch.wrap(module, "forward", self._phase(acting, learning))
+        # Learning takes up what the torso computed while acting.
+        for method in ("forward", "act"):
+            watch.wrap(network.torso, method, "acting: torso")
+        watch.wrap(network.torso, "recall", "learning: torso forward")
         # `Tensor.backward` looks it up there.
         watch.wrap(torch.autograd, "backward", "learning: backward")
         watch.wrap(torch.autograd, "grad", "learning: backward")
@@ -248,7 +251,7 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
         role = functools.partial(run_timed_worker, folder, seconds)
         watcher.start()
         try:
-            with mock.patch.object(supervisor, "run_worker", role):
+            with mock.patch.object(crew, "run_worker", role):
                 supervisor.train(config, **train)
         finally:
             result.setdefault("over", True)

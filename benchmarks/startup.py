@@ -71,7 +71,8 @@ def traced_command(folder: Path, arguments: Sequence[str]) -> int:
             mark("settings; fork server begun")
         else:
             mark("folder, network, log")
-            supervisor.run_worker = functools.partial(  # type: ignore[attr-defined]
+            crew = sys.modules["agents.crew"]
+            crew.run_worker = functools.partial(  # type: ignore[attr-defined]
                 run_marked_worker, folder
             )
         return start_processes()
