@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.children import Child, bury, start_child
 from agents.config import TrainConfig
-from agents.heartbeats import Heartbeats
+from agents.heartbeats import Heartbeats, processor_time
 from agents.learner import run_learner
 from agents.processes import process_context
 from agents.shared import SharedState
@@ -25,8 +25,11 @@ PAUSE_AFTER_FAILED_START_S = 0.5
 # each worker, so that the bound means the same for two workers and for a hundred.
 MAX_RESTARTS = 10
 RESTART_WINDOW_S = 600.0
-# A worker may be silent for so long, or for so long as the slowest update could take.
-HANG_TIMEOUT_S = 60.0
+# So long a worker may stand still: without any update, or any time on a processor.
+STILL_TIMEOUT_S = 60.0
+# So long it may compute without an update, or for so long as the slowest update could take. On a
+# machine that has too much to do, a start-up of a second takes minutes.
+HANG_TIMEOUT_S = 600.0
 SLOWEST_SAMPLE_S = 0.1
 
 
@@ -66,7 +69,8 @@ class Crew:
         self._failed_starts = [0] * size
         self._deaths: list[deque[float]] = [deque() for _ in range(size)]
         self._has_asked = False
-        self._heartbeats: Heartbeats[int] = Heartbeats(longest_silence(config))
+        self._updates: Heartbeats[int] = Heartbeats(longest_silence(config))
+        self._signs_of_life: Heartbeats[int] = Heartbeats(STILL_TIMEOUT_S)
 
     @property
     def workers_alive(self) -> int:
@@ -146,13 +150,17 @@ class Crew:
 
         Their connections end then, and they are replaced like others that died.
         """
-        for index in self._heartbeats.look({index: self._beat(index) for index in self.workers}):
-            log.warning(
-                "%s has done nothing for %.0f s; killing it",
-                self._name(index),
-                self._heartbeats.patience,
-            )
-            self.workers[index].kill()
+        updates = {index: self._beat(index) for index in self.workers}
+        times = {i: processor_time(child.process.pid) for i, child in self.workers.items()}
+        alive = {i: (updates[i], spent) for i, spent in times.items() if spent is not None}
+        for heartbeats, beats in ((self._updates, updates), (self._signs_of_life, alive)):
+            for index in heartbeats.look(beats):
+                log.warning(
+                    "%s has done nothing for %.0f s; killing it",
+                    self._name(index),
+                    heartbeats.patience,
+                )
+                self.workers[index].kill()
 
     def kill(self) -> None:
         """Kill the processes that are left."""

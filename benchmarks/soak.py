@@ -145,6 +145,8 @@ class Soak:
 
     def _kill_a_worker(self, program: "subprocess.Popen[bytes]") -> None:
         before = _workers_of(program)
+        if not before:
+            raise RuntimeError(f"training has ended; see {self.folder / 'stderr'}")
         victim = self._random.choice(sorted(before))
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()

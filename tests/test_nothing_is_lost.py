@@ -156,7 +156,7 @@ class Remembered(Heartbeats):
 
 if __name__ == "__main__":
     agents.crew.Heartbeats = Remembered
-    signal.signal(signal.SIGUSR1, lambda *_: setattr(made[0], "patience", 3.0))
+    signal.signal(signal.SIGUSR1, lambda *_: [setattr(m, "patience", 3.0) for m in made])
     sys.exit(train(parse_args(sys.argv[1:])))
 """
 

@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -95,9 +97,9 @@ def test_a_worker_that_falls_ill_is_replaced_within_seconds(illness, tmp_path):
     def story(run):
         if "stopped" in illness:  # before, the start-up may take a busy machine longer
             wait_for(lambda: any(map(is_stopped, list(run.crew.workers.values()))))
-            run.crew._heartbeats.patience = 2.0
+            run.crew._signs_of_life.patience = 2.0
         wait_for(lambda: run.restarts == 1)
-        run.crew._heartbeats.patience = 60.0
+        run.crew._signs_of_life.patience = 60.0
         began = time.monotonic()
         (index,) = [i for i in range(2) if run.crew._deaths[i]]
         before = [updates_of(run, i) for i in range(2)]
@@ -205,6 +207,35 @@ def test_deaths_of_long_ago_are_forgiven(monkeypatch):
         crew.shared.counters[0, 1] += 1
         crew._restart(0, "died")
     assert crew.restarts == 5 * MAX_RESTARTS
+
+
+@pytest.mark.parametrize(("computes", "killed"), [(True, []), (False, [0])])
+def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, computes, killed):
+    crew, seconds, dead = make_crew(), itertools.count(), []
+    for index in range(2):
+        process = SimpleNamespace(pid=index)
+        crew.workers[index] = SimpleNamespace(process=process, kill=lambda i=index: dead.append(i))
+    monkeypatch.setattr(crew._updates, "_clock", lambda: next(seconds) / 2)
+    monkeypatch.setattr(crew._signs_of_life, "_clock", lambda: next(seconds) / 2)
+    spent = itertools.count()
+    monkeypatch.setattr(
+        agents.crew, "processor_time", lambda pid: next(spent) if computes or pid == 1 else 7
+    )
+    for _ in range(int(agents.crew.STILL_TIMEOUT_S) + 10):
+        crew.kill_hanging()
+    assert dead == killed
+
+
+def test_who_computes_for_ever_without_an_update_is_killed_too(monkeypatch):
+    crew, seconds, spent, dead = make_crew(), itertools.count(), itertools.count(), []
+    crew.workers[0] = SimpleNamespace(
+        process=SimpleNamespace(pid=0), kill=lambda: dead.append(next(seconds))
+    )
+    monkeypatch.setattr(crew._updates, "_clock", lambda: next(seconds))
+    monkeypatch.setattr(agents.crew, "processor_time", lambda _: next(spent))
+    while not dead:
+        crew.kill_hanging()
+    assert dead[0] >= agents.crew.HANG_TIMEOUT_S
 
 
 def test_the_longest_silence_grows_with_what_an_update_takes():

@@ -1,6 +1,14 @@
 """Who is silent for too long, and who is not to blame for it."""
 
-from agents.heartbeats import LONGEST_TICK_S, Heartbeats
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from agents.heartbeats import LONGEST_TICK_S, Heartbeats, processor_time
 
 
 class Clock:
@@ -51,3 +59,31 @@ def test_who_is_looked_at_again_starts_anew():
     assert look_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
     heartbeats.look({})
     assert look_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it in files")
+
+
+@needs_proc
+def test_who_computes_has_had_time_of_the_processors():
+    before = processor_time(os.getpid())
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    assert processor_time(os.getpid()) >= before + 5  # ticks are hundredths of a second
+
+
+@needs_proc
+def test_who_waits_gets_no_time_whatever_its_name(tmp_path):
+    program = tmp_path / "a) R 7 (b"
+    program.symlink_to(shutil.which("sleep"))
+    with subprocess.Popen([program, "60"]) as process:
+        time.sleep(0.3)
+        before = processor_time(process.pid)
+        time.sleep(0.3)
+        assert processor_time(process.pid) == before
+        process.kill()
+
+
+def test_nothing_is_known_of_a_process_that_is_not_there():
+    assert processor_time(2**22 + 1) is None
