@@ -21,6 +21,7 @@ from agents.files import remove_leftovers
 
 # So long the program's processes have to end by themselves.
 GRACE_S = 1.0
+DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Undertaker:
@@ -43,6 +44,9 @@ class Undertaker:
                 (os.POSIX_SPAWN_OPEN, 1, *nowhere),
                 (os.POSIX_SPAWN_OPEN, 2, *nowhere),
             ],
+            # From its first moment, what ends the program must not end it.
+            setsid=True,
+            setsigmask=DEAF_TO,
         )
         os.close(theirs)
 
@@ -99,9 +103,6 @@ class _Mortal:
 
 def main() -> None:
     """Take down what is to be cleared away until the program ends; then do it."""
-    os.setsid()  # a process group of its own
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     parent = _Mortal(os.getppid())
     mortals: list[_Mortal] = []
     folders: list[Path] = []

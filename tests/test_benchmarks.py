@@ -66,6 +66,7 @@ def test_throughput_measures_every_contestant(tmp_path):
         assert float(row.split("|")[2].replace(",", "")) > 50
 
 
+@pytest.mark.slow
 def test_throughput_sweeps_the_number_of_workers():
     command = [sys.executable, "-m", "benchmarks.throughput", "--seconds", "1", "--rounds", "1"]
     command += ["--sweep-workers", "1", "2", "--heads", "linear", "--cores", "none"]
