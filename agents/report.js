@@ -44,14 +44,22 @@
 
   // ---- Drawing
 
-  const left = () => (innerWidth < 700 ? 76 : 104), RIGHT = 8;
+  const RIGHT = 8;
+  const font = () => `${innerWidth < 700 ? 10 : 12}px system-ui, sans-serif`;
+  const ruler = document.createElement("canvas").getContext("2d");
+  function widest(names) { // in CSS pixels, with the gap to the chart
+    ruler.font = font();
+    return Math.ceil(Math.max(...names.map((name) => ruler.measureText(name).width))) + 10;
+  }
+  // All lanes of the timeline begin at the same place.
+  const left = () => widest([...data.actionNames, "factor 10"]);
   function canvas(id) { // cleared, in CSS pixels
     const element = $(id), ratio = devicePixelRatio || 1, box = element.getBoundingClientRect();
     element.width = Math.round(box.width * ratio);
     element.height = Math.round(box.height * ratio);
     const pen = element.getContext("2d");
     pen.scale(ratio, ratio);
-    pen.font = `${innerWidth < 700 ? 10 : 12}px system-ui, sans-serif`;
+    pen.font = font();
     pen.textBaseline = "middle";
     return [pen, box.width, box.height];
   }
@@ -187,12 +195,13 @@
   function drawPolicy() {
     $("policy").style.height = `${Math.max(60, 13 * A)}px`;
     const [pen, width, height] = canvas("policy"), colour = heat(), w = width - left() - RIGHT;
-    cells(pen, left(), 0, w, height - 4, T, A, (t, a) => colour[Math.round(255 * policy[t * A + a])]);
+    const most = policy.reduce((a, b) => Math.max(a, b), 0);
+    cells(pen, left(), 0, w, height - 4, T, A, (t, a) => colour[Math.round((255 * policy[t * A + a]) / most)]);
     rowLabels(pen, data.actionNames, 0, height - 4);
     const mark = Math.max(1, w / T - 1);
     pen.fillStyle = colours.warm;
     for (let t = 0; t < T; t++) pen.fillRect(left() + (w * (t + 0.5)) / T - mark / 2, ((actions[t] + 0.5) * (height - 4)) / A - 1, mark, 2);
-    showRamp("policy-ramp", colour, "0", "100%");
+    showRamp("policy-ramp", colour, "0", `${number(100 * most)}%`);
   }
   function drawValue() {
     const [pen, width, height] = canvas("value"), w = width - left() - RIGHT, bottom = height - 20;
@@ -219,7 +228,9 @@
     const chosen = [...Array(A).keys()].filter((a) => byAction[a]);
     const top = 64, rowHeight = 20;
     $("matrix").style.height = `${top + 12 + rowHeight * chosen.length + 22}px`;
-    const [pen, width] = canvas("matrix"), x0 = left() + (innerWidth < 700 ? 24 : 34), w = width - x0 - RIGHT;
+    const counts = data.actionNames.map((_, a) => actions.filter((b) => b === a).length);
+    const labels = chosen.map((a) => `${data.actionNames[a]} (${counts[a]})`);
+    const [pen, width] = canvas("matrix"), x0 = widest(labels), w = width - x0 - RIGHT;
     const most = Math.max(...usage.map(Math.abs)) || 1;
     usage.forEach((u, p) => {
       pen.fillStyle = u < 0 ? colours.low : colours.accent;
@@ -229,9 +240,8 @@
     write(pen, short(+most.toPrecision(2)), x0 - 8, 16);
     write(pen, "mean", x0 - 8, top - 8);
     const all = chosen.flatMap((a) => byAction[a]), end = Math.max(...all.map(Math.abs)) || 1, colour = signed();
-    const counts = data.actionNames.map((_, a) => actions.filter((b) => b === a).length);
     cells(pen, x0, top + 8, w, rowHeight * chosen.length, P, chosen.length, (p, row) => colour[Math.round(127.5 + (127.5 * byAction[chosen[row]][p]) / end)]);
-    chosen.forEach((a, row) => write(pen, `${data.actionNames[a]} (${counts[a]})`, x0 - 8, top + 8 + rowHeight * (row + 0.5)));
+    labels.forEach((label, row) => write(pen, label, x0 - 8, top + 8 + rowHeight * (row + 0.5)));
     const every = Math.ceil((22 * P) / w);
     for (let p = 0; p < P; p += every) write(pen, p + 1, x0 + (w * (p + 0.5)) / P, top + 20 + rowHeight * chosen.length, "center");
     const unit = isSigned ? `Factors of ${headNow().name}'s z` : `Attention of the ${headNow().name} to its slots of ${name}`;
@@ -257,12 +267,6 @@
     pen.globalAlpha = 0.8;
     places.forEach(([x, y], t) => dot(pen, x, y, 3.5, by === "action" ? PALETTE[rank.get(actions[t])] ?? colours.muted : shade(by === "time" ? t : values[t])));
     pen.globalAlpha = 1;
-    const [x, y] = places[now];
-    pen.beginPath();
-    pen.arc(x, y, 8, 0, 7);
-    pen.strokeStyle = colours.text;
-    pen.lineWidth = 2.5;
-    pen.stroke();
     if (by === "action") {
       const entries = frequent.slice(0, PALETTE.length).filter(([n]) => n).map(([n, a], i) => [`${data.actionNames[a]} (${n})`, PALETTE[i]]);
       if (frequent.slice(PALETTE.length).some(([n]) => n)) entries.push(["others", colours.muted]);
@@ -271,7 +275,7 @@
       showLegend("plane-legend", by === "time" ? [["start", shade(v0)], ["end", shade(v1)]] : [[short(+v0.toFixed(2)), shade(v0)], [short(+v1.toFixed(2)), shade(v1)]]);
     }
     const [first, second] = headNow().explained;
-    $("explained").textContent = `The axes hold ${number(100 * first)}% and ${number(100 * second)}% of the variance (${headNow().name}).`;
+    $("explained").textContent = `The axes hold ${number(100 * first)}% and ${number(100 * second)}% of the variance of its ${number(headNow().dimensions)} numbers (${headNow().name}).`;
   }
 
   function fillGallery() {
@@ -328,7 +332,10 @@
       bar.children[1].firstChild.style.width = `${100 * share}%`;
       bar.children[2].textContent = (100 * share).toFixed(1);
     });
-    if ($("plane")) drawPlane();
+    if (places.length) {
+      $("ring").style.left = `${places[now][0]}px`;
+      $("ring").style.top = `${places[now][1]}px`;
+    }
   }
   function go(t) {
     show(t);
@@ -400,6 +407,7 @@
     if (data.heads.length) {
       drawAttention();
       drawMatrix();
+      drawPlane();
     }
     show(now);
   }

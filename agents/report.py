@@ -8,7 +8,6 @@ nothing beside it. Progress goes to stderr. Exit code 0; 2 for what cannot be us
 Ctrl-C, with nothing written.
 """
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -188,11 +187,13 @@ def _parser() -> OneLineParser:
         help="which parameters to play with (latest)",
     )
     parser.add_argument(
-        "--seed", type=seed_number, default=DEFAULT_SEED, metavar="S", help=f"of the games ({DEFAULT_SEED})"
+        "--seed",
+        type=seed_number,
+        default=DEFAULT_SEED,
+        metavar="S",
+        help=f"of the games ({DEFAULT_SEED})",
     )
-    parser.add_argument(
-        "--out", metavar="FILE", help="the page, ending in .html (RUN/report.html)"
-    )
+    parser.add_argument("--out", metavar="FILE", help="the page, ending in .html (RUN/report.html)")
     return parser
 
 

@@ -124,7 +124,7 @@ def project(features: npt.NDArray[np.floating[Any]]) -> tuple[Floats, tuple[floa
 
 
 def median_game(games: Sequence[PlayedGame]) -> PlayedGame:
-    """The game of median score; of two in the middle the lower one, of equals the first played.
+    """The game of median score; of two in the middle the lower one.
 
     Raises:
         ValueError: if there are no games.

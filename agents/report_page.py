@@ -86,7 +86,7 @@ def make_page(
         "game": html.escape(facts.game),
         "facts": facts_list(facts),
         "scores": score_table(facts.game, summaries),
-        "shown": html.escape(describe_game(shown)),
+        "shown": html.escape(describe_game(shown, summaries)),
         "video": "data:video/webm;base64," + base64.b64encode(shown.video).decode(),
         "date": html.escape(f"{facts.date:%Y-%m-%d %H:%M}"),
         "style": STYLE.read_text(),
@@ -168,10 +168,12 @@ def facts_list(facts: Facts) -> str:
 def score_table(game: str, summaries: Sequence[Summary]) -> str:
     """The rows of the score table, measured and published."""
     names = {"sampled": "Agent, sampled actions", "greedy": "Agent, greedy actions"}
-    rows = []
+    rows: list[tuple[str | None, ...]] = []
     for s in summaries:
         seconds = s.length / DECISIONS_PER_SECOND
-        normalised = None if s.human_normalised is None else f"{s.human_normalised:.1%}"
+        normalised = (
+            None if s.human_normalised is None else f"{round(s.human_normalised, 3) + 0.0:.1%}"
+        )
         spread = f"{_number(s.mean)} ± {_number(s.std)}" if s.episodes > 1 else _number(s.mean)
         rows.append(
             (
@@ -186,10 +188,11 @@ def score_table(game: str, summaries: Sequence[Summary]) -> str:
         )
     published = PUBLISHED_SCORES.get(game)
     if published is not None:
-        scale = (("random", published.random, "0%"), ("human", published.human, "100%"))
-        for name, score, normalised in scale:
-            row = (f"Published, {name}", None, _number(score), None, None, None, normalised)
-            rows.append(row)
+        for name, score, percent in (
+            ("random", published.random, "0%"),
+            ("human", published.human, "100%"),
+        ):
+            rows.append((f"Published, {name}", None, _number(score), *[None] * 3, percent))
     lines = []
     for name, *cells in rows:
         shown = "".join(f"<td>{_minus(cell) if cell else '–'}</td>" for cell in cells)
@@ -197,12 +200,15 @@ def score_table(game: str, summaries: Sequence[Summary]) -> str:
     return "\n".join(lines)
 
 
-def describe_game(shown: ShownGame) -> str:
+def describe_game(shown: ShownGame, summaries: Sequence[Summary]) -> str:
     """Which game is shown, in a sentence or two."""
     game, length = shown.programs.game, len(shown.programs.actions)
+    episodes = next((s.episodes for s in summaries if s.mode == game.mode), 1)
+    which = f"The median of {episodes:,} {game.mode} games" if episodes > 1 else "The game"
     text = (
-        f"A game with {game.mode} actions, seed {game.seed}, score {_minus(_number(game.score))}, "
-        f"{game.length:,} decisions ({game.length / DECISIONS_PER_SECOND:,.0f} s of play)."
+        f"{which}: score {_minus(_number(game.score))}, {game.length:,} decisions "
+        f"({game.length / DECISIONS_PER_SECOND:,.0f} s of play), {game.mode} actions, "
+        f"seed {game.seed}."
     )
     if length < game.length:
         text += f" Shown are the first {length:,} decisions; more would make this page too large."
@@ -233,6 +239,7 @@ def _head(
         ],
         "plane": packed(plane),
         "explained": explained,
+        "dimensions": features.shape[1],
     }
 
 

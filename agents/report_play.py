@@ -1,4 +1,4 @@
-"""Playing for a report: the games of its table, and one game with everything that is shown of it."""
+"""Playing for a report: games for its table, and one with everything that is shown of it."""
 
 import dataclasses
 import sys
