@@ -194,9 +194,9 @@ def score_table(game: str, summaries: Sequence[Summary]) -> str:
         ):
             rows.append((f"Published, {name}", None, _number(score), *[None] * 3, percent))
     lines = []
-    for name, *cells in rows:
+    for who, *cells in rows:
         shown = "".join(f"<td>{_minus(cell) if cell else '–'}</td>" for cell in cells)
-        lines.append(f'<tr><th scope="row">{html.escape(str(name))}</th>{shown}</tr>')
+        lines.append(f'<tr><th scope="row">{html.escape(who or "")}</th>{shown}</tr>')
     return "\n".join(lines)
 
 
