@@ -91,8 +91,7 @@ def make_page(
         "date": html.escape(f"{facts.date:%Y-%m-%d %H:%M}"),
         "style": STYLE.read_text(),
         "script": SCRIPT.read_text(),
-        # Inside a script element only "<" could end it.
-        "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "data": as_json(data),
     }
     text = TEMPLATE.read_text()
     composed = bool(data["heads"])
@@ -132,6 +131,15 @@ def page_data(facts: Facts, curves: dict[str, Points], shown: ShownGame) -> dict
     }
 
 
+def as_json(data: dict[str, Any]) -> str:
+    """JSON that can stand in a script element: only "<" could end that, or open a comment in it.
+
+    Raises:
+        ValueError: if some number is not finite, which JSON does not know.
+    """
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
 def packed(array: npt.NDArray[Any]) -> dict[str, Any]:
     """An array for JSON: type, shape, and its bytes in base64, little-endian."""
     kind = array.dtype.newbyteorder("<")
@@ -167,7 +175,7 @@ def facts_list(facts: Facts) -> str:
 
 def score_table(game: str, summaries: Sequence[Summary]) -> str:
     """The rows of the score table, measured and published."""
-    names = {"sampled": "Agent, sampled actions", "greedy": "Agent, greedy actions"}
+    names = {"sampled": "Agent, sampled", "greedy": "Agent, greedy"}
     rows: list[tuple[str | None, ...]] = []
     for s in summaries:
         seconds = s.length / DECISIONS_PER_SECOND
@@ -177,13 +185,13 @@ def score_table(game: str, summaries: Sequence[Summary]) -> str:
         spread = f"{_number(s.mean)} ± {_number(s.std)}" if s.episodes > 1 else _number(s.mean)
         rows.append(
             (
-                names.get(s.mode, "Random actions"),
-                f"{s.episodes:,}",
+                names.get(s.mode, "Random play"),
                 spread,
+                normalised,
                 _number(s.median),
                 f"{_number(s.min)} to {_number(s.max)}",
+                f"{s.episodes:,}",
                 f"{seconds:,.0f} s",
-                normalised,
             )
         )
     published = PUBLISHED_SCORES.get(game)
@@ -192,7 +200,7 @@ def score_table(game: str, summaries: Sequence[Summary]) -> str:
             ("random", published.random, "0%"),
             ("human", published.human, "100%"),
         ):
-            rows.append((f"Published, {name}", None, _number(score), *[None] * 3, percent))
+            rows.append((f"Published, {name}", _number(score), percent, *[None] * 4))
     lines = []
     for who, *cells in rows:
         shown = "".join(f"<td>{_minus(cell) if cell else '–'}</td>" for cell in cells)

@@ -5,17 +5,20 @@ import json
 import re
 from html.parser import HTMLParser
 
+import cv2
 import numpy as np
 import pytest
 
 from agents import report
 from agents.evaluation_session import load_agent
 from agents.evaluations import EVALUATIONS, Evaluation, Summary, append_evaluation
-from agents.play import evaluate
+from agents.play import evaluate, play_game
 from agents.report_data import by_action, project, strongest
-from agents.report_play import show_game
+from agents.report_page import as_json
+from agents.report_play import show_game, thumbnail
 from agents.run_folder import open_run
 from agents.video import count_pictures
+from agents.whole_game import GameSettings
 from tests.agents.curve_runs import write_progress
 from tests.agents.runs import make_config, make_run
 
@@ -148,6 +151,27 @@ def test_the_arrays_in_the_page_are_those_of_the_median_game(page, shown):
             assert picture["weight"] == pytest.approx(attention[picture["t"], slot], abs=1e-4)
 
 
+def test_data_cannot_end_the_script_that_holds_it():
+    data = {"name": "</script><!--", "numbers": [1, 2.5]}
+    assert "<" not in as_json(data)
+    assert json.loads(as_json(data)) == data
+
+
+def test_the_picture_of_a_decision_is_what_was_on_the_screen_before_it(run, shown):
+    folder, config = open_run(run)
+    screens = []
+    env = GameSettings.of(config).make_env(keep_screens=True)
+    network = load_agent(folder, config).network
+    game = shown.programs.game
+    play_game(env, "sampled", game.seed, network, lambda s: screens.append(s.info["screens"]))
+    env.close()
+    for t in range(1, game.length):
+        before = np.maximum(screens[t - 1][-2], screens[t - 1][-1])
+        assert shown.thumbnails[t] == thumbnail(before)
+    decoded = cv2.imdecode(np.frombuffer(shown.thumbnails[5], np.uint8), cv2.IMREAD_COLOR)
+    assert decoded.shape == (72, 96, 3)
+
+
 def test_the_video_in_the_page_shows_every_decision(page, shown, tmp_path):
     (source,) = (
         value
@@ -174,20 +198,19 @@ def test_the_table_has_every_mode_played_now_and_the_published_scores(page, run)
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', page)
     cells = {name: re.findall("<td>(.*?)</td>", row) for name, row in rows}
     assert list(cells) == [
-        "Agent, sampled actions",
-        "Agent, greedy actions",
-        "Random actions",
+        "Agent, sampled",
+        "Agent, greedy",
+        "Random play",
         "Published, random",
         "Published, human",
     ]
     network = load_agent(folder, config).network
     for mode, name in zip(("sampled", "greedy", "random"), cells, strict=False):
         scores = [game.score for game in evaluate(network, config, mode, 3, 1)]
-        assert cells[name][0] == "3"
-        assert float(cells[name][1].split(" ")[0]) == pytest.approx(np.mean(scores), abs=0.05)
-        assert float(cells[name][2]) == np.median(scores)
-    assert cells["Published, human"][1] == "4,334.7"
-    assert cells["Published, human"][5] == "100%"
+        mean, _, median, _, episodes, _ = cells[name]
+        assert float(mean.split(" ")[0]) == pytest.approx(np.mean(scores), abs=0.05)
+        assert (float(median), episodes) == (np.median(scores), "3")
+    assert cells["Published, human"] == ["4,334.7", "100%", "–", "–", "–", "–"]
 
 
 def test_a_linear_head_has_scores_and_a_player_but_no_programs(tmp_path, capsys):
