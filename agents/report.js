@@ -89,6 +89,16 @@
     pen.imageSmoothingEnabled = false;
     pen.drawImage(small, x, y, width, height);
   }
+  // [T * rows] as [columns * rows]: a long game has more decisions than a narrow screen has pixels.
+  function pooled(w, rows, columns) {
+    const result = new Float32Array(columns * rows);
+    for (let column = 0; column < columns; column++) {
+      const start = Math.floor((column * T) / columns), end = Math.floor(((column + 1) * T) / columns);
+      for (let t = start; t < end; t++) for (let row = 0; row < rows; row++) result[column * rows + row] += w[t * rows + row] / (end - start);
+    }
+    return result;
+  }
+  const columnsIn = (width) => Math.max(1, Math.min(T, Math.floor(width * (devicePixelRatio || 1))));
   function rowLabels(pen, names, y, height, most = 12) {
     const every = Math.ceil((most * names.length) / height);
     names.forEach((name, i) => {
@@ -188,7 +198,8 @@
     const [pen, width, height] = canvas("attention"), { P, w, most } = shown;
     const colour = shown.signed ? signed() : heat();
     const index = (v) => Math.round(shown.signed ? 127.5 + (127.5 * v) / most : (255 * v) / most);
-    cells(pen, left(), 0, width - left() - RIGHT, height - 4, T, P, (t, p) => colour[index(w[t * P + p])]);
+    const span = width - left() - RIGHT, columns = columnsIn(span), means = pooled(w, P, columns);
+    cells(pen, left(), 0, span, height - 4, columns, P, (column, p) => colour[index(means[column * P + p])]);
     rowLabels(pen, [...Array(P).keys()].map((p) => `${shown.signed ? "factor" : "slot"} ${p + 1}`), 0, height - 4);
     showRamp("attention-ramp", colour, shown.signed ? short(-+most.toPrecision(2)) : "0", short(+most.toPrecision(2)));
   }
@@ -196,7 +207,8 @@
     $("policy").style.height = `${Math.max(60, 13 * A)}px`;
     const [pen, width, height] = canvas("policy"), colour = heat(), w = width - left() - RIGHT;
     const most = policy.reduce((a, b) => Math.max(a, b), 0);
-    cells(pen, left(), 0, w, height - 4, T, A, (t, a) => colour[Math.round((255 * policy[t * A + a]) / most)]);
+    const columns = columnsIn(w), means = pooled(policy, A, columns);
+    cells(pen, left(), 0, w, height - 4, columns, A, (column, a) => colour[Math.round((255 * means[column * A + a]) / most)]);
     rowLabels(pen, data.actionNames, 0, height - 4);
     const mark = Math.max(1, w / T - 1);
     pen.fillStyle = colours.warm;

@@ -20,6 +20,7 @@ from agents.run_folder import open_run
 from agents.video import count_pictures
 from agents.whole_game import GameSettings
 from tests.agents.curve_runs import write_progress
+from tests.agents.report_pages import read_data, unpack
 from tests.agents.runs import make_config, make_run
 
 # A folder's name cannot hold the slash of a closing tag; one that looks like it serves as well.
@@ -54,16 +55,6 @@ class Page(HTMLParser):
     @property
     def ids(self):
         return {value for name, value in self.attributes if name == "id"}
-
-
-def read_data(text):
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    return json.loads(found[1])
-
-
-def unpack(array):
-    flat = np.frombuffer(base64.b64decode(array["data"]), array["type"])
-    return flat.reshape(array["shape"])
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from agents import report
 from tests.agents.chromium import CHROMIUM, Chromium
 from tests.agents.curve_runs import write_progress
+from tests.agents.report_pages import read_data, unpack
 from tests.agents.runs import make_config, make_run
 
 pytestmark = [
@@ -92,6 +94,43 @@ def test_everything_is_drawn_without_a_complaint_or_a_request(browser, page):
     assert {r for r in browser.requests if r != "data:"} == {page.as_uri()}
 
 
+def test_the_heat_map_shows_the_weights_of_what_is_selected(browser, page):
+    if "linear" in str(page):
+        return
+    data = read_data(page.read_text())
+    browser.open(page.as_uri(), height=1400)
+    browser.wait(READY)
+    signed = "hypernet" in str(page)
+    choices = [(0, 1, "mean"), (1, 2, "3"), (0, 0, "0")]
+    if signed:
+        choices = [(0, 0, "mean"), (1, 0, "mean")]
+    for head, memory, component in choices:
+        for name, value in (("head", head), ("memory", memory), ("component", component)):
+            browser.evaluate(
+                f"(() => {{ const s = document.getElementById('{name}'); if (!s) return;"
+                f"s.value = '{value}'; s.dispatchEvent(new Event('change')); }})()"
+            )
+        selection = data["heads"][head]["selections"][memory]
+        weights = unpack(selection["weights"]) / (1 if signed else 255)
+        weights = weights.mean(axis=1) if component == "mean" else weights[:, int(component)]
+        start, end, _ = plot(browser, "attention")
+        left, top, _, height = box(browser, "attention")
+        t, slot = np.unravel_index(np.abs(weights).argmax(), weights.shape)
+        x = start + (t + 0.5) / DECISIONS * (end - start)
+        y = top + (slot + 0.5) / weights.shape[1] * (height - 4)
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        text = browser.evaluate("document.getElementById('readout').textContent")
+        kind = "factor" if signed else "slot"
+        value = f"{weights[t, slot]:.3f}".replace("-", "\N{MINUS SIGN}")
+        assert text.endswith(f"decision {t + 1}: {kind} {slot + 1}, {value}")
+        pixel = browser.evaluate(
+            "[...document.getElementById('attention').getContext('2d')"
+            f".getImageData({x - left}, {y - top}, 1, 1).data].slice(0, 3)"
+        )
+        end_of_ramp = "#08306b" if not signed else "#2166ac" if weights[t, slot] < 0 else "#c4501b"
+        assert bytes(pixel).hex() == end_of_ramp[1:]
+
+
 def test_a_click_in_a_chart_takes_the_video_to_that_moment(browser, page):
     browser.open(page.as_uri())
     browser.wait(READY)
@@ -125,7 +164,6 @@ def test_a_click_on_a_point_or_a_picture_takes_the_video_to_its_moment(browser, 
     browser.evaluate("document.getElementById('gallery').style.display = 'none'")
     # The ring lies on the point of the decision, so a click there stays with it, or with a twin.
     left, top, *_ = box(browser, "ring")
-    browser.evaluate("document.getElementById('seek').value")
     browser.click(left + 9, top + 9)
     browser.wait(STILL)
     again = box(browser, "ring")
