@@ -67,7 +67,7 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run, such as runs/latest")
     parser.add_argument(
-        "--episodes", type=_episodes, default=10, metavar="N", help="games in each mode (10)"
+        "--episodes", type=episode_count, default=10, metavar="N", help="games in each mode (10)"
     )
     parser.add_argument(
         "--mode",
@@ -94,7 +94,7 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument(
         "--seed",
-        type=_seed,
+        type=seed_number,
         default=DEFAULT_SEED,
         metavar="S",
         help=f"of the games; the same games in every mode ({DEFAULT_SEED})",
@@ -102,11 +102,13 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _episodes(text: str) -> int:
+def episode_count(text: str) -> int:
+    """A number of games, from the command line."""
     return _whole_number(text, 1, 10**6)
 
 
-def _seed(text: str) -> int:
+def seed_number(text: str) -> int:
+    """A seed, from the command line."""
     return _whole_number(text, 0, 2**32 - 1)
 
 

@@ -19,7 +19,7 @@ from agents.network import ActorCritic
 from agents.play import GREEDY, RANDOM, Player, play_game
 from agents.programs import Floats, Program, Thought, stack_thoughts
 from agents.trace import Trace, play_back
-from agents.whole_game import GameSettings, PlayedGame, Step, action_names
+from agents.whole_game import GameSettings, OnStep, PlayedGame, Step, action_names
 from neurocoder import frozen_keys
 
 
@@ -56,7 +56,13 @@ class GamePrograms:
 
 
 def record_programs(
-    network: ActorCritic, config: TrainConfig, mode: str, seed: int, *, keep_screens: bool = False
+    network: ActorCritic,
+    config: TrainConfig,
+    mode: str,
+    seed: int,
+    *,
+    keep_screens: bool = False,
+    on_step: OnStep | None = None,
 ) -> GamePrograms:
     """Play one whole game, and keep what the network thought.
 
@@ -66,6 +72,7 @@ def record_programs(
         mode: "sampled" or "greedy".
         seed: of the game, below 2**31; `agents.play.game_seeds` gives those of an evaluation.
         keep_screens: whether to keep the screens.
+        on_step: is told of every decision, with the console's frames in `info["screens"]`.
 
     Raises:
         ValueError: if there is no such mode.
@@ -74,9 +81,15 @@ def record_programs(
         raise ValueError("random play has no thoughts")
     diary = _Diary(keep_screens)
     settings = GameSettings.of(config)
-    env = settings.make_env(keep_screens=keep_screens)
+    env = settings.make_env(keep_screens=keep_screens or on_step is not None)
+
+    def watch(step: Step) -> None:
+        diary.step(step)
+        if on_step is not None:
+            on_step(step)
+
     try:
-        game = play_game(env, mode, seed, network, diary.step, diary.thoughts.append)
+        game = play_game(env, mode, seed, network, watch, diary.thoughts.append)
         return diary.close(game, action_names(env))
     finally:
         env.close()
