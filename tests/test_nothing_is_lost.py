@@ -46,7 +46,7 @@ def temporary(monkeypatch):
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_program_that_is_killed_again_and_again_loses_no_more_than_an_interval(
     kills, tmp_path, temporary
 ):
@@ -193,6 +193,7 @@ def test_a_program_that_is_suspended_as_a_whole_goes_on_with_the_same_workers(tm
     assert "died" not in errors
 
 
+@pytest.mark.slow
 def test_a_second_program_on_the_same_run_is_refused_and_the_first_goes_on(tmp_path):
     run = tmp_path / "runs" / "latest"
     with started(tmp_path, *OPTIONS, "--checkpoint-interval", 0.5) as process:
