@@ -1,9 +1,9 @@
 """The page of a report: one HTML file with style, script, data, pictures and video inside.
 
-The charts are drawn on canvas by `report.js`, without a library. What they show is one timeline
-tied to a video, which no library offers; the rest are lines and cells. It weighs 25 kB, where
-plotly's bundle weighs 4.5 MB, and its colours follow the reader's light or dark, which pictures
-drawn by matplotlib beforehand could not.
+The charts are drawn on canvas by `report_drawing.js` and `report.js`, without a library. The heart
+is one timeline tied to a video, which no library offers; the rest are lines and cells. That weighs
+25 kB, where plotly's bundle weighs 4.5 MB, and its colours follow the reader's light or dark, which
+pictures drawn by matplotlib beforehand could not.
 """
 
 import base64
@@ -27,7 +27,8 @@ from envs import PUBLISHED_SCORES
 from envs.protocol import FRAME_SKIP
 
 TEMPLATE = Path(__file__).with_name("report.html")
-STYLE, SCRIPT = TEMPLATE.with_suffix(".css"), TEMPLATE.with_suffix(".js")
+STYLE = TEMPLATE.with_suffix(".css")
+SCRIPTS = (TEMPLATE.with_name("report_drawing.js"), TEMPLATE.with_suffix(".js"))
 
 PICTURES_PER_SLOT = 3
 MOST_PICTURED_SLOTS = 64
@@ -90,7 +91,7 @@ def make_page(
         "video": "data:video/webm;base64," + base64.b64encode(shown.video).decode(),
         "date": html.escape(f"{facts.date:%Y-%m-%d %H:%M}"),
         "style": STYLE.read_text(),
-        "script": SCRIPT.read_text(),
+        "script": "".join(path.read_text() for path in SCRIPTS),
         "data": as_json(data),
     }
     text = TEMPLATE.read_text()

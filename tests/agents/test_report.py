@@ -25,7 +25,7 @@ from tests.agents.runs import make_config, make_run
 
 # A folder's name cannot hold the slash of a closing tag; one that looks like it serves as well.
 NAME = "<script>alert(1)<∕script> & {{data}}"
-SHORT = make_config(max_frames=40)
+SHORT = make_config(max_frames=24)
 VOID = {"meta", "input", "br", "img", "hr", "link"}
 
 
@@ -206,7 +206,7 @@ def test_the_table_has_every_mode_played_now_and_the_published_scores(page, run)
 
 def test_a_linear_head_has_scores_and_a_player_but_no_programs(tmp_path, capsys):
     run = make_run(
-        tmp_path / "run", make_config(game="Pong", head="linear", core="lstm", max_frames=40)
+        tmp_path / "run", make_config(game="Pong", head="linear", core="lstm", max_frames=24)
     )
     out = tmp_path / "page.html"
     arguments = [str(run), "--episodes", "1", "--mode", "greedy", "--out", str(out)]
@@ -219,13 +219,13 @@ def test_a_linear_head_has_scores_and_a_player_but_no_programs(tmp_path, capsys)
     assert {"video", "policy", "value", "seek"} <= parsed.ids
     assert not {"attention", "matrix", "plane", "gallery", "curve"} & parsed.ids
     assert (data["heads"], data["gallery"], data["curve"]) == ([], None, None)
-    assert unpack(data["probabilities"]).shape == (10, 6)
+    assert unpack(data["probabilities"]).shape == (6, 6)
     assert "linear head, nips torso, LSTM" in text
     assert "--actor-gain 10.0" in text
 
 
 def test_a_hypernet_shows_its_embedding(tmp_path):
-    config = make_config(head="hypernet", max_frames=40)
+    config = make_config(head="hypernet", max_frames=24)
     run = make_run(tmp_path / "run", config)
     assert report.main([str(run), "--episodes", "1"]) == 0
     text = (run / "report.html").read_text()
@@ -246,16 +246,16 @@ def test_a_game_too_large_for_a_page_is_shown_as_far_as_it_fits(run, shown):
     folder, config = open_run(run)
     network = load_agent(folder, config).network
     seed = shown.programs.game.seed
-    part = show_game(network, config, "sampled", seed, most_decisions=7)
-    assert len(shown.thumbnails) == part.programs.game.length == 10
-    assert len(part.thumbnails) == len(part.programs.actions) == 7
+    part = show_game(network, config, "sampled", seed, most_decisions=4)
+    assert len(shown.thumbnails) == part.programs.game.length == 6
+    assert len(part.thumbnails) == len(part.programs.actions) == 4
     np.testing.assert_array_equal(
-        part.programs.actor.u_attention, shown.programs.actor.u_attention[:7]
+        part.programs.actor.u_attention, shown.programs.actor.u_attention[:4]
     )
     limit = len(shown.video) * 2 // 3
     small = show_game(network, config, "sampled", seed, most_video_bytes=limit)
     assert len(small.video) <= limit
-    assert len(small.thumbnails) == len(small.programs.values) < 10
+    assert len(small.thumbnails) == len(small.programs.values) < 6
 
 
 @pytest.mark.parametrize(
