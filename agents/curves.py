@@ -1,6 +1,5 @@
 """The learning curves of single runs, as their own files tell them."""
 
-import csv
 import dataclasses
 import glob
 import logging
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.config import TrainConfig
+from agents.csv_lines import cells
 from agents.evaluations import EVALUATIONS, read_evaluations
 from agents.files import read_limited
 from agents.run_folder import RunFolderError, open_run
@@ -163,7 +163,7 @@ def read_progress(path: Path) -> Progress:
     for line in rest.split("\n")[:-1]:
         try:
             row = _parse(columns, line)
-        except (ValueError, csv.Error):
+        except ValueError:
             damaged += 1
             continue
         while rows and rows[-1][0] >= row[0]:
@@ -231,7 +231,7 @@ def _evaluation_points(
 
 def _parse(columns: Sequence[str], line: str) -> tuple[float, float, float, float]:
     """Step, wall time, steps per second and return of a line; ValueError where it is damaged."""
-    row = dict(zip(columns, next(csv.reader([line.rstrip("\r")]), []), strict=True))
+    row = dict(zip(columns, cells(line.rstrip("\r")), strict=True))
     step, time = int(row["global_step"]), float(row["wall_time"])
     rate = float(row["SPS"] or 0)
     score = float(row["recent_return"]) if row["recent_return"] else math.nan

@@ -12,6 +12,7 @@ from statistics import fmean, median, stdev
 from rich import box
 from rich.table import Table
 
+from agents.csv_lines import cells, whole_number
 from agents.files import write_atomically
 from agents.whole_game import PlayedGame
 from envs import PUBLISHED_SCORES, human_normalised
@@ -169,11 +170,10 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
     found, malformed = [], 0
     for line in lines[:-1] if lines[-1] == "" else lines:
         try:
-            # Line by line: a quote that damage has opened would swallow all that follow.
-            cells = next(csv.reader([line]), [])
-            if cells != list(COLUMNS):
-                found.append(_parse(dict(zip(COLUMNS, cells, strict=True))))
-        except (ValueError, csv.Error):  # noqa: PERF203
+            row = cells(line)
+            if row != list(COLUMNS):
+                found.append(_parse(dict(zip(COLUMNS, row, strict=True))))
+        except ValueError:  # noqa: PERF203
             malformed += 1
     if malformed:
         log.warning("%s: %s malformed rows were left out", path, malformed)
@@ -228,9 +228,9 @@ def _csv_line(cells: Sequence[object]) -> str:
 
 def _is_later(line: str, global_step: int) -> bool:
     """Whether a line is a row of the evaluator's about a later step."""
-    row = dict(zip(COLUMNS, next(csv.reader([line]), []), strict=False))
-    step = row.get("global_step", "")
-    return row.get("source") == TRAINING and step.isdigit() and int(step) > global_step
+    row = dict(zip(COLUMNS, cells(line), strict=False))
+    step = whole_number(row.get("global_step", ""))
+    return row.get("source") == TRAINING and step is not None and step > global_step
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,7 @@ from typing import IO, Any
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.config import TrainConfig
+from agents.csv_lines import cells, whole_number
 from agents.display import Display, Status
 from agents.files import write_atomically
 from agents.program_summary import HeadSummary
@@ -348,24 +349,15 @@ def keep_rows_until(path: Path, global_step: int) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="")
     writer.writeheader()
-    header = _cells(lines[0])
+    header = cells(lines[0])
     if "global_step" not in header:  # damaged; what rows there are may be whole
         header = list(COLUMNS)
     for line in lines[1:]:
-        row = dict(zip(header, _cells(line), strict=False))
-        step = row.get("global_step", "")
-        is_whole = len(row) == len(header) and step.isascii() and step.isdecimal()
-        if is_whole and int(step) <= global_step:
+        row = dict(zip(header, cells(line), strict=False))
+        step = whole_number(row.get("global_step", ""))
+        if len(row) == len(header) and step is not None and step <= global_step:
             writer.writerow(row)
     write_atomically(path, text.getvalue().encode())
-
-
-def _cells(line: str) -> list[str]:
-    """Line by line: a quote that damage has opened would swallow all that follow."""
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error:
-        return []
 
 
 @functools.cache

@@ -172,3 +172,14 @@ def test_the_evaluators_rows_of_steps_that_were_lost_are_dropped_and_no_others(t
     drop_later_evaluations(tmp_path, 200)
     assert path.read_text().splitlines() == lines[:5] + lines[6:]
     drop_later_evaluations(tmp_path / "none", 200)
+
+
+@pytest.mark.parametrize("step", ["²", "2\u0663", "-1", "", "1e3"])
+def test_a_row_whose_step_is_no_number_stays_when_later_ones_are_dropped(tmp_path, step):
+    append_evaluation(tmp_path, evaluation(source="training", global_step=300))
+    path = tmp_path / "eval" / "evaluations.csv"
+    header, row = path.read_text().splitlines(keepends=True)
+    damaged = row.replace(",300,", f",{step},")
+    path.write_text(header + damaged + row)
+    drop_later_evaluations(tmp_path, 200)
+    assert path.read_text() == header + damaged
