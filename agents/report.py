@@ -20,6 +20,7 @@ from agents.evaluate import DEFAULT_SEED, episode_count, seed_number
 from agents.one_line_parser import OneLineParser
 
 if TYPE_CHECKING:
+    from agents.config import TrainConfig
     from agents.evaluation_session import LoadedAgent
     from agents.report_page import Points
 
@@ -43,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agents.evaluation_session import load_agent
         from agents.video import VideoError
 
-        folder, _ = open_run(args.run)
+        folder, config = open_run(args.run)
         out = folder / "report.html" if args.out is None else Path(args.out)
         _check(out, parser)  # before minutes of playing
-        agent = load_agent(*open_run(folder), args.checkpoint)
+        agent = load_agent(folder, config, args.checkpoint)
     except (MachineError, RunFolderError, CheckpointError) as error:
         parser.error(str(error))
     try:
-        page = report(folder, agent, args.episodes, args.mode, args.seed)
+        page = report(folder, config, agent, args.episodes, args.mode, args.seed)
     except VideoError as error:
         parser.error(str(error))
 
@@ -65,11 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def report(folder: Path, agent: "LoadedAgent", episodes: int, mode: str, seed: int) -> str:
+def report(
+    folder: Path,
+    config: "TrainConfig",
+    agent: "LoadedAgent",
+    episodes: int,
+    mode: str,
+    seed: int,
+) -> str:
     """Play, and make the page.
 
     Args:
         folder: of the run, links resolved.
+        config: of the run.
         agent: of the run.
         episodes: games for the table, in each mode.
         mode: of the game that is shown, "sampled" or "greedy".
@@ -80,20 +89,19 @@ def report(folder: Path, agent: "LoadedAgent", episodes: int, mode: str, seed: i
     """
     import torch
 
+    from agents.config import flag
     from agents.evaluations import summarise
     from agents.play import MODES
     from agents.report_data import median_game
     from agents.report_page import Facts, make_page
     from agents.report_play import play_games, show_game
-    from agents.run_folder import open_run
 
     torch.set_num_threads(1)
-    _, config = open_run(folder)
     network = agent.network
     games = {each: play_games(network, config, each, episodes, seed) for each in MODES}
     shown = show_game(network, config, mode, median_game(games[mode]).seed)
     settings = [
-        ("--" + spec.name.replace("_", "-"), _value(getattr(config, spec.name)))
+        (flag(spec.name), _value(getattr(config, spec.name)))
         for spec in dataclasses.fields(config)
         if getattr(config, spec.name) != spec.default and spec.name not in _NO_SETTINGS_OF_THE_AGENT
     ]

@@ -48,9 +48,10 @@ from agents import crew, supervisor
 from agents import worker as worker_module
 from agents.config import TrainConfig
 from agents.files import write_atomically
+from agents.limits import usable_cores
 from agents.records import UpdateRecord
 from agents.worker import Worker, run_worker
-from benchmarks.facts import describe, machine_facts, usable_cores
+from benchmarks.facts import describe, machine_facts
 from envs import TrainingEnv, resolve_game
 from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE
 

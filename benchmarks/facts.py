@@ -1,10 +1,11 @@
 """What machine and which versions a measurement was made on."""
 
-import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from agents.limits import usable_cores
+from agents.run_folder import package_version
 
 PACKAGES = ("torch", "ale-py", "gymnasium", "numpy", "stable-baselines3")
 
@@ -16,7 +17,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": usable_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
+        **{package: package_version(package) for package in PACKAGES},
     }
 
 
@@ -30,21 +31,7 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def describe(facts: dict[str, Any]) -> str:
     """The facts in one line, to stand above a table."""
     versions = ", ".join(f"{name} {facts[name]}" for name in PACKAGES if facts[name])
     return f"{facts['cores']} cores of {facts['cpu']}; Python {facts['python']}, {versions}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

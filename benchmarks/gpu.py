@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from agents.config import SettingError, TrainConfig
+from agents.limits import usable_cores
 from agents.machine import check_learner
-from benchmarks.facts import describe, machine_facts, usable_cores
+from benchmarks.facts import describe, machine_facts
 from benchmarks.throughput import CORES, EMULATOR, HEADS, emulator_rate, training_figures
 
 COLUMNS = ("updates_per_s", "update_ms", "batch_wait", "slots_waiting", "policy_lag")

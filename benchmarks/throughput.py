@@ -35,7 +35,8 @@ from typing import Any
 import numpy as np
 
 from agents.config import TrainConfig
-from benchmarks.facts import describe, machine_facts, usable_cores
+from agents.limits import usable_cores
+from benchmarks.facts import describe, machine_facts
 from envs import TrainingEnv, resolve_game
 
 HEADS = ("linear", "hypernet", "neurocoder")
