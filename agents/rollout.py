@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -172,7 +173,7 @@ class Collector:
         num_steps: T.
         gamma: discount while a game goes on.
         gae_lambda: trace while a game goes on.
-        generator: source of the actions' randomness.
+        random: source of the actions' randomness.
 
     Attributes:
         episodes: whole games that ended in the last collection.
@@ -186,9 +187,9 @@ class Collector:
         num_steps: int,
         gamma: float,
         gae_lambda: float,
-        generator: torch.Generator,
+        random: np.random.Generator,
     ) -> None:
-        self.env, self.network, self.generator = env, network, generator
+        self.env, self.network, self.random = env, network, random
         self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
         self.episodes: list[Episode] = []
         self._observations = torch.from_numpy(env.reset())
@@ -222,13 +223,12 @@ class Collector:
     def _play_step(self, steps: CollectedSteps, t: int) -> TrainingStep:
         seen = steps.see(self.network, t, self._observations)
         starts = steps.starts[t : t + 1].copy_(self._starts)
-        logits, self._state = self.network.policy(seen.unsqueeze(0), self._state, starts)
-        steps.behaviour_logits[t] = logits[0]
-        policy = torch.softmax(logits[0], dim=-1)
-        actions = torch.multinomial(policy, 1, generator=self.generator).squeeze(-1)
-        steps.actions[t] = actions
+        policy, self._state = self.network.policy(seen.unsqueeze(0), self._state, starts)
+        logits = policy[0].numpy()
+        actions = sample(logits, self.random)
+        steps.behaviour_logits.numpy()[t], steps.actions.numpy()[t] = logits, actions
 
-        step = self.env.step(actions.numpy())
+        step = self.env.step(actions)
         self.episodes += step.episodes
         self._observations = torch.from_numpy(step.observations)
         # An ignored step is the one that leads to a new game's first observation.
@@ -239,3 +239,16 @@ class Collector:
     def _rollout(self) -> Rollout:
         env = self.env
         return Rollout.empty(self.num_steps, env.num_envs, env.num_actions, self.network)
+
+
+def sample(logits: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw from softmax(logits): the largest of the logits, each with Gumbel noise of its own.
+
+    Args:
+        logits: shape (B, A).
+        random: source of the noise.
+
+    Returns:
+        Actions, shape (B,).
+    """
+    return (logits + random.gumbel(size=logits.shape)).argmax(axis=-1)

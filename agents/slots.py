@@ -22,6 +22,7 @@ from torch import Tensor
 from agents.config import TrainConfig
 from agents.network import ActorCritic
 from agents.rollout import CollectedSteps
+from agents.torso import interleave
 from envs.protocol import OBSERVATION_SHAPE
 
 # Where every field begins, for a device reads whole words.
@@ -109,12 +110,13 @@ class SlotRollout(CollectedSteps):
 
     def see(self, network: ActorCritic, t: int, screens: Tensor) -> Tensor:
         """See `CollectedSteps`; the screens alone are kept."""
-        # Colours last in memory, as the torso reads them.
-        return network.torso(self.screens[t].permute(0, 3, 1, 2).copy_(screens))
+        kept = self.screens[t].permute(0, 3, 1, 2)
+        interleave(screens, kept)
+        return network.torso(kept)
 
     def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:  # noqa: ARG002
         """See `CollectedSteps`; their value is for the learner to say."""
-        self.screens[-1].permute(0, 3, 1, 2).copy_(screens)
+        interleave(screens, self.screens[-1].permute(0, 3, 1, 2))
         self.last_starts.copy_(starts)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import numpy as np
-import torch
 
 from agents.children import enter_child
 from agents.config import TrainConfig
@@ -74,7 +73,6 @@ class Actor:
         env_seeds, action_seed = sequence.spawn(2)
         seeds = env_seeds.generate_state(config.envs_per_worker) % 2**31
         env = make_env(config, seeds.astype(np.int64))
-        generator = torch.Generator().manual_seed(int(action_seed.generate_state(1)[0]))
 
         self.env = env
         self.network = ActorCritic(env.num_actions, config)
@@ -86,7 +84,7 @@ class Actor:
             num_steps=config.num_steps,
             gamma=config.gamma,
             gae_lambda=config.gae_lambda,
-            generator=generator,
+            random=np.random.default_rng(action_seed),
         )
 
     def pull(self) -> None:

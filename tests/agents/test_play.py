@@ -137,7 +137,14 @@ class OneAtATime:
         self.env.close()
 
 
-def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network):
+def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network, monkeypatch):
+    generator = torch.Generator().manual_seed(11)
+
+    def draw_as_a_player_does(logits, random):  # noqa: ARG001
+        policy = torch.softmax(torch.from_numpy(logits), dim=-1)
+        return torch.multinomial(policy, 1, generator=generator)[:, 0].numpy()
+
+    monkeypatch.setattr("agents.rollout.sample", draw_as_a_player_does)
     env = GameSettings.of(CONFIG).make_env()
     first, second = (play_game(env, "sampled", seed, network) for seed in (11, 12))
     collector = Collector(
@@ -146,7 +153,7 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
         num_steps=61,
         gamma=0.99,
         gae_lambda=1.0,
-        generator=torch.Generator().manual_seed(11),
+        random=np.random.default_rng(0),
     )
     rollout = collector.collect()
     assert rollout.actions[:30, 0].tolist() == first.actions.tolist()

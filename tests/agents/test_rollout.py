@@ -6,7 +6,7 @@ import torch
 
 from agents.config import TrainConfig
 from agents.network import ActorCritic
-from agents.rollout import Collector
+from agents.rollout import Collector, sample
 from envs import Episode, TrainingStep
 
 GAMMA, LAMBDA = 0.9, 0.8
@@ -59,7 +59,7 @@ def make_collector(core="none", num_steps=10, script=SCRIPT):
         num_steps=num_steps,
         gamma=GAMMA,
         gae_lambda=LAMBDA,
-        generator=torch.Generator().manual_seed(1),
+        random=np.random.default_rng(1),
     )
     return collector, network
 
@@ -90,6 +90,21 @@ def test_observations_actions_and_raw_rewards_stand_side_by_side():
     assert rollout.observations[:, 0, 0, 0, 0].tolist() == list(range(len(SCRIPT)))
     assert rollout.rewards[:, 0].tolist() == [10.0 * n for n in range(len(SCRIPT))]
     assert rollout.actions[:, 0].tolist() == collector.env.actions
+
+
+def test_actions_are_drawn_with_the_policys_probabilities():
+    policy = np.array([[0.5, 0.3, 0.15, 0.05], [0.01, 0.01, 0.01, 0.97]])
+    random, draws = np.random.default_rng(0), 40_000
+    logits = np.log(policy).astype(np.float32) + 3  # a constant changes nothing
+    drawn = np.array([sample(logits, random) for _ in range(draws)])
+    assert drawn.dtype == np.int64
+    assert drawn.shape == (draws, 2)
+    for column, expected in zip(drawn.T, policy, strict=True):
+        seen = np.bincount(column, minlength=4) / draws
+        deviation = np.sqrt(expected * (1 - expected) / draws)
+        assert (np.abs(seen - expected) < 4 * deviation).all()
+    together = np.mean((drawn[:, 0] == 0) & (drawn[:, 1] == 3))
+    assert abs(together - 0.5 * 0.97) < 0.01  # one game's action says nothing of another's
 
 
 def test_the_next_rollout_goes_on_where_the_last_one_stopped():
