@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import TrainConfig
+from agents.recurrent import Unrolled
 from agents.torso import Torso
 from neurocoder import HyperLinear, NeurocoderLinear
 
@@ -117,13 +118,22 @@ class LSTMCore(nn.Module):
             state: shape (2, B, 256).
             starts: bool, shape (T, B).
         """
-        outputs = []
+        goes_on = (~starts).to(seen.dtype).unsqueeze(-1)
+        if torch.is_grad_enabled():
+            weights = (
+                self.cell.weight_ih,
+                self.cell.weight_hh,
+                self.cell.bias_ih + self.cell.bias_hh,
+            )
+            outputs, cell = Unrolled.apply(seen, *state.unbind(), goes_on, *weights)
+            return outputs, torch.stack([outputs[-1], cell])
+        # Without a gradient, steps are few, and torch's own cell is quicker.
+        hiddens = []
         hidden, cell = state.unbind()
-        for x, start in zip(seen.unbind(), starts.unbind(), strict=True):
-            goes_on = (~start).to(x.dtype).unsqueeze(-1)
-            hidden, cell = self.cell(x, (hidden * goes_on, cell * goes_on))
-            outputs.append(hidden)
-        return torch.stack(outputs), torch.stack([hidden, cell])
+        for x, goes_on_t in zip(seen.unbind(), goes_on.unbind(), strict=True):
+            hidden, cell = self.cell(x, (hidden * goes_on_t, cell * goes_on_t))
+            hiddens.append(hidden)
+        return torch.stack(hiddens), torch.stack([hidden, cell])
 
 
 CORES: dict[str, Any] = {"none": NoCore, "lstm": LSTMCore}
