@@ -211,6 +211,7 @@ def test_deaths_of_long_ago_are_forgiven(monkeypatch):
 
 @pytest.mark.parametrize(("computes", "killed"), [(True, []), (False, [0])])
 def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, computes, killed):
+    monkeypatch.setattr(agents.crew, "LOOK_INTERVAL_S", 0.0)
     crew, seconds, dead = make_crew(), itertools.count(), []
     for index in range(2):
         process = SimpleNamespace(pid=index)
@@ -226,7 +227,19 @@ def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, compu
     assert dead == killed
 
 
+def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypatch):
+    crew, now, looks = make_crew(), [100.0], []
+    crew.workers[0] = SimpleNamespace(process=SimpleNamespace(pid=0))
+    monkeypatch.setattr(agents.crew.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(agents.crew, "processor_time", lambda _: looks.append(now[0]))
+    for _ in range(1000):
+        crew.kill_hanging()
+        now[0] += 0.01
+    assert 18 <= len(looks) <= 20
+
+
 def test_who_computes_for_ever_without_an_update_is_killed_too(monkeypatch):
+    monkeypatch.setattr(agents.crew, "LOOK_INTERVAL_S", 0.0)
     crew, seconds, spent, dead = make_crew(), itertools.count(), itertools.count(), []
     crew.workers[0] = SimpleNamespace(
         process=SimpleNamespace(pid=0), kill=lambda: dead.append(next(seconds))
