@@ -1,0 +1,254 @@
+"""Auto-regression over changing polynomials: do programs follow the pattern of a sequence?
+
+    python -m experiments.polynomials
+    python -m experiments.polynomials --quick
+
+The paper's section 3.2. A GRU reads a sequence of points, chunk after chunk of another polynomial
+each (`experiments.chunks`), and its output layer predicts the next point. Nobody is told where a
+chunk ends, and its first point cannot be foreseen; the error of an ideal observer, which no one can
+go below, is computed beside (`experiments.ideal_observer`). Compared are output layers:
+
+- `linear`: the plain GRU.
+- `linear-wide`: a plain GRU with more units, as many parameters as with the Neurocoder in all.
+- `mlp`: the GRU with a hidden layer before its output, again of as many parameters.
+- `hypernet`, `film`: the layers of `neurocoder.baselines`.
+- `neurocoder`: 5 steps, 20 slots; `neurocoder-no-usage`: the same without usage attention;
+  `neurocoder-single-step`: 1 step, 10 slots.
+
+All see the same sequences in the same order, each of them once. Learning curves show the test error
+above the ideal observer's. A network's signals, its attention to M_U and its hidden state, are
+judged by how well their changes from point to point tell boundaries from other points.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments import boundaries, polynomial_figures
+from experiments.auto_regressor import CONTESTANTS, AutoRegressor, make_model
+from experiments.chunks import Sequences, draw_sequences
+from experiments.command_line import positive
+from experiments.ideal_observer import observe
+from experiments.layers import auxiliary_loss, parameter_count
+from experiments.study import Column, Study, make_parser
+
+TEST_SEED = 2**31  # far from any seed that trains
+CURVE_POINTS = 12
+GRADIENT_NORM = 1.0
+BEFORE, AFTER = 5, 7  # steps around a boundary that are drawn
+QUICK = {"updates": 4, "batch": 4, "length": 40, "test": 16}
+
+RESULTS = (
+    Column("error", "test error", digits=4),
+    Column("excess", "above the ideal observer's", digits=4),
+    Column("catches_up", "updates to the GRU's last error", digits=0),
+    Column("parameters"),
+    Column("seconds", digits=0),
+)
+SIGNALS = {
+    "state": "hidden state",
+    "first": "attention to M_U, first component",
+    "all": "attention to M_U, all components",
+}
+MEASURES = (
+    ("auc", "AUC"),
+    ("precision", "average precision"),
+    ("quiet_auc", "AUC at quiet steps"),
+    ("fresh_auc", "AUC before training"),
+    ("at_boundaries", "change at boundaries"),
+    ("elsewhere", "elsewhere"),
+    ("explained", "variance between chunks"),
+    ("explained_by_others", "between others' chunks"),
+)
+
+
+def train(
+    model: AutoRegressor, args: argparse.Namespace, seed: int, test: Sequences, study: Study
+) -> dict[str, list[float]]:
+    """Train on sequences that are drawn as they are needed; the learning rate falls to zero.
+
+    Returns:
+        The learning curve: "updates", and "errors", the test error after so many.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
+    every = max(1, args.updates // CURVE_POINTS)
+    updates, errors = [0.0], [test_error(model, test)]
+    for update in range(1, args.updates + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = args.learning_rate * (1 - (update - 1) / args.updates)
+        y = draw_sequences(args.batch, args.length, generator).y
+        loss = (model(y[:, :-1]) - y[:, 1:]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
+        # Only now, or where it is large it would have the task's gradient clipped away.
+        auxiliary = auxiliary_loss(model, orthogonality=args.orthogonality)
+        if auxiliary.requires_grad:
+            auxiliary.backward()
+        optimizer.step()
+        if update % every == 0 or update == args.updates:
+            updates.append(float(update))
+            errors.append(test_error(model, test))
+            study.scalar("loss/train", loss.item(), update)
+            study.scalar("loss/test", errors[-1], update)
+    return {"updates": updates, "errors": errors}
+
+
+@torch.no_grad()
+def test_error(model: AutoRegressor, test: Sequences) -> float:
+    """Mean square error over all points but the first of each sequence."""
+    return (model(test.y[:, :-1]) - test.y[:, 1:]).square().mean().item()
+
+
+@torch.no_grad()
+def judge(model: AutoRegressor, test: Sequences) -> dict[str, Any]:
+    """How well the model's signals find the boundaries of the test sequences.
+
+    The hidden state ("state"); and, if it is a Neurocoder, the attention to M_U, which is all that
+    the paper shows: of the component with the greatest singular value ("first"), and of "all".
+    """
+    state, attention = model.states(test.y), model.attention(test.y)
+    results = _judge("state", state, boundaries.distance(state), test)
+    if attention is not None:
+        for name, part in (("first", attention[:, :, :1]), ("all", attention)):
+            change = boundaries.attention_change(part)
+            results |= _judge(name, boundaries.shares(part).flatten(2), change, test)
+    return results
+
+
+def _judge(name: str, signal: Tensor, change: Tensor, test: Sequences) -> dict[str, Any]:
+    starts, at = test.starts, test.starts[:, 1:]
+    quiet = boundaries.quiet_steps(test.y, starts)
+    others = boundaries.others_boundaries(starts)
+    results: dict[str, Any] = {
+        "auc": boundaries.area_under_curve(change, starts),
+        "precision": boundaries.average_precision(change, starts),
+        "quiet_auc": boundaries.area_under_curve(change, starts, quiet),
+        "at_boundaries": change[at].mean().item(),
+        "elsewhere": change[~at].mean().item(),
+        "explained": boundaries.explained_by_chunks(signal, starts),
+        "explained_by_others": boundaries.explained_by_chunks(signal, others),
+        "around": boundaries.around_boundaries(change, starts, BEFORE, AFTER),
+    }
+    return {f"{name}_{key}": value for key, value in results.items()}
+
+
+@torch.no_grad()
+def example(model: AutoRegressor, test: Sequences) -> dict[str, Any]:
+    """Predictions of the first test sequence, and the first component's shares of attention."""
+    y = test.y[:1]
+    attention = model.attention(y)
+    return {
+        "prediction": model(y[:, :-1])[0],
+        "attention": None if attention is None else boundaries.shares(attention[0, :, 0]),
+    }
+
+
+def references(test: Sequences) -> dict[str, Any]:
+    """What needs no network: how the ideal observer does, and the sequence's own steps."""
+    ideal = observe(test.y)
+    results = {"error": (ideal.prediction - test.y)[:, 1:].square().mean().item()}
+    signal = test.y.unsqueeze(-1)
+    results |= _judge("step", signal, boundaries.distance(signal), test)
+    results |= _judge("ideal", ideal.boundary.unsqueeze(-1), ideal.boundary[:, 1:], test)
+    results["chance_precision"] = test.starts[:, 1:].float().mean().item()
+    return results
+
+
+def catches_up(updates: Sequence[float], errors: Sequence[float], level: float) -> float | None:
+    """Updates until a learning curve first reaches a level, by straight lines between its points.
+
+    None if it never does.
+    """
+    for i, error in enumerate(errors):
+        if error <= level:
+            if i == 0:
+                return updates[0]
+            part = (errors[i - 1] - level) / (errors[i - 1] - error)
+            return updates[i - 1] + part * (updates[i] - updates[i - 1])
+    return None
+
+
+def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
+    """Write the tables and figures of all results in the folder."""
+    results = study.results
+    plain = [r["error"] for r in results if r["contestant"] == "linear"]
+    for r in results:
+        level = sum(plain) / len(plain) if plain else float("-inf")
+        r["catches_up"] = catches_up(r["updates"], r["errors"], level)
+    study.table(RESULTS, remark=f"The ideal observer's error is {known['error']:.4f}.")
+    remark = (
+        f"By chance the AUC is 0.50 and the average precision {known['chance_precision']:.2f}. How "
+        f"far the sequence itself moves: {known['step_auc']:.2f}, {known['step_precision']:.2f}, "
+        f"AUC at quiet steps {known['step_quiet_auc']:.2f}. The ideal observer: "
+        f"{known['ideal_auc']:.2f}, {known['ideal_precision']:.2f}, {known['ideal_quiet_auc']:.2f}."
+    )
+    for signal, name in SIGNALS.items():
+        columns = [Column(f"{signal}_{key}", title) for key, title in MEASURES]
+        study.table(columns, name=signal, remark=f"Changes of: {name}. {remark}")
+    study.figure(polynomial_figures.curves(results, known["error"]), "curves")
+    study.figure(polynomial_figures.around(results, known, SIGNALS, BEFORE), "around")
+    if any(r["example"]["attention"] for r in results):
+        study.figure(polynomial_figures.attention(results, test), "attention")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the experiment."""
+    parser = make_parser("polynomials", __doc__, CONTESTANTS)
+    for flag, default, help_text in (
+        ("--updates", 600, "of the parameters"),
+        ("--batch", 16, "sequences of an update"),
+        ("--length", 64, "points of a sequence"),
+        ("--hidden", 32, "units of the GRU, and of the Neurocoder's controller"),
+        ("--test", 256, "sequences of the test"),
+    ):
+        parser.add_argument(
+            flag, type=positive, default=default, metavar="N", help=f"{help_text}; {default}"
+        )
+    for flag, value, help_text in (
+        ("--learning-rate", 0.04, "at the start"),
+        ("--orthogonality", 0.001, "a of eq. 2"),
+    ):
+        parser.add_argument(
+            flag, type=not_negative, default=value, metavar="X", help=f"{help_text}; {value}"
+        )
+    args = parser.parse_args(argv)
+    if args.quick:
+        vars(args).update(QUICK)
+    test = draw_sequences(args.test, args.length, torch.Generator().manual_seed(TEST_SEED))
+    with Study("polynomials", args) as study:
+        known = references(test)
+        for contestant, seed in study.jobs():
+            model = make_model(contestant, args.hidden)
+            fresh = {k: v for k, v in judge(model, test).items() if k.endswith("_auc")}
+            curve = train(model, args, seed, test, study)
+            values = {
+                "error": curve["errors"][-1],
+                "excess": curve["errors"][-1] - known["error"],
+                "parameters": parameter_count(model),
+                **curve,
+                **judge(model, test),
+                **{key.replace("_auc", "_fresh_auc"): value for key, value in fresh.items()},
+                "example": example(model, test),
+            }
+            study.result(contestant, seed, values)
+        report(study, test, known)
+
+
+def not_negative(word: str) -> float:
+    """A finite number from 0, for flags."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0")
+    return number
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The polynomial experiment: its models, its numbers, and a whole run in seconds."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from experiments import polynomials
+from experiments.auto_regressor import CONTESTANTS, SLOTS, make_model
+from experiments.chunks import draw_sequences
+from experiments.layers import parameter_count
+from neurocoder import NeurocoderLinear
+
+
+def some_sequences(number=8, length=40):
+    return draw_sequences(number, length, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("contestant", CONTESTANTS)
+def test_predictions_depend_on_earlier_points_alone(contestant):
+    model = make_model(contestant, 8)
+    y = some_sequences(2, 12).y
+    other = y.clone()
+    other[:, 7] += 1
+    same = torch.isclose(model(y), model(other)).all(dim=0)
+    assert same.tolist() == [True] * 7 + [False] * 5
+
+
+def test_neurocoders_have_the_papers_slots_and_steps():
+    layers = {name: make_model(name, 8).output_layer for name in SLOTS}
+    assert all(isinstance(layer, NeurocoderLinear) for layer in layers.values())
+    sizes = {
+        name: (len(layer.memory.u), layer.composition_network.steps, layer.usage_attention)
+        for name, layer in layers.items()
+    }
+    assert sizes == {
+        "neurocoder": (20, 5, True),
+        "neurocoder-no-usage": (20, 5, False),
+        "neurocoder-single-step": (10, 1, True),
+    }
+
+
+def test_the_matched_contestants_have_the_neurocoders_number_of_parameters():
+    wanted = parameter_count(make_model("neurocoder", 32))
+    for name in ("linear-wide", "mlp"):
+        assert 0.97 * wanted < parameter_count(make_model(name, 32)) <= wanted
+
+
+def test_only_neurocoders_attend():
+    y = some_sequences(2, 12).y
+    assert make_model("film", 8).attention(y) is None
+    assert make_model("neurocoder", 8).attention(y).shape == (2, 12, 10, 20)
+
+
+def test_a_model_that_changes_its_state_where_chunks_begin_is_judged_to_find_them_all():
+    test = some_sequences()
+
+    class Knowing(torch.nn.Module):
+        def states(self, _):
+            return test.starts.cumsum(1).unsqueeze(-1).float()
+
+        def attention(self, _):
+            slot = test.starts.cumsum(1) % 3
+            return torch.nn.functional.one_hot(slot, 3).unsqueeze(2).expand(-1, -1, 2, -1) * 0.5
+
+    results = polynomials.judge(Knowing(), test)
+    for name in ("state", "first", "all"):
+        for measure in ("auc", "precision", "quiet_auc", "at_boundaries", "explained"):
+            assert results[f"{name}_{measure}"] == pytest.approx(1.0)
+        assert results[f"{name}_elsewhere"] == 0
+        assert results[f"{name}_explained_by_others"] < 0.9
+        around = results[f"{name}_around"].tolist()
+        assert around.index(max(around)) == polynomials.BEFORE
+
+
+def test_catching_up_is_timed_between_the_points_of_a_curve():
+    updates, errors = [0.0, 10.0, 20.0, 30.0], [1.0, 0.6, 0.2, 0.4]
+    assert polynomials.catches_up(updates, errors, 0.5) == pytest.approx(12.5)
+    assert polynomials.catches_up(updates, errors, 1.0) == 0.0
+    assert polynomials.catches_up(updates, errors, 0.2) == 20.0
+    assert polynomials.catches_up(updates, errors, 0.1) is None
+
+
+def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, capsys):
+    out = tmp_path / "x"
+    polynomials.main(["--quick", "--out", str(out)])
+    records = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [r["contestant"] for r in records] == list(CONTESTANTS)
+    for record in records:
+        assert math.isfinite(record["error"])
+        assert record["updates"] == [0, 1, 2, 3, 4]
+        assert record["errors"][-1] == record["error"]
+        assert ("first_auc" in record) == (record["contestant"] in SLOTS)
+        assert 0 <= record["state_fresh_auc"] <= 1
+    assert len({record["errors"][0] for record in records}) == len(records)
+    for name in ("results", "state", "first", "all"):
+        assert (out / f"{name}.md").stat().st_size > 0
+        assert (out / f"{name}.csv").stat().st_size > 0
+    for name in ("curves", "around", "attention"):
+        assert 1000 < (out / f"{name}.png").stat().st_size < 150_000
+    assert "ideal observer" in capsys.readouterr().out
+    before = (out / "results.jsonl").read_text()
+    polynomials.main(["--quick", "--out", str(out)])
+    assert (out / "results.jsonl").read_text() == before
+
+
+def test_contestants_without_attention_run_alone(tmp_path):
+    out = tmp_path / "x"
+    polynomials.main(["--quick", "--contestants", "film", "--out", str(out)])
+    assert not (out / "attention.png").exists()
+    assert "| - |" in (out / "first.md").read_text()
+
+
+@pytest.mark.parametrize("flags", [["--learning-rate", "nan"], ["--updates", "0"]])
+def test_bad_flags_are_refused_in_one_line(flags, capsys):
+    with pytest.raises(SystemExit) as refused:
+        polynomials.main(flags)
+    assert refused.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert flags[0] in message
+
+
+def test_training_learns(tmp_path):
+    words = ["--contestants", "neurocoder-single-step", "--updates", "40", "--batch", "8"]
+    words += ["--length", "32", "--test", "32", "--seeds", "1", "--hidden", "16"]
+    polynomials.main([*words, "--out", str(tmp_path / "x")])
+    record = json.loads((tmp_path / "x" / "results.jsonl").read_text())
+    # Mean 0 gives the points' variance, about 1.
+    assert record["errors"][0] > 0.6
+    assert record["error"] < 0.35
