@@ -65,7 +65,7 @@ class Size:
     width: int
     iterations: int
     learning_rate: float
-    batch_size: int = 32
+    batch_size: int = 64
     points: int = 20
     tested: int = 512
 
@@ -75,7 +75,7 @@ SMALL = Size(
     hidden_size=64,
     rows=40,
     width=8,
-    iterations=1500,
+    iterations=1000,
     learning_rate=8e-3,
 )
 # As in public settings of an earlier work of the authors, which trains an NTM on Copy and Repeat

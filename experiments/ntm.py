@@ -211,14 +211,15 @@ class NeuralTuringMachine(nn.Module):
         by_content = torch.softmax(signals.strength * cosine, dim=-1)  # eq. 5
         gated = torch.lerp(before.attention, by_content, signals.gate)  # eq. 7
         moved = gated.index_select(-1, self._moved).unflatten(-1, (len(SHIFTS), self.rows))
-        shifted = (signals.shift.unsqueeze(-2) @ moved).squeeze(-2)  # eq. 8
+        shifted = (signals.shift.unsqueeze(-1) * moved).sum(dim=-2)  # eq. 8
         # Eq. 9, w^gamma divided by its sum, by way of logarithms.
         return torch.softmax(signals.sharpening * torch.log(shifted + TINY), dim=-1)
 
     def _write(self, memory: Tensor, attention: Tensor, signals: Signals) -> Tensor:
         """Erase, then add, with attention of shape (B, write_heads, N)."""
         for weight, erase in zip(attention.unbind(1), signals.erase.unbind(1), strict=True):
-            memory = memory * (1 - weight.unsqueeze(-1) * erase.unsqueeze(-2))  # eq. 3
+            erased = weight.unsqueeze(-1) * erase.unsqueeze(-2)
+            memory = torch.addcmul(memory, memory, erased, value=-1)  # eq. 3
         return torch.baddbmm(memory, attention.mT, signals.add)  # eq. 4
 
 
