@@ -1,6 +1,6 @@
 """Every setting of a training run: one dataclass field is one flag, its help and its limits.
 
-The command line, the saved `config.json` and the README's table of flags are made from here.
+The command line, the saved `config.json` and the table in `docs/settings.md` are made from here.
 """
 
 import dataclasses

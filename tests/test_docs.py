@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import evaluations, metrics
 from agents.checkpoint import FORMAT_VERSION, load_newest_checkpoint
+from agents.command_line import flag_table
 from agents.config import TrainConfig, choices, flag
 from agents.supervisor import train
 from benchmarks.contestants import count_parameters
@@ -27,6 +28,10 @@ CONFIG = TrainConfig(
     eval_episodes=1,
     max_frames=80,
 )
+
+
+def test_the_table_of_settings_is_the_programs():
+    assert flag_table() in (ROOT / "docs" / "settings.md").read_text()
 
 
 def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(tmp_path):
