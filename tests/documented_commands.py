@@ -63,12 +63,17 @@ def lines_of(page: Path) -> list[Line]:
     """
     name, text = os.path.relpath(page, ROOT), page.read_text()
     found = [Line(name, line) for line in _block_lines(text)]
-    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose):
+    for span in inline_code(text):
         words = span.split()
         if words and words[0] in PROGRAMS and len(words) > 1:
             found.append(Line(name, " ".join(words), inline=True))
     return found
+
+
+def inline_code(text: str) -> list[str]:
+    """What stands in backticks within the sentences of a page."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`]+)`", prose)
 
 
 def _block_lines(text: str) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from agents import command_line
 from agents.config import TrainConfig
 from agents.run_folder import create_run_folder
-from tests.documented_commands import PAGES, ROOT, all_lines, lines_of
+from tests.documented_commands import PAGES, ROOT, all_lines, inline_code, lines_of
 
 LINES = all_lines()
 
@@ -142,7 +142,7 @@ def test_every_flag_that_a_sentence_mentions_is_one_of_a_program():
         known |= set(re.findall(r'"(--[a-z0-9-]+)"', path.read_text()))
     known |= set(re.findall(r"--[a-z0-9-]+", command_line.flag_table()))
     for page in PAGES:
-        for span in re.findall(r"`([^`]+)`", page.read_text()):
+        for span in inline_code(page.read_text()):
             for mentioned in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", span):
                 assert mentioned in known, (page.name, mentioned)
 

@@ -13,6 +13,7 @@ from agents.config import TrainConfig, choices, flag
 from agents.supervisor import train
 from benchmarks.contestants import count_parameters
 from tests.code_names import defined_names
+from tests.documented_commands import inline_code
 
 ROOT = Path(__file__).parent.parent
 GLOSSARY = (ROOT / "docs" / "metrics.md").read_text()
@@ -97,7 +98,6 @@ def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
 
 
 def test_every_name_of_code_on_the_page_on_the_algorithm_exists():
-    prose = re.sub(r"^```.*?^```$", "", ALGORITHM, flags=re.DOTALL | re.MULTILINE)
     names = defined_names(ROOT)
     flags = {flag(spec.name) for spec in dataclasses.fields(TrainConfig)}
     files = {
@@ -106,7 +106,7 @@ def test_every_name_of_code_on_the_page_on_the_algorithm_exists():
     files |= {path.name for path in ROOT.glob("tests/neurocoder/*.py")} | {"best.pt"}
     others = {"nn.Linear", "torch.compile", "torch.func"}
     others |= {choice for name in ("head", "torso") for choice in choices(name)}
-    spans = re.findall(r"`(.*?)`", prose)
+    spans = inline_code(ALGORITHM)
     assert len(spans) > 100
     unknown = [
         span
