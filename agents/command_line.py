@@ -80,7 +80,7 @@ def resumed_config(given: dict[str, Any]) -> TrainConfig:
 
 
 def flag_table() -> str:
-    """The README's table of flags, in Markdown."""
+    """The table of flags in `docs/settings.md`."""
     lines = ["| flag | default | what |", "|---|---|---|"]
     for spec in dataclasses.fields(TrainConfig):
         name = flag(spec.name)

@@ -1,6 +1,6 @@
 """Every setting of a training run: one dataclass field is one flag, its help and its limits.
 
-The command line, the saved `config.json` and the README's table of flags are made from here.
+The command line, the saved `config.json` and the table in `docs/settings.md` are made from here.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ class TrainConfig:
     log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", may_change=True, above=0, high=1e9)
     quiet: bool = setting(False, "run", "no progress on the terminal; warnings and errors only", may_change=True)
 
-    head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("neurocoder", "hypernet", "linear"))
+    head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
     core: str = setting("none", "network", "what stands between torso and heads", choices=("none", "lstm"))
     torso: str = setting("nips", "network", "convolutions: Mnih et al. 2013 or 2015", choices=("nips", "nature"))
     actor_gain: float = setting(1.0, "network", "factor on the actor's output, the same for every head", above=0, high=1e3)
@@ -133,6 +133,12 @@ class TrainConfig:
     def learning_rate_at(self, global_step: int) -> float:
         """The learning rate after so many decisions: falling linearly, zero from the budget on."""
         return self.learning_rate * max(0.0, 1.0 - global_step / self.total_timesteps)
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The values that a setting chooses from."""
+    found: tuple[str, ...] = TrainConfig.__dataclass_fields__[name].metadata["choices"]
+    return found
 
 
 def check_setting(spec: dataclasses.Field[Any], value: Any) -> None:

@@ -1,15 +1,15 @@
 """The actor-critic network: torso, core, actor head and critic head."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from agents.config import TrainConfig
+from agents.heads import head_factory
 from agents.recurrent import Unrolled
 from agents.torso import Torso
-from neurocoder import HyperLinear, NeurocoderLinear
+from neurocoder import NeurocoderLinear
 
 
 class ActorCriticOutput(NamedTuple):
@@ -137,35 +137,3 @@ class LSTMCore(nn.Module):
 
 
 CORES: dict[str, Any] = {"none": NoCore, "lstm": LSTMCore}
-
-
-def head_factory(config: TrainConfig) -> Any:
-    """Return the constructor of the head that the settings name: (in_features, out_features)."""
-    if config.head == "neurocoder":
-        return partial(
-            NeurocoderLinear,
-            slots=config.neurocoder_slots,
-            key_size=config.neurocoder_key_size,
-            heads=config.neurocoder_heads,
-            steps=config.neurocoder_steps,
-            least_used=config.neurocoder_least_used,
-            hidden_size=config.neurocoder_hidden_size,
-            sharpness=config.neurocoder_sharpness,
-            usage_attention=config.neurocoder_usage_attention,
-            residual=config.neurocoder_residual,
-        )
-    if config.head == "hypernet":
-        return partial(
-            HyperLinear,
-            hidden_size=config.hypernet_hidden_size,
-            embedding_size=config.hypernet_embedding_size,
-        )
-    if config.linear_hidden_size:
-        return partial(_two_layers, config.linear_hidden_size)
-    return nn.Linear
-
-
-def _two_layers(hidden_size: int, in_features: int, out_features: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(in_features, hidden_size), nn.ReLU(), nn.Linear(hidden_size, out_features)
-    )

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from agents.config import TrainConfig, flag
-from agents.network import ActorCritic, head_factory
+from agents.config import TrainConfig, choices, flag
+from agents.heads import head_factory
+from agents.network import ActorCritic
 from agents.worker import make_training_env
 
-# Name -> what it sets. The ablations are the paper's.
+# Name -> what it sets: every head, and the paper's ablations.
 CONTESTANTS: dict[str, dict[str, Any]] = {
-    "linear": {"head": "linear"},
-    "hypernet": {"head": "hypernet"},
-    "neurocoder": {"head": "neurocoder"},
+    **{head: {"head": head} for head in choices("head")},
     "neurocoder-single-step": {"head": "neurocoder", "neurocoder_steps": 1},
     "neurocoder-no-usage": {"head": "neurocoder", "neurocoder_usage_attention": False},
     "neurocoder-no-residual": {"head": "neurocoder", "neurocoder_residual": False},
@@ -23,6 +22,11 @@ RECURRENT = "-lstm"
 NAMES = (*CONTESTANTS, *(name + RECURRENT for name in CONTESTANTS))
 
 TOLERANCE = 0.02
+# Head -> the setting that makes it wider, and one that may be lowered where it is too large still.
+_WIDTHS: dict[str, tuple[str, str | None]] = {
+    "linear": ("linear_hidden_size", None),
+    "hypernet": ("hypernet_hidden_size", "hypernet_embedding_size"),
+}
 
 
 class UnmatchableError(Exception):
@@ -94,20 +98,19 @@ def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
         What to set; nothing for a Neurocoder.
 
     Raises:
-        UnmatchableError: if no size comes within 2 % of the heads' parameters.
+        UnmatchableError: if no size comes within 2 % of the heads' parameters, or none is known.
     """
     if config.head == "neurocoder":
         return {}
     reference = dataclasses.replace(config, head="neurocoder")
     features = ActorCritic(num_actions, reference).core.features
     target = _heads(reference, features, num_actions)
-    if config.head == "linear":
-        tries: list[dict[str, Any]] = [{}]
-        width = "linear_hidden_size"
-    else:
-        sizes = range(config.hypernet_embedding_size, 0, -1)
-        tries = [{"hypernet_embedding_size": size} for size in sizes]
-        width = "hypernet_hidden_size"
+    if config.head not in _WIDTHS:
+        raise UnmatchableError(f"no setting is known that makes a {config.head} head wider")
+    width, other = _WIDTHS[config.head]
+    tries: list[dict[str, Any]] = [{}]
+    if other is not None:
+        tries = [{other: size} for size in range(getattr(config, other), 0, -1)]
     for fixed in tries:
         # In its width, a head's number of parameters grows evenly.
         one, two = (

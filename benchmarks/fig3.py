@@ -223,7 +223,7 @@ def write_results(
     suite: Suite, args: argparse.Namespace, words: Sequence[str], results: Sequence[Result]
 ) -> None:
     """Write table, single results and curves, of what there is; print the table."""
-    draw_curves(suite)
+    drawn = draw_curves(suite)
     if not results:
         print("no run is finished: no table yet")
         return
@@ -246,11 +246,12 @@ def write_results(
     written: dict[str, Any] = {"arguments": list(words), "machine": facts, "random": random}
     written["results"] = [dataclasses.asdict(result) for result in results]
     (suite.folder / "results.json").write_text(json.dumps(written, indent=2) + "\n")
-    print(f"\n{whole}\nwritten to {suite.folder}/table.md, results.json, curves.png, curves.csv")
+    names = ", ".join(["table.md", "results.json", *(path.name for path in drawn)])
+    print(f"\n{whole}\nwritten to {suite.folder}/: {names}")
 
 
-def draw_curves(suite: Suite) -> None:
-    """Draw all runs of the suite, finished or not."""
+def draw_curves(suite: Suite) -> list[Path]:
+    """Draw all runs of the suite, finished or not; return the files, none without any point."""
     curves, labels = [], []
     for planned in suite.planned:
         folder = suite.find(planned)
@@ -262,8 +263,7 @@ def draw_curves(suite: Suite) -> None:
             print(f"not drawn: {error}", file=sys.stderr)
             continue
         labels.append(planned.contestant)
-    if curves:
-        write_curves(suite.folder / "curves.png", curves, labels)
+    return write_curves(suite.folder / "curves.png", curves, labels) if curves else []
 
 
 def _parser() -> OneLineParser:

@@ -42,7 +42,8 @@ def main() -> None:
     games = random_games(args.game, args.episodes, args.seed)
     scores = [game.raw_return for game in games]
     print(f"{args.game}: {len(games)} random games")
-    print(f"score: mean {fmean(scores):.1f}, std {stdev(scores):.1f}, median {median(scores):.1f}")
+    std = stdev(scores) if len(scores) > 1 else 0.0
+    print(f"score: mean {fmean(scores):.1f}, std {std:.1f}, median {median(scores):.1f}")
     print(f"length: mean {fmean(game.length for game in games):.0f} decisions")
 
 

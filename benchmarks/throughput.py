@@ -34,13 +34,13 @@ from typing import Any
 
 import numpy as np
 
-from agents.config import TrainConfig
+from agents.config import TrainConfig, choices
 from agents.limits import usable_cores
 from benchmarks.facts import describe, machine_facts
 from envs import TrainingEnv, resolve_game
 
-HEADS = ("linear", "hypernet", "neurocoder")
-CORES = ("none", "lstm")
+HEADS = choices("head")
+CORES = choices("core")
 TORSOS = ("nips",)
 ROOT = Path(__file__).parent.parent
 STEPS_PER_UPDATE = TrainConfig().num_steps * TrainConfig().envs_per_worker

@@ -55,7 +55,8 @@ class ProgramMemory(nn.Module):
         c is what makes this 1/3, the variance behind an `nn.Linear`. The concentration (how much of
         the variance a weighted mean over slots keeps, and how alike the components are) was
         measured at initialisation; outputs of a fresh layer then have 1 to 2 times the standard
-        deviation of `nn.Linear`'s for layers of 16 to 512 features, 5 times with 100 components.
+        deviation of `nn.Linear`'s for layers of 16 to 512 features, 5 to 9 times with 100
+        components.
         """
         nn.init.xavier_normal_(self.u)
         nn.init.xavier_normal_(self.v)

@@ -14,10 +14,11 @@ import torch
 
 from agents.config import TrainConfig
 from agents.supervisor import train
-from benchmarks import breakdown, startup, throughput
+from benchmarks import breakdown, random_play, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
+from envs import Episode
 from tests.agents.tiny_game import make_tiny_game
 
 
@@ -27,6 +28,13 @@ def test_random_play_plays_the_games_asked_for_and_the_seed_decides_them():
     assert -21 <= games[0].raw_return <= -10
     assert games[0].length > 500
     assert random_games("Pong", episodes=1, seed=3) == games
+
+
+def test_random_play_of_a_single_game_has_no_deviation(monkeypatch, capsys):
+    monkeypatch.setattr(random_play, "random_games", lambda *_: [Episode(-20.0, 900)])
+    monkeypatch.setattr(sys, "argv", ["random_play", "--game", "Pong", "--episodes", "1"])
+    random_play.main()
+    assert "score: mean -20.0, std 0.0, median -20.0" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The glossary of metrics, and the page on files, say what runs write."""
+"""The pages in `docs/` say what is so: what runs write, and which code does what."""
 
 import dataclasses
 import re
@@ -8,12 +8,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import evaluations, metrics
 from agents.checkpoint import FORMAT_VERSION, load_newest_checkpoint
-from agents.config import TrainConfig
+from agents.command_line import flag_table
+from agents.config import TrainConfig, choices, flag
 from agents.supervisor import train
+from benchmarks.contestants import count_parameters
+from tests.code_names import defined_names
+from tests.documented_commands import inline_code
 
 ROOT = Path(__file__).parent.parent
 GLOSSARY = (ROOT / "docs" / "metrics.md").read_text()
 FILES = (ROOT / "docs" / "files.md").read_text()
+ALGORITHM = (ROOT / "docs" / "algorithm.md").read_text()
 CONFIG = TrainConfig(
     game="Pong",
     workers=0,
@@ -24,6 +29,10 @@ CONFIG = TrainConfig(
     eval_episodes=1,
     max_frames=80,
 )
+
+
+def test_the_table_of_settings_is_the_programs():
+    assert flag_table() in (ROOT / "docs" / "settings.md").read_text()
 
 
 def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(tmp_path):
@@ -86,3 +95,31 @@ def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
         assert f"`{column}`" in FILES
     for column in metrics.COLUMNS[:5]:
         assert f"`{column}`" in FILES
+
+
+def test_every_name_of_code_on_the_page_on_the_algorithm_exists():
+    names = defined_names(ROOT)
+    flags = {flag(spec.name) for spec in dataclasses.fields(TrainConfig)}
+    files = {
+        path.name for folder in ("agents", "neurocoder") for path in ROOT.glob(f"{folder}/**/*")
+    }
+    files |= {path.name for path in ROOT.glob("tests/neurocoder/*.py")} | {"best.pt"}
+    others = {"nn.Linear", "torch.compile", "torch.func"}
+    others |= {choice for name in ("head", "torso") for choice in choices(name)}
+    spans = inline_code(ALGORITHM)
+    assert len(spans) > 100
+    unknown = [
+        span
+        for span in spans
+        if span.partition(" ")[0].partition("=")[0] not in names | flags | files | others
+        and not ("/" in span and (ROOT / span).exists())
+    ]
+    assert unknown == []
+
+
+def test_the_page_on_the_algorithm_has_every_equation_and_the_numbers_that_are_so():
+    equations = re.findall(r"^\| ([0-9, ]+) \|", ALGORITHM, re.MULTILINE)
+    assert ",".join(equations).replace(" ", "") == "1,2,3,4,5,6,7,8,9,10,11,12"
+    for head in choices("head"):
+        size = count_parameters(TrainConfig(head=head), 18).heads
+        assert re.search(rf"^\| `{head}` \|.* {size:,} \|$", ALGORITHM, re.MULTILINE), (head, size)

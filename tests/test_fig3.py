@@ -95,7 +95,7 @@ def children(monkeypatch):
     fake = FakeChildren()
     # Bound by hand: an instance's call is not a method.
     monkeypatch.setattr(Suite, "run_child", lambda self, *args: fake(self, *args))
-    monkeypatch.setattr(fig3, "draw_curves", lambda _: None)
+    monkeypatch.setattr(fig3, "draw_curves", lambda _: [])
     return fake
 
 
@@ -127,11 +127,18 @@ def test_everything_is_trained_seed_by_seed_played_drawn_and_reported(
     assert "| Frostbite | random |  |  |  |  | 71.0 |" in written
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     assert [result["sampled"] for result in results] == [201, 201, 202, 202]
+    assert printed.endswith("/: table.md, results.json, curves.png, curves.csv\n")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     curves = (tmp_path / "curves.csv").read_text()
     assert "Frostbite,neurocoder-single-step," in curves
     assert printed.count("\n[") == 4
     assert "[4/4] Frostbite neurocoder-single-step seed 2 ... finished: 1,000 decisions" in printed
+
+
+@pytest.mark.usefixtures("children")
+def test_curves_that_were_not_drawn_are_not_announced(tmp_path, capsys):
+    fig3.main(arguments(tmp_path))
+    assert capsys.readouterr().out.endswith("/: table.md, results.json\n")
 
 
 def test_what_is_finished_is_neither_trained_nor_played_again(tmp_path, children, capsys):

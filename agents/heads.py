@@ -1,0 +1,66 @@
+"""The heads that agents differ by: from the settings to the layer of actor and critic.
+
+A head is made from in_features and out_features, and called like `nn.Linear`. What it computes
+depends on its input and its parameters alone: parameters are what workers share and checkpoints
+hold, buffers are neither.
+
+To add one, give it a name among the choices of `TrainConfig.head`, settings of its own where it
+needs any, and a function here. Everything else takes it up by that name.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from agents.config import TrainConfig
+from neurocoder import HyperLinear, NeurocoderLinear
+
+Head = Callable[[int, int], nn.Module]
+
+
+def head_factory(config: TrainConfig) -> Head:
+    """Return the constructor of the head that the settings name: (in_features, out_features)."""
+    return HEADS[config.head](config)
+
+
+def _linear(config: TrainConfig) -> Head:
+    if config.linear_hidden_size:
+        return partial(_two_layers, config.linear_hidden_size)
+    return nn.Linear
+
+
+def _two_layers(hidden_size: int, in_features: int, out_features: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_features, hidden_size), nn.ReLU(), nn.Linear(hidden_size, out_features)
+    )
+
+
+def _hypernet(config: TrainConfig) -> Head:
+    return partial(
+        HyperLinear,
+        hidden_size=config.hypernet_hidden_size,
+        embedding_size=config.hypernet_embedding_size,
+    )
+
+
+def _neurocoder(config: TrainConfig) -> Head:
+    return partial(
+        NeurocoderLinear,
+        slots=config.neurocoder_slots,
+        key_size=config.neurocoder_key_size,
+        heads=config.neurocoder_heads,
+        steps=config.neurocoder_steps,
+        least_used=config.neurocoder_least_used,
+        hidden_size=config.neurocoder_hidden_size,
+        sharpness=config.neurocoder_sharpness,
+        usage_attention=config.neurocoder_usage_attention,
+        residual=config.neurocoder_residual,
+    )
+
+
+HEADS: dict[str, Callable[[TrainConfig], Head]] = {
+    "linear": _linear,
+    "hypernet": _hypernet,
+    "neurocoder": _neurocoder,
+}
