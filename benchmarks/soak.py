@@ -12,8 +12,9 @@ several times on the way, and interrupted in the end. The exit code is 1 if a pr
 - memory of all processes together does not grow by more than 5 %;
 - the last checkpoint is that of the last step, and all its parameters are finite.
 
-Memory is the proportional set size, in which shared pages count once; it is read before each kill.
-The evaluator is left out, for it comes and goes. Needs Linux.
+Memory is the proportional set size, in which shared pages count once, without the pages of files:
+these, of programs and libraries, count the less the more other programs use them. It is read before
+each kill. The evaluator is left out, for it comes and goes. Needs Linux.
 """
 
 import argparse
@@ -125,7 +126,7 @@ class Soak:
             self._break("some parameters are not finite")
         self.report["restarts_counted"] = checkpoint.progress["restarts"]
         self.report["global_step"] = checkpoint.progress["global_step"]
-        memory = self.report["memory"]
+        memory = [sum(at["by_process"].values()) for at in self.report["memory"]]
         third = max(len(memory) // 3, 1)
         start, end = median(memory[:third]), median(memory[-third:])
         self.report |= {"memory_at_start": start, "memory_at_end": end}
@@ -194,8 +195,9 @@ class Soak:
             self._break(f"the program ended with {code} and left {strays}")
 
     def _measure_memory(self, program: "subprocess.Popen[bytes]") -> None:
+        by_process = {process.pid: _memory_of(process.pid) for process in _family_of(program)}
         self.report["memory"].append(
-            sum(process.memory_full_info().pss for process in _family_of(program))
+            {"step": self._last_step(), "parent": program.pid, "by_process": by_process}
         )
 
     def _last_step(self) -> int:
@@ -219,6 +221,16 @@ def _family_of(program: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     """The program and all processes that it started."""
     parent = psutil.Process(program.pid)
     return [parent, *parent.children(recursive=True)]
+
+
+def _memory_of(pid: int) -> int:
+    """Bytes of a process that are not a file's, its part of what it shares; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    kilobytes = {line.split(":")[0]: line.split()[1] for line in lines[1:]}
+    return 1024 * (int(kilobytes["Pss_Anon"]) + int(kilobytes["Pss_Shmem"]))
 
 
 def _workers_of(program: "subprocess.Popen[bytes]") -> set[int]:
