@@ -14,7 +14,7 @@ from tests.agents.tiny_game import ACTIONS, OPTIMUM, TinyGame, make_tiny_game
 
 # More entropy bonus than on Atari: the consolation is a trap for a policy that settles early.
 CONFIG = TrainConfig(
-    workers=0, envs_per_worker=8, num_steps=5, total_timesteps=10_000, ent_coef=0.03
+    workers=0, envs_per_worker=8, num_steps=5, total_timesteps=10_000, ent_coef=0.06
 )
 
 
