@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from agents.huge_pages import ask_for_huge_pages
 from agents.undertaker import Undertaker
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -59,6 +60,7 @@ def process_context() -> Any:
     undertaker().remove_at_the_end(_socket_folder())
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    ask_for_huge_pages(os.environ)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["agents.preload"])
     # The fork server finds what to load through this; it is not told our sys.path (Python 3.11).
