@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.layers import make_layer, parameter_count
-from neurocoder import NeurocoderLinear
+from neurocoder import FiLMLinear, HyperLinear, NeurocoderLinear
 
 CONTESTANTS = (
     "linear",
@@ -49,6 +49,19 @@ class AutoRegressor(nn.Module):
         if not isinstance(self.output_layer, NeurocoderLinear):
             return None
         return self.output_layer.compose(self.states(y)).u_attention
+
+    def condition(self, y: Tensor) -> Tensor | None:
+        """What other layers have in the attention's place at every point of y (N, T): (N, T, D).
+
+        The hidden units of the MLP, HyperNet's embedding z, FiLM's gamma and beta. None for linear
+        layers and Neurocoders.
+        """
+        layer, states = self.output_layer, self.states(y)
+        if isinstance(layer, HyperLinear):
+            return layer.embedding_network(states)
+        if isinstance(layer, FiLMLinear):
+            return torch.cat(layer.modulation(states), dim=-1)
+        return layer[:-1](states) if isinstance(layer, nn.Sequential) else None
 
 
 def make_model(contestant: str, hidden_size: int) -> AutoRegressor:

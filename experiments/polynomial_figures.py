@@ -45,7 +45,7 @@ def around(
         signals: their keys, and titles for them.
         before: steps before a boundary that the profiles begin with.
     """
-    figure = new_figure(10.5, 4.2)
+    figure = new_figure(12.0, 4.2)
     panels = figure.subplots(1, len(signals), sharey=True)
     for axes, (signal, title) in zip(panels, signals.items(), strict=True):
         for name, runs in _by_contestant(results).items():

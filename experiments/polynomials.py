@@ -16,8 +16,9 @@ go below, is computed beside (`experiments.ideal_observer`). Compared are output
   `neurocoder-single-step`: 1 step, 10 slots.
 
 All see the same sequences in the same order, each of them once. Learning curves show the test error
-above the ideal observer's. A network's signals, its attention to M_U and its hidden state, are
-judged by how well their changes from point to point tell boundaries from other points.
+above the ideal observer's. A network's signals are judged by how well their changes
+from point to point tell boundaries from other points: the hidden state, a Neurocoder's attention to
+M_U, and what other layers have in the attention's place.
 """
 
 import argparse
@@ -50,6 +51,7 @@ RESULTS = (
 )
 SIGNALS = {
     "state": "hidden state",
+    "condition": "hidden units; z; gamma and beta",
     "first": "attention to M_U, first component",
     "all": "attention to M_U, all components",
 }
@@ -108,11 +110,15 @@ def test_error(model: AutoRegressor, test: Sequences) -> float:
 def judge(model: AutoRegressor, test: Sequences) -> dict[str, Any]:
     """How well the model's signals find the boundaries of the test sequences.
 
-    The hidden state ("state"); and, if it is a Neurocoder, the attention to M_U, which is all that
-    the paper shows: of the component with the greatest singular value ("first"), and of "all".
+    The hidden state ("state"). Of a Neurocoder the attention to M_U, which the paper shows: of the
+    component with the greatest singular value ("first"), and of "all". Of the other layers what
+    they have in its place ("condition").
     """
     state, attention = model.states(test.y), model.attention(test.y)
+    condition = model.condition(test.y)
     results = _judge("state", state, boundaries.distance(state), test)
+    if condition is not None:
+        results |= _judge("condition", condition, boundaries.distance(condition), test)
     if attention is not None:
         for name, part in (("first", attention[:, :, :1]), ("all", attention)):
             change = boundaries.attention_change(part)

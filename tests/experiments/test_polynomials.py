@@ -1,7 +1,9 @@
 """The polynomial experiment: its models, its numbers, and a whole run in seconds."""
 
+import argparse
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,7 +52,28 @@ def test_the_matched_contestants_have_the_neurocoders_number_of_parameters():
 def test_only_neurocoders_attend():
     y = some_sequences(2, 12).y
     assert make_model("film", 8).attention(y) is None
-    assert make_model("neurocoder", 8).attention(y).shape == (2, 12, 10, 20)
+    model = make_model("neurocoder", 8)
+    assert model.attention(y).shape == (2, 12, 10, 20)
+    expected = model.output_layer.compose(model.states(y)).u_attention
+    torch.testing.assert_close(model.attention(y), expected)
+
+
+def test_the_condition_is_all_that_a_layer_needs_beside_the_state():
+    y = some_sequences(2, 12).y
+    hypernet, film, mlp = (make_model(name, 8) for name in ("hypernet", "film", "mlp"))
+    layer = hypernet.output_layer
+    program = torch.einsum("nte,ieo->ntio", hypernet.condition(y), layer.generator)
+    output = torch.einsum("nti,ntio->nto", hypernet.states(y), program) + layer.bias
+    torch.testing.assert_close(output.squeeze(-1), hypernet(y))
+
+    gamma, beta = film.condition(y).unbind(-1)
+    shared = film.output_layer.shared(film.states(y)).squeeze(-1)
+    torch.testing.assert_close(gamma * shared + beta, film(y))
+
+    torch.testing.assert_close(mlp.output_layer[-1](mlp.condition(y)).squeeze(-1), mlp(y))
+    assert (mlp.condition(y) >= 0).all()
+    assert make_model("linear", 8).condition(y) is None
+    assert make_model("neurocoder", 8).condition(y) is None
 
 
 def test_a_model_that_changes_its_state_where_chunks_begin_is_judged_to_find_them_all():
@@ -62,12 +85,17 @@ def test_a_model_that_changes_its_state_where_chunks_begin_is_judged_to_find_the
 
         def attention(self, _):
             slot = test.starts.cumsum(1) % 3
-            return torch.nn.functional.one_hot(slot, 3).unsqueeze(2).expand(-1, -1, 2, -1) * 0.5
+            first = 0.5 * torch.nn.functional.one_hot(slot, 3)
+            return torch.stack([first, torch.ones_like(first)], dim=2)  # the second stands still
+
+        def condition(self, y):
+            return 2 * self.states(y)
 
     results = polynomials.judge(Knowing(), test)
-    for name in ("state", "first", "all"):
-        for measure in ("auc", "precision", "quiet_auc", "at_boundaries", "explained"):
+    for name, moved in (("state", 1.0), ("condition", 2.0), ("first", 1.0), ("all", 0.5)):
+        for measure in ("auc", "precision", "quiet_auc", "explained"):
             assert results[f"{name}_{measure}"] == pytest.approx(1.0)
+        assert results[f"{name}_at_boundaries"] == pytest.approx(moved)
         assert results[f"{name}_elsewhere"] == 0
         assert results[f"{name}_explained_by_others"] < 0.9
         around = results[f"{name}_around"].tolist()
@@ -94,7 +122,7 @@ def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, cap
         assert ("first_auc" in record) == (record["contestant"] in SLOTS)
         assert 0 <= record["state_fresh_auc"] <= 1
     assert len({record["errors"][0] for record in records}) == len(records)
-    for name in ("results", "state", "first", "all"):
+    for name in ("results", "state", "condition", "first", "all"):
         assert (out / f"{name}.md").stat().st_size > 0
         assert (out / f"{name}.csv").stat().st_size > 0
     for name in ("curves", "around", "attention"):
@@ -122,11 +150,18 @@ def test_bad_flags_are_refused_in_one_line(flags, capsys):
     assert flags[0] in message
 
 
-def test_training_learns(tmp_path):
-    words = ["--contestants", "neurocoder-single-step", "--updates", "40", "--batch", "8"]
-    words += ["--length", "32", "--test", "32", "--seeds", "1", "--hidden", "16"]
-    polynomials.main([*words, "--out", str(tmp_path / "x")])
-    record = json.loads((tmp_path / "x" / "results.jsonl").read_text())
-    # Mean 0 gives the points' variance, about 1.
-    assert record["errors"][0] > 0.6
-    assert record["error"] < 0.35
+def test_training_moves_every_parameter_and_predicts_better_than_repeating_the_last_point():
+    args = argparse.Namespace(
+        updates=80, batch=8, length=32, learning_rate=0.04, orthogonality=0.001
+    )
+    test = some_sequences(64, 32)
+    torch.manual_seed(0)
+    model = make_model("neurocoder", 16)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    points = []
+    study = SimpleNamespace(scalar=lambda *point: points.append(point))
+    curve = polynomials.train(model, args, 1, test, study)
+    assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    repeating = (test.y[:, 1:] - test.y[:, :-1]).square().mean()
+    assert curve["errors"][-1] < 0.95 * repeating < 0.4 * curve["errors"][0]
+    assert ("loss/test", curve["errors"][-1], 80) in points
