@@ -1,14 +1,26 @@
 """Layers that program themselves: weights composed for every input from a stored memory.
 
 `NeurocoderLinear` is the layer of "Neurocoder: Learning General-Purpose Computation Using Stored
-Neural Programs", section 2; `HyperLinear` is the hypernetwork it is compared with. Both are called
-like `torch.nn.Linear`. `recode` puts them into a model that already exists.
+Neural Programs", section 2; `neurocoder.baselines` has the layers that it is compared with. All are
+called like `torch.nn.Linear`. `recode` puts them into a model that already exists.
 """
 
-from neurocoder.hyper import HyperLinear as HyperLinear
+from neurocoder.baselines import FiLMLinear as FiLMLinear
+from neurocoder.baselines import HyperLinear as HyperLinear
+from neurocoder.baselines import MoELinear as MoELinear
+from neurocoder.baselines import NSMLinear as NSMLinear
 from neurocoder.linear import Composition as Composition
 from neurocoder.linear import NeurocoderLinear as NeurocoderLinear
 from neurocoder.linear import frozen_keys as frozen_keys
 from neurocoder.recode import recode as recode
 
-__all__ = ["Composition", "HyperLinear", "NeurocoderLinear", "frozen_keys", "recode"]
+__all__ = [
+    "Composition",
+    "FiLMLinear",
+    "HyperLinear",
+    "MoELinear",
+    "NSMLinear",
+    "NeurocoderLinear",
+    "frozen_keys",
+    "recode",
+]

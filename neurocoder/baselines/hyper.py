@@ -1,4 +1,4 @@
-"""The hypernetwork that the Neurocoder is compared with."""
+"""A hypernetwork: a small network generates the weights."""
 
 from typing import Any
 

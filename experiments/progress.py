@@ -1,0 +1,82 @@
+"""How far an experiment is, and how long it will still take."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+Pair = tuple[str, int]
+
+
+class Progress:
+    """A line for each job that ends; on a terminal also one for the job that is under way.
+
+    Args:
+        pairs: contestant and seed of all jobs.
+        done: the seconds that those took that are done already.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], done: Mapping[Pair, float]) -> None:
+        self._pairs = list(pairs)
+        self._seconds = {pair: done[pair] for pair in self._pairs if pair in done}
+        self._console = Console() if sys.stdout.isatty() else None
+        self._status: Status | None = None
+        if self._seconds:
+            self._print(f"{len(self._seconds)} of {len(self._pairs)} are there already")
+
+    def start(self, contestant: str, seed: int) -> None:
+        """Show what is under way."""
+        if self._console is not None:
+            left = self._left()
+            text = f"{self._count(1)} {contestant}, seed {seed}" + (f", {left}" if left else "")
+            if self._status is None:
+                self._status = self._console.status(text)
+                self._status.start()
+            self._status.update(text)
+
+    def finish(self, contestant: str, seed: int, seconds: float, values: Mapping[str, Any]) -> None:
+        """Print what came out."""
+        self._seconds[contestant, seed] = seconds
+        shown = [
+            f"{key} {value:.4g}"
+            for key, value in values.items()
+            if isinstance(value, float) and key != "seconds"
+        ]
+        words = [f"{self._count()} {contestant}, seed {seed}: {', '.join(shown[:4])}"]
+        self._print("; ".join([*words, f"{seconds:.1f} s", *filter(None, [self._left()])]))
+
+    def close(self) -> None:
+        """Take the line of the job under way off the terminal."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _count(self, more: int = 0) -> str:
+        number = f"{len(self._seconds) + more:{len(str(len(self._pairs)))}d}"
+        return f"{time.strftime('%H:%M:%S')} {number}/{len(self._pairs)}"
+
+    def _left(self) -> str:
+        """The time left, by what the same contestant took before, or else all of them."""
+        if not self._seconds:
+            return ""
+        by_contestant: dict[str, list[float]] = {}
+        for (name, _), seconds in self._seconds.items():
+            by_contestant.setdefault(name, []).append(seconds)
+        known = list(self._seconds.values())
+        total = 0.0
+        for name, seed in self._pairs:
+            if (name, seed) not in self._seconds:
+                times = by_contestant.get(name, known)
+                total += sum(times) / len(times)
+        if not total:
+            return ""
+        return f"{total / 60:.0f} min left" if total >= 90 else f"{total:.0f} s left"
+
+    def _print(self, line: str) -> None:
+        if self._console is not None:
+            self._console.print(line, highlight=False, markup=False)
+        else:
+            print(line, flush=True)

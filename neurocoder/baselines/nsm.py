@@ -1,0 +1,129 @@
+"""Neural stored-program memory: attention over whole weight matrices."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neurocoder._checks import check_input, check_positive
+
+
+class NSMLinear(nn.Module):
+    """A linear layer whose weights are a mixture of stored ones (Le, Tran and Venkatesh 2020).
+
+    A memory holds N programs, a weight matrix V(n) with its bias each, under keys k(n). From the
+    input come a query q and a strength beta > 0, and
+
+        a = softmax(beta * cos(q, k)),    W = sum over n of a(n) V(n),    y = x W + b.
+
+    The paper queries with the state of a recurrent controller; here, as for all layers that are
+    compared, q and beta are linear in the layer's own input. The bias is stored and mixed like the
+    weights. A W per input is never built to run the layer: x meets the stored matrices first, then
+    the attention weighs the results, which takes as many multiplications and `out_features` numbers
+    in place of every `in_features * out_features`.
+
+    Args:
+        in_features: size of each input.
+        out_features: size of each output.
+        programs: N. Five, with keys of five numbers, is what the Neurocoder's authors compare with
+            in their code.
+        key_size: size of query and keys.
+        bias: whether the programs have biases.
+        device: where the parameters live.
+        dtype: their type.
+
+    Attributes:
+        keys: k, shape (programs, key_size).
+        programs: V, shape (programs, in_features, out_features).
+        bias: shape (programs, out_features), or None.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        programs: int = 5,
+        key_size: int = 5,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(
+            in_features=in_features,
+            out_features=out_features,
+            programs=programs,
+            key_size=key_size,
+        )
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_features, self.out_features = in_features, out_features
+        self.query_network = nn.Linear(in_features, key_size, **factory)
+        self.strength_network = nn.Linear(in_features, 1, **factory)
+        self.keys = nn.Parameter(torch.empty(programs, key_size, **factory))
+        self.programs = nn.Parameter(torch.empty(programs, in_features, out_features, **factory))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(programs, out_features, **factory))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters such that the mixture starts at the scale of `torch.nn.Linear`.
+
+        Attention starts out nearly even, and the mean of N independent matrices is sqrt(N) times
+        smaller than one of them.
+        """
+        self.query_network.reset_parameters()
+        self.strength_network.reset_parameters()
+        nn.init.normal_(self.keys)
+        bound = (len(self.programs) / self.in_features) ** 0.5
+        nn.init.uniform_(self.programs, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, shape (..., out_features), for x of shape (..., in_features)."""
+        attention = self.attention(x)
+        rows = self.programs.transpose(0, 1)  # (in, N, out): all programs in one product
+        results = (x @ rows.flatten(1)).unflatten(-1, rows.shape[1:])
+        if self.bias is not None:
+            results = results + self.bias
+        return (attention.unsqueeze(-2) @ results).squeeze(-2)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Return a, shape (..., programs), for x of shape (..., in_features)."""
+        check_input(x, self.in_features)
+        strength = F.softplus(self.strength_network(x))
+        query = F.normalize(self.query_network(x), dim=-1)
+        return torch.softmax(strength * (query @ F.normalize(self.keys, dim=-1).T), dim=-1)
+
+    def working_program(self, x: Tensor) -> Tensor:
+        """Return W, shape (..., in_features, out_features), for inspection and tests."""
+        return torch.einsum("...n,nio->...io", self.attention(x), self.programs)
+
+    def auxiliary_loss(self) -> Tensor:
+        """Return the mean cosine of the pairs of keys, from -1 to 1: it keeps programs apart.
+
+        Keys that lie close together are always attended to together, and their programs collapse
+        into one. The paper sums over the pairs; its authors' code takes the mean, and so do we, so
+        that a weight on it means the same for any number of programs.
+        """
+        programs = len(self.keys)
+        if programs == 1:
+            return self.keys.new_zeros(())
+        keys = F.normalize(self.keys, dim=-1)
+        first, second = torch.triu_indices(programs, programs, offset=1, device=keys.device)
+        return (keys[first] * keys[second]).sum(dim=-1).mean()
+
+    def extra_repr(self) -> str:
+        """Describe the layer's sizes."""
+        programs, key_size = self.keys.shape
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"programs={programs}, key_size={key_size}, bias={self.bias is not None}"
+        )
