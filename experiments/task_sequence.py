@@ -56,6 +56,7 @@ def learn_in_sequence(
     *,
     epochs: int,
     batch_size: int,
+    fisher_images: int,
     auxiliary_loss: Callable[[nn.Module], Tensor],
     report: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
@@ -71,6 +72,8 @@ def learn_in_sequence(
         regularizer: of the same network.
         epochs: passes over each task's images.
         batch_size: of a step.
+        fisher_images: how many of a task's images, drawn at random, the regularizer is shown
+            when the task has been learned.
         auxiliary_loss: what the layers themselves add to the loss.
         report: called after each task with its place and the accuracies on all tasks.
 
@@ -87,7 +90,8 @@ def learn_in_sequence(
                 regularizer.step(loss, optimizer)
         network.eval()
         if task is not tasks[-1]:
-            regularizer.task_learned(task.images, place)
+            shown = torch.randperm(len(task.images))[:fisher_images]
+            regularizer.task_learned(task.images[shown], place)
         rows.append(torch.tensor([accuracy(network, t, j) for j, t in enumerate(tasks)]))
         if report is not None:
             report(place, rows[-1])
