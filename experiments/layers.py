@@ -20,6 +20,7 @@ _LAYERS: dict[str, Callable[..., nn.Module]] = {
     "neurocoder-no-usage": partial(NeurocoderLinear, usage_attention=False),
 }
 LAYERS = tuple(_LAYERS)
+_VARIED_SIZES = {"moe": "experts", "nsm": "programs"}
 
 
 def make_layer(name: str, in_features: int, out_features: int, **sizes: Any) -> nn.Module:
@@ -38,6 +39,45 @@ def make_layer(name: str, in_features: int, out_features: int, **sizes: Any) -> 
     if name not in _LAYERS:
         raise ValueError(f"no layer is named {name!r}; there are {', '.join(LAYERS)}")
     return _LAYERS[name](in_features, out_features, **sizes)
+
+
+def match_sizes(
+    name: str, in_features: int, out_features: int, parameters: int, **sizes: Any
+) -> dict[str, Any]:
+    """Sizes with which a layer has as nearly as possible so many parameters.
+
+    What is varied is the hidden size of hypernetworks, FiLM and Neurocoders, the number of experts
+    and the number of stored programs. The smallest possible layer is what there is at the least.
+
+    Args:
+        name: one of LAYERS, but not "linear", which has one size only.
+        in_features: size of each input.
+        out_features: size of each output.
+        parameters: how many are wanted.
+        sizes: other arguments of the layer.
+
+    Returns:
+        The sizes given and the one that was found, for `make_layer`.
+    """
+    varied = _VARIED_SIZES.get(name, "hidden_size")
+
+    def count(size: int) -> int:
+        with torch.random.fork_rng(devices=[]):  # trying sizes must not change what is drawn later
+            layer = make_layer(name, in_features, out_features, **{**sizes, varied: size})
+        return parameter_count(layer)
+
+    low = sizes.get("chosen", 2) if name == "moe" else 1
+    high = low
+    while count(high) < parameters:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if count(middle) < parameters:
+            low = middle
+        else:
+            high = middle
+    nearest = min((low, high), key=lambda size: abs(count(size) - parameters))
+    return {**sizes, varied: nearest}
 
 
 def auxiliary_loss(

@@ -167,24 +167,29 @@ class Study:
             self._progress.finish(contestant, seed, seconds, record)
 
     def table(
-        self, columns: Sequence[Column | str], *, name: str = "results", remark: str = ""
+        self,
+        columns: Sequence[Column | str],
+        *,
+        name: str = "results",
+        contestants: Sequence[str] | None = None,
+        remark: str = "",
     ) -> str:
         """Print a table of the results over seeds, and write it as `NAME.md` and `NAME.csv`.
 
         Args:
             columns: what to show, by the keys of `result`.
             name: of the files.
+            contestants: the rows; whoever has results if None.
             remark: stands under the table.
 
         Returns:
             The table in Markdown.
         """
         wanted = [c if isinstance(c, Column) else Column(c) for c in columns]
-        rows = [
-            (name, [r for r in self.results if r["contestant"] == name and r["seed"] <= self.seeds])
-            for name in dict.fromkeys(r["contestant"] for r in self.results)
-        ]
-        rows = [(name, records) for name, records in rows if records]
+        by_contestant: dict[str, list[Record]] = {}
+        for record in self.results:
+            by_contestant.setdefault(record["contestant"], []).append(record)
+        rows = [(c, by_contestant[c]) for c in contestants or by_contestant if c in by_contestant]
         text = as_markdown(rows, wanted)
         head = f"# {self.name}\n\n    {self.command}\n\n{describe_machine()}\n\n"
         tail = f"\n\n{remark}\n" if remark else "\n"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from experiments.drawing import COLOURS
-from experiments.layers import LAYERS, auxiliary_loss, make_layer, parameter_count
+from experiments.layers import LAYERS, auxiliary_loss, make_layer, match_sizes, parameter_count
 from neurocoder import MoELinear, NeurocoderLinear, NSMLinear
 
 
@@ -49,3 +49,29 @@ def test_parameters_are_counted_where_they_are_trained():
     assert parameter_count(model) == 35 + 12
     model[0].requires_grad_(False)
     assert parameter_count(model) == 12
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "linear"])
+@pytest.mark.parametrize("parameters", [9_000, 60_000])
+def test_matched_sizes_give_a_layer_of_about_so_many_parameters(name, parameters):
+    extra = {"slots": 10} if name.startswith("neurocoder") else {}
+    sizes = match_sizes(name, 64, 10, parameters, **extra)
+    got = parameter_count(make_layer(name, 64, 10, **sizes))
+    assert abs(got / parameters - 1) < 0.06  # the steps between sizes
+    (varied,) = set(sizes) - set(extra)
+    for other in (sizes[varied] - 1, sizes[varied] + 1):
+        neighbour = parameter_count(make_layer(name, 64, 10, **{**sizes, varied: other}))
+        assert abs(neighbour - parameters) >= abs(got - parameters)
+
+
+def test_trying_sizes_does_not_change_what_is_drawn_later():
+    state = torch.get_rng_state()
+    match_sizes("nsm", 64, 10, 5_000)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "linear"])
+def test_too_few_parameters_give_the_smallest_layer(name):
+    sizes = match_sizes(name, 64, 10, 1)
+    make_layer(name, 64, 10, **sizes)
+    assert list(sizes.values()) == [2 if name == "moe" else 1]

@@ -1,0 +1,174 @@
+"""Digit classification with and without Neurocoder (section 3.1 and Fig. 2a to c of the paper).
+
+    python -m experiments.digits
+    python -m experiments.digits --mnist DIR
+
+One-layer classifiers of about equal size: linear, Neurocoders of J = 1 to 10 steps with and without
+the residual program, and the competitors. What single- and multi-step Neurocoders attend to for
+each digit, and the decision tree in it. Then the same layers as the last one of a LeNet.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.attention_tree import (
+    count_patterns,
+    difference_between_classes,
+    grow_tree,
+)
+from experiments.command_line import positive
+from experiments.data import DataError, Images, load_images
+from experiments.digit_figures import draw_errors, draw_patterns, draw_tree
+from experiments.digit_models import (
+    CONTESTANTS,
+    MULTI_STEP,
+    SINGLE_STEP,
+    make_model,
+)
+from experiments.layers import auxiliary_loss, parameter_count
+from experiments.study import Column, Study, make_parser
+from neurocoder import NeurocoderLinear
+
+BATCH = 64
+LEARNING_RATE = 3e-3
+ORTHOGONALITY = 0.1
+# The paper's Fig. 2b and c show the first three singular vectors.
+COMPONENTS = 3
+_QUICK_IMAGES = 192
+_AT_ONCE = 1000
+
+COLUMNS = (
+    Column("error", "test error", percent=True),
+    Column("train_error", "training error", percent=True),
+    Column("parameters"),
+)
+ATTENTION_COLUMNS = (
+    Column("patterns", "patterns", digits=1),
+    Column("difference", "difference between digits"),
+    Column("kept", "keep to the tree", percent=True, digits=1),
+    Column("told", "told by the tree", percent=True, digits=1),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, run what is to be run, and write tables and figures."""
+    parser = make_parser("digits", __doc__, CONTESTANTS)
+    parser.add_argument("--mnist", metavar="DIR", help="MNIST's four files, instead of 8x8 digits")
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="passes through the training images; 40, with --mnist 10, with --quick 1",
+    )
+    args = parser.parse_args(argv)
+    args.epochs = args.epochs or (1 if args.quick else 10 if args.mnist else 40)
+    try:
+        images = load_images(args.mnist)
+    except DataError as error:
+        parser.error(str(error))
+    if args.quick:
+        images = _fewer(images)
+    with Study("digits", args) as study:
+        print(f"{images.name}: {len(images.train):,} images to learn, {len(images.test):,} to test")
+        for contestant, seed in study.jobs():
+            study.result(contestant, seed, run(study, contestant, images, args))
+        report(study, images)
+
+
+def run(study: Study, contestant: str, images: Images, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one contestant and return what came out."""
+    model = make_model(contestant, images.train.shape[-1])
+    errors = train(study, model, images, args.epochs)
+    values: dict[str, Any] = {
+        "error": errors[-1],
+        "train_error": error_of(model, images.train, images.train_labels),
+        "parameters": parameter_count(model),
+        "errors": errors,
+    }
+    if contestant in (MULTI_STEP, SINGLE_STEP):
+        values.update(describe_attention(model, images))
+    return values
+
+
+def train(study: Study, model: nn.Module, images: Images, epochs: int) -> list[float]:
+    """Train with Adam, annealed to zero, and return the test error after each epoch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    batches = -(-len(images.train) // BATCH)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs * batches)
+    errors = []
+    for epoch in range(1, epochs + 1):
+        model.train()
+        for chosen in torch.randperm(len(images.train)).split(BATCH):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images.train[chosen]), images.train_labels[chosen])
+            (loss + auxiliary_loss(model, orthogonality=ORTHOGONALITY)).backward()
+            optimizer.step()
+            schedule.step()
+        errors.append(error_of(model, images.test, images.test_labels))
+        study.scalar("loss", loss.item(), epoch)
+        study.scalar("test_error", errors[-1], epoch)
+    return errors
+
+
+@torch.no_grad()
+def error_of(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
+    """The part of the pictures that are taken for another digit."""
+    model.eval()
+    guesses = torch.cat([model(part).argmax(dim=1) for part in pictures.split(_AT_ONCE)])
+    return float((guesses != labels).double().mean())
+
+
+def describe_attention(model: nn.Module, images: Images) -> dict[str, Any]:
+    """Figures of a classifier's attention to M_U by its first components; see `attention_tree`."""
+    train, test = attention_of(model, images.train), attention_of(model, images.test)
+    labels, test_labels = images.train_labels.numpy(), images.test_labels.numpy()
+    tree = grow_tree(train, labels, test, test_labels)
+    return {
+        "patterns": count_patterns(test),
+        "difference": difference_between_classes(test, test_labels),
+        "kept": tree.kept,
+        "told": tree.told,
+        "paths": tree.paths,
+        "split_patterns": [split.patterns.round(4) for split in tree.splits],
+        "split_distances": [split.distance for split in tree.splits],
+        "attention": np.stack([test[test_labels == c].mean(axis=0) for c in range(10)]).round(4),
+    }
+
+
+@torch.no_grad()
+def attention_of(model: nn.Module, pictures: Tensor) -> np.ndarray:
+    """The attention w^u of the model's Neurocoder for its first components, shape (N, 3, P)."""
+    (layer,) = (m for m in model.modules() if isinstance(m, NeurocoderLinear))
+    parts = [layer.compose(part.flatten(1)).u_attention for part in pictures.split(_AT_ONCE)]
+    return torch.cat(parts)[:, :COMPONENTS].numpy()
+
+
+def report(study: Study, images: Images) -> None:
+    """Write the tables, and those figures whose contestants are there."""
+    study.table(COLUMNS)
+    first: dict[str, dict[str, Any]] = {}
+    for record in study.results:
+        if "attention" in record:
+            first.setdefault(record["contestant"], record)
+    if first:
+        study.table(ATTENTION_COLUMNS, name="attention", contestants=list(first))
+    study.figure(draw_errors(study.results, images.name), "errors")
+    if first.keys() >= {SINGLE_STEP, MULTI_STEP}:
+        study.figure(draw_patterns(first[SINGLE_STEP], first[MULTI_STEP], images), "patterns")
+    for name, record in first.items():
+        study.figure(draw_tree(record, images), f"tree-{name}")
+
+
+def _fewer(images: Images) -> Images:
+    parts = (images.train, images.train_labels, images.test, images.test_labels)
+    return Images(images.name, *(part[:_QUICK_IMAGES] for part in parts))
+
+
+if __name__ == "__main__":
+    main()

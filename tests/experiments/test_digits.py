@@ -1,0 +1,122 @@
+"""The digits experiment: its models, its figures of attention, and a quick run of all of it."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from experiments import digits
+from experiments.data import load_images
+from experiments.digit_models import (
+    CONTESTANTS,
+    LENETS,
+    MULTI_STEP,
+    SINGLE_STEP,
+    WITH_RESIDUAL,
+    WITHOUT_RESIDUAL,
+    LeNet,
+    make_model,
+)
+from experiments.layers import parameter_count
+from neurocoder import NeurocoderLinear
+
+
+@pytest.mark.parametrize("side", [8, 28])
+@pytest.mark.parametrize("contestant", CONTESTANTS)
+def test_all_contestants_but_the_plain_linear_layer_are_about_as_large(contestant, side):
+    model = make_model(contestant, side)
+    assert model(torch.zeros(2, 1, side, side)).shape == (2, 10)
+    prefix = "lenet-" if contestant in LENETS else ""
+    reference = parameter_count(make_model(prefix + MULTI_STEP, side))
+    if contestant in ("linear", "lenet-linear"):
+        assert parameter_count(model) < 0.9 * reference
+    else:
+        assert abs(parameter_count(model) / reference - 1) < 0.06
+
+
+def test_the_number_of_steps_does_not_change_the_size_and_only_the_residual_program_is_left_out():
+    for names, residual in ((WITH_RESIDUAL, True), (WITHOUT_RESIDUAL, False)):
+        models = [make_model(name, 8) for name in names]
+        assert len({parameter_count(model) for model in models}) == 1
+        layers = [model[1] for model in models]
+        assert all(isinstance(layer, NeurocoderLinear) for layer in layers)
+        assert [layer.composition_network.steps for layer in layers] == [1, 2, 3, 5, 10]
+        assert all((layer.residual is not None) == residual for layer in layers)
+        assert all(layer.composition_network.heads == 1 for layer in layers)
+
+
+def test_the_deep_linear_classifier_is_linear_and_the_mlp_is_not():
+    x, y = torch.randn(2, 5, 1, 8, 8).double()
+    for name, linear in (("linear", True), ("linear-deep", True), ("mlp", False)):
+        model = make_model(name, 8).double()
+        curved = model(x) + model(y) - model(x + y) - model(torch.zeros_like(x))
+        assert (curved.abs().max() < 1e-9) == linear
+
+
+def test_single_and_multi_step_retrieve_as_many_components_from_thirty_and_ten_slots():
+    x = torch.randn(2, 64)
+    single, multi = (make_model(name, 8)[1].compose(x) for name in (SINGLE_STEP, MULTI_STEP))
+    assert single.u_attention.shape == (2, 5, 30)
+    assert multi.u_attention.shape == (2, 5, 10)
+
+
+def test_a_lenet_of_mnists_size_is_lecuns():
+    net = LeNet(28, "linear")
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    linear = [m for m in net.modules() if isinstance(m, nn.Linear)]
+    assert [tuple(c.weight.shape) for c in convolutions] == [(6, 1, 5, 5), (16, 6, 5, 5)]
+    assert [(m.in_features, m.out_features) for m in linear] == [(400, 120), (120, 84), (84, 10)]
+    assert parameter_count(net) == 61_706
+
+
+def test_the_error_is_the_part_of_pictures_taken_for_another_digit():
+    pictures, labels = torch.eye(10)[[0, 1, 2, 3]], torch.tensor([0, 1, 2, 4])
+    assert digits.error_of(nn.Identity(), pictures, labels) == 0.25
+
+
+def test_attention_is_that_of_the_first_three_components():
+    model, pictures = make_model(MULTI_STEP, 8), torch.randn(7, 1, 8, 8)
+    got = digits.attention_of(model, pictures)
+    expected = model[1].compose(pictures.flatten(1)).u_attention[:, :3]
+    torch.testing.assert_close(torch.from_numpy(got), expected.detach())
+
+
+def test_a_few_epochs_teach_a_classifier_most_digits(tmp_path):
+    words = ["--contestants", "linear", MULTI_STEP, "--epochs", "3", "--seeds", "1"]
+    digits.main([*words, "--out", str(tmp_path / "x")])
+    lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
+    errors = {r["contestant"]: r["errors"] for r in map(json.loads, lines)}
+    assert all(len(curve) == 3 and curve[-1] < 0.3 < curve[0] for curve in errors.values())
+
+
+def test_a_quick_run_leaves_tables_and_figures_and_can_be_gone_on_with(tmp_path, capsys):
+    several = ["linear", "mlp", "moe", SINGLE_STEP, MULTI_STEP, "neurocoder-J1-no-residual"]
+    words = ["--quick", "--contestants", *several, "lenet-nsm", "--out", str(tmp_path / "x")]
+    digits.main(words)
+    out = tmp_path / "x"
+    table = (out / "results.md").read_text()
+    assert all(f"| {contestant} |" in table for contestant in several)
+    assert "told by the tree (%)" in (out / "attention.md").read_text()
+    trees = {f"tree-{name}" for name in (SINGLE_STEP, MULTI_STEP)}
+    assert {path.stem for path in out.glob("*.png")} == {"errors", "patterns", *trees}
+    assert all(path.stat().st_size < 150_000 for path in out.glob("*.png"))
+    before = (out / "results.jsonl").read_bytes()
+    capsys.readouterr()
+    digits.main(words)  # nothing is left to do but to draw
+    assert "7 of 7 are there already" in capsys.readouterr().out
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_bad_data_is_refused_in_one_line_that_says_what_is_expected(tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        digits.main(["--mnist", str(tmp_path), "--out", str(tmp_path / "x")])
+    assert refused.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "has no train-images-idx3-ubyte" in message
+    assert not (tmp_path / "x").exists()
+
+
+def test_pixels_are_the_built_in_ones_unless_mnist_is_given():
+    assert load_images(None).name == "scikit-learn digits"
