@@ -57,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
                 study.scalar("accuracy/first_task", accuracies[0].item(), place + 1)
 
-            values = run(contestants[name], tasks, scale, CHOICES[name], report)
+            values = run(
+                contestants[name],
+                tasks,
+                scale,
+                CHOICES[f"{contestants[name].method}/{contestants[name].layer}"],
+                report,
+            )
             study.result(name, seed, values)
         study.table(
             [

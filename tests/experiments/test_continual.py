@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,9 +20,9 @@ from experiments.continual_run import (
     load_tasks,
     run,
 )
-from experiments.data import DataError
 from experiments.layers import make_layer, parameter_count
 from experiments.task_sequence import TaskNetwork
+from tests.experiments.test_data import write_mnist
 
 
 def everyone():
@@ -90,15 +91,14 @@ def test_a_flag_that_cannot_be_used_is_refused_in_one_line(words, capsys):
 
 
 def test_every_contestant_has_a_choice_from_the_grids_and_adam_alone_has_no_strength():
-    assert set(CHOICES) == {str(c) for c in everyone()}
-    for contestant in everyone():
-        choice = CHOICES[str(contestant)]
-        kind = "adagrad" if contestant.method == "adagrad" else "adam"
+    assert set(CHOICES) == {f"{c.method}/{c.layer}" for c in everyone()}
+    for name, choice in CHOICES.items():
+        method, layer = name.split("/")
+        kind = "adagrad" if method == "adagrad" else "adam"
         assert choice.learning_rate in continual_choice.LEARNING_RATES[kind]
-        assert choice.strength in continual_choice.STRENGTHS.get(contestant.method, (0.0,))
+        assert choice.strength in continual_choice.STRENGTHS.get(method, (0.0,))
         if kind == "adam":  # the regularizers were tried with the learning rate of Adam alone
-            alone = CHOICES[str(Contestant(contestant.scenario, "adam", contestant.layer))]
-            assert choice.learning_rate == alone.learning_rate
+            assert choice.learning_rate == CHOICES[f"adam/{layer}"].learning_rate
 
 
 def test_the_same_seed_gives_the_same_accuracies_and_another_does_not():
@@ -178,17 +178,27 @@ def test_choosing_tries_all_settings_and_takes_the_best(tmp_path, capsys, monkey
 
     monkeypatch.setattr(continual_choice, "run", pretend)
     continual_choice.main(["--quick", "--contestants", "linear", "--out", str(tmp_path / "c")])
-    assert len(asked) == 2 * (3 + 3 + 4 * 5)
+    assert len(asked) == 4 + 4 + 4 * 4
     assert {choice.learning_rate for name, choice, _ in asked if "ewc" in name} == {3e-3}
     assert {size for *_, size in asked} == {round(0.2 * len(load_tasks(None)[0].images))}
     out = capsys.readouterr().out
-    assert '"domain/adagrad/linear": Choice(0.01, 0),' in out
-    assert '"task/online-ewc/linear": Choice(0.003, 100),' in out
+    assert '"adagrad/linear": Choice(0.01, 0),' in out
+    assert '"online-ewc/linear": Choice(0.003, 100),' in out
 
 
-def test_data_that_lack_a_digit_are_refused(monkeypatch):
-    data = continual_choice.load_tasks.__globals__["load_images"](None)
-    object.__setattr__(data, "test_labels", data.test_labels.clamp(max=8))
-    monkeypatch.setattr("experiments.continual_run.load_images", lambda folder: data)  # noqa: ARG005
-    with pytest.raises(DataError, match=r"no test images of the classes \[9\]"):
-        load_tasks(None)
+def test_mnist_is_split_alike_and_runs(tmp_path, capsys):
+    every_digit = {"_2": np.zeros((10, 28, 28)), "_3": np.arange(10)}
+    write_mnist(tmp_path / "mnist", count=40, **every_digit)
+    words = ["--quick", "--mnist", str(tmp_path / "mnist"), "--out", str(tmp_path / "out")]
+    continual.main([*words, "--contestants", "linear", "--methods", "ewc"])
+    assert "task/ewc/linear" in capsys.readouterr().out
+
+
+def test_data_that_lack_a_digit_are_refused_in_one_line(tmp_path, capsys):
+    write_mnist(tmp_path / "mnist", count=40)
+    with pytest.raises(SystemExit) as error:
+        continual.main(["--mnist", str(tmp_path / "mnist"), "--out", str(tmp_path / "out")])
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "no test images of the classes [1, 2, 4, 5, 6, 7, 8]" in message
