@@ -6,6 +6,9 @@
 One-layer classifiers of about equal size: linear, Neurocoders of J = 1 to 10 steps with and without
 the residual program, and the competitors. What single- and multi-step Neurocoders attend to for
 each digit, and the decision tree in it. Then the same layers as the last one of a LeNet.
+
+The built-in digits are so few that a linear classifier learns them almost without error, and there
+would be nothing to gain; so they are also shifted by a pixel each way (`--shift 0` does not).
 """
 
 import argparse
@@ -23,7 +26,7 @@ from experiments.attention_tree import (
     grow_tree,
 )
 from experiments.command_line import positive
-from experiments.data import DataError, Images, load_images
+from experiments.data import DataError, Images, load_images, shifted
 from experiments.digit_figures import draw_errors, draw_patterns, draw_tree
 from experiments.digit_models import (
     CONTESTANTS,
@@ -35,8 +38,10 @@ from experiments.layers import auxiliary_loss, parameter_count
 from experiments.study import Column, Study, make_parser
 from neurocoder import NeurocoderLinear
 
-BATCH = 64
-LEARNING_RATE = 3e-3
+BATCH = 128
+# Of 0.001, 0.003, 0.01 and 0.02 these were best, or close to it, for linear, MLP and Neurocoder
+# alike, on 200 of the training images.
+LEARNING_RATE, LENET_LEARNING_RATE = 0.01, 0.003
 ORTHOGONALITY = 0.1
 # The paper's Fig. 2b and c show the first three singular vectors.
 COMPONENTS = 3
@@ -45,6 +50,7 @@ _AT_ONCE = 1000
 
 COLUMNS = (
     Column("error", "test error", percent=True),
+    Column("early", "after a quarter", percent=True),
     Column("train_error", "training error", percent=True),
     Column("parameters"),
 )
@@ -64,12 +70,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--epochs",
         type=positive,
         metavar="N",
-        help="passes through the training images; 40, with --mnist 10, with --quick 1",
+        help="passes through the training images; 12, without shifts 40, with --mnist 10",
+    )
+    parser.add_argument(
+        "--shift",
+        type=int,
+        choices=range(4),
+        help="pixels by which images are shifted, in all directions; 1, with --mnist 0",
     )
     args = parser.parse_args(argv)
-    args.epochs = args.epochs or (1 if args.quick else 10 if args.mnist else 40)
+    if args.shift is None:
+        args.shift = 0 if args.mnist else 1
+    args.epochs = args.epochs or _default_epochs(args)
     try:
-        images = load_images(args.mnist)
+        images = shifted(load_images(args.mnist), args.shift)
     except DataError as error:
         parser.error(str(error))
     if args.quick:
@@ -84,9 +98,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(study: Study, contestant: str, images: Images, args: argparse.Namespace) -> dict[str, Any]:
     """Train one contestant and return what came out."""
     model = make_model(contestant, images.train.shape[-1])
-    errors = train(study, model, images, args.epochs)
+    lenet = contestant.startswith("lenet-")
+    rate = LENET_LEARNING_RATE if lenet else LEARNING_RATE
+    errors = train(study, model, images, args.epochs, rate)
     values: dict[str, Any] = {
         "error": errors[-1],
+        "early": errors[-(-len(errors) // 4) - 1],
         "train_error": error_of(model, images.train, images.train_labels),
         "parameters": parameter_count(model),
         "errors": errors,
@@ -96,9 +113,11 @@ def run(study: Study, contestant: str, images: Images, args: argparse.Namespace)
     return values
 
 
-def train(study: Study, model: nn.Module, images: Images, epochs: int) -> list[float]:
+def train(
+    study: Study, model: nn.Module, images: Images, epochs: int, learning_rate: float
+) -> list[float]:
     """Train with Adam, annealed to zero, and return the test error after each epoch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     batches = -(-len(images.train) // BATCH)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs * batches)
     errors = []
@@ -163,6 +182,14 @@ def report(study: Study, images: Images) -> None:
         study.figure(draw_patterns(first[SINGLE_STEP], first[MULTI_STEP], images), "patterns")
     for name, record in first.items():
         study.figure(draw_tree(record, images), f"tree-{name}")
+
+
+def _default_epochs(args: argparse.Namespace) -> int:
+    if args.quick:
+        return 1
+    if args.mnist:
+        return 10
+    return 12 if args.shift else 40
 
 
 def _fewer(images: Images) -> Images:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data import MNIST_FILES, DataError, load_images, read_idx
+from experiments.data import MNIST_FILES, DataError, Images, load_images, read_idx, shifted
 
 TRAIN, LABELS, TEST, TEST_LABELS = MNIST_FILES
 
@@ -120,3 +120,30 @@ def test_the_built_in_digits_have_every_class_in_both_parts_and_always_the_same_
     assert abs(images.train.mean()) < 1e-4
     assert abs(images.train.std() - 1) < 1e-3
     assert torch.equal(images.test, load_images().test)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_shifted_pictures_are_moved_by_whole_pixels_and_keep_their_labels(most):
+    picture = torch.full((8, 8), -1.0)
+    picture[3, 4], picture[4, 4] = 2.0, 1.0
+    pictures = torch.stack([picture, picture.clamp(max=0)])[:, None]
+    images = Images("two", pictures, torch.tensor([3, 7]), pictures[:1], torch.tensor([3]))
+    got = shifted(images, most)
+    places = (2 * most + 1) ** 2
+    assert got.train.shape == (2 * places, 1, 8, 8)
+    assert got.train_labels.tolist() == [3, 7] * places
+    assert got.test_labels.tolist() == [3] * places
+    moved = set()
+    for one, label in zip(got.train[:, 0], got.train_labels, strict=True):
+        if label == 3:
+            row, column = divmod(int(one.argmax()), 8)
+            assert one[row + 1, column] == 1
+            assert (one == -1).sum() == 62
+            moved.add((row - 3, column - 4))
+    span = range(-most, most + 1)
+    assert moved == {(row, column) for row in span for column in span}
+
+
+def test_a_shift_of_nothing_changes_nothing():
+    images = load_images()
+    assert shifted(images, 0) is images

@@ -83,11 +83,12 @@ def test_attention_is_that_of_the_first_three_components():
 
 
 def test_a_few_epochs_teach_a_classifier_most_digits(tmp_path):
-    words = ["--contestants", "linear", MULTI_STEP, "--epochs", "3", "--seeds", "1"]
+    words = ["--contestants", "linear", MULTI_STEP, "--epochs", "3", "--shift", "0", "--seeds", "1"]
     digits.main([*words, "--out", str(tmp_path / "x")])
     lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
     errors = {r["contestant"]: r["errors"] for r in map(json.loads, lines)}
-    assert all(len(curve) == 3 and curve[-1] < 0.3 < curve[0] for curve in errors.values())
+    assert all(len(curve) == 3 and curve[-1] < 0.25 for curve in errors.values())
+    assert all(curve[-1] < curve[0] for curve in errors.values())
 
 
 def test_a_quick_run_leaves_tables_and_figures_and_can_be_gone_on_with(tmp_path, capsys):
