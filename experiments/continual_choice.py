@@ -1,6 +1,6 @@
 """Choose the settings of the continual learning experiment.
 
-Every layer gets the same effort: four learning rates of Adam and of Adagrad, then four strengths of
+Every layer gets the same effort: four learning rates of Adam and of Adagrad, then six strengths of
 each regularizer with the learning rate of Adam that was best. The best is the highest mean over
 seeds of the average accuracy after the last task in the incremental domain scenario, on a fifth of
 the training images that is held out for this. `experiments.continual` uses neither these seeds nor
@@ -33,10 +33,10 @@ LEARNING_RATES: Mapping[str, Sequence[float]] = {
     "adagrad": (3e-3, 1e-2, 3e-2, 1e-1),
 }
 STRENGTHS: Mapping[str, Sequence[float]] = {
-    "l2": (0.1, 1.0, 10.0, 100.0),
-    "si": (100.0, 1e3, 1e4, 1e5),
-    "ewc": (1e3, 1e4, 1e5, 1e6),
-    "online-ewc": (0.1, 1.0, 10.0, 100.0),
+    "l2": (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0),
+    "si": (1.0, 10.0, 100.0, 1e3, 1e4, 1e5),
+    "ewc": (10.0, 100.0, 1e3, 1e4, 1e5, 1e6),
+    "online-ewc": (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0),
 }
 HELD_OUT = 0.2
 # Added to the seeds 1, 2, ... of the study, which are those of the experiment's report.

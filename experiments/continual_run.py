@@ -57,7 +57,7 @@ class Scale:
 
 
 SCALE = Scale(width=256, epochs=6, batch_size=32, fisher_images=64)
-QUICK = Scale(width=16, epochs=1, batch_size=64, fisher_images=8)
+QUICK = Scale(width=16, epochs=1, batch_size=128, fisher_images=8)
 # The benchmark's own schedule (Hsu et al. 2018): four passes in batches of 128 and 400 units.
 MNIST_SCALE = Scale(width=400, epochs=4, batch_size=128, fisher_images=500)
 
