@@ -1,6 +1,7 @@
 """The flags that all experiments share, and how they report what cannot be used."""
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,17 @@ def positive(word: str) -> int:
     number = int(word) if word.isascii() and word.isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
+    return number
+
+
+def positive_number(word: str) -> float:
+    """A finite number above 0, for flags."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
     return number
 
 

@@ -54,7 +54,11 @@ def draw_errors(results: Sequence[Record], data: str) -> "Figure":
             axes.axhline(mean, color=colour, linestyle=style, label=label)
             axes.axhspan(mean - below, mean + above, color=colour, alpha=0.08, linewidth=0)
     axes.set_xticks(range(len(STEPS)), [str(steps) for steps in STEPS])
-    axes.set(xlabel="steps J", ylabel="test error (%)", title=f"One-layer classifiers, {data}")
+    axes.set(
+        xlabel="steps J",
+        ylabel="test error (%), mean and 95 % interval",
+        title=f"One-layer classifiers, {data}",
+    )
     axes.set_ylim(bottom=0)
     tidy(axes)
     axes.legend(frameon=False, ncols=2)

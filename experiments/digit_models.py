@@ -34,9 +34,10 @@ class LeNet(nn.Module):
     Args:
         side: of the pictures.
         last: name of the contestant that the last layer is, from 84 features to the classes.
+        sharpness: of Neurocoders.
     """
 
-    def __init__(self, side: int, last: str) -> None:
+    def __init__(self, side: int, last: str, sharpness: float = 10.0) -> None:
         super().__init__()
         if side >= 28:
             first, second, side = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5), side // 2 - 4
@@ -48,26 +49,26 @@ class LeNet(nn.Module):
             *(nn.Flatten(), nn.Linear(16 * (side // 2) ** 2, 120), nn.ReLU()),
             *(nn.Linear(120, 84), nn.ReLU()),
         )
-        self.last = make_classifier(last, 84)
+        self.last = make_classifier(last, 84, sharpness)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, shape (B, 10), of pictures of shape (B, 1, side, side)."""
         return self.last(self.features(x))
 
 
-def make_model(contestant: str, side: int) -> nn.Module:
+def make_model(contestant: str, side: int, sharpness: float = 10.0) -> nn.Module:
     """A fresh model: pictures of shape (B, 1, side, side) to logits of shape (B, 10)."""
     if contestant.startswith("lenet-"):
-        return LeNet(side, contestant.removeprefix("lenet-"))
-    return nn.Sequential(nn.Flatten(), make_classifier(contestant, side * side))
+        return LeNet(side, contestant.removeprefix("lenet-"), sharpness)
+    return nn.Sequential(nn.Flatten(), make_classifier(contestant, side * side, sharpness))
 
 
-def make_classifier(contestant: str, features: int) -> nn.Module:
+def make_classifier(contestant: str, features: int, sharpness: float = 10.0) -> nn.Module:
     """A fresh layer, or two, from so many features to the ten classes."""
     if contestant == "linear":
         return nn.Linear(features, CLASSES)
     if contestant == MULTI_STEP:
-        return make_layer("neurocoder", features, CLASSES, **_NEUROCODER)
+        return make_layer("neurocoder", features, CLASSES, **_NEUROCODER, sharpness=sharpness)
     with torch.random.fork_rng(devices=[]):
         reference = make_layer("neurocoder", features, CLASSES, **_NEUROCODER)
     wanted = parameter_count(reference)
@@ -76,6 +77,8 @@ def make_classifier(contestant: str, features: int) -> nn.Module:
         first, last = nn.Linear(features, width), nn.Linear(width, CLASSES)
         return nn.Sequential(first, *([nn.ReLU()] if contestant == "mlp" else []), last)
     name, sizes = _layer_and_sizes(contestant)
+    if name == "neurocoder":
+        sizes["sharpness"] = sharpness
     return make_layer(
         name, features, CLASSES, **match_sizes(name, features, CLASSES, wanted, **sizes)
     )
@@ -86,7 +89,7 @@ def _layer_and_sizes(contestant: str) -> tuple[str, dict[str, Any]]:
     if contestant in _MATCHED:
         return contestant, {}
     if contestant == SINGLE_STEP:
-        return "neurocoder", _SINGLE_STEP
+        return "neurocoder", dict(_SINGLE_STEP)
     steps = int(contestant.split("-")[1].removeprefix("J"))
     sizes = {**_NEUROCODER, "steps": steps, "residual": not contestant.endswith("no-residual")}
     del sizes["hidden_size"]

@@ -25,7 +25,7 @@ from experiments.attention_tree import (
     difference_between_classes,
     grow_tree,
 )
-from experiments.command_line import positive
+from experiments.command_line import positive, positive_number
 from experiments.data import DataError, Images, load_images, shifted
 from experiments.digit_figures import draw_errors, draw_patterns, draw_tree
 from experiments.digit_models import (
@@ -78,12 +78,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=range(4),
         help="pixels by which images are shifted, in all directions; 1, with --mnist 0",
     )
+    parser.add_argument(
+        "--sharpness",
+        type=positive_number,
+        default=10.0,
+        help="factor on the cosine of eq. 8; the paper prints none, that is 1; default 10",
+    )
     args = parser.parse_args(argv)
     if args.shift is None:
         args.shift = 0 if args.mnist else 1
     args.epochs = args.epochs or _default_epochs(args)
     try:
-        images = shifted(load_images(args.mnist), args.shift)
+        unshifted = load_images(args.mnist)
+        images = shifted(unshifted, args.shift)
     except DataError as error:
         parser.error(str(error))
     if args.quick:
@@ -92,12 +99,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{images.name}: {len(images.train):,} images to learn, {len(images.test):,} to test")
         for contestant, seed in study.jobs():
             study.result(contestant, seed, run(study, contestant, images, args))
-        report(study, images)
+        report(study, images.name, unshifted)
 
 
 def run(study: Study, contestant: str, images: Images, args: argparse.Namespace) -> dict[str, Any]:
     """Train one contestant and return what came out."""
-    model = make_model(contestant, images.train.shape[-1])
+    model = make_model(contestant, images.train.shape[-1], args.sharpness)
     lenet = contestant.startswith("lenet-")
     rate = LENET_LEARNING_RATE if lenet else LEARNING_RATE
     errors = train(study, model, images, args.epochs, rate)
@@ -168,8 +175,14 @@ def attention_of(model: nn.Module, pictures: Tensor) -> np.ndarray:
     return torch.cat(parts)[:, :COMPONENTS].numpy()
 
 
-def report(study: Study, images: Images) -> None:
-    """Write the tables, and those figures whose contestants are there."""
+def report(study: Study, data: str, images: Images) -> None:
+    """Write the tables, and those figures whose contestants are there.
+
+    Args:
+        study: what was run.
+        data: name of the data set.
+        images: of which examples are shown.
+    """
     study.table(COLUMNS)
     first: dict[str, dict[str, Any]] = {}
     for record in study.results:
@@ -177,7 +190,7 @@ def report(study: Study, images: Images) -> None:
             first.setdefault(record["contestant"], record)
     if first:
         study.table(ATTENTION_COLUMNS, name="attention", contestants=list(first))
-    study.figure(draw_errors(study.results, images.name), "errors")
+    study.figure(draw_errors(study.results, data), "errors")
     if first.keys() >= {SINGLE_STEP, MULTI_STEP}:
         study.figure(draw_patterns(first[SINGLE_STEP], first[MULTI_STEP], images), "patterns")
     for name, record in first.items():

@@ -61,6 +61,14 @@ def test_single_and_multi_step_retrieve_as_many_components_from_thirty_and_ten_s
     assert multi.u_attention.shape == (2, 5, 10)
 
 
+@pytest.mark.parametrize("contestant", [SINGLE_STEP, MULTI_STEP, f"lenet-{SINGLE_STEP}"])
+def test_sharpness_reaches_the_neurocoder(contestant):
+    layers = [
+        m for m in make_model(contestant, 8, 3.0).modules() if isinstance(m, NeurocoderLinear)
+    ]
+    assert [layer.sharpness for layer in layers] == [3.0]
+
+
 def test_a_lenet_of_mnists_size_is_lecuns():
     net = LeNet(28, "linear")
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from experiments.command_line import positive_number
 from experiments.drawing import draw_band, new_figure, tidy
 from experiments.study import Column, Study, make_parser
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 def parse(*words, seeds=2):
     parser = make_parser("tests", "About it.", ["a", "b"], seeds=seeds)
     parser.add_argument("--size", type=int, default=3)
+    parser.add_argument("--factor", type=positive_number, default=1.0)
     return parser.parse_args([str(word) for word in words])
 
 
@@ -104,6 +106,9 @@ def test_what_is_not_an_experiments_folder_is_refused_in_one_line(tmp_path, caps
         (["--contestants", "c"], "--contestants"),
         (["--seed", "1"], "--seed"),
         (["--size", "1\n2"], "--size"),
+        (["--factor", "0"], "--factor"),
+        (["--factor", "nan"], "--factor"),
+        (["--factor", "x"], "--factor"),
     ],
 )
 def test_a_bad_flag_is_refused_in_one_line(capsys, words, about):
