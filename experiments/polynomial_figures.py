@@ -22,12 +22,15 @@ Results = Sequence[Mapping[str, Any]]
 
 
 def curves(results: Results, ideal: float) -> "Figure":
-    """Test error above the ideal observer's against updates, a band for each contestant."""
+    """Test error above the ideal observer's against updates, a band for each contestant.
+
+    From the first evaluation that follows training: before it, all are alike and far above.
+    """
     figure = new_figure()
     axes = figure.subplots()
     for name, runs in _by_contestant(results).items():
-        errors = [[error - ideal for error in run["errors"]] for run in runs]
-        draw_band(axes, runs[0]["updates"], errors, name, **_STYLES.get(name, {}))
+        errors = [[error - ideal for error in run["errors"][1:]] for run in runs]
+        draw_band(axes, runs[0]["updates"][1:], errors, name, **_STYLES.get(name, {}))
     axes.set(yscale="log", xlabel="updates", ylabel="test error above the ideal observer's")
     tidy(axes)
     axes.legend(frameon=False)
@@ -67,9 +70,13 @@ def around(
 
 
 def attention(results: Results, test: Sequences) -> "Figure":
-    """Attention of the first component over time, above what is predicted (Fig. 2 d and e)."""
-    firsts = {name: runs[0] for name, runs in _by_contestant(results).items() if name in SLOTS}
-    shown = [firsts[name] for name in _DRAWN if name in firsts] or [*firsts.values()][:1]
+    """Attention of the first component over time, above what is predicted (Fig. 2 d and e).
+
+    Of each contestant the seed whose attention finds boundaries neither best nor worst is shown.
+    """
+    runs = {name: runs for name, runs in _by_contestant(results).items() if name in SLOTS}
+    names = [name for name in _DRAWN if name in runs] or [*runs][:1]
+    shown = [sorted(runs[n], key=_area)[len(runs[n]) // 2] for n in names]
     figure = new_figure(5.6 * len(shown), 5.0)
     panels = figure.subplots(2, len(shown), squeeze=False, sharex=True, height_ratios=(3, 2))
     y = test.y[0].numpy()
@@ -77,7 +84,6 @@ def attention(results: Results, test: Sequences) -> "Figure":
     chunk_starts = np.flatnonzero(test.starts[0].numpy())[1:]
     for (upper, lower), result in zip(panels.T, shown, strict=True):
         shares = np.asarray(result["example"]["attention"]).T
-        # A cell for each point, as wide as the step between points.
         image = upper.imshow(
             shares, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0.0, vmax=1.0
         )
@@ -107,3 +113,8 @@ def _by_contestant(results: Results) -> dict[str, list[Mapping[str, Any]]]:
     for result in results:
         grouped.setdefault(result["contestant"], []).append(result)
     return grouped
+
+
+def _area(result: Mapping[str, Any]) -> float:
+    area = result["first_auc"]  # None where the test has no boundary
+    return 0.0 if area is None else float(area)

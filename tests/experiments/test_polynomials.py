@@ -107,7 +107,7 @@ def test_catching_up_is_timed_between_the_points_of_a_curve():
     assert polynomials.catches_up(updates, errors, 0.5) == pytest.approx(12.5)
     assert polynomials.catches_up(updates, errors, 1.0) == 0.0
     assert polynomials.catches_up(updates, errors, 0.2) == 20.0
-    assert polynomials.catches_up(updates, errors, 0.1) is None
+    assert polynomials.catches_up(updates, errors, 0.1) == 30.0
 
 
 def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, capsys):
@@ -136,8 +136,10 @@ def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, cap
 def test_contestants_without_attention_run_alone(tmp_path):
     out = tmp_path / "x"
     polynomials.main(["--quick", "--contestants", "film", "--out", str(out)])
-    assert not (out / "attention.png").exists()
-    assert "| - |" in (out / "first.md").read_text()
+    assert (out / "condition.md").exists()
+    for name in ("attention.png", "first.md", "all.md"):
+        assert not (out / name).exists()
+    assert "plain GRU's last error | parameters" in (out / "results.md").read_text()
 
 
 @pytest.mark.parametrize("flags", [["--learning-rate", "nan"], ["--updates", "0"]])
