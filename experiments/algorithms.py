@@ -3,11 +3,11 @@
     python -m experiments.algorithms
 
 Section 3.3 of the paper. A sequence holds n sub-tasks, drawn from Copy, Repeat Copy, Associative
-Recall and Priority Sort; see `experiments.algorithm_tasks`. Machines are trained with n = 4, and
+Recall and Priority Sort; see `experiments.multi_task.tasks`. Machines are trained with n = 4, and
 tested with n = 4 and with n = 8, which they have never seen. The main network is the Neural Turing
-Machine of `experiments.ntm`. Its final feed-forward layer, from controller and read vectors to the
-answer, is `linear` in the plain machine; the others put their layer in its place, and nothing else
-differs.
+Machine of `experiments.multi_task.ntm`. Its final feed-forward layer, from controller and read
+vectors to the answer, is `linear` in the plain machine; the others put their layer in its place,
+and nothing else differs.
 
 In the folder: `results.md` (error on 4 and on 8), `tasks.md` (error by sub-task), `curves.png` and
 `errors.png`. Errors are the part of the answers' bits that are wrong; guessing gives half. A
@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.algorithm_tasks import TASKS, Batch, TaskSizes, sample
-from experiments.drawing import COLOURS, draw_band, new_figure, tidy
-from experiments.layers import auxiliary_loss, make_layer, parameter_count
-from experiments.ntm import NeuralTuringMachine
-from experiments.study import Column, Study, make_parser
+from experiments.frame.drawing import COLOURS, draw_band, new_figure, tidy
+from experiments.frame.layers import auxiliary_loss, make_layer, parameter_count
+from experiments.frame.study import Column, Study, make_parser
+from experiments.multi_task.ntm import NeuralTuringMachine
+from experiments.multi_task.tasks import TASKS, Batch, TaskSizes, sample
 from neurocoder import recode
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from experiments.command_line import positive
-from experiments.continual_choices import CHOICES
-from experiments.continual_results import accuracy_figure, first_task_figure, paper_tables
-from experiments.continual_run import (
+from experiments.continual_learning.choices import CHOICES
+from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
+from experiments.continual_learning.run import (
     LAYERS,
     METHODS,
     MNIST_SCALE,
@@ -28,8 +27,9 @@ from experiments.continual_run import (
     load_tasks,
     run,
 )
-from experiments.data import DataError
-from experiments.study import Column, Study, make_parser
+from experiments.frame.command_line import positive
+from experiments.frame.data import DataError
+from experiments.frame.study import Column, Study, make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

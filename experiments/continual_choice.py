@@ -14,7 +14,7 @@ from statistics import fmean
 
 import torch
 
-from experiments.continual_run import (
+from experiments.continual_learning.run import (
     LAYERS,
     METHODS,
     QUICK,
@@ -25,8 +25,8 @@ from experiments.continual_run import (
     load_tasks,
     run,
 )
-from experiments.study import Record, Study, make_parser
-from experiments.task_split import Task, hold_out
+from experiments.continual_learning.task_split import Task, hold_out
+from experiments.frame.study import Record, Study, make_parser
 
 LEARNING_RATES: Mapping[str, Sequence[float]] = {
     "adam": (3e-4, 1e-3, 3e-3, 1e-2),

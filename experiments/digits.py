@@ -20,22 +20,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.attention_tree import (
+from experiments.frame.command_line import positive, positive_number
+from experiments.frame.data import DataError, Images, load_images, shifted
+from experiments.frame.layers import auxiliary_loss, parameter_count
+from experiments.frame.study import Column, Study, make_parser
+from experiments.recognition.attention_tree import (
     count_patterns,
     difference_between_classes,
     grow_tree,
 )
-from experiments.command_line import positive, positive_number
-from experiments.data import DataError, Images, load_images, shifted
-from experiments.digit_figures import draw_errors, draw_patterns, draw_tree
-from experiments.digit_models import (
+from experiments.recognition.figures import draw_errors, draw_patterns, draw_tree
+from experiments.recognition.models import (
     CONTESTANTS,
     MULTI_STEP,
     SINGLE_STEP,
     make_model,
 )
-from experiments.layers import auxiliary_loss, parameter_count
-from experiments.study import Column, Study, make_parser
 from neurocoder import NeurocoderLinear
 
 BATCH = 128

@@ -4,9 +4,9 @@
     python -m experiments.polynomials --quick
 
 The paper's section 3.2. A GRU reads a sequence of points, chunk after chunk of another polynomial
-each (`experiments.chunks`), and its output layer predicts the next point. Nobody is told where a
-chunk ends, and its first point cannot be foreseen; the error of an ideal observer, which no one can
-go below, is computed beside (`experiments.ideal_observer`). Compared are output layers:
+each (`auto_regression.chunks`), and its output layer predicts the next point. Nobody is told where
+a chunk ends, and its first point cannot be foreseen; the error of an ideal observer, which no one
+can go below, is computed beside (`auto_regression.ideal_observer`). Compared are output layers:
 
 - `linear`: the plain GRU.
 - `linear-wide`: a plain GRU with more units, as many parameters as with the Neurocoder in all.
@@ -28,13 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments import boundaries, polynomial_figures
-from experiments.auto_regressor import CONTESTANTS, AutoRegressor, make_model
-from experiments.chunks import Sequences, draw_sequences
-from experiments.command_line import positive
-from experiments.ideal_observer import observe
-from experiments.layers import auxiliary_loss, parameter_count
-from experiments.study import Column, Study, make_parser
+from experiments.auto_regression import boundaries, figures
+from experiments.auto_regression.auto_regressor import CONTESTANTS, AutoRegressor, make_model
+from experiments.auto_regression.chunks import Sequences, draw_sequences
+from experiments.auto_regression.ideal_observer import observe
+from experiments.frame.command_line import positive
+from experiments.frame.layers import auxiliary_loss, parameter_count
+from experiments.frame.study import Column, Study, make_parser
 
 TEST_SEED = 2**31  # far from any seed that trains
 CURVE_POINTS = 12
@@ -187,8 +187,8 @@ def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
         if r["seed"] in plain:
             r["catches_up"] = catches_up(r["updates"], r["errors"], plain[r["seed"]])
     remark = (
-        f"The ideal observer's error is {known['error']:.4f}. The plain GRU's last error is that of "
-        "the same seed; who never reaches it is counted with all updates."
+        f"The ideal observer's error is {known['error']:.4f}. The plain GRU's last error is that "
+        "of the same seed; who never reaches it is counted with all updates."
     )
     study.table(RESULTS, remark=remark)
     remark = (
@@ -207,10 +207,10 @@ def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
         if rows:
             remark_on = f"Changes of: {name}. {remark}"
             study.table(columns, name=signal, contestants=rows, remark=remark_on)
-    study.figure(polynomial_figures.curves(results, known["error"]), "curves")
-    study.figure(polynomial_figures.around(results, known, SIGNALS, BEFORE), "around")
+    study.figure(figures.curves(results, known["error"]), "curves")
+    study.figure(figures.around(results, known, SIGNALS, BEFORE), "around")
     if any("first_auc" in r for r in results):
-        study.figure(polynomial_figures.attention(results, test), "attention")
+        study.figure(figures.attention(results, test), "attention")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

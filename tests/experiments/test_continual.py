@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from experiments import continual, continual_choice
-from experiments.continual_choices import CHOICES
-from experiments.continual_results import accuracy_figure, first_task_figure, paper_tables
-from experiments.continual_run import (
+from experiments.continual_learning.choices import CHOICES
+from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
+from experiments.continual_learning.run import (
     LAYERS,
     METHODS,
     QUICK,
@@ -20,9 +20,9 @@ from experiments.continual_run import (
     load_tasks,
     run,
 )
-from experiments.layers import make_layer, parameter_count
-from experiments.task_sequence import TaskNetwork
-from tests.experiments.test_data import write_mnist
+from experiments.continual_learning.task_sequence import TaskNetwork
+from experiments.frame.layers import make_layer, parameter_count
+from tests.experiments.frame.test_data import write_mnist
 
 
 def everyone():

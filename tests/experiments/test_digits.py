@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from experiments import digits
-from experiments.data import load_images
-from experiments.digit_models import (
+from experiments.frame.data import load_images
+from experiments.frame.layers import parameter_count
+from experiments.recognition.models import (
     CONTESTANTS,
     LENETS,
     MULTI_STEP,
@@ -18,7 +19,6 @@ from experiments.digit_models import (
     LeNet,
     make_model,
 )
-from experiments.layers import parameter_count
 from neurocoder import NeurocoderLinear
 
 

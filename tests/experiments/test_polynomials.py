@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from experiments import polynomials
-from experiments.auto_regressor import CONTESTANTS, SLOTS, make_model
-from experiments.chunks import draw_sequences
-from experiments.layers import parameter_count
+from experiments.auto_regression.auto_regressor import CONTESTANTS, SLOTS, make_model
+from experiments.auto_regression.chunks import draw_sequences
+from experiments.frame.layers import parameter_count
 from neurocoder import NeurocoderLinear
 
 
