@@ -1,6 +1,6 @@
 """Choose the settings of the continual learning experiment.
 
-Every layer gets the same effort: four learning rates of Adam and of Adagrad, then six strengths of
+Every layer gets the same effort: five learning rates of Adam and of Adagrad, then six strengths of
 each regularizer with the learning rate of Adam that was best. The best is the highest mean over
 seeds of the average accuracy after the last task in the incremental domain scenario, on a fifth of
 the training images that is held out for this. `experiments.continual` uses neither these seeds nor
@@ -29,8 +29,8 @@ from experiments.continual_learning.task_split import Task, hold_out
 from experiments.frame.study import Record, Study, make_parser
 
 LEARNING_RATES: Mapping[str, Sequence[float]] = {
-    "adam": (3e-4, 1e-3, 3e-3, 1e-2),
-    "adagrad": (3e-3, 1e-2, 3e-2, 1e-1),
+    "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "adagrad": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
 }
 STRENGTHS: Mapping[str, Sequence[float]] = {
     "l2": (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0),
