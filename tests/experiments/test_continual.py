@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -68,16 +67,6 @@ def test_other_settings_than_those_of_the_folder_are_refused(tmp_path, capsys):
         continual.main([*words, "--epochs", "2"])
     assert error.value.code == 2
     assert "epochs" in capsys.readouterr().err
-
-
-def test_a_folder_without_mnist_is_refused_in_one_line(tmp_path, capsys):
-    with pytest.raises(SystemExit) as error:
-        continual.main(["--mnist", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert error.value.code == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "train-images-idx3-ubyte" in message
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -184,14 +173,6 @@ def test_choosing_tries_all_settings_and_takes_the_best(tmp_path, capsys, monkey
     out = capsys.readouterr().out
     assert '"adagrad/linear": Choice(0.01, 0),' in out
     assert '"online-ewc/linear": Choice(0.003, 100),' in out
-
-
-def test_mnist_is_split_alike_and_runs(tmp_path, capsys):
-    every_digit = {"_2": np.zeros((10, 28, 28)), "_3": np.arange(10)}
-    write_mnist(tmp_path / "mnist", count=40, **every_digit)
-    words = ["--quick", "--mnist", str(tmp_path / "mnist"), "--out", str(tmp_path / "out")]
-    continual.main([*words, "--contestants", "linear", "--methods", "ewc"])
-    assert "task/ewc/linear" in capsys.readouterr().out
 
 
 def test_data_that_lack_a_digit_are_refused_in_one_line(tmp_path, capsys):

@@ -117,15 +117,5 @@ def test_a_quick_run_leaves_tables_and_figures_and_can_be_gone_on_with(tmp_path,
     assert (out / "results.jsonl").read_bytes() == before
 
 
-def test_bad_data_is_refused_in_one_line_that_says_what_is_expected(tmp_path, capsys):
-    with pytest.raises(SystemExit) as refused:
-        digits.main(["--mnist", str(tmp_path), "--out", str(tmp_path / "x")])
-    assert refused.value.code == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "has no train-images-idx3-ubyte" in message
-    assert not (tmp_path / "x").exists()
-
-
 def test_pixels_are_the_built_in_ones_unless_mnist_is_given():
     assert load_images(None).name == "scikit-learn digits"
