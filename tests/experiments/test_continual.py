@@ -167,7 +167,7 @@ def test_choosing_tries_all_settings_and_takes_the_best(tmp_path, capsys, monkey
 
     monkeypatch.setattr(continual_choice, "run", pretend)
     continual_choice.main(["--quick", "--contestants", "linear", "--out", str(tmp_path / "c")])
-    assert len(asked) == 4 + 4 + 4 * 6
+    assert len(asked) == 5 + 5 + 4 * 6
     assert {choice.learning_rate for name, choice, _ in asked if "ewc" in name} == {3e-3}
     assert {size for *_, size in asked} == {round(0.2 * len(load_tasks(None)[0].images))}
     out = capsys.readouterr().out
