@@ -179,13 +179,21 @@ def catches_up(updates: Sequence[float], errors: Sequence[float], level: float) 
     return updates[-1]
 
 
-def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
-    """Write the tables and figures of all results in the folder."""
-    results = study.results
+def time_catching_up(results: Sequence[dict[str, Any]]) -> None:
+    """Note as "catches_up" when each result reached the plain GRU's last error for the same seed.
+
+    Nothing is noted where there is no plain GRU.
+    """
     plain = {r["seed"]: r["error"] for r in results if r["contestant"] == "linear"}
     for r in results:
         if r["seed"] in plain:
             r["catches_up"] = catches_up(r["updates"], r["errors"], plain[r["seed"]])
+
+
+def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
+    """Write the tables and figures of all results in the folder."""
+    results = study.results
+    time_catching_up(results)
     remark = (
         f"The ideal observer's error is {known['error']:.4f}. The plain GRU's last error is that "
         "of the same seed; who never reaches it is counted with all updates."

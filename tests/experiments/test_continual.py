@@ -12,6 +12,7 @@ from experiments.continual_learning.run import (
     LAYERS,
     METHODS,
     QUICK,
+    SCALE,
     SCENARIOS,
     Choice,
     Contestant,
@@ -58,6 +59,21 @@ def test_quick_runs_every_contestant_and_writes_table_and_figures(tmp_path, caps
     continual.main(words)
     assert "12 of 12 are there already" in capsys.readouterr().out
     assert (folder / "results.jsonl").read_text().splitlines() == lines
+
+
+def test_everyone_runs_with_the_choice_and_at_the_scale_that_are_its_own(tmp_path, monkeypatch):
+    seen = []
+
+    def pretend(contestant, tasks, scale, choice, report):  # noqa: ARG001
+        seen.append((contestant, choice, scale))
+        return {**made_up(str(contestant), 1, 50.0), "forgetting": 0.0, "learned": 0.0}
+
+    monkeypatch.setattr(continual, "run", pretend)
+    continual.main(["--seeds", "1", "--epochs", "3", "--out", str(tmp_path / "x")])
+    assert [who for who, *_ in seen] == everyone()
+    for who, choice, scale in seen:
+        assert choice == CHOICES[f"{who.method}/{who.layer}"]
+        assert (scale.width, scale.epochs) == (SCALE.width, 3)
 
 
 def test_other_settings_than_those_of_the_folder_are_refused(tmp_path, capsys):

@@ -110,6 +110,28 @@ def test_catching_up_is_timed_between_the_points_of_a_curve():
     assert polynomials.catches_up(updates, errors, 0.1) == 30.0
 
 
+def test_catching_up_is_with_the_plain_gru_of_the_same_seed():
+    def curve(contestant, seed, *errors):
+        updates = [10.0 * i for i in range(len(errors))]
+        return {
+            "contestant": contestant,
+            "seed": seed,
+            "updates": updates,
+            "errors": list(errors),
+            "error": errors[-1],
+        }
+
+    results = [
+        curve("linear", 1, 0.9, 0.8, 0.6),
+        curve("film", 1, 0.9, 0.6, 0.3),
+        curve("film", 2, 0.9, 0.6, 0.3),
+        curve("linear", 2, 0.9, 0.8, 0.3),
+        curve("film", 3, 0.9, 0.6, 0.3),
+    ]
+    polynomials.time_catching_up(results)
+    assert [r.get("catches_up") for r in results] == [20.0, 10.0, 20.0, 20.0, None]
+
+
 def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, capsys):
     out = tmp_path / "x"
     polynomials.main(["--quick", "--out", str(out)])
