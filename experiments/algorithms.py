@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.frame.drawing import COLOURS, draw_band, new_figure, tidy
+from experiments.frame.drawing import COLOURS, draw_seeds, new_figure, tidy
 from experiments.frame.layers import auxiliary_loss, make_layer, parameter_count
 from experiments.frame.study import Column, Study, make_parser
 from experiments.multi_task.ntm import NeuralTuringMachine
@@ -224,12 +224,12 @@ def report(study: Study, size: Size) -> None:
 
 
 def draw_curves(study: Study) -> "Figure":
-    """Wrong bits against iterations, for either length of sequence."""
+    """Wrong bits against iterations, for either length of sequence; a line for each seed."""
     figure = new_figure(9, 4)
     for axes, n in zip(figure.subplots(1, 2, sharey=True), TESTED, strict=True):
         for contestant, runs in _by_contestant(study).items():
             curves = [[100 * e for e in run[f"curve_{n}"]] for run in runs]
-            draw_band(axes, runs[0]["iteration"], curves, contestant)
+            draw_seeds(axes, runs[0]["iteration"], curves, contestant)
         seen = "as in training" if n == TRAINED else "never trained on"
         axes.set(title=f"n = {n}, {seen}", xlabel="iteration", ylim=(0, 50))
         tidy(axes)
@@ -259,7 +259,7 @@ def draw_errors(study: Study) -> "Figure":
     by_position = by_task[-1]
     for contestant, runs in everyone.items():
         curves = [[100 * e for e in run[f"by_position_{longest}"]] for run in runs]
-        draw_band(by_position, range(1, longest + 1), curves, contestant, marker="o", ms=3)
+        draw_seeds(by_position, range(1, longest + 1), curves, contestant, marker="o", ms=3)
     by_position.set(title=f"by place in the sequence, n = {longest}", xlabel="sub-task number")
     tidy(by_position)
     by_task[0].set_ylabel("wrong bits (%)")

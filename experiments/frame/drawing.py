@@ -53,6 +53,23 @@ def draw_band(
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
+def draw_seeds(
+    axes: "Axes", x: Sequence[float], runs: Sequence[Sequence[float]], label: str, **style: Any
+) -> None:
+    """Draw every seed's curve, where seeds end so far apart that their mean is like none of them.
+
+    Args:
+        axes: to draw on.
+        x: places, shape (G,).
+        runs: a curve for each seed, shape (R, G).
+        label: for the legend; the name of a layer gives the lines their colour.
+        style: for `Axes.plot`.
+    """
+    style.setdefault("color", COLOURS.get(label))
+    for number, run in enumerate(runs):
+        axes.plot(x, run, label=label if number == 0 else None, linewidth=1.4, **style)
+
+
 def tidy(axes: "Axes") -> None:
     """Leave away the frame's upper and right sides, and put a pale grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)

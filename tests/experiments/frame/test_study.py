@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.frame.command_line import positive_number
-from experiments.frame.drawing import draw_band, new_figure, tidy
+from experiments.frame.drawing import draw_band, draw_seeds, new_figure, tidy
 from experiments.frame.study import Column, Study, make_parser
 
 ROOT = Path(__file__).parents[3]
@@ -174,7 +174,11 @@ def test_a_figure_is_written_as_a_picture(tmp_path):
         axes = figure.add_subplot()
         draw_band(axes, [1, 2], [[0.0, 1.0], [1.0, 3.0]], "neurocoder")
         draw_band(axes, [1, 2], [[0.0, 1.0]], "one seed")
+        draw_seeds(axes, [1, 2], [[0.0, 1.0], [1.0, 3.0]], "film")
         tidy(axes)
+        # A mean with a band, a mean alone, and a line for each of two seeds; one label each.
+        assert [len(axes.lines), len(axes.collections)] == [4, 1]
+        assert axes.get_legend_handles_labels()[1] == ["neurocoder", "one seed", "film"]
         study.figure(figure, "curves")
     assert (tmp_path / "x" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
