@@ -3,11 +3,11 @@
     python -m experiments.algorithms
 
 Section 3.3 of the paper. A sequence holds n sub-tasks, drawn from Copy, Repeat Copy, Associative
-Recall and Priority Sort; see `experiments.algorithm_tasks`. Machines are trained with n = 4, and
+Recall and Priority Sort; see `experiments.multi_task.tasks`. Machines are trained with n = 4, and
 tested with n = 4 and with n = 8, which they have never seen. The main network is the Neural Turing
-Machine of `experiments.ntm`. Its final feed-forward layer, from controller and read vectors to the
-answer, is `linear` in the plain machine; the others put their layer in its place, and nothing else
-differs.
+Machine of `experiments.multi_task.ntm`. Its final feed-forward layer, from controller and read
+vectors to the answer, is `linear` in the plain machine; the others put their layer in its place,
+and nothing else differs.
 
 In the folder: `results.md` (error on 4 and on 8), `tasks.md` (error by sub-task), `curves.png` and
 `errors.png`. Errors are the part of the answers' bits that are wrong; guessing gives half. A
@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.algorithm_tasks import TASKS, Batch, TaskSizes, sample
-from experiments.drawing import COLOURS, draw_band, new_figure, tidy
-from experiments.layers import auxiliary_loss, make_layer, parameter_count
-from experiments.ntm import NeuralTuringMachine
-from experiments.study import Column, Study, make_parser
+from experiments.frame.drawing import COLOURS, draw_seeds, new_figure, tidy
+from experiments.frame.layers import auxiliary_loss, make_layer, parameter_count
+from experiments.frame.study import Column, Study, make_parser
+from experiments.multi_task.ntm import NeuralTuringMachine
+from experiments.multi_task.tasks import TASKS, Batch, TaskSizes, sample
 from neurocoder import recode
 
 if TYPE_CHECKING:
@@ -224,12 +224,12 @@ def report(study: Study, size: Size) -> None:
 
 
 def draw_curves(study: Study) -> "Figure":
-    """Wrong bits against iterations, for either length of sequence."""
+    """Wrong bits against iterations, for either length of sequence; a line for each seed."""
     figure = new_figure(9, 4)
     for axes, n in zip(figure.subplots(1, 2, sharey=True), TESTED, strict=True):
         for contestant, runs in _by_contestant(study).items():
             curves = [[100 * e for e in run[f"curve_{n}"]] for run in runs]
-            draw_band(axes, runs[0]["iteration"], curves, contestant)
+            draw_seeds(axes, runs[0]["iteration"], curves, contestant)
         seen = "as in training" if n == TRAINED else "never trained on"
         axes.set(title=f"n = {n}, {seen}", xlabel="iteration", ylim=(0, 50))
         tidy(axes)
@@ -259,7 +259,7 @@ def draw_errors(study: Study) -> "Figure":
     by_position = by_task[-1]
     for contestant, runs in everyone.items():
         curves = [[100 * e for e in run[f"by_position_{longest}"]] for run in runs]
-        draw_band(by_position, range(1, longest + 1), curves, contestant, marker="o", ms=3)
+        draw_seeds(by_position, range(1, longest + 1), curves, contestant, marker="o", ms=3)
     by_position.set(title=f"by place in the sequence, n = {longest}", xlabel="sub-task number")
     tidy(by_position)
     by_task[0].set_ylabel("wrong bits (%)")

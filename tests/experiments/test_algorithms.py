@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from experiments import algorithms
-from experiments.algorithm_tasks import TASKS, sample
 from experiments.algorithms import CONTESTANTS, QUICK, SIZES, evaluate, learn, make_machine
-from experiments.layers import parameter_count
+from experiments.frame.layers import parameter_count
+from experiments.multi_task.tasks import TASKS, sample
 
 SMALL = SIZES["small"]
 

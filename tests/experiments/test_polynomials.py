@@ -1,15 +1,17 @@
 """The polynomial experiment: its models, its numbers, and a whole run in seconds."""
 
+import argparse
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from experiments import polynomials
-from experiments.auto_regressor import CONTESTANTS, SLOTS, make_model
-from experiments.chunks import draw_sequences
-from experiments.layers import parameter_count
+from experiments.auto_regression.auto_regressor import CONTESTANTS, SLOTS, make_model
+from experiments.auto_regression.chunks import draw_sequences
+from experiments.frame.layers import parameter_count
 from neurocoder import NeurocoderLinear
 
 
@@ -50,7 +52,28 @@ def test_the_matched_contestants_have_the_neurocoders_number_of_parameters():
 def test_only_neurocoders_attend():
     y = some_sequences(2, 12).y
     assert make_model("film", 8).attention(y) is None
-    assert make_model("neurocoder", 8).attention(y).shape == (2, 12, 10, 20)
+    model = make_model("neurocoder", 8)
+    assert model.attention(y).shape == (2, 12, 10, 20)
+    expected = model.output_layer.compose(model.states(y)).u_attention
+    torch.testing.assert_close(model.attention(y), expected)
+
+
+def test_the_condition_is_all_that_a_layer_needs_beside_the_state():
+    y = some_sequences(2, 12).y
+    hypernet, film, mlp = (make_model(name, 8) for name in ("hypernet", "film", "mlp"))
+    layer = hypernet.output_layer
+    program = torch.einsum("nte,ieo->ntio", hypernet.condition(y), layer.generator)
+    output = torch.einsum("nti,ntio->nto", hypernet.states(y), program) + layer.bias
+    torch.testing.assert_close(output.squeeze(-1), hypernet(y))
+
+    gamma, beta = film.condition(y).unbind(-1)
+    shared = film.output_layer.shared(film.states(y)).squeeze(-1)
+    torch.testing.assert_close(gamma * shared + beta, film(y))
+
+    torch.testing.assert_close(mlp.output_layer[-1](mlp.condition(y)).squeeze(-1), mlp(y))
+    assert (mlp.condition(y) >= 0).all()
+    assert make_model("linear", 8).condition(y) is None
+    assert make_model("neurocoder", 8).condition(y) is None
 
 
 def test_a_model_that_changes_its_state_where_chunks_begin_is_judged_to_find_them_all():
@@ -62,12 +85,17 @@ def test_a_model_that_changes_its_state_where_chunks_begin_is_judged_to_find_the
 
         def attention(self, _):
             slot = test.starts.cumsum(1) % 3
-            return torch.nn.functional.one_hot(slot, 3).unsqueeze(2).expand(-1, -1, 2, -1) * 0.5
+            first = 0.5 * torch.nn.functional.one_hot(slot, 3)
+            return torch.stack([first, torch.ones_like(first)], dim=2)  # the second stands still
+
+        def condition(self, y):
+            return 2 * self.states(y)
 
     results = polynomials.judge(Knowing(), test)
-    for name in ("state", "first", "all"):
-        for measure in ("auc", "precision", "quiet_auc", "at_boundaries", "explained"):
+    for name, moved in (("state", 1.0), ("condition", 2.0), ("first", 1.0), ("all", 0.5)):
+        for measure in ("auc", "precision", "quiet_auc", "explained"):
             assert results[f"{name}_{measure}"] == pytest.approx(1.0)
+        assert results[f"{name}_at_boundaries"] == pytest.approx(moved)
         assert results[f"{name}_elsewhere"] == 0
         assert results[f"{name}_explained_by_others"] < 0.9
         around = results[f"{name}_around"].tolist()
@@ -79,7 +107,29 @@ def test_catching_up_is_timed_between_the_points_of_a_curve():
     assert polynomials.catches_up(updates, errors, 0.5) == pytest.approx(12.5)
     assert polynomials.catches_up(updates, errors, 1.0) == 0.0
     assert polynomials.catches_up(updates, errors, 0.2) == 20.0
-    assert polynomials.catches_up(updates, errors, 0.1) is None
+    assert polynomials.catches_up(updates, errors, 0.1) == 30.0
+
+
+def test_catching_up_is_with_the_plain_gru_of_the_same_seed():
+    def curve(contestant, seed, *errors):
+        updates = [10.0 * i for i in range(len(errors))]
+        return {
+            "contestant": contestant,
+            "seed": seed,
+            "updates": updates,
+            "errors": list(errors),
+            "error": errors[-1],
+        }
+
+    results = [
+        curve("linear", 1, 0.9, 0.8, 0.6),
+        curve("film", 1, 0.9, 0.6, 0.3),
+        curve("film", 2, 0.9, 0.6, 0.3),
+        curve("linear", 2, 0.9, 0.8, 0.3),
+        curve("film", 3, 0.9, 0.6, 0.3),
+    ]
+    polynomials.time_catching_up(results)
+    assert [r.get("catches_up") for r in results] == [20.0, 10.0, 20.0, 20.0, None]
 
 
 def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, capsys):
@@ -94,7 +144,7 @@ def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, cap
         assert ("first_auc" in record) == (record["contestant"] in SLOTS)
         assert 0 <= record["state_fresh_auc"] <= 1
     assert len({record["errors"][0] for record in records}) == len(records)
-    for name in ("results", "state", "first", "all"):
+    for name in ("results", "state", "condition", "first", "all"):
         assert (out / f"{name}.md").stat().st_size > 0
         assert (out / f"{name}.csv").stat().st_size > 0
     for name in ("curves", "around", "attention"):
@@ -108,8 +158,10 @@ def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, cap
 def test_contestants_without_attention_run_alone(tmp_path):
     out = tmp_path / "x"
     polynomials.main(["--quick", "--contestants", "film", "--out", str(out)])
-    assert not (out / "attention.png").exists()
-    assert "| - |" in (out / "first.md").read_text()
+    assert (out / "condition.md").exists()
+    for name in ("attention.png", "first.md", "all.md"):
+        assert not (out / name).exists()
+    assert "plain GRU's last error | parameters" in (out / "results.md").read_text()
 
 
 @pytest.mark.parametrize("flags", [["--learning-rate", "nan"], ["--updates", "0"]])
@@ -122,11 +174,18 @@ def test_bad_flags_are_refused_in_one_line(flags, capsys):
     assert flags[0] in message
 
 
-def test_training_learns(tmp_path):
-    words = ["--contestants", "neurocoder-single-step", "--updates", "40", "--batch", "8"]
-    words += ["--length", "32", "--test", "32", "--seeds", "1", "--hidden", "16"]
-    polynomials.main([*words, "--out", str(tmp_path / "x")])
-    record = json.loads((tmp_path / "x" / "results.jsonl").read_text())
-    # Mean 0 gives the points' variance, about 1.
-    assert record["errors"][0] > 0.6
-    assert record["error"] < 0.35
+def test_training_moves_every_parameter_and_predicts_better_than_repeating_the_last_point():
+    args = argparse.Namespace(
+        updates=80, batch=8, length=32, learning_rate=0.04, orthogonality=0.001
+    )
+    test = some_sequences(64, 32)
+    torch.manual_seed(0)
+    model = make_model("neurocoder", 16)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    points = []
+    study = SimpleNamespace(scalar=lambda *point: points.append(point))
+    curve = polynomials.train(model, args, 1, test, study)
+    assert not [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    repeating = (test.y[:, 1:] - test.y[:, :-1]).square().mean()
+    assert curve["errors"][-1] < 0.95 * repeating < 0.4 * curve["errors"][0]
+    assert ("loss/test", curve["errors"][-1], 80) in points

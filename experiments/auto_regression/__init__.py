@@ -1,0 +1,1 @@
+"""Parts of `experiments.polynomials`: sequences in chunks, and what predicts and judges them."""

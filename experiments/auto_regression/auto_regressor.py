@@ -1,0 +1,106 @@
+"""A GRU that predicts the next point of a sequence, with one output layer or another."""
+
+import torch
+from torch import Tensor, nn
+
+from experiments.frame.layers import make_layer, parameter_count
+from neurocoder import FiLMLinear, HyperLinear, NeurocoderLinear
+
+CONTESTANTS = (
+    "linear",
+    "linear-wide",
+    "mlp",
+    "hypernet",
+    "film",
+    "neurocoder-single-step",
+    "neurocoder",
+    "neurocoder-no-usage",
+)
+# Slots and steps of the paper's Fig. 2 d and e; the rest is the library's reference size.
+SLOTS = {"neurocoder-single-step": 10, "neurocoder": 20, "neurocoder-no-usage": 20}
+
+
+class AutoRegressor(nn.Module):
+    """A GRU and an output layer.
+
+    Args:
+        hidden_size: H, of the GRU.
+        output_layer: from (..., H) to (..., 1).
+    """
+
+    def __init__(self, hidden_size: int, output_layer: nn.Module) -> None:
+        super().__init__()
+        self.gru = nn.GRU(1, hidden_size, batch_first=True)
+        self.output_layer = output_layer
+
+    def states(self, y: Tensor) -> Tensor:
+        """The GRU's states after every point of y (N, T), shape (N, T, H)."""
+        return self.gru(y.unsqueeze(-1))[0]
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Predictions of the points after each of y, shape (N, T), for y of shape (N, T)."""
+        return self.output_layer(self.states(y)).squeeze(-1)
+
+    def attention(self, y: Tensor) -> Tensor | None:
+        """A Neurocoder's attention to M_U at every point of y (N, T), shape (N, T, r, P).
+
+        Component 0 is that of the greatest singular value. None for other output layers.
+        """
+        if not isinstance(self.output_layer, NeurocoderLinear):
+            return None
+        return self.output_layer.compose(self.states(y)).u_attention
+
+    def condition(self, y: Tensor) -> Tensor | None:
+        """What other layers have in the attention's place at every point of y (N, T): (N, T, D).
+
+        The hidden units of the MLP, HyperNet's embedding z, FiLM's gamma and beta. None for linear
+        layers and Neurocoders.
+        """
+        layer, states = self.output_layer, self.states(y)
+        if isinstance(layer, HyperLinear):
+            return layer.embedding_network(states)
+        if isinstance(layer, FiLMLinear):
+            return torch.cat(layer.modulation(states), dim=-1)
+        return layer[:-1](states) if isinstance(layer, nn.Sequential) else None
+
+
+def make_model(contestant: str, hidden_size: int) -> AutoRegressor:
+    """A fresh model of one of CONTESTANTS.
+
+    `linear-wide` (a wider GRU) and `mlp` (a hidden layer before the output) have as many parameters
+    as the Neurocoder, or a few less.
+
+    Args:
+        contestant: its name.
+        hidden_size: units of the GRU, unless it is the wide one, and of a Neurocoder's controller.
+    """
+    if contestant in SLOTS:
+        slots = SLOTS[contestant]
+        layer = make_layer(contestant, hidden_size, 1, slots=slots, hidden_size=hidden_size)
+    elif contestant in ("linear-wide", "mlp"):
+        return _largest(
+            contestant, hidden_size, parameter_count(make_model("neurocoder", hidden_size))
+        )
+    else:
+        layer = make_layer(contestant, hidden_size, 1)
+    return AutoRegressor(hidden_size, layer)
+
+
+def _largest(contestant: str, hidden_size: int, parameters: int) -> AutoRegressor:
+    """The widest model of a kind that has no more than that many parameters."""
+
+    def build(width: int) -> AutoRegressor:
+        if contestant == "linear-wide":
+            return AutoRegressor(width, nn.Linear(width, 1))
+        layers = nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1)
+        return AutoRegressor(hidden_size, nn.Sequential(*layers))
+
+    low, high = 1, parameters  # a model of `high` units has more, whatever its kind
+    with torch.device("meta"):
+        while high - low > 1:
+            middle = (low + high) // 2
+            if parameter_count(build(middle)) <= parameters:
+                low = middle
+            else:
+                high = middle
+    return build(low)

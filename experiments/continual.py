@@ -1,0 +1,109 @@
+"""Continual learning: five tasks of two digits, one after another, and what is left of the first.
+
+Section 3.4 and Table 1 of the paper: a perceptron, the same with stored programs (NSM) and the same
+with Neurocoder layers, each trained with Adam or Adagrad alone and with four methods against
+forgetting. In the incremental domain scenario one output layer serves all tasks and says which of a
+task's two digits it is; in the incremental task scenario each task has its own. Tasks of
+scikit-learn's digits, or of MNIST with --mnist.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from experiments.continual_learning.choices import CHOICES
+from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
+from experiments.continual_learning.run import (
+    LAYERS,
+    METHODS,
+    MNIST_SCALE,
+    QUICK,
+    SCALE,
+    SCENARIOS,
+    Contestant,
+    Scale,
+    load_tasks,
+    run,
+)
+from experiments.frame.command_line import positive
+from experiments.frame.data import DataError
+from experiments.frame.study import Column, Study, make_parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = _parse(argv)
+    scale = _scale(args)
+    try:
+        tasks = load_tasks(args.mnist)
+    except DataError as error:
+        print(f"python -m experiments.continual: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    with Study("continual", args) as study:
+        contestants = {
+            str(contestant): contestant
+            for scenario in args.scenarios
+            for method in args.methods
+            for layer in study.contestants
+            for contestant in [Contestant(scenario, method, layer)]
+        }
+        for name, seed in study.jobs(list(contestants)):
+
+            def report(place: int, accuracies: Tensor) -> None:
+                study.scalar(
+                    "accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1
+                )
+                study.scalar("accuracy/first_task", accuracies[0].item(), place + 1)
+
+            values = run(
+                contestants[name],
+                tasks,
+                scale,
+                CHOICES[f"{contestants[name].method}/{contestants[name].layer}"],
+                report,
+            )
+            study.result(name, seed, values)
+        study.table(
+            [
+                Column("accuracy", "accuracy after the last task, %", digits=1),
+                Column("forgetting", "forgetting, points", digits=1),
+                Column("learned", "accuracy when just learned, %", digits=1),
+                "parameters",
+            ],
+            remark=paper_tables(study.results),
+        )
+        study.figure(accuracy_figure(study.results), "accuracy")
+        study.figure(first_task_figure(study.results), "first_task")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser("continual", __doc__, list(LAYERS))
+    parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's four IDX files")
+    for flag, known in (("--scenarios", SCENARIOS), ("--methods", METHODS)):
+        parser.add_argument(
+            flag,
+            nargs="+",
+            choices=known,
+            default=list(known),
+            metavar="NAME",
+            help=f"which of {', '.join(known)}",
+        )
+    parser.add_argument("--width", type=positive, metavar="N", help="units of a hidden layer")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="passes over each task")
+    return parser.parse_args(argv)
+
+
+def _scale(args: argparse.Namespace) -> Scale:
+    scale = QUICK if args.quick else SCALE if args.mnist is None else MNIST_SCALE
+    return Scale(
+        args.width or scale.width,
+        args.epochs or scale.epochs,
+        scale.batch_size,
+        scale.fisher_images,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,111 @@
+"""Choose the settings of the continual learning experiment.
+
+Every layer gets the same effort: five learning rates of Adam and of Adagrad, then six strengths of
+each regularizer with the learning rate of Adam that was best. The best is the highest mean over
+seeds of the average accuracy after the last task in the incremental domain scenario, on a fifth of
+the training images that is held out for this. `experiments.continual` uses neither these seeds nor
+these images to test on; what this command prints at the end are its settings, in both scenarios.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+import torch
+
+from experiments.continual_learning.run import (
+    LAYERS,
+    METHODS,
+    QUICK,
+    SCALE,
+    Choice,
+    Contestant,
+    Scale,
+    load_tasks,
+    run,
+)
+from experiments.continual_learning.task_split import Task, hold_out
+from experiments.frame.study import Record, Study, make_parser
+
+LEARNING_RATES: Mapping[str, Sequence[float]] = {
+    "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "adagrad": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+}
+STRENGTHS: Mapping[str, Sequence[float]] = {
+    "l2": (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0),
+    "si": (1.0, 10.0, 100.0, 1e3, 1e4, 1e5),
+    "ewc": (10.0, 100.0, 1e3, 1e4, 1e5, 1e6),
+    "online-ewc": (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0),
+}
+HELD_OUT = 0.2
+# Added to the seeds 1, 2, ... of the study, which are those of the experiment's report.
+_FIRST_SEED = 1000
+
+Tries = dict[str, tuple[Contestant, Choice]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = make_parser("continual_choice", __doc__, list(LAYERS), seeds=2)
+    args = parser.parse_args(argv)
+    scale = QUICK if args.quick else SCALE
+    tasks = load_tasks(None)
+    with Study("continual_choice", args) as study:
+        everyone = [
+            Contestant("domain", method, layer) for layer in study.contestants for method in METHODS
+        ]
+        tries: Tries = {
+            f"{contestant}/{rate:g}": (contestant, Choice(rate))
+            for contestant in everyone
+            for rate in LEARNING_RATES.get(contestant.method, ())
+        }
+        _try(study, tries, tasks, scale)
+        tries |= _strengths(everyone, study.results, tries)
+        _try(study, tries, tasks, scale)
+        study.table(["accuracy", "forgetting", "learned"])
+        for contestant in everyone:
+            choice = best(contestant, study.results, tries)
+            name = f"{contestant.method}/{contestant.layer}"
+            print(f'"{name}": Choice({choice.learning_rate:g}, {choice.strength:g}),')
+
+
+def best(contestant: Contestant, results: Sequence[Record], tries: Tries) -> Choice:
+    """Of what was tried for a contestant, that with the highest mean accuracy over seeds.
+
+    Args:
+        contestant: who is to be set.
+        results: of the study, by names of tries.
+        tries: what the names mean.
+    """
+
+    def mean_accuracy(name: str) -> float:
+        return fmean(r["accuracy"] for r in results if r["contestant"] == name)
+
+    names = [name for name, (who, _) in tries.items() if who == contestant]
+    return tries[max(names, key=mean_accuracy)][1]
+
+
+def _try(study: Study, tries: Tries, tasks: Sequence[Task], scale: Scale) -> None:
+    """Run what has not been run yet, each time with other images held out."""
+    for name, seed in study.jobs(list(tries)):
+        contestant, choice = tries[name]
+        torch.manual_seed(_FIRST_SEED + seed)
+        generator = torch.Generator().manual_seed(_FIRST_SEED + seed)
+        held_out = [hold_out(task, HELD_OUT, generator) for task in tasks]
+        study.result(name, seed, run(contestant, held_out, scale, choice))
+
+
+def _strengths(everyone: Sequence[Contestant], results: Sequence[Record], tries: Tries) -> Tries:
+    """What to try for the regularizers, once Adam's learning rates are known."""
+    found = {}
+    for contestant in everyone:
+        for strength in STRENGTHS.get(contestant.method, ()):
+            alone = replace(contestant, method="adam")
+            rate = best(alone, results, tries).learning_rate
+            found[f"{contestant}/{rate:g}/{strength:g}"] = contestant, Choice(rate, strength)
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

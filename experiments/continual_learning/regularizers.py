@@ -1,0 +1,220 @@
+"""Penalties that hold on to what earlier tasks taught: L2, EWC, online EWC, SI.
+
+All four have one form. When a task has been learned, every parameter theta_i gets an anchor, which
+is its value at that moment, and an importance; the loss of the tasks that follow gets
+
+    factor * strength * sum over anchors k, sum over i of importance_ki (theta_i - anchor_ki)^2.
+
+They differ in what they take for importance, and in how many anchors they keep. `factor` makes
+`strength` the letter of each source: lambda of EWC, c of SI.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from experiments.continual_learning.fisher import fisher_diagonal
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Where the parameters were when a task had been learned, and how much each matters.
+
+    Attributes:
+        values: theta*, one tensor for each parameter.
+        importance: one tensor for each parameter, of its shape, nowhere negative.
+    """
+
+    values: list[Tensor]
+    importance: list[Tensor]
+
+
+class Regularizer:
+    """No penalty: the optimizer alone. The others are this with an importance.
+
+    Args:
+        model: whose parameters are held; called as model(images, task), it returns logits.
+        strength: how strongly they are held; 0 leaves the loss alone.
+
+    Raises:
+        ValueError: if strength is negative.
+    """
+
+    factor: ClassVar[float] = 1.0
+
+    def __init__(self, model: nn.Module, strength: float = 0.0) -> None:
+        if strength < 0:
+            raise ValueError(f"strength must not be negative, got {strength}")
+        self.model, self.strength = model, strength
+        self.parameters = list(model.parameters())
+        self.anchors: list[Anchor] = []
+
+    def step(self, loss: Tensor, optimizer: Optimizer) -> None:
+        """One step of the optimizer down loss + penalty."""
+        optimizer.zero_grad()
+        loss.backward()
+        self._add_gradient()
+        optimizer.step()
+
+    def task_learned(self, images: Tensor, task: int) -> None:
+        """Take in that the model has just learned a task, from images of shape (N, in)."""
+
+    def penalty(self) -> Tensor:
+        """What is added to the loss, a scalar. Its gradient is written by hand; see `step`."""
+        total = torch.zeros((), dtype=self.parameters[0].dtype)
+        with torch.no_grad():
+            for anchor in self.anchors:
+                held = zip(self.parameters, anchor.values, anchor.importance, strict=True)
+                total += sum(((p - v).square() * i).sum() for p, v, i in held)
+        return self.factor * self.strength * total
+
+    @torch.no_grad()
+    def _add_gradient(self) -> None:
+        """Add the penalty's gradient to that of the loss.
+
+        A parameter that the loss does not reach, such as another task's head, is where its anchors
+        are. It keeps no gradient at all; a gradient of zero would let Adam's momentum move it.
+        """
+        for anchor in self.anchors:
+            held = zip(self.parameters, anchor.values, anchor.importance, strict=True)
+            for parameter, value, importance in held:
+                if parameter.grad is not None:
+                    pull = (parameter - value).mul_(importance)
+                    parameter.grad.add_(pull, alpha=2 * self.factor * self.strength)
+
+    def _values(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.parameters]
+
+
+class L2(Regularizer):
+    """Every parameter matters alike; one anchor, at the last task's end.
+
+    This is the L2 that EWC is compared with in "Overcoming catastrophic forgetting in neural
+    networks" (Kirkpatrick et al. 2017): a pull to the old solution, not to zero.
+    """
+
+    factor = 0.5
+
+    def task_learned(self, images: Tensor, task: int) -> None:  # noqa: ARG002
+        """Move the anchor to where the parameters are now."""
+        self.anchors = [Anchor(self._values(), [torch.ones_like(p) for p in self.parameters])]
+
+
+class EWC(Regularizer):
+    """Elastic weight consolidation: Fisher information, one anchor for each task.
+
+    L(theta) = L_now(theta) + sum over old tasks k, i of lambda/2 F_ki (theta_i - theta*_ki)^2, from
+    "Overcoming catastrophic forgetting in neural networks" (Kirkpatrick et al. 2017), eq. 3, with a
+    penalty for each old task as its authors describe for more than two tasks.
+    """
+
+    factor = 0.5
+
+    def task_learned(self, images: Tensor, task: int) -> None:
+        """Add an anchor here, with the Fisher information of the task."""
+        fisher = fisher_diagonal(self.model, images, task)
+        self.anchors.append(Anchor(self._values(), fisher))
+
+
+class OnlineEWC(Regularizer):
+    """EWC with one anchor and a running sum of Fisher information that fades.
+
+    F* <- gamma F* + F after each task, and the loss of the next one gets
+    lambda/2 sum_i gamma F*_i (theta_i - theta*_i)^2 with theta* at the last task's end, from
+    "Progress & Compress" (Schwarz et al. 2018), section 3. Each task's F is first scaled to a mean
+    of 1, after that section's remark that tasks with larger gradients should not outweigh others.
+
+    Args:
+        model: as for `Regularizer`.
+        strength: lambda.
+        decay: gamma, above 0 and at most 1.
+
+    Raises:
+        ValueError: if strength is negative, or decay is out of its range.
+    """
+
+    factor = 0.5
+
+    def __init__(self, model: nn.Module, strength: float, decay: float = 0.95) -> None:
+        super().__init__(model, strength)
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay must be above 0 and at most 1, got {decay}")
+        self.decay = decay
+        self._running: list[Tensor] = [torch.zeros_like(p) for p in self.parameters]
+
+    def task_learned(self, images: Tensor, task: int) -> None:
+        """Move the anchor here and add the task's Fisher information to what is left of the sum."""
+        fisher = _mean_of_one(fisher_diagonal(self.model, images, task))
+        pairs = zip(self._running, fisher, strict=True)
+        self._running = [self.decay * old + new for old, new in pairs]
+        self.anchors = [Anchor(self._values(), [self.decay * f for f in self._running])]
+
+
+class SI(Regularizer):
+    """Synaptic intelligence: a parameter matters as much as moving it lowered the loss.
+
+    During a task, omega_i = - sum over its steps of g_i (change of theta_i), where g is the
+    gradient of the loss without the penalty. After it,
+
+        Omega_i <- Omega_i + omega_i / (Delta_i^2 + xi),   Delta_i: change over the whole task,
+
+    and the loss of the next one gets c sum_i Omega_i (theta_i - theta*_i)^2, from "Continual
+    Learning Through Synaptic Intelligence" (Zenke et al. 2017), eq. 3 to 5. Ours: an omega_i below
+    zero, where moving the parameter raised the loss, counts as zero. The penalty would otherwise
+    reward moving away.
+
+    Args:
+        model: as for `Regularizer`.
+        strength: c.
+        damping: xi, positive.
+
+    Raises:
+        ValueError: if strength is negative, or damping is not positive.
+    """
+
+    def __init__(self, model: nn.Module, strength: float, damping: float = 0.1) -> None:
+        super().__init__(model, strength)
+        if not damping > 0:
+            raise ValueError(f"damping must be positive, got {damping}")
+        self.damping = damping
+        self._start = self._values()
+        self._path = [torch.zeros_like(p) for p in self.parameters]
+        self._importance = [torch.zeros_like(p) for p in self.parameters]
+
+    def step(self, loss: Tensor, optimizer: Optimizer) -> None:
+        """One step of the optimizer down loss + penalty, noted in the path integral."""
+        optimizer.zero_grad()
+        loss.backward()
+        gradients = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+        before = self._values()
+        self._add_gradient()
+        optimizer.step()
+        for path, gradient, old, p in zip(
+            self._path, gradients, before, self.parameters, strict=True
+        ):
+            if gradient is not None:
+                path.addcmul_(gradient, p.detach() - old, value=-1)
+
+    def task_learned(self, images: Tensor, task: int) -> None:  # noqa: ARG002
+        """Move the anchor here, add the task's importance, and begin a new path."""
+        end = self._values()
+        self._importance = [
+            importance + path.clamp(min=0) / ((stop - start).square() + self.damping)
+            for importance, path, start, stop in zip(
+                self._importance, self._path, self._start, end, strict=True
+            )
+        ]
+        self.anchors = [Anchor(end, self._importance)]
+        self._start, self._path = end, [torch.zeros_like(p) for p in self.parameters]
+
+
+def _mean_of_one(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors, scaled alike such that their entries' mean is 1; zeros stay zeros."""
+    tensors = list(tensors)
+    total = sum(float(t.sum()) for t in tensors)
+    scale = sum(t.numel() for t in tensors) / total if total > 0 else 0.0
+    return [t * scale for t in tensors]

@@ -1,0 +1,159 @@
+"""What the continual learning experiment shows: the paper's table, and two figures."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.continual_learning.run import LAYERS, METHODS, SCENARIOS, Contestant
+from experiments.frame.drawing import COLOURS, draw_band, new_figure, tidy
+from experiments.frame.statistics import bootstrap_interval
+from experiments.frame.study import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TITLES = {
+    "domain": "Incremental domain: one output layer",
+    "task": "Incremental task: one for each task",
+    "linear": "MLP",
+    "nsm": "NSM",
+    "neurocoder": "Neurocoder",
+    "adam": "Adam",
+    "adagrad": "Adagrad",
+    "l2": "L2",
+    "si": "SI",
+    "ewc": "EWC",
+    "online-ewc": "online EWC",
+}
+
+
+def paper_tables(results: Sequence[Record]) -> str:
+    """Tables in the form of the paper's Table 1, one for each scenario, in Markdown.
+
+    A cell is the mean over seeds of the average accuracy after the last task, in percent, with its
+    95 % bootstrap interval. The last column is the Neurocoder's lead over the MLP, seed by seed.
+    """
+    layers = _present(results, tuple(LAYERS), "layer")
+    both = {"linear", "neurocoder"} <= set(layers)
+    heading = [_TITLES[layer] for layer in layers] + ["Neurocoder - MLP"] * both
+    parts = []
+    for scenario in SCENARIOS:
+        lines = [f"| {' | '.join(['method', *heading])} |", "|---" * (len(heading) + 1) + "|"]
+        for method in METHODS:
+            cells = [_values(results, scenario, method, layer) for layer in layers]
+            if not any(cells):
+                continue
+            if both:
+                mlp, ours = (
+                    _values(results, scenario, method, n) for n in ("linear", "neurocoder")
+                )
+                cells.append({seed: ours[seed] - mlp[seed] for seed in ours.keys() & mlp.keys()})
+            shown = [_cell(list(cell.values())) for cell in cells]
+            lines.append(f"| {' | '.join([_TITLES[method], *shown])} |")
+        if len(lines) > 2:
+            parts.append(
+                "\n".join([f"{_TITLES[scenario]}, accuracy after the last task (%)", "", *lines])
+            )
+    return "\n\n".join(parts)
+
+
+def accuracy_figure(results: Sequence[Record]) -> "Figure":
+    """Accuracy after the last task: a panel for each scenario, a place for each method."""
+    scenarios = _present(results, SCENARIOS, "scenario")
+    methods = _present(results, METHODS, "method")
+    layers = _present(results, tuple(LAYERS), "layer")
+    figure = new_figure(width=5.5 * len(scenarios), height=4.5)
+    for axes, scenario in zip(_row(figure, len(scenarios)), scenarios, strict=True):
+        for offset, layer in enumerate(layers):
+            for place, method in enumerate(methods):
+                values = list(_values(results, scenario, method, layer).values())
+                if values:
+                    x = place + 0.22 * (offset - (len(layers) - 1) / 2)
+                    _draw_mean(axes, x, values, layer, labelled=place == 0)
+        axes.set_xticks(range(len(methods)), [_TITLES[m] for m in methods])
+        axes.set_title(_TITLES[scenario], fontsize=11)
+        axes.set_ylabel("average accuracy after the last task (%)")
+        tidy(axes)
+        axes.grid(visible=False, axis="x")
+    axes.legend(frameon=False)
+    return figure
+
+
+def first_task_figure(results: Sequence[Record]) -> "Figure":
+    """Accuracy on the first task after each task: a row for each scenario, a column a method."""
+    scenarios = _present(results, SCENARIOS, "scenario")
+    methods = _present(results, METHODS, "method")
+    layers = _present(results, tuple(LAYERS), "layer")
+    figure = new_figure(width=1 + 2.1 * len(methods), height=0.8 + 2.4 * len(scenarios))
+    grid = figure.subplots(len(scenarios), len(methods), sharex=True, sharey=True, squeeze=False)
+    for row, scenario in zip(grid, scenarios, strict=True):
+        for axes, method in zip(row, methods, strict=True):
+            for layer in layers:
+                runs = [
+                    [after[0] for after in record["accuracies"]]
+                    for record in _records(results, scenario, method, layer)
+                ]
+                if runs:
+                    places = range(1, len(runs[0]) + 1)
+                    draw_band(axes, places, runs, _TITLES[layer], color=COLOURS[layer])
+                    axes.set_xticks(places)
+            axes.set_title(f"{scenario}: {_TITLES[method]}", fontsize=10)
+            tidy(axes)
+        row[0].set_ylabel("accuracy on task 1 (%)")
+    for axes in grid[-1]:
+        axes.set_xlabel("tasks learned")
+    grid[0, 0].legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _row(figure: "Figure", count: int) -> Sequence["Axes"]:
+    grid: Any = figure.subplots(1, count, sharey=True, squeeze=False)
+    return list(grid[0])
+
+
+def _draw_mean(
+    axes: "Axes", x: float, values: Sequence[float], layer: str, *, labelled: bool
+) -> None:
+    """The mean of several seeds, its interval, and faintly the seeds themselves."""
+    mean = sum(values) / len(values)
+    low, high = bootstrap_interval(values)
+    colour = COLOURS[layer]
+    axes.plot([x] * len(values), values, ".", color=colour, alpha=0.25, markersize=5)
+    axes.errorbar(
+        x,
+        mean,
+        yerr=[[mean - float(low)], [float(high) - mean]],
+        fmt="o",
+        color=colour,
+        markersize=6,
+        capsize=3,
+        label=_TITLES[layer] if labelled else None,
+    )
+
+
+def _records(results: Sequence[Record], scenario: str, method: str, layer: str) -> list[Record]:
+    name = str(Contestant(scenario, method, layer))
+    return [record for record in results if record["contestant"] == name]
+
+
+def _values(results: Sequence[Record], scenario: str, method: str, layer: str) -> dict[int, float]:
+    """The accuracy of each seed."""
+    records = _records(results, scenario, method, layer)
+    return {record["seed"]: record["accuracy"] for record in records}
+
+
+def _present(results: Sequence[Record], names: Sequence[str], part: str) -> list[str]:
+    """Those names that occur in the results as scenario, method or layer."""
+    place = ("scenario", "method", "layer").index(part)
+    there = {record["contestant"].split("/")[place] for record in results}
+    return [name for name in names if name in there]
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{sum(values) / len(values):.1f}"
+    if len(values) == 1:
+        return mean
+    low, high = bootstrap_interval(values)
+    return f"{mean} [{low:.1f}, {high:.1f}]"

@@ -1,0 +1,151 @@
+"""One run of the continual learning experiment: a layer, a method and a scenario, five tasks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
+from experiments.continual_learning.task_sequence import (
+    TaskNetwork,
+    average_accuracy,
+    forgetting,
+    learn_in_sequence,
+)
+from experiments.continual_learning.task_split import Task, split_into_tasks
+from experiments.frame.data import DataError, load_images
+from experiments.frame.layers import auxiliary_loss, make_layer, parameter_count
+
+SCENARIOS = ("domain", "task")
+METHODS = ("adam", "adagrad", "l2", "si", "ewc", "online-ewc")
+_REGULARIZERS: Mapping[str, Callable[..., Regularizer]] = {
+    "adam": Regularizer,
+    "adagrad": Regularizer,
+    "l2": L2,
+    "si": SI,
+    "ewc": EWC,
+    "online-ewc": OnlineEWC,
+}
+# The Neurocoder at the size of the perceptron that it replaces: a small controller and, as in its
+# authors' networks for this task, no residual program. The other sizes are the layers' own.
+LAYERS: Mapping[str, Mapping[str, Any]] = {
+    "linear": {},
+    "nsm": {},
+    "neurocoder": {"hidden_size": 16, "residual": False},
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is computed.
+
+    Attributes:
+        width: of both hidden layers.
+        epochs: passes over the images of a task.
+        batch_size: images in a step.
+        fisher_images: how many of a task's images its Fisher information is taken from.
+    """
+
+    width: int
+    epochs: int
+    batch_size: int
+    fisher_images: int
+
+
+SCALE = Scale(width=256, epochs=6, batch_size=32, fisher_images=64)
+QUICK = Scale(width=16, epochs=1, batch_size=128, fisher_images=8)
+# The benchmark's own schedule (Hsu et al. 2018): four passes in batches of 128 and 400 units.
+MNIST_SCALE = Scale(width=400, epochs=4, batch_size=128, fisher_images=500)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who learns, how it is helped to remember, and what it is told.
+
+    Attributes:
+        scenario: one of SCENARIOS.
+        method: one of METHODS.
+        layer: one of LAYERS.
+    """
+
+    scenario: str
+    method: str
+    layer: str
+
+    def __str__(self) -> str:
+        return f"{self.scenario}/{self.method}/{self.layer}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen for each contestant.
+
+    Attributes:
+        learning_rate: of Adagrad for the method of that name, of Adam for all others.
+        strength: of the regularizer; 0 for Adam and Adagrad alone.
+    """
+
+    learning_rate: float
+    strength: float = 0.0
+
+
+def load_tasks(mnist: str | Path | None) -> list[Task]:
+    """Five tasks of two digits each.
+
+    Args:
+        mnist: folder of MNIST's files, or None for scikit-learn's digits.
+
+    Raises:
+        DataError: if the files cannot be used.
+    """
+    data = load_images(mnist)
+    try:
+        return split_into_tasks(data.train, data.train_labels, data.test, data.test_labels)
+    except ValueError as error:
+        raise DataError(f"{data.name}: {error}") from error
+
+
+def run(
+    contestant: Contestant,
+    tasks: Sequence[Task],
+    scale: Scale,
+    choice: Choice,
+    report: Callable[[int, Tensor], None] | None = None,
+) -> dict[str, Any]:
+    """Learn the tasks in turn, from a network drawn with torch's current seed.
+
+    Returns:
+        "accuracy": average over all tasks after the last, in percent. "forgetting": by how much
+        the others have fallen since their best. "learned": average accuracy on each task just after
+        it was learned. "parameters", and "accuracies": the whole matrix.
+    """
+    network = TaskNetwork(
+        partial(make_layer, contestant.layer, **LAYERS[contestant.layer]),
+        tasks[0].images.shape[1],
+        scale.width,
+        len(tasks[0].classes),
+        num_heads=1 if contestant.scenario == "domain" else len(tasks),
+    )
+    kind = torch.optim.Adagrad if contestant.method == "adagrad" else torch.optim.Adam
+    accuracies = learn_in_sequence(
+        network,
+        tasks,
+        kind(network.parameters(), lr=choice.learning_rate, fused=True),
+        _REGULARIZERS[contestant.method](network, choice.strength),
+        epochs=scale.epochs,
+        batch_size=scale.batch_size,
+        fisher_images=scale.fisher_images,
+        auxiliary_loss=auxiliary_loss,
+        report=report,
+    )
+    return {
+        "accuracy": average_accuracy(accuracies),
+        "forgetting": forgetting(accuracies),
+        "learned": accuracies.diagonal().mean().item(),
+        "parameters": parameter_count(network),
+        "accuracies": accuracies,
+    }

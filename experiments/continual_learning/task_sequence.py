@@ -1,0 +1,134 @@
+"""A network that learns one task after another, and what is left of the earlier ones."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from experiments.continual_learning.regularizers import Regularizer
+from experiments.continual_learning.task_split import Task
+
+
+class TaskNetwork(nn.Module):
+    """A perceptron with two hidden layers and one last layer, or one for each task.
+
+    One last layer for all tasks is the incremental domain scenario: the network is not told which
+    task an image is from. One for each is the incremental task scenario (Hsu et al. 2018).
+
+    Args:
+        make_layer: called as make_layer(in_features, out_features) for every layer.
+        in_features: size of an image.
+        hidden_features: width of both hidden layers.
+        classes: how many a task has.
+        num_heads: how many last layers there are; with 1, all tasks share it.
+    """
+
+    def __init__(
+        self,
+        make_layer: Callable[[int, int], nn.Module],
+        in_features: int,
+        hidden_features: int,
+        classes: int,
+        num_heads: int,
+    ) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(
+            make_layer(in_features, hidden_features),
+            nn.ReLU(),
+            make_layer(hidden_features, hidden_features),
+            nn.ReLU(),
+        )
+        self.heads = nn.ModuleList(make_layer(hidden_features, classes) for _ in range(num_heads))
+
+    def forward(self, images: Tensor, task: int) -> Tensor:
+        """Return logits, shape (N, classes), for images of shape (N, in) from a task."""
+        head = self.heads[task if len(self.heads) > 1 else 0]
+        return head(self.hidden(images))
+
+
+def learn_in_sequence(
+    network: nn.Module,
+    tasks: Sequence[Task],
+    optimizer: Optimizer,
+    regularizer: Regularizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    fisher_images: int,
+    auxiliary_loss: Callable[[nn.Module], Tensor],
+    report: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Train on each task in turn, never to see an earlier one again.
+
+    The optimizer lives through all tasks with what it has gathered, as in Hsu et al. 2018; a
+    difference between Adam and Adagrad is just that.
+
+    Args:
+        network: called as network(images, task), it returns logits.
+        tasks: in the order in which they are learned.
+        optimizer: of the network's parameters.
+        regularizer: of the same network.
+        epochs: passes over each task's images.
+        batch_size: of a step.
+        fisher_images: how many of a task's images, drawn at random, the regularizer is shown
+            when the task has been learned.
+        auxiliary_loss: what the layers themselves add to the loss.
+        report: called after each task with its place and the accuracies on all tasks.
+
+    Returns:
+        Test accuracies in percent, shape (T, T): row l is after task l, column j is on task j.
+    """
+    rows = []
+    for place, task in enumerate(tasks):
+        network.train()
+        for _ in range(epochs):
+            for batch in torch.randperm(len(task.images)).split(batch_size):
+                logits = network(task.images[batch], place)
+                loss = F.cross_entropy(logits, task.labels[batch]) + auxiliary_loss(network)
+                regularizer.step(loss, optimizer)
+        network.eval()
+        if task is not tasks[-1]:
+            shown = torch.randperm(len(task.images))[:fisher_images]
+            regularizer.task_learned(task.images[shown], place)
+        rows.append(torch.tensor([accuracy(network, t, j) for j, t in enumerate(tasks)]))
+        if report is not None:
+            report(place, rows[-1])
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, task: Task, place: int) -> float:
+    """Percentage of a task's test images that the network classifies rightly."""
+    right = network(task.test_images, place).argmax(1) == task.test_labels
+    return 100 * right.float().mean().item()
+
+
+def average_accuracy(accuracies: Tensor) -> float:
+    """Mean over all tasks of the accuracy after the last one; accuracies as they are learned.
+
+    Args:
+        accuracies: as from `learn_in_sequence`, shape (T, T).
+    """
+    return accuracies[-1].mean().item()
+
+
+def forgetting(accuracies: Tensor) -> float:
+    """Mean over all tasks but the last of the loss of accuracy since it was best.
+
+    The best is sought from the moment when the task had been learned to the last but one task
+    (Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning"). Negative where later tasks
+    helped.
+
+    Args:
+        accuracies: as from `learn_in_sequence`, shape (T, T), T at least 2.
+
+    Raises:
+        ValueError: if there are fewer than two tasks.
+    """
+    num_tasks = len(accuracies)
+    if num_tasks < 2:
+        raise ValueError("forgetting needs at least two tasks")
+    lost = [accuracies[j:-1, j].max() - accuracies[-1, j] for j in range(num_tasks - 1)]
+    return torch.stack(lost).mean().item()

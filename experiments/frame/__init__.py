@@ -1,0 +1,1 @@
+"""What all experiments share: the command line, results, tables, figures, layers and data."""

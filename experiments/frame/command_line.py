@@ -1,0 +1,93 @@
+"""The flags that all experiments share, and how they report what cannot be used."""
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports an error in one line, with exit code 2, and keeps the command in `args.command`."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the words of a command line, the process's own if there are none given."""
+        words = sys.argv[1:] if args is None else list(args)
+        parsed = super().parse_args(words, namespace)
+        parsed.command = shlex.join(["python", "-m", *self.prog.split()[2:], *_without_out(words)])
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """End the process."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+
+def make_parser(
+    name: str, description: str | None, contestants: Sequence[str], *, seeds: int = 5
+) -> Parser:
+    """A parser of --quick, --seeds, --out and --contestants; an experiment adds its own flags.
+
+    Args:
+        name: of the experiment's module.
+        description: its docstring.
+        contestants: whom it can compare; all are compared if none are named.
+        seeds: how many there are by default; with --quick it is 1.
+    """
+    parser = Parser(
+        prog=f"python -m experiments.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
+    parser.add_argument(
+        "--seeds", type=positive, metavar="N", help=f"1 to N; {seeds}, with --quick 1"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of the results, runs/experiments/NAME-DATE-TIME; goes on in an existing one",
+    )
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=contestants,
+        default=list(contestants),
+        metavar="NAME",
+        help=f"whom to compare: {', '.join(contestants)}",
+    )
+    parser.set_defaults(default_seeds=seeds)
+    return parser
+
+
+def positive(word: str) -> int:
+    """A whole number from 1, for flags."""
+    number = int(word) if word.isascii() and word.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
+    return number
+
+
+def positive_number(word: str) -> float:
+    """A finite number above 0, for flags."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number above 0")
+    return number
+
+
+def _without_out(words: Sequence[str]) -> list[str]:
+    """The words without --out and its folder: where results lie does not change them."""
+    kept, skip = [], False
+    for word in words:
+        if skip:
+            skip = False
+        elif word == "--out":
+            skip = True
+        elif not word.startswith("--out="):
+            kept.append(word)
+    return kept

@@ -1,0 +1,279 @@
+"""The frame of an experiment: contestants by seeds, kept as they come, and a table of them.
+
+    parser = make_parser("digits", __doc__, CONTESTANTS)
+    args = parser.parse_args(argv)
+    with Study("digits", args) as study:
+        for contestant, seed in study.jobs():
+            ...
+            study.scalar("loss", loss, step)
+            study.result(contestant, seed, {"error": error, "parameters": parameter_count(model)})
+        study.table([Column("error", "test error", percent=True), "parameters"])
+        study.figure(draw(study.results), "curves")
+
+The folder holds `settings.json`, `results.jsonl` with a line for each contestant and seed that is
+done, `tensorboard/CONTESTANT/SEED/`, and at the end `results.md`, `results.csv` and the figures.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+
+from experiments.frame.command_line import make_parser as make_parser
+from experiments.frame.machine import describe_machine
+from experiments.frame.progress import Progress
+from experiments.frame.tables import Column as Column
+from experiments.frame.tables import as_csv, as_markdown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
+
+# What may differ when a folder is gone on with, and what says nothing about results.
+_NOT_SETTINGS = ("contestants", "seeds", "out", "command", "default_seeds")
+
+Record = dict[str, Any]
+
+
+class Study:
+    """Results of one experiment in one folder. Use it as a context manager.
+
+    Attributes:
+        folder: where everything is written.
+        seeds: how many; they are 1, 2, ...
+        contestants: who is compared.
+        results: what `result` was given, with "contestant", "seed" and "seconds"; those that were
+            in the folder already come first.
+
+    Args:
+        name: of the experiment.
+        args: what the parser of `make_parser` gave.
+
+    Raises:
+        SystemExit: with code 2 after one line, if the folder cannot be used or a package is
+            missing; with 130 after Ctrl-C.
+    """
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        self.name, self.command = name, args.command
+        self.contestants: list[str] = list(dict.fromkeys(args.contestants))
+        self.seeds: int = args.seeds or (1 if args.quick else args.default_seeds)
+        self.results: list[Record] = []
+        if importlib.util.find_spec("matplotlib") is None:
+            self._refuse('figures need matplotlib: pip install -e ".[experiments]"')
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        self.folder = Path(args.out or Path("runs", "experiments", f"{name}-{stamp}"))
+        settings = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
+        try:
+            self._open(settings)
+        except OSError as error:
+            self._refuse(f"--out {self.folder} cannot be used: {error.strerror or error}")
+        self._job: tuple[str, int] | None = None
+        self._started = 0.0
+        self._writer: SummaryWriter | None = None
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> "Study":
+        """Nothing more to do."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close what is open; after Ctrl-C, say how to go on and leave with exit code 130."""
+        self._close_job()
+        if self._progress is not None:
+            self._progress.close()
+        if kind is KeyboardInterrupt:
+            print(f"\nstopped; go on with: {self.command} --out {self.folder}", file=sys.stderr)
+            raise SystemExit(130) from error
+
+    def jobs(self, contestants: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
+        """Every contestant with every seed that is not done yet, one after another.
+
+        Seeds are the outer loop, so that all contestants have about as many at any time. Before
+        each, torch is seeded; it runs in one thread.
+
+        Args:
+            contestants: others than those of the command line.
+
+        Raises:
+            RuntimeError: if the next is asked for before the last one's `result`.
+        """
+        names = list(self.contestants if contestants is None else contestants)
+        torch.set_num_threads(1)
+        pairs = [(name, seed) for seed in range(1, self.seeds + 1) for name in names]
+        done = {(r["contestant"], r["seed"]): r["seconds"] for r in self.results}
+        self._progress = Progress(pairs, done)
+        for pair in pairs:
+            if pair in done:
+                continue
+            self._job, self._started = pair, time.monotonic()
+            torch.manual_seed(pair[1])
+            self._progress.start(*pair)
+            yield pair
+            if self._job is not None:
+                raise RuntimeError(f"no result was given for {pair[0]}, seed {pair[1]}")
+        self._progress.close()
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Write a point of the current job's curve for TensorBoard."""
+        if self._job is None:
+            raise RuntimeError("a scalar belongs to a job, and there is none under way")
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            contestant, seed = self._job
+            self._writer = SummaryWriter(str(self.folder / "tensorboard" / contestant / str(seed)))
+        self._writer.add_scalar(tag, value, step)
+
+    def result(self, contestant: str, seed: int, values: Mapping[str, Any]) -> None:
+        """Keep the result of the current job, on the disk, and end the job.
+
+        Args:
+            contestant: of the job.
+            seed: of the job.
+            values: numbers, and lists of them for what is drawn later. What is not finite is kept
+                as None.
+        """
+        if self._job != (contestant, seed):
+            raise RuntimeError(f"a result of {contestant}, seed {seed}; under way is {self._job}")
+        seconds = round(time.monotonic() - self._started, 3)
+        record = {
+            "contestant": contestant,
+            "seed": seed,
+            "seconds": seconds,
+            **{key: _plain(value) for key, value in values.items()},
+        }
+        with self._results_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.results.append(record)
+        self._close_job()
+        if self._progress is not None:
+            self._progress.finish(contestant, seed, seconds, record)
+
+    def table(
+        self,
+        columns: Sequence[Column | str],
+        *,
+        name: str = "results",
+        contestants: Sequence[str] | None = None,
+        remark: str = "",
+    ) -> str:
+        """Print a table of the results over seeds, and write it as `NAME.md` and `NAME.csv`.
+
+        Args:
+            columns: what to show, by the keys of `result`.
+            name: of the files.
+            contestants: the rows; whoever has results if None.
+            remark: stands under the table.
+
+        Returns:
+            The table in Markdown.
+        """
+        wanted = [c if isinstance(c, Column) else Column(c) for c in columns]
+        by_contestant: dict[str, list[Record]] = {}
+        for record in self.results:
+            by_contestant.setdefault(record["contestant"], []).append(record)
+        rows = [(c, by_contestant[c]) for c in contestants or by_contestant if c in by_contestant]
+        text = as_markdown(rows, wanted)
+        head = f"# {self.name}\n\n    {self.command}\n\n{describe_machine()}\n\n"
+        tail = f"\n\n{remark}\n" if remark else "\n"
+        (self.folder / f"{name}.md").write_text(head + text + tail, encoding="utf-8")
+        (self.folder / f"{name}.csv").write_text(as_csv(rows, wanted), encoding="utf-8")
+        print(f"\n{text}{tail}\n{self.folder}", flush=True)
+        return text
+
+    def figure(self, figure: "Figure", name: str) -> None:
+        """Write a figure as `NAME.png`."""
+        figure.savefig(self.folder / f"{name}.png")
+
+    @property
+    def _results_file(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    def _open(self, settings: Record) -> None:
+        """Make the folder, or read what is in it."""
+        wanted = {"experiment": self.name, **settings}
+        file = self.folder / "settings.json"
+        if not file.exists():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                self._refuse(f"--out {self.folder} is not empty and holds no experiment")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(file)
+            return
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            there = None
+        if not isinstance(there, dict):
+            self._refuse(f"{file} cannot be read; choose another --out")
+        for key in dict.fromkeys([*wanted, *there]):
+            if there.get(key) != wanted.get(key):
+                self._refuse(
+                    f"--out {self.folder} was made with {key} {there.get(key)!r}, "
+                    f"not {wanted.get(key)!r}; choose another folder"
+                )
+        self.results = self._read_results()
+
+    def _read_results(self) -> list[Record]:
+        """The sound lines of the results; a last one that was cut off by a kill is left away."""
+        if not self._results_file.exists():
+            return []
+        text = self._results_file.read_text(encoding="utf-8", errors="replace")
+        records = [r for line in text.splitlines() if (r := _record(line)) is not None]
+        sound = "".join(json.dumps(record) + "\n" for record in records)
+        if sound != text:
+            temporary = self._results_file.with_suffix(".tmp")
+            temporary.write_text(sound, encoding="utf-8")
+            temporary.replace(self._results_file)
+        return records
+
+    def _close_job(self) -> None:
+        self._job = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _refuse(self, message: str) -> NoReturn:
+        print(f"python -m experiments.{self.name}: error: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _record(line: str) -> Record | None:
+    """A line of results.jsonl, or None if it is not whole."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    keys = {"contestant", "seed", "seconds"}
+    return record if isinstance(record, dict) and keys <= record.keys() else None
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it: tensors and arrays as lists, what is not finite as None."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

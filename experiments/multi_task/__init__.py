@@ -1,0 +1,1 @@
+"""Parts of `experiments.algorithms`: the tasks, and the machine that learns them."""

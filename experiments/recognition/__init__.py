@@ -1,0 +1,1 @@
+"""Parts of `experiments.digits`: the classifiers, and the decision tree in their attention."""

@@ -1,0 +1,96 @@
+"""The networks that `experiments.digits` compares: linear classifiers, and a LeNet's last layer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.frame.layers import make_layer, match_sizes, parameter_count
+
+CLASSES = 10
+STEPS = (1, 2, 3, 5, 10)
+
+# One head and ten slots, as in the paper's Fig. 2b; J = 5 stands for "the" Neurocoder. All other
+# contestants but the plain linear layer have about as many parameters as it.
+_NEUROCODER = {"slots": 10, "heads": 1, "steps": 5, "hidden_size": 16}
+# Fig. 2b has 30 slots; heads in place of steps, so that as many components are retrieved.
+_SINGLE_STEP = {"slots": 30, "heads": 5, "steps": 1}
+
+MULTI_STEP, SINGLE_STEP = "neurocoder-J5", "neurocoder-single-step"
+_MATCHED = ("hypernet", "film", "moe", "nsm")
+WITH_RESIDUAL = tuple(f"neurocoder-J{steps}" for steps in STEPS)
+WITHOUT_RESIDUAL = tuple(f"neurocoder-J{steps}-no-residual" for steps in STEPS)
+CLASSIFIERS = ("linear", "linear-deep", "mlp", *_MATCHED, SINGLE_STEP)
+LENETS = tuple(f"lenet-{name}" for name in ("linear", "mlp", *_MATCHED, SINGLE_STEP, MULTI_STEP))
+CONTESTANTS = (*CLASSIFIERS, *WITH_RESIDUAL, *WITHOUT_RESIDUAL, *LENETS)
+
+
+class LeNet(nn.Module):
+    """Two convolutions and three layers (LeCun et al. 1998), the last of which is given.
+
+    Pictures of 28 x 28 and more meet kernels of 5 x 5 as in the original. Smaller ones meet padded
+    kernels of 3 x 3, for want of room.
+
+    Args:
+        side: of the pictures.
+        last: name of the contestant that the last layer is, from 84 features to the classes.
+        sharpness: of Neurocoders.
+    """
+
+    def __init__(self, side: int, last: str, sharpness: float = 10.0) -> None:
+        super().__init__()
+        if side >= 28:
+            first, second, side = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5), side // 2 - 4
+        else:
+            first, second = (nn.Conv2d(i, o, 3, padding=1) for i, o in ((1, 6), (6, 16)))
+            side //= 2
+        self.features = nn.Sequential(
+            *(first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(16 * (side // 2) ** 2, 120), nn.ReLU()),
+            *(nn.Linear(120, 84), nn.ReLU()),
+        )
+        self.last = make_classifier(last, 84, sharpness)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, shape (B, 10), of pictures of shape (B, 1, side, side)."""
+        return self.last(self.features(x))
+
+
+def make_model(contestant: str, side: int, sharpness: float = 10.0) -> nn.Module:
+    """A fresh model: pictures of shape (B, 1, side, side) to logits of shape (B, 10)."""
+    if contestant.startswith("lenet-"):
+        return LeNet(side, contestant.removeprefix("lenet-"), sharpness)
+    return nn.Sequential(nn.Flatten(), make_classifier(contestant, side * side, sharpness))
+
+
+def make_classifier(contestant: str, features: int, sharpness: float = 10.0) -> nn.Module:
+    """A fresh layer, or two, from so many features to the ten classes."""
+    if contestant == "linear":
+        return nn.Linear(features, CLASSES)
+    if contestant == MULTI_STEP:
+        return make_layer("neurocoder", features, CLASSES, **_NEUROCODER, sharpness=sharpness)
+    with torch.random.fork_rng(devices=[]):
+        reference = make_layer("neurocoder", features, CLASSES, **_NEUROCODER)
+    wanted = parameter_count(reference)
+    if contestant in ("linear-deep", "mlp"):
+        width = round((wanted - CLASSES) / (features + 1 + CLASSES))
+        first, last = nn.Linear(features, width), nn.Linear(width, CLASSES)
+        return nn.Sequential(first, *([nn.ReLU()] if contestant == "mlp" else []), last)
+    name, sizes = _layer_and_sizes(contestant)
+    if name == "neurocoder":
+        sizes["sharpness"] = sharpness
+    return make_layer(
+        name, features, CLASSES, **match_sizes(name, features, CLASSES, wanted, **sizes)
+    )
+
+
+def _layer_and_sizes(contestant: str) -> tuple[str, dict[str, Any]]:
+    """Which of `experiments.frame.layers` a contestant is, and the sizes that are not matched."""
+    if contestant in _MATCHED:
+        return contestant, {}
+    if contestant == SINGLE_STEP:
+        return "neurocoder", dict(_SINGLE_STEP)
+    steps = int(contestant.split("-")[1].removeprefix("J"))
+    sizes = {**_NEUROCODER, "steps": steps, "residual": not contestant.endswith("no-residual")}
+    del sizes["hidden_size"]
+    return "neurocoder", sizes

@@ -1,0 +1,222 @@
+"""`Study`: contestants by seeds, kept on the disk as they come, and their table."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from experiments.frame.command_line import positive_number
+from experiments.frame.drawing import draw_band, draw_seeds, new_figure, tidy
+from experiments.frame.study import Column, Study, make_parser
+
+ROOT = Path(__file__).parents[3]
+
+
+def parse(*words, seeds=2):
+    parser = make_parser("tests", "About it.", ["a", "b"], seeds=seeds)
+    parser.add_argument("--size", type=int, default=3)
+    parser.add_argument("--factor", type=positive_number, default=1.0)
+    return parser.parse_args([str(word) for word in words])
+
+
+def run(args, value=lambda _, seed: float(seed)):
+    """Run all jobs of a study and return which they were."""
+    ran = []
+    with Study("tests", args) as study:
+        for contestant, seed in study.jobs():
+            ran.append((contestant, seed))
+            study.scalar("loss", 1.5, 7)
+            study.result(contestant, seed, {"error": value(contestant, seed), "parameters": 1234})
+    return ran
+
+
+def test_every_contestant_meets_every_seed_and_seeds_are_the_outer_loop(tmp_path):
+    assert run(parse("--out", tmp_path / "x")) == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [1, 1, 2, 2]
+    assert all(json.loads(line)["seconds"] >= 0 for line in lines)
+
+
+def test_a_job_draws_the_same_random_numbers_whatever_ran_before_it(tmp_path):
+    drawn = {}
+    for words in (["--contestants", "a", "b"], ["--contestants", "b"]):
+        with Study("tests", parse("--out", tmp_path / words[1], *words)) as study:
+            for contestant, seed in study.jobs():
+                drawn.setdefault((contestant, seed), []).append(torch.randn(3).tolist())
+                study.result(contestant, seed, {})
+    assert drawn["b", 1][0] == drawn["b", 1][1] == drawn["a", 1][0] != drawn["b", 2][0]
+    assert torch.get_num_threads() == 1
+
+
+def test_a_folder_is_gone_on_with_and_more_seeds_and_contestants_may_be_asked_for(tmp_path, capsys):
+    out = tmp_path / "x"
+    assert run(parse("--out", out, "--contestants", "a", "--seeds", 1)) == [("a", 1)]
+    with (out / "results.jsonl").open("a") as file:
+        file.write('{"contestant": "b", "se')  # killed while it wrote
+    capsys.readouterr()
+    assert run(parse("--out", out)) == [("b", 1), ("a", 2), ("b", 2)]
+    assert "1 of 4 are there already" in capsys.readouterr().out
+    assert run(parse("--out", out)) == []
+    assert len((out / "results.jsonl").read_text().splitlines()) == 4
+
+
+def test_other_settings_than_the_folders_are_refused_in_one_line(tmp_path, capsys):
+    out = tmp_path / "x"
+    run(parse("--out", out))
+    with pytest.raises(SystemExit) as refused:
+        Study("tests", parse("--out", out, "--size", 4))
+    assert refused.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "size 3, not 4" in message
+    with pytest.raises(SystemExit):
+        Study("another", parse("--out", out))
+    assert "experiment 'tests', not 'another'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["a file", "a strange folder", "broken settings"])
+def test_what_is_not_an_experiments_folder_is_refused_in_one_line(tmp_path, capsys, what):
+    out = tmp_path / "x"
+    if what == "a file":
+        out.write_text("precious")
+    else:
+        out.mkdir()
+        (out / ("settings.json" if what == "broken settings" else "thesis.tex")).write_text("{")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as refused:
+        Study("tests", parse("--out", out))
+    assert refused.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("python -m experiments.tests: error: ")
+    assert message.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "about"),
+    [
+        (["--seeds", "0"], "--seeds"),
+        (["--seeds", "x"], "--seeds"),
+        (["--contestants", "c"], "--contestants"),
+        (["--seed", "1"], "--seed"),
+        (["--size", "1\n2"], "--size"),
+        (["--factor", "0"], "--factor"),
+        (["--factor", "nan"], "--factor"),
+        (["--factor", "x"], "--factor"),
+    ],
+)
+def test_a_bad_flag_is_refused_in_one_line(capsys, words, about):
+    with pytest.raises(SystemExit) as refused:
+        parse(*words)
+    assert refused.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert about in message
+
+
+def test_quick_has_one_seed_unless_more_are_asked_for(tmp_path):
+    assert len(run(parse("--out", tmp_path / "x", "--quick"))) == 2
+    assert len(run(parse("--out", tmp_path / "y", "--quick", "--seeds", 3))) == 6
+
+
+def test_curves_are_written_for_tensorboard_one_run_for_each_contestant_and_seed(tmp_path):
+    run(parse("--out", tmp_path / "x"))
+    folders = {str(f.parent.relative_to(tmp_path / "x")) for f in tmp_path.rglob("events.*")}
+    assert folders == {f"tensorboard/{c}/{s}" for c in "ab" for s in (1, 2)}
+    events = EventAccumulator(str(tmp_path / "x" / "tensorboard" / "b" / "2")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(7, 1.5)]
+
+
+def test_tensors_are_kept_as_lists_and_what_is_not_finite_as_nothing(tmp_path):
+    with Study("tests", parse("--out", tmp_path / "x", "--seeds", 1)) as study:
+        for contestant, seed in study.jobs(["a"]):
+            values = {"curve": torch.tensor([0.5, float("nan")]), "n": torch.tensor(3)}
+            study.result(contestant, seed, {**values, "error": float("inf")})
+        study.table(["error", "n"])
+    record = json.loads((tmp_path / "x" / "results.jsonl").read_text())
+    assert record["curve"] == [0.5, None]
+    assert record["n"] == 3
+    assert record["error"] is None
+    assert study.results == [record]
+
+
+def test_the_table_has_mean_and_interval_over_seeds_and_names_its_command(tmp_path, capsys):
+    args = parse("--out", tmp_path / "x", "--seeds", 3, "--size", 3)
+    errors = {"a": [0.1, 0.2, 0.3], "b": [0.5, 0.5, 0.5]}
+    run(args, lambda contestant, seed: errors[contestant][seed - 1])
+    with Study("tests", args) as study:
+        text = study.table([Column("error", "test error", percent=True), "parameters"])
+    rows = text.splitlines()
+    assert rows[0] == "| contestant | test error (%) | parameters | seeds |"
+    assert rows[2] == "| a | 20.00 [10.00, 30.00] | 1,234 | 3 |"
+    assert rows[3] == "| b | 50.00 [50.00, 50.00] | 1,234 | 3 |"
+    page = (tmp_path / "x" / "results.md").read_text()
+    assert "    python -m experiments.tests --seeds 3 --size 3\n" in page
+    assert str(tmp_path) not in page
+    assert text in page
+    assert "torch" in page
+    assert text in capsys.readouterr().out
+    long = (tmp_path / "x" / "results.csv").read_text().splitlines()
+    assert long[0] == "contestant,column,mean,ci_low,ci_high,n"
+    assert long[1].startswith("a,error,0.2,0.1,0.3")
+    assert long[2] == "a,parameters,1234,1234,1234,3"
+
+
+def test_a_figure_is_written_as_a_picture(tmp_path):
+    with Study("tests", parse("--out", tmp_path / "x")) as study:
+        figure = new_figure()
+        axes = figure.add_subplot()
+        draw_band(axes, [1, 2], [[0.0, 1.0], [1.0, 3.0]], "neurocoder")
+        draw_band(axes, [1, 2], [[0.0, 1.0]], "one seed")
+        draw_seeds(axes, [1, 2], [[0.0, 1.0], [1.0, 3.0]], "film")
+        tidy(axes)
+        # A mean with a band, a mean alone, and a line for each of two seeds; one label each.
+        assert [len(axes.lines), len(axes.collections)] == [4, 1]
+        assert axes.get_legend_handles_labels()[1] == ["neurocoder", "one seed", "film"]
+        study.figure(figure, "curves")
+    assert (tmp_path / "x" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_and_scalars_belong_to_the_job_under_way(tmp_path):
+    with Study("tests", parse("--out", tmp_path / "x")) as study:
+        with pytest.raises(RuntimeError, match="none under way"):
+            study.scalar("loss", 1.0, 1)
+        jobs = study.jobs()
+        next(jobs)
+        with pytest.raises(RuntimeError, match="a result of b, seed 1"):
+            study.result("b", 1, {})
+        with pytest.raises(RuntimeError, match="no result was given for a, seed 1"):
+            next(jobs)
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
+    program = """
+        import signal, sys, time
+        from experiments.frame.study import Study, make_parser
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with Study("tests", make_parser("tests", "", ["a", "b"]).parse_args()) as study:
+            for contestant, seed in study.jobs():
+                if contestant == "b":
+                    print("waiting", flush=True)
+                    time.sleep(60)
+                study.result(contestant, seed, {"error": 0.5})
+    """
+    words = [sys.executable, "-c", textwrap.dedent(program), "--out", str(tmp_path / "x")]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("waiting"):
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert said.count("\n") == 2
+    assert f"stopped; go on with: python -m experiments.tests --out {tmp_path / 'x'}" in said
+    assert len((tmp_path / "x" / "results.jsonl").read_text().splitlines()) == 1
