@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -130,3 +131,17 @@ def test_two_runs_of_the_same_seed_find_the_same(tmp_path, monkeypatch):
         found.append(json.loads((tmp_path / name / "results.jsonl").read_text()))
         del found[-1]["seconds"]
     assert found[0] == found[1]
+
+
+def test_the_learning_rate_falls_to_zero_in_a_straight_line(monkeypatch):
+    rates = []
+
+    def watched(machine, batch, optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return learn(machine, batch, optimizer)
+
+    monkeypatch.setattr(algorithms, "learn", watched)
+    machine = make_machine("linear", QUICK, "output_layer")
+    study = SimpleNamespace(scalar=lambda *_: None)
+    algorithms.train(machine, QUICK, algorithms.AT_THE_END, 1, study)
+    assert rates == pytest.approx([QUICK.learning_rate * part for part in (1, 0.75, 0.5, 0.25)])
