@@ -20,7 +20,6 @@ from agents.play import GREEDY, RANDOM, Player, play_game
 from agents.programs import Floats, Program, Thought, stack_thoughts
 from agents.trace import Trace, play_back
 from agents.whole_game import GameSettings, OnStep, PlayedGame, Step, action_names
-from neurocoder import frozen_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +115,7 @@ def recall_programs(
     env = trace.settings.make_env()
     names = action_names(env)
     env.close()
-    with frozen_keys(network):
+    with network.acting():
         on_observation = observer(network, len(names), diary.thoughts.append)
         game = play_back(
             trace, diary.step, keep_screens=keep_screens, on_observation=on_observation

@@ -1,15 +1,18 @@
 """The actor-critic network: torso, core, actor head and critic head."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from agents.acting import acting_head
 from agents.config import TrainConfig
 from agents.heads import head_factory
 from agents.recurrent import Unrolled
 from agents.torso import Torso
-from neurocoder import NeurocoderLinear
+from neurocoder import NeurocoderLinear, frozen_keys
 
 
 class ActorCriticOutput(NamedTuple):
@@ -42,6 +45,7 @@ class ActorCritic(nn.Module):
         self.actor = head(self.core.features, num_actions)
         self.critic = head(self.core.features, 1)
         self.actor_gain = config.actor_gain
+        self.acting_actor, self.acting_critic = acting_head(self.actor), acting_head(self.critic)
 
     def forward(self, observations: Tensor, state: Tensor, starts: Tensor) -> ActorCriticOutput:
         """Run T steps of B environments.
@@ -64,13 +68,31 @@ class ActorCritic(nn.Module):
         logits = self.actor_gain * self.actor(features)
         return ActorCriticOutput(logits, self.critic(features).squeeze(-1), state)
 
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Inside, parameters stay as they are; `policy` and `value` rely on it, and are quicker."""
+        with frozen_keys(self), self.acting_actor.held(), self.acting_critic.held():
+            yield
+
+    @torch.no_grad()
     def policy(self, seen: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits alone and the core's new state; arguments as in `judge`.
+        """The logits alone, shape (B, A), of one step, and the core's new state; no gradient.
 
         Who acts needs no values, and the critic is as costly as the actor.
+
+        Args:
+            seen: by the torso, shape (B, seen).
+            state: of the core before it, shape (2, B, S).
+            starts: bool, shape (B,), as in `forward`.
         """
-        features, state = self.core(seen, state, starts)
-        return self.actor_gain * self.actor(features), state
+        features, state = self.core(seen.unsqueeze(0), state, starts.unsqueeze(0))
+        return self.actor_gain * self.acting_actor.run(features[0]), state
+
+    @torch.no_grad()
+    def value(self, seen: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+        """The values alone, shape (B,), of one step, without a gradient; arguments of `policy`."""
+        features, _ = self.core(seen.unsqueeze(0), state, starts.unsqueeze(0))
+        return self.acting_critic.run(features[0]).squeeze(-1)
 
     def initial_state(self, batch: int) -> Tensor:
         """The core's state before a first step, zeros of shape (2, B, S); S is 0 without a core."""

@@ -17,7 +17,6 @@ from agents.network import ActorCritic
 from agents.programs import Thought, think
 from agents.whole_game import GameEnv, GameSettings, OnStep, Step, play_actions
 from agents.whole_game import PlayedGame as PlayedGame
-from neurocoder import frozen_keys
 
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 MODES = (SAMPLED, GREEDY, RANDOM)
@@ -115,15 +114,15 @@ class Player:
         """
         if self.network is None or self.mode == RANDOM:
             return int(self._random.integers(self.num_actions))
-        seen = self.network.see(torch.from_numpy(observation)[None, None])
-        before, starts = self._state, torch.tensor([[start]])
+        seen = self.network.torso(torch.from_numpy(observation)[None])
+        before, starts = self._state, torch.tensor([start])
         logits, self._state = self.network.policy(seen, before, starts)
         if self._on_thought is not None and self._decisions % self._think_every == 0:
             self._on_thought(think(self.network, seen, before, starts, logits))
         self._decisions += 1
         if self.mode == GREEDY:
-            return int(logits[0, 0].argmax())
-        policy = torch.softmax(logits[0], dim=-1)
+            return int(logits[0].argmax())
+        policy = torch.softmax(logits, dim=-1)
         return int(torch.multinomial(policy, 1, generator=self._generator))
 
 
@@ -273,5 +272,5 @@ def count_actions(env: GameEnv) -> int:
 
 
 def _frozen(network: ActorCritic | None) -> AbstractContextManager[None]:
-    """Inside, the network's program keys are computed once instead of at every decision."""
-    return nullcontext() if network is None else frozen_keys(network)
+    """Inside, the network's parameters stay as they are, so that it acts quicker."""
+    return nullcontext() if network is None else network.acting()

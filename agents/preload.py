@@ -4,6 +4,7 @@ import gc
 
 import cv2  # noqa: F401 - every process wants it, see `children.enter_child`
 
+import agents.acting_kernel
 import agents.learner
 import agents.worker  # noqa: F401
 

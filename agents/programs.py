@@ -79,16 +79,16 @@ def think(
 
     Args:
         network: that acted.
-        seen: what its torso saw, shape (1, 1, seen).
+        seen: what its torso saw, shape (1, seen).
         state: of its core before the decision, shape (2, 1, S).
-        starts: bool, shape (1, 1).
-        logits: that it acted by, shape (1, 1, A).
+        starts: bool, shape (1,).
+        logits: that it acted by, shape (1, A).
     """
-    features, _ = network.core(seen, state, starts)
+    features, _ = network.core(seen.unsqueeze(0), state, starts.unsqueeze(0))
     x = features[0, 0]
     return Thought(
-        probabilities=_array(torch.softmax(logits[0, 0], dim=-1)),
-        value=_array(network.critic(features)[0, 0, 0]),
+        probabilities=_array(torch.softmax(logits[0], dim=-1)),
+        value=_array(network.critic(x)[0]),
         actor=program_of(network.actor, x),
         critic=program_of(network.critic, x),
     )

@@ -121,7 +121,6 @@ def _onlooker(trace: Trace, run: str) -> Iterator[tuple["Panel", Look]]:
     from agents.game_programs import observer
     from agents.panel import panel_factory
     from agents.run_folder import RunFolderError, open_run
-    from neurocoder import frozen_keys
 
     try:
         folder, config = open_run(run)
@@ -134,7 +133,7 @@ def _onlooker(trace: Trace, run: str) -> Iterator[tuple["Panel", Look]]:
     except (RunFolderError, CheckpointError) as error:
         raise OverlayError(str(error)) from error
     panel = panel_factory(config, agent.global_step)(trace.game.mode, trace.game.seed)
-    with frozen_keys(agent.network):
+    with agent.network.acting():
         yield panel, observer(agent.network, len(panel.action_names), panel.think)
 
 

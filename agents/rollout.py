@@ -12,7 +12,6 @@ from torch import Tensor
 from agents.network import ActorCritic
 from agents.torso import Activations
 from envs import Episode, TrainingStep
-from neurocoder import frozen_keys
 
 
 class BatchedEnvironment(Protocol):
@@ -151,8 +150,7 @@ class Rollout(CollectedSteps):
 
     def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:
         """See `CollectedSteps`; the network that played is the one that learns."""
-        values = network(screens.unsqueeze(0), state, starts.unsqueeze(0)).values
-        self.bootstrap_value.copy_(values[0])
+        self.bootstrap_value.copy_(network.value(network.torso(screens), state, starts))
 
     def recall(self, network: ActorCritic) -> Tensor:
         """What the torso has seen, shape (T, B, seen), with a gradient; see `Torso.recall`."""
@@ -193,7 +191,7 @@ class Collector:
         self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
         self.episodes: list[Episode] = []
         self._observations = torch.from_numpy(env.reset())
-        self._starts = torch.ones(env.num_envs, dtype=torch.bool)
+        self._starts = np.ones(env.num_envs, np.bool_)
         self._state = network.initial_state(env.num_envs)
         self._ended, self._truncated = np.zeros((2, num_steps, env.num_envs), np.bool_)
 
@@ -208,31 +206,32 @@ class Collector:
         steps.initial_state.copy_(self._state)
         self.episodes = []
         # The environments speak numpy, and writing a few numbers costs a tenth of a tensor's way.
-        rewards, valid = steps.rewards.numpy(), steps.valid.numpy()
-        with frozen_keys(self.network):
-            for t in range(self.num_steps):
-                step = self._play_step(steps, t)
-                rewards[t], valid[t] = step.rewards, ~step.ignored
-                self._ended[t] = step.terminated | step.life_lost
+        logits_at, actions_at = steps.behaviour_logits.numpy(), steps.actions.numpy()
+        starts_at, rewards, valid = (t.numpy() for t in (steps.starts, steps.rewards, steps.valid))
+        with self.network.acting():
+            for t, starts in enumerate(steps.starts.unbind()):
+                starts_at[t] = self._starts
+                seen = steps.see(self.network, t, self._observations)
+                policy, self._state = self.network.policy(seen, self._state, starts)
+                logits = policy.numpy()
+                actions = sample(logits, self.random)
+                step = self._play(actions)
+                logits_at[t], actions_at[t], rewards[t] = logits, actions, step.rewards
+                np.logical_not(step.ignored, out=valid[t])
+                np.logical_or(step.terminated, step.life_lost, out=self._ended[t])
                 self._truncated[t] = step.truncated
-            steps.finish(self.network, self._observations, self._state, self._starts)
+            starts = torch.from_numpy(self._starts)
+            steps.finish(self.network, self._observations, self._state, starts)
         zero = np.float32(0)
         steps.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
         steps.traces.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
 
-    def _play_step(self, steps: CollectedSteps, t: int) -> TrainingStep:
-        seen = steps.see(self.network, t, self._observations)
-        starts = steps.starts[t : t + 1].copy_(self._starts)
-        policy, self._state = self.network.policy(seen.unsqueeze(0), self._state, starts)
-        logits = policy[0].numpy()
-        actions = sample(logits, self.random)
-        steps.behaviour_logits.numpy()[t], steps.actions.numpy()[t] = logits, actions
-
+    def _play(self, actions: npt.NDArray[np.int64]) -> TrainingStep:
         step = self.env.step(actions)
         self.episodes += step.episodes
         self._observations = torch.from_numpy(step.observations)
         # An ignored step is the one that leads to a new game's first observation.
-        self._starts = torch.from_numpy(step.ignored)
+        self._starts = step.ignored
         return step
 
     @cached_property

@@ -163,15 +163,13 @@ class TimedWorker(Worker):
         watch.wrap(self, "pull", "pull")
         watch.wrap(self, "push", "push")
         network = self.network
-        for method in ("forward", "policy", "judge"):
+        for method in ("policy", "value", "judge"):
             watch.wrap(network, method, self._phase("{}: rest of the network"))
-        for module, what in (
-            (network.core, "core"),
-            (network.actor, "heads"),
-            (network.critic, "heads"),
-        ):
-            acting, learning = f"acting: {what}", f"learning: {what} forward"
-            watch.wrap(module, "forward", self._phase(acting, learning))
+        watch.wrap(network.core, "forward", self._phase("acting: core", "learning: core forward"))
+        for head in (network.acting_actor, network.acting_critic):
+            watch.wrap(head, "run", "acting: heads")
+        for layer in (network.actor, network.critic):
+            watch.wrap(layer, "forward", self._phase("acting: heads", "learning: heads forward"))
         # Learning takes up what the torso computed while acting.
         for method in ("forward", "act"):
             watch.wrap(network.torso, method, "acting: torso")

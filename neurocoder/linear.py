@@ -16,7 +16,6 @@ from torch.func import functional_call
 
 from neurocoder import fused
 from neurocoder._checks import check_input, check_positive
-from neurocoder.acting import MOST_INPUTS_TO_REPLAY, Acting
 from neurocoder.attention import content_attention, recurrent_attention, unit_length
 from neurocoder.controller import CompositionNetwork
 from neurocoder.memory import KeyNetwork, ProgramMemory, singular_values
@@ -162,7 +161,6 @@ class NeurocoderLinear(nn.Module):
             self.register_parameter("bias", None)
         self.fused = True
         self._frozen_keys: Tensor | None = None
-        self._acting: dict[int, Acting] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -232,12 +230,41 @@ class NeurocoderLinear(nn.Module):
         return self.memory.orthogonality_loss()
 
     def program_keys(self) -> Tensor:
-        """Eq. 7 for M_U, M_V and M_S: keys, scaled to unit length for eq. 8, shape (3, P, K)."""
+        """Eq. 7 for M_U, M_V and M_S: keys, scaled to unit length for eq. 8, shape (3, P, K).
+
+        Without a gradient and inside `frozen_keys`, those that are frozen.
+        """
+        if self._frozen_keys is not None and not torch.is_grad_enabled():
+            return self._frozen_keys
         keys = [
             network(memory)
             for network, memory in zip(self.key_networks, self._memories(), strict=True)
         ]
         return unit_length(torch.stack(keys))
+
+    def fused_parameters(self) -> tuple[fused.Parameters, fused.Sizes]:
+        """What `fused.run` takes: the parameters but those of the key networks, and sizes."""
+        controller = self.composition_network
+        sizes = fused.Sizes(controller.heads, controller.steps, self.least_used, self.sharpness)
+        gates, integration = controller.gate_projection, self.integration_network
+        memory = self.memory
+        parameters = fused.Parameters(
+            u=memory.u,
+            v=memory.v,
+            s=memory.s,
+            input_weight=controller.input_projection.weight,
+            input_bias=controller.input_projection.bias,
+            recurrent_weight=controller.recurrent_projection.weight,
+            query_weight=controller.query_projection.weight,
+            query_bias=controller.query_projection.bias,
+            gate_weight=None if gates is None else gates.weight,
+            gate_bias=None if gates is None else gates.bias,
+            integration_weight=None if integration is None else integration.weight,
+            integration_bias=None if integration is None else integration.bias,
+            residual=self.residual,
+            bias=self.bias,
+        )
+        return parameters, sizes
 
     def extra_repr(self) -> str:
         """Describe the layer's sizes."""
@@ -252,7 +279,7 @@ class NeurocoderLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy may get other parameters; it must not keep this layer's keys.
-        return {**self.__dict__, "_frozen_keys": None, "_acting": {}}
+        return {**self.__dict__, "_frozen_keys": None}
 
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.memory.u, self.memory.v, self.memory.s
@@ -260,9 +287,7 @@ class NeurocoderLinear(nn.Module):
     def _compose(self, x: Tensor) -> Composition:
         """`compose` for x of shape (B, in_features)."""
         query, gate = self.composition_network(x)  # eq. 6: (B, J, 3, H, K), (B, J, 3, H, P)
-        keys = self._frozen_keys
-        if keys is None or torch.is_grad_enabled():
-            keys = self.program_keys()  # eq. 7: (3, P, K)
+        keys = self.program_keys()  # eq. 7: (3, P, K)
         attention = content_attention(query, keys, self.sharpness)  # eq. 8: (3, B, J, H, P)
         if gate is not None:
             gate = gate.permute(2, 0, 1, 3, 4)
@@ -310,16 +335,9 @@ class NeurocoderLinear(nn.Module):
 
     def _run_fused(self, x: Tensor) -> Tensor:
         """What `_run` returns, with a gradient written by hand; see `neurocoder.fused`."""
-        recording = torch.is_grad_enabled()
-        if not recording and self._frozen_keys is not None and self._can_be_replayed(x):
-            acting = self._acting.get(len(x))
-            if acting is None or not acting.is_for(self._frozen_keys, self.memory.u):
-                acting = self._prepare_acting(len(x), self._frozen_keys)
-            return acting(x)
-        parameters, sizes = self._fused_parameters()
-        if not recording:
-            keys = self.program_keys() if self._frozen_keys is None else self._frozen_keys
-            return fused.run(x, keys, parameters, sizes)[0]
+        parameters, sizes = self.fused_parameters()
+        if not torch.is_grad_enabled():
+            return fused.run(x, self.program_keys(), parameters, sizes)[0]
         key_parameters = (
             getattr(getattr(network, part), kind)
             for part in ("hidden", "output")
@@ -327,42 +345,6 @@ class NeurocoderLinear(nn.Module):
             for network in self.key_networks
         )
         return fused.Fused.apply(self._run_with, sizes, x, *parameters, *key_parameters)
-
-    def _can_be_replayed(self, x: Tensor) -> bool:
-        return len(x) <= MOST_INPUTS_TO_REPLAY and x.device.type == "cpu"
-
-    def _prepare_acting(self, batch: int, keys: Tensor) -> Acting:
-        """Operations for calls of one batch size, kept for as long as the parameters stay put."""
-        parameters, sizes = self._fused_parameters()
-        acting = self._acting.get(batch)
-        if acting is None or not acting.sees(parameters):
-            acting = Acting(parameters, sizes, batch, keys.shape[-1])
-            self._acting[batch] = acting
-        acting.take(keys)
-        return acting
-
-    def _fused_parameters(self) -> tuple[fused.Parameters, fused.Sizes]:
-        controller = self.composition_network
-        sizes = fused.Sizes(controller.heads, controller.steps, self.least_used, self.sharpness)
-        gates, integration = controller.gate_projection, self.integration_network
-        memory = self.memory
-        parameters = fused.Parameters(
-            u=memory.u,
-            v=memory.v,
-            s=memory.s,
-            input_weight=controller.input_projection.weight,
-            input_bias=controller.input_projection.bias,
-            recurrent_weight=controller.recurrent_projection.weight,
-            query_weight=controller.query_projection.weight,
-            query_bias=controller.query_projection.bias,
-            gate_weight=None if gates is None else gates.weight,
-            gate_bias=None if gates is None else gates.bias,
-            integration_weight=None if integration is None else integration.weight,
-            integration_bias=None if integration is None else integration.bias,
-            residual=self.residual,
-            bias=self.bias,
-        )
-        return parameters, sizes
 
     def _active_program(self, program: Composition) -> Tensor:
         u = program.u_attention @ self.memory.u  # eq. 3
@@ -414,14 +396,12 @@ def frozen_keys(module: nn.Module) -> Iterator[None]:
     Keys depend on parameters only, so an agent that acts many times between two updates need not
     compute them each time. Only calls without gradients use them. Whoever changes parameters inside
     gets the keys of the old ones.
-
-    Small batches of one size are also run with tensors made once for that size and kept with the
-    layer, so that one layer must not be called from several threads at once inside.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
     before = [layer._frozen_keys for layer in layers]
-    with torch.no_grad():
-        for layer in layers:
+    for layer in layers:
+        layer._frozen_keys = None
+        with torch.no_grad():
             layer._frozen_keys = layer.program_keys()
     try:
         yield

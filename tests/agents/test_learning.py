@@ -22,15 +22,15 @@ def play_greedily(network):
     """The return of one whole game in which the likeliest action is always taken."""
     game = TinyGame(1)
     observations, state = game.reset(), network.initial_state(1)
-    start = torch.ones(1, 1, dtype=torch.bool)
+    start = torch.ones(1, dtype=torch.bool)
     for _ in range(10):
         with torch.no_grad():
-            screens = torch.from_numpy(observations).unsqueeze(0)
-            logits, state = network.policy(network.see(screens), state, start)
+            seen = network.torso(torch.from_numpy(observations))
+            logits, state = network.policy(seen, state, start)
         step = game.step(np.array([int(logits.argmax())]))
         if step.episodes:
             return step.episodes[0].raw_return
-        observations, start = step.observations, torch.zeros(1, 1, dtype=torch.bool)
+        observations, start = step.observations, torch.zeros(1, dtype=torch.bool)
     raise AssertionError("the game did not end")
 
 

@@ -1,5 +1,7 @@
 """The network's parts and their shapes."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -97,3 +99,24 @@ def test_the_actor_gain_scales_the_logits_alone():
     inputs = (screens, plain.initial_state(2), torch.zeros(1, 2, dtype=torch.bool))
     torch.testing.assert_close(0.1 * plain(*inputs).logits, scaled(*inputs).logits)
     torch.testing.assert_close(plain(*inputs).values, scaled(*inputs).values)
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+@pytest.mark.parametrize("head", LAYERS)
+def test_policy_and_value_are_what_the_whole_network_says(head, core):
+    torch.manual_seed(0)
+    network = ActorCritic(5, TrainConfig(head=head, core=core, actor_gain=0.5))
+    screens = torch.randint(0, 255, (3, 4, 84, 84), dtype=torch.uint8)
+    state, starts = torch.randn(2, 3, network.core.state_size), torch.tensor([False, True, False])
+    with torch.no_grad():
+        whole = network(screens.unsqueeze(0), state, starts.unsqueeze(0))
+    seen = network.torso(screens)
+    for holding in (nullcontext, network.acting):
+        with holding():
+            logits, after = network.policy(seen, state, starts)
+            torch.testing.assert_close(logits, whole.logits[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(after, whole.state)
+            values = network.value(seen, state, starts)
+            torch.testing.assert_close(values, whole.values[0], rtol=1e-4, atol=1e-5)
+        assert not logits.requires_grad
+        assert not values.requires_grad

@@ -83,12 +83,12 @@ def test_the_first_of_equally_probable_actions_is_greedy():
 def test_sampled_actions_have_the_policys_probabilities(network):
     observation = np.full((4, 84, 84), 90, np.uint8)
     with torch.no_grad():
-        logits, _ = network.policy(
-            network.see(torch.from_numpy(observation)[None, None]),
+        whole = network(
+            torch.from_numpy(observation)[None, None],
             network.initial_state(1),
             torch.tensor([[True]]),
         )
-    expected = torch.softmax(logits[0, 0], dim=-1).numpy()
+    expected = torch.softmax(whole.logits[0, 0], dim=-1).numpy()
     player = Player("sampled", NUM_ACTIONS, 3, network)
     counts = np.bincount([player.act(observation, True) for _ in range(1500)], minlength=18)
     assert expected.max() > 0.12

@@ -139,11 +139,11 @@ def test_learning_sees_the_policy_and_values_that_acted(core):
     rollout = collector.collect()
     # One step more, as learning would see it: the bootstrap value is that of the eighth screen.
     screens = torch.cat([rollout.observations, collector._observations.unsqueeze(0)])
-    starts = torch.cat([rollout.starts, collector._starts.unsqueeze(0)])
+    starts = torch.cat([rollout.starts, torch.from_numpy(collector._starts).unsqueeze(0)])
     with torch.no_grad():
         learned = network(screens, rollout.initial_state, starts)
     assert len(acted) == 7
-    torch.testing.assert_close(torch.cat(acted), learned.logits[:-1])
+    torch.testing.assert_close(torch.stack(acted), learned.logits[:-1])
     torch.testing.assert_close(rollout.bootstrap_value, learned.values[-1])
 
 
