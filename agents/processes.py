@@ -76,7 +76,15 @@ def process_context() -> Any:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    # While it loads, or compiles, it does not notice that we are gone.
+    _kill_at_the_end(getattr(forkserver._forkserver, "_forkserver_pid", None))
     return context
+
+
+@functools.cache
+def _kill_at_the_end(pid: int | None) -> None:
+    if pid is not None:
+        undertaker().kill_at_the_end(pid)
 
 
 @functools.cache

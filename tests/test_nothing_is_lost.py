@@ -87,6 +87,24 @@ def test_a_program_that_is_killed_again_and_again_loses_no_more_than_an_interval
     assert [p.name for p in run.rglob(".*.tmp*")] == []
 
 
+def test_a_program_killed_while_its_fork_server_is_busy_leaves_no_process(tmp_path, temporary):
+    """It hears of nothing as long as it loads, or compiles; a stopped one never does."""
+
+    def fork_servers(process):
+        return [one for one in family_of(process) if "forkserver" in " ".join(one.cmdline())]
+
+    with started(tmp_path, *OPTIONS, "--total-timesteps", 10**9) as process:
+        wait_for(lambda: fork_servers(process), process)
+        time.sleep(1.0)
+        family = family_of(process)
+        for one in fork_servers(process):
+            one.suspend()
+        process.kill()
+        process.wait()
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert things_left(temporary, family) == set()
+
+
 def things_left(temporary, family):
     """What processes have left outside of their run's folder."""
     pids = {process.pid for process in family}
