@@ -14,24 +14,9 @@ from agents import acting_kernel
 from agents.acting import ActingHead, ActingNeurocoder, acting_head
 from neurocoder import NeurocoderLinear
 from neurocoder.attention import least_used_attention
+from tests.neurocoder import test_fused
 
-VARIANTS = {
-    "reference": {},
-    "one step": {"steps": 1},
-    "two steps": {"steps": 2},
-    "one head": {"heads": 1},
-    "one component": {"steps": 1, "heads": 1},
-    "one slot": {"slots": 1, "least_used": 1},
-    "all slots least used": {"least_used": 7},
-    "one slot least used": {"least_used": 1},
-    "many slots": {"slots": 70, "least_used": 9},
-    "one output": {"out_features": 1},
-    "sharp attention": {"sharpness": 30.0},
-    "no usage attention": {"usage_attention": False},
-    "no residual": {"residual": False},
-    "no bias": {"bias": False},
-    "none of the three": {"usage_attention": False, "residual": False, "bias": False},
-}
+VARIANTS = {**test_fused.VARIANTS, "sharp attention": {"sharpness": 30.0}}
 
 
 def make_layer(seed=0, **forced):
