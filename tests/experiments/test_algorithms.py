@@ -145,3 +145,33 @@ def test_the_learning_rate_falls_to_zero_in_a_straight_line(monkeypatch):
     study = SimpleNamespace(scalar=lambda *_: None)
     algorithms.train(machine, QUICK, algorithms.AT_THE_END, 1, study)
     assert rates == pytest.approx([QUICK.learning_rate * part for part in (1, 0.75, 0.5, 0.25)])
+
+
+def test_tests_are_of_sequences_that_neither_training_nor_the_curve_has_seen(monkeypatch):
+    drawn = {"learned": [], "looked at": []}
+
+    def keep(what, call):
+        def kept(machine, batch, *more):
+            drawn[what].append(batch)
+            return call(machine, batch, *more)
+
+        return kept
+
+    monkeypatch.setattr(algorithms, "learn", keep("learned", learn))
+    monkeypatch.setattr(algorithms, "evaluate", keep("looked at", evaluate))
+    study = SimpleNamespace(scalar=lambda *_: None)
+    for seed in (1, 2, 3):
+        machine = make_machine("linear", QUICK, "output_layer")
+        algorithms.train(machine, QUICK, algorithms.AT_THE_END, seed, study)
+    # Of each seed: the curve's batches of n = 4 and 8, point for point, and then those of the test.
+    per_seed = len(drawn["looked at"]) // 3
+    tested = drawn["looked at"][per_seed - 2 : per_seed]
+
+    def sequences(batches):
+        """Without the zeros that fill a batch up."""
+        each = [sequence.numpy() for batch in batches for sequence in batch.inputs.unbind(1)]
+        return {sequence.tobytes().rstrip(b"\0") for sequence in each}
+
+    seen = sequences([*drawn["learned"], *drawn["looked at"][: per_seed - 2]])
+    assert len(seen) > 50
+    assert sequences(tested).isdisjoint(seen)
