@@ -53,7 +53,9 @@ def make_bands(
 
     The points of a game are the same for all its bands: evenly spaced for training returns, the
     evaluations' own otherwise, and in both cases the ends of every run. Between its own points a
-    run's curve is a straight line; it is never continued past its ends.
+    run's curve is a straight line; it is never continued past its ends. Runs of one budget end some
+    steps apart, and their first games too: where that is less than a space of the training grid, a
+    band begins and ends with all its runs.
 
     Args:
         curves: of single runs.
@@ -70,9 +72,11 @@ def make_bands(
         ends = [end for x in places for end in (x[0], x[-1])]
         even = np.linspace(0.0, max(ends), GRID_POINTS)
         grid = np.unique(np.concatenate([ends, even] if metric == TRAINING else places))
+        near = max(ends) / (GRID_POINTS - 1) if metric == TRAINING else 0.0
         for label, group in by_label.items():
-            values = align([along(curve, axis) for curve in group], [c.values for c in group], grid)
-            bands.append(_band(game, label, grid, values))
+            places = [along(curve, axis) for curve in group]
+            kept = grid[_within_all(places, grid, near)]
+            bands.append(_band(game, label, kept, align(places, [c.values for c in group], kept)))
     return bands
 
 
@@ -133,6 +137,15 @@ def bands_csv(bands: Sequence[Band], axis: str) -> str:
         for *numbers, n in zip(b.x, b.mean, b.std, b.low, b.high, b.n, strict=True):
             writer.writerow([b.game, b.label, *map(_cell, numbers), n])
     return text.getvalue()
+
+
+def _within_all(places: Sequence[Numbers], grid: Numbers, near: float) -> np.ndarray:
+    """Which points are not among ends that lie less than `near` apart, where n would jump."""
+    first, last = [x[0] for x in places], [x[-1] for x in places]
+    begin = max(first) if max(first) - min(first) < near else min(first)
+    end = min(last) if max(last) - min(last) < near else max(last)
+    # Runs that are shorter than that are all there is.
+    return (grid >= begin) & (grid <= end) if begin <= end else np.ones(len(grid), dtype=bool)
 
 
 def _cell(number: float) -> str:

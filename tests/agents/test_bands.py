@@ -114,6 +114,25 @@ def test_evaluations_keep_their_own_points():
     assert band.n.tolist() == [2, 2, 1]
 
 
+def test_seeds_of_one_budget_begin_and_end_together():
+    """Budgets are overshot by some decisions, and each run's first game ends when it ends."""
+    runs = [[(80, 1.0), (10_003, 3.0)], [(96, 9.0), (10_020, 5.0)], [(110, 2.0), (10_000, 4.0)]]
+    (band,) = make_bands([curve(p, seed) for seed, p in enumerate(runs)], ["linear"] * 3)
+    assert (band.x[0], band.x[-1], set(band.n)) == (110, 10_000, {3})
+    assert band.mean[-1] == pytest.approx(4.0, abs=0.01)
+    # More than a 200th of the axis is a difference to be seen.
+    runs[2] = [(110, 2.0), (9_900, 4.0)]
+    (band,) = make_bands([curve(p, seed) for seed, p in enumerate(runs)], ["linear"] * 3)
+    assert (band.x[0], band.x[-1], band.n[-1]) == (110, 10_020, 1)
+
+
+def test_runs_shorter_than_what_counts_as_together_are_still_there():
+    curves = [curve([(0, 0.0), (9000, 1.0)], head="hypernet")]
+    curves += [curve([(step, 1.0)], seed) for seed, step in enumerate((500, 510))]
+    _, band = make_bands(curves, ["hypernet", "linear", "linear"])
+    assert (band.x.tolist(), band.n.tolist()) == ([500, 510], [1, 1])
+
+
 @pytest.mark.parametrize(("axis", "end"), [("steps", 2000), ("frames", 8000), ("hours", 1 / 1800)])
 def test_the_axis_may_be_steps_frames_or_hours(axis, end):
     bands = make_bands([curve(SEEDS[0])], ["linear"], axis)
