@@ -68,15 +68,16 @@ def make_bands(
         groups.setdefault(curve.game, {}).setdefault(label, []).append(curve)
     bands = []
     for game, by_label in groups.items():
-        places = [along(curve, axis) for group in by_label.values() for curve in group]
-        ends = [end for x in places for end in (x[0], x[-1])]
+        places = {label: [along(curve, axis) for curve in by_label[label]] for label in by_label}
+        every = [x for group in places.values() for x in group]
+        ends = [end for x in every for end in (x[0], x[-1])]
         even = np.linspace(0.0, max(ends), GRID_POINTS)
-        grid = np.unique(np.concatenate([ends, even] if metric == TRAINING else places))
-        near = max(ends) / (GRID_POINTS - 1) if metric == TRAINING else 0.0
+        grid = np.unique(np.concatenate([ends, even] if metric == TRAINING else every))
+        near = even[1] if metric == TRAINING else 0.0
         for label, group in by_label.items():
-            places = [along(curve, axis) for curve in group]
-            kept = grid[_within_all(places, grid, near)]
-            bands.append(_band(game, label, kept, align(places, [c.values for c in group], kept)))
+            points = _from_end_to_end(places[label], grid, near)
+            values = align(places[label], [curve.values for curve in group], points)
+            bands.append(_band(game, label, points, values))
     return bands
 
 
@@ -139,13 +140,13 @@ def bands_csv(bands: Sequence[Band], axis: str) -> str:
     return text.getvalue()
 
 
-def _within_all(places: Sequence[Numbers], grid: Numbers, near: float) -> np.ndarray:
-    """Which points are not among ends that lie less than `near` apart, where n would jump."""
+def _from_end_to_end(places: Sequence[Numbers], grid: Numbers, near: float) -> Numbers:
+    """The grid without what is among ends that lie less than `near` apart, where n would jump."""
     first, last = [x[0] for x in places], [x[-1] for x in places]
     begin = max(first) if max(first) - min(first) < near else min(first)
     end = min(last) if max(last) - min(last) < near else max(last)
     # Runs that are shorter than that are all there is.
-    return (grid >= begin) & (grid <= end) if begin <= end else np.ones(len(grid), dtype=bool)
+    return grid[(grid >= begin) & (grid <= end)] if begin <= end else grid
 
 
 def _cell(number: float) -> str:
