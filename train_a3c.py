@@ -22,18 +22,18 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 def main() -> int:
     """Read the command line, train, and return the exit code."""
-    from agents.command_line import parse_args
+    from agents.cli import parse_args
     from agents.config import SettingError
-    from agents.opencv import require_opencv
+    from agents.system.resources import require_opencv
 
     config = parse_args(sys.argv[1:])
     if config.workers > 0:
-        from agents.processes import process_context
+        from agents.system.processes import process_context
 
         process_context()  # loads torch for the workers while it is loaded here
     try:
         require_opencv()
-        from agents.supervisor import train
+        from agents.training.supervisor import train
 
         return train(config, sys.argv)
     except SettingError as error:

@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from agents.files import read_limited, write_atomically
-from agents.limits import physical_memory
 from agents.sealed_tensors import CHECKSUM, MAX_HEADER, DamagedError, seal, unseal
+from agents.system.files import read_bounded, write_atomically
+from agents.system.resources import memory_limit
 
 log = logging.getLogger("train")
 
@@ -102,7 +102,7 @@ def load_checkpoint(
         CheckpointError: if the file is missing, damaged, of another format, or does not fit.
     """
     try:
-        tensors, metadata = unseal(read_limited(path, _most_bytes(expected)))
+        tensors, metadata = unseal(read_bounded(path, _most_bytes(expected)))
         form = metadata.get("format")
         if form not in READABLE:
             raise ValueError(f"format {form!r}, not {' or '.join(READABLE)}")
@@ -166,7 +166,7 @@ def _most_bytes(expected: dict[str, Tensor] | None) -> int:
         return MAX_BYTES
     parameters = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
     # Settings may claim any size, and a file with holes have it without taking room on the disk.
-    return min(parameters * (1 + MAX_STATISTICS) + MAX_HEADER, physical_memory() // 4)
+    return min(parameters * (1 + MAX_STATISTICS) + MAX_HEADER, memory_limit() // 4)
 
 
 def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

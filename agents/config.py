@@ -8,22 +8,23 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.one_line_parser import is_plain, one_line
+from agents.errors import UserError, escape_to_one_line, is_printable
 from envs import UnknownGameError, resolve_game
 
+# Training returns are shown as the mean over this many episodes.
+RECENT_EPISODES = 100
+# Also for whole numbers, which Python does not bound.
+_MAX_NUMBER = 1e300
+_MAX_PATH_LENGTH = 4096
 
-class SettingError(ValueError):
+
+class SettingError(UserError, ValueError):
     """A setting that cannot be used; the message names the flag, the value and what is allowed."""
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{flag(name)} {one_line(str(value), 200)}: {one_line(allowed)}")
-
-
-class MachineError(SettingError):
-    """Something that this machine lacks, whatever the settings; the message says what to do."""
-
-    def __init__(self, message: str) -> None:
-        ValueError.__init__(self, one_line(message))
+        super().__init__(
+            f"{flag(name)} {escape_to_one_line(str(value), 200)}: {escape_to_one_line(allowed)}"
+        )
 
 
 def setting(
@@ -31,7 +32,7 @@ def setting(
     group: str,
     help: str,  # noqa: A002
     *,
-    may_change: bool = False,
+    mutable_on_resume: bool = False,
     **limits: Any,
 ) -> Any:
     """A field of `TrainConfig`.
@@ -40,14 +41,14 @@ def setting(
         default: its value when the flag is not given.
         group: the heading under which `--help` lists it.
         help: one line that says what it does.
-        may_change: whether a resumed run may be given another value.
+        mutable_on_resume: whether a resumed run may be given another value.
         **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
-            `above` (the first that is too small); of a text `longest`, the most characters, or
+            `above` (the first that is too small); for a text `max_length` in characters, or
             `pattern`, what all of it must match, with `allowed`, the same for people.
     """
     return field(
         default=default,
-        metadata={"group": group, "help": help, "may_change": may_change, **limits},
+        metadata={"group": group, "help": help, "mutable_on_resume": mutable_on_resume, **limits},
     )
 
 
@@ -61,20 +62,20 @@ class TrainConfig:
     """The settings of one run. Construction raises `SettingError` for any that cannot work."""
 
     # fmt: off
-    game: str = setting("Frostbite", "run", "Atari game, in any common spelling", longest=100)
-    workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", may_change=True, low=0, high=1024)
-    envs_per_worker: int = setting(4, "run", "games that each worker plays as one batch", may_change=True, low=1, high=1024)
-    total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", may_change=True, low=1, high=10**12)
+    game: str = setting("Frostbite", "run", "Atari game, in any common spelling", max_length=100)
+    workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", mutable_on_resume=True, low=0, high=1024)
+    envs_per_worker: int = setting(4, "run", "games that each worker plays as one batch", mutable_on_resume=True, low=1, high=1024)
+    total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", mutable_on_resume=True, low=1, high=10**12)
     seed: int = setting(1, "run", "seed of everything random", low=0, high=2**32 - 1)
     run_dir: str = setting("runs", "run", "folder that holds the runs")
-    resume: str = setting("", "run", "a run's folder, such as runs/latest, to go on with; nothing for a new run", may_change=True, optional=True)
-    checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", may_change=True, above=0, high=1e9)
-    keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", may_change=True, low=1, high=10**6)
-    eval_interval: int = setting(1_000_000, "run", "decisions between evaluations by whole games, played beside training; 0 for none", may_change=True, low=0, high=10**12)
-    eval_episodes: int = setting(10, "run", "games of an evaluation, in each mode (sampled and greedy)", may_change=True, low=1, high=10**6)
-    capture_video: bool = setting(False, "run", "record the first game of each evaluation and mode", may_change=True)
-    log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", may_change=True, above=0, high=1e9)
-    quiet: bool = setting(False, "run", "no progress on the terminal; warnings and errors only", may_change=True)
+    resume: str = setting("", "run", "a run's folder, such as runs/latest, to go on with; nothing for a new run", mutable_on_resume=True, optional=True)
+    checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", mutable_on_resume=True, above=0, high=1e9)
+    keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", mutable_on_resume=True, low=1, high=10**6)
+    eval_interval: int = setting(1_000_000, "run", "decisions between evaluations by whole games, played beside training; 0 for none", mutable_on_resume=True, low=0, high=10**12)
+    eval_episodes: int = setting(10, "run", "games of an evaluation, in each mode (sampled and greedy)", mutable_on_resume=True, low=1, high=10**6)
+    capture_video: bool = setting(False, "run", "record the first game of each evaluation and mode", mutable_on_resume=True)
+    log_interval: float = setting(10.0, "run", "seconds between points in TensorBoard and progress.csv", mutable_on_resume=True, above=0, high=1e9)
+    quiet: bool = setting(False, "run", "no progress on the terminal; warnings and errors only", mutable_on_resume=True)
 
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
     core: str = setting("none", "network", "what stands between torso and heads", choices=("none", "lstm"))
@@ -95,8 +96,8 @@ class TrainConfig:
     hypernet_embedding_size: int = setting(8, "hypernet head", "size of the embedding it turns into weights", low=1, high=4096)
     linear_hidden_size: int = setting(0, "linear head", "width of a ReLU layer before each output, to give it as many parameters as another head; 0 for none", low=0, high=65_536)
 
-    learner: str = setting("worker", "learning", "who computes gradients: each worker its own, or one process for all of them on `cpu`, `cuda` or `cuda:N`", may_change=True, pattern=r"worker|cpu|cuda(:(0|[1-9][0-9]?))?", allowed="worker, cpu, cuda or cuda:N")
-    learner_batch: int = setting(8, "learning", "rollouts of one update of the one learner", may_change=True, low=1, high=4096)
+    learner: str = setting("worker", "learning", "who computes gradients: each worker its own, or one process for all of them on `cpu`, `cuda` or `cuda:N`", mutable_on_resume=True, pattern=r"worker|cpu|cuda(:(0|[1-9][0-9]?))?", allowed="worker, cpu, cuda or cuda:N")
+    learner_batch: int = setting(8, "learning", "rollouts of one update of the one learner", mutable_on_resume=True, low=1, high=4096)
     num_steps: int = setting(20, "learning", "t_max, steps of each environment between two updates", low=1, high=100_000)
     optimizer: str = setting("adam", "learning", "with statistics shared by all workers", choices=("rmsprop", "adam"))
     learning_rate: float = setting(3e-4, "learning", "at the start; it falls linearly to zero over the budget", above=0, high=1)
@@ -116,7 +117,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            check_setting(spec, getattr(self, spec.name))
+            validate(spec, getattr(self, spec.name))
         if self.neurocoder_least_used > self.neurocoder_slots:
             allowed = f"must be at most --neurocoder-slots ({self.neurocoder_slots})"
             raise SettingError("neurocoder_least_used", self.neurocoder_least_used, allowed)
@@ -126,7 +127,7 @@ class TrainConfig:
             raise SettingError("game", repr(self.game), str(error)) from None
 
     @property
-    def has_learner(self) -> bool:
+    def uses_central_learner(self) -> bool:
         """Whether one learner computes the gradients, and the workers only play."""
         return self.learner != "worker"
 
@@ -141,12 +142,12 @@ def choices(name: str) -> tuple[str, ...]:
     return found
 
 
-def check_setting(spec: dataclasses.Field[Any], value: Any) -> None:
+def validate(spec: dataclasses.Field[Any], value: Any) -> None:
     """Raise SettingError unless the value has the field's type and lies within its limits."""
     limits = spec.metadata
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if spec.type is float:
-        if not is_number or not abs(value) < _MOST:
+        if not is_number or not abs(value) < _MAX_NUMBER:
             raise SettingError(spec.name, value, "must be a finite number")
     elif type(value) is not spec.type:
         raise SettingError(
@@ -165,16 +166,12 @@ def check_setting(spec: dataclasses.Field[Any], value: Any) -> None:
 
 
 def _check_text(spec: dataclasses.Field[Any], value: str) -> None:
-    longest = spec.metadata.get("longest", _LONGEST_PATH)
+    max_length = spec.metadata.get("max_length", _MAX_PATH_LENGTH)
     if not value and not spec.metadata.get("optional"):
         raise SettingError(spec.name, repr(value), "must not be empty")
-    if len(value) > longest:
-        raise SettingError(spec.name, value, f"must have at most {longest} characters")
+    if len(value) > max_length:
+        raise SettingError(spec.name, value, f"must have at most {max_length} characters")
     if "pattern" in spec.metadata and not re.fullmatch(spec.metadata["pattern"], value):
         raise SettingError(spec.name, value, f"must be {spec.metadata['allowed']}")
-    if not is_plain(value):
+    if not is_printable(value):
         raise SettingError(spec.name, value, "must not hold control characters")
-
-
-_MOST = 1e300  # also of whole numbers, which have no end in Python
-_LONGEST_PATH = 4096

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from agents.one_line_parser import OneLineParser
+from agents.cli import CommandParser
 
 # Before torch is imported: a network this small, asked about one screen at a time, is not faster
 # with more threads, and other work on the machine would be slower.
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         modes = [*modes, "random"]
 
     from agents.checkpoint import CheckpointError
-    from agents.config import MachineError
-    from agents.opencv import require_opencv
+    from agents.errors import MachineError
     from agents.run_folder import RunFolderError
+    from agents.system.resources import require_opencv
 
     try:
         require_opencv()
-        from agents.evaluation_session import Session
+        from agents.evaluation.session import Session
 
         session = Session(
             args.run,
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return session.run(args.episodes)
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m agents.evaluate",
         description=__doc__.partition("\n")[0],
         allow_abbrev=False,

@@ -13,12 +13,26 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.bands import AXES, STEPS, Band, bands_csv, make_bands
-from agents.curves import METRICS, TRAINING, Curve, NoPointsError, find_runs, read_curve
-from agents.files import write_atomically
-from agents.one_line_parser import OneLineParser, one_line
-from agents.picture import FORMATS, NoMatplotlibError, draw, require_matplotlib
+from agents.analysis.aggregation import (
+    AXES,
+    STEPS,
+    AggregatedCurve,
+    aggregate_over_seeds,
+    bands_csv,
+)
+from agents.analysis.learning_curves import (
+    METRICS,
+    TRAINING,
+    LearningCurve,
+    NoDataError,
+    find_runs,
+    read_curve,
+)
+from agents.analysis.plotting import FORMATS, NoMatplotlibError, draw, require_matplotlib
+from agents.cli import CommandParser
+from agents.errors import escape_to_one_line
 from agents.run_folder import RunFolderError
+from agents.system.files import write_atomically
 
 MOST_DPI = 1200
 
@@ -46,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def gather(arguments: Sequence[str], metric: str) -> list[Curve]:
+def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
     """The curves of all runs that the arguments stand for, by game, network and seed.
 
     What merely was found in a folder, and runs without a point yet, are left out with a warning
@@ -62,7 +76,7 @@ def gather(arguments: Sequence[str], metric: str) -> list[Curve]:
             curves.append(read_curve(folder, metric))
         except RunFolderError as error:  # noqa: PERF203
             alone = len(named) + len(found) == 1
-            if alone or (folder in named and not isinstance(error, NoPointsError)):
+            if alone or (folder in named and not isinstance(error, NoDataError)):
                 raise
             _warn(f"left out: {error}")
     if not curves:
@@ -84,7 +98,7 @@ def name_curves(parts: Sequence[tuple[str, ...]]) -> tuple[list[str], str]:
 
 def write_curves(
     out: Path,
-    curves: Sequence[Curve],
+    curves: Sequence[LearningCurve],
     labels: Sequence[str],
     axis: str = STEPS,
     metric: str = TRAINING,
@@ -98,7 +112,7 @@ def write_curves(
         out: the picture's file, or the numbers'.
         curves: of the runs.
         labels: of the curves; those of one game and label are put together.
-        axis: as in `make_bands`.
+        axis: as in `aggregate_over_seeds`.
         metric: what the curves show.
         title: of the picture; where empty, one is made.
         remark: for the picture's small print.
@@ -111,7 +125,7 @@ def write_curves(
         NoMatplotlibError: if a picture is asked for and it is not installed.
         OSError: if a file cannot be written.
     """
-    bands = make_bands(curves, labels, axis, metric)
+    bands = aggregate_over_seeds(curves, labels, axis, metric)
     files = {out.with_suffix(".csv"): bands_csv(bands, axis).encode()}
     ending = out.suffix.lower()[1:]
     if ending != "csv":
@@ -123,17 +137,17 @@ def write_curves(
     return list(files)
 
 
-def _title(bands: Sequence[Band]) -> str:
+def _title(bands: Sequence[AggregatedCurve]) -> str:
     games = list(dict.fromkeys(band.game for band in bands))
     return "Learning curves" + (f" on {len(games)} games" if len(games) > 1 else "")
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {one_line(text)}", file=sys.stderr)
+    print(f"warning: {escape_to_one_line(text)}", file=sys.stderr)
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m agents.plot",
         description=__doc__.partition("\n")[0],
         allow_abbrev=False,

@@ -18,15 +18,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from agents.config import MachineError
-from agents.one_line_parser import OneLineParser, one_line
-from agents.opencv import require_opencv
-from agents.trace import Trace, TraceError, TraceMismatchError, load_trace, play_back
-from agents.whole_game import Step
+from agents.cli import CommandParser
+from agents.errors import MachineError, escape_to_one_line
+from agents.evaluation.episode import Step
+from agents.evaluation.replay_file import (
+    Replay,
+    ReplayError,
+    ReplayMismatchError,
+    load_replay,
+    verify_replay,
+)
+from agents.system.resources import require_opencv
 from envs.protocol import FRAME_SKIP
 
 if TYPE_CHECKING:
-    from agents.panel import Panel
+    from agents.evaluation.overlay import Panel
 
 Look = Callable[[npt.NDArray[np.uint8], bool], object]
 
@@ -37,7 +43,7 @@ class OverlayError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, play back, and return the exit code."""
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m agents.replay", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
     parser.add_argument("trace", metavar="TRACE.npz", help="a recorded game")
@@ -65,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_opencv()
     except MachineError as error:
         parser.error(str(error))
-    from agents.video import CONSOLE_FPS, VideoError, VideoWriter, write_still
+    from agents.evaluation.video import CONSOLE_FPS, VideoError, VideoWriter, write_still
 
     try:
-        trace = load_trace(args.trace)
+        trace = load_replay(args.trace)
         with ExitStack() as stack:
             panel, look = None, None
             if args.overlay is not None:
@@ -88,11 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     write_still(Path(args.still[1]), step.info["screens"], compose)
 
             shows = video is not None or still_at > 0
-            game = play_back(trace, show, keep_screens=shows, on_observation=look)
-    except TraceMismatchError as error:
-        print(f"{args.trace}: NOT the same game: {one_line(str(error))}", file=sys.stderr)
+            game = verify_replay(trace, show, keep_screens=shows, on_observation=look)
+    except ReplayMismatchError as error:
+        print(f"{args.trace}: NOT the same game: {escape_to_one_line(str(error))}", file=sys.stderr)
         return 1
-    except (TraceError, VideoError, OverlayError) as error:
+    except (ReplayError, VideoError, OverlayError) as error:
         parser.error(str(error))
     seconds = game.length * FRAME_SKIP / CONSOLE_FPS
     ended = "cut off by the frame limit" if game.truncated else "to its end"
@@ -109,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _onlooker(trace: Trace, run: str) -> Iterator[tuple["Panel", Look]]:
+def _onlooker(trace: Replay, run: str) -> Iterator[tuple["Panel", Look]]:
     """Inside, a run's network looks on: its panel, and what to tell of every observation.
 
     Raises:
@@ -117,9 +123,9 @@ def _onlooker(trace: Trace, run: str) -> Iterator[tuple["Panel", Look]]:
     """
     # Torch takes seconds to load, and is not needed otherwise.
     from agents.checkpoint import CheckpointError
-    from agents.evaluation_session import load_agent
-    from agents.game_programs import observer
-    from agents.panel import panel_factory
+    from agents.evaluation.overlay import panel_factory
+    from agents.evaluation.session import load_agent
+    from agents.evaluation.trajectory import observer
     from agents.run_folder import RunFolderError, open_run
 
     try:

@@ -16,13 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.cli import CommandParser
 from agents.evaluate import DEFAULT_SEED, episode_count, seed_number
-from agents.one_line_parser import OneLineParser
 
 if TYPE_CHECKING:
+    from agents.analysis.report.page import Points
     from agents.config import TrainConfig
-    from agents.evaluation_session import LoadedAgent
-    from agents.report_page import Points
+    from agents.evaluation.session import LoadedAgent
 
 ENDINGS = (".html", ".htm")
 # Those of one's own machine, or of the moment.
@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from agents.checkpoint import CheckpointError
-    from agents.config import MachineError
-    from agents.opencv import require_opencv
+    from agents.errors import MachineError
     from agents.run_folder import RunFolderError, open_run
+    from agents.system.resources import require_opencv
 
     try:
         require_opencv()
-        from agents.evaluation_session import load_agent
-        from agents.video import VideoError
+        from agents.evaluation.session import load_agent
+        from agents.evaluation.video import VideoError
 
         folder, config = open_run(args.run)
         out = folder / "report.html" if args.out is None else Path(args.out)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VideoError as error:
         parser.error(str(error))
 
-    from agents.files import write_atomically
+    from agents.system.files import write_atomically
 
     data = page.encode()
     try:
@@ -89,12 +89,12 @@ def report(
     """
     import torch
 
+    from agents.analysis.report.data import median_game
+    from agents.analysis.report.episode import play_games, show_game
+    from agents.analysis.report.page import Facts, make_page
     from agents.config import flag
-    from agents.evaluations import summarise
-    from agents.play import MODES
-    from agents.report_data import median_game
-    from agents.report_page import Facts, make_page
-    from agents.report_play import play_games, show_game
+    from agents.evaluation.results import summarise
+    from agents.evaluation.runner import MODES
 
     torch.set_num_threads(1)
     network = agent.network
@@ -127,15 +127,15 @@ def report(
 
 def read_points(folder: Path) -> "dict[str, Points]":
     """The learning curve of a run, and its evaluations while training; what there is of them."""
-    from agents.curves import NoPointsError, read_curve
-    from agents.evaluations import TRAINING, read_evaluations
+    from agents.analysis.learning_curves import NoDataError, read_curve
+    from agents.evaluation.results import TRAINING, read_evaluations
     from agents.run_folder import RunFolderError
 
     points: dict[str, Points] = {}
     try:
         curve = read_curve(folder)
         points["training"] = (curve.steps.tolist(), curve.values.tolist())
-    except NoPointsError:
+    except NoDataError:
         pass
     except RunFolderError as error:
         if (folder / "progress.csv").exists():
@@ -157,7 +157,7 @@ def read_points(folder: Path) -> "dict[str, Points]":
     return points
 
 
-def _check(out: Path, parser: OneLineParser) -> None:
+def _check(out: Path, parser: CommandParser) -> None:
     if out.suffix.lower() not in ENDINGS:
         parser.error(f"--out {out}: must end in {' or '.join(ENDINGS)}")
     if not out.parent.is_dir():
@@ -172,8 +172,8 @@ def _value(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m agents.report",
         description=__doc__.partition("\n")[0],
         allow_abbrev=False,

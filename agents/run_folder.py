@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agents.config import SettingError, TrainConfig
-from agents.files import write_atomically
+from agents.system.files import write_atomically
 
 
 class RunFolderError(Exception):

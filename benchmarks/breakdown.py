@@ -44,13 +44,14 @@ import torch
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
-from agents import crew, supervisor
-from agents import worker as worker_module
+from agents.a3c import worker as worker_module
+from agents.a3c.worker import Worker, run_worker
 from agents.config import TrainConfig
-from agents.files import write_atomically
-from agents.limits import usable_cores
-from agents.records import UpdateRecord
-from agents.worker import Worker, run_worker
+from agents.monitoring.records import UpdateRecord
+from agents.system.files import write_atomically
+from agents.system.resources import available_cpus
+from agents.training import supervisor
+from agents.training import worker_pool as pool
 from benchmarks.facts import describe, machine_facts
 from envs import TrainingEnv, resolve_game
 from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE
@@ -80,7 +81,7 @@ PARTS = (
 )
 
 
-class Stopwatch:
+class DeviceTimer:
     """Divides the time of a process among named parts; a part inside another stops the other.
 
     Attributes:
@@ -155,7 +156,7 @@ class TimedWorker(Worker):
         self._started: float | None = None
         self._reported = False
         self._decisions_before = 0
-        self.watch = watch = Stopwatch()
+        self.watch = watch = DeviceTimer()
 
         watch.wrap(self.env, "step", ENVIRONMENT)
         watch.wrap(self.collector, "collect", "acting: sampling, writing down")
@@ -216,7 +217,7 @@ def run_timed_worker(
         folder: where the workers leave what they measured.
         seconds: that they measure.
         connection: to the parent.
-        *args: as `agents.worker.run_worker` takes them.
+        *args: as `agents.a3c.worker.run_worker` takes them.
         **kwargs: the same.
     """
     TimedWorker.folder, TimedWorker.seconds = folder, seconds
@@ -230,7 +231,7 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
     Args:
         config: the settings.
         seconds: that every worker measures.
-        **train: further arguments of `agents.supervisor.train`.
+        **train: further arguments of `agents.training.supervisor.train`.
 
     Returns:
         "reports", those of the workers, and "supervisor", the CPU seconds of this process in each
@@ -250,7 +251,7 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
         role = functools.partial(run_timed_worker, folder, seconds)
         watcher.start()
         try:
-            with mock.patch.object(crew, "run_worker", role):
+            with mock.patch.object(pool, "run_worker", role):
                 supervisor.train(config, **train)
         finally:
             result.setdefault("over", True)
@@ -345,7 +346,7 @@ def emulator_alone(game: str, games: int, seconds: float) -> dict[str, dict[str,
         )
     }
     env.close()
-    for count, threads in ((games, 1), (16, usable_cores())):
+    for count, threads in ((games, 1), (16, available_cpus())):
         bare = AtariVectorEnv(
             resolve_game(game).rom,
             count,

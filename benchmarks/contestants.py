@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from agents.a3c.worker import make_training_env
 from agents.config import TrainConfig, choices, flag
-from agents.heads import head_factory
-from agents.network import ActorCritic
-from agents.worker import make_training_env
+from agents.networks.actor_critic import ActorCritic
+from agents.networks.heads import head_factory
 
 # Name -> what it sets: every head, and the paper's ablations.
 CONTESTANTS: dict[str, dict[str, Any]] = {

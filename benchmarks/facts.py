@@ -4,8 +4,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from agents.limits import usable_cores
 from agents.run_folder import package_version
+from agents.system.resources import available_cpus
 
 PACKAGES = ("torch", "ale-py", "gymnasium", "numpy", "stable-baselines3")
 
@@ -14,7 +14,7 @@ def machine_facts() -> dict[str, Any]:
     """Processor, cores, system, and the versions of what does the work; None where missing."""
     return {
         "cpu": cpu_model(),
-        "cores": usable_cores(),
+        "cores": available_cpus(),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{package: package_version(package) for package in PACKAGES},

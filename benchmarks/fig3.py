@@ -21,15 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.command_line import parse_args
+from agents.analysis.learning_curves import read_curve
+from agents.analysis.plotting import NoMatplotlibError, require_matplotlib
+from agents.cli import CommandParser, parse_args
 from agents.config import SettingError, TrainConfig
-from agents.curves import read_curve
-from agents.evaluations import Evaluation, read_evaluations
-from agents.one_line_parser import OneLineParser
-from agents.picture import NoMatplotlibError, require_matplotlib
+from agents.evaluation.results import Evaluation, read_evaluations
 from agents.plot import write_curves
-from agents.processes import StopSignals
 from agents.run_folder import RunFolderError
+from agents.system.processes import StopSignals
 from benchmarks.contestants import (
     NAMES,
     Parameters,
@@ -266,8 +265,8 @@ def draw_curves(suite: Suite) -> list[Path]:
     return write_curves(suite.folder / "curves.png", curves, labels) if curves else []
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m benchmarks.fig3",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from agents.config import SettingError, TrainConfig
-from agents.limits import usable_cores
-from agents.machine import check_learner
+from agents.system.resources import available_cpus
+from agents.training.preflight import check_learner
 from benchmarks.facts import describe, machine_facts
 from benchmarks.throughput import CORES, EMULATOR, HEADS, emulator_rate, training_figures
 
@@ -45,7 +45,7 @@ def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
         }
         found[workers] = {name: [] for name in (EMULATOR, *contestants)}
         for number in range(args.rounds):
-            threads = min(workers, usable_cores())
+            threads = min(workers, available_cpus())
             rate = emulator_rate(args.game, threads, args.seconds)
             found[workers][EMULATOR].append({"rate": rate})
             for name, run in contestants.items():

@@ -66,13 +66,13 @@ def traced_command(folder: Path, arguments: Sequence[str]) -> int:
 
     def process_context() -> Any:
         # Called first to have the fork server load, and again when the workers are to start.
-        supervisor = sys.modules.get("agents.supervisor")
+        supervisor = sys.modules.get("agents.training.supervisor")
         if supervisor is None:
             mark("settings; fork server begun")
         else:
             mark("folder, network, log")
-            crew = sys.modules["agents.crew"]
-            crew.run_worker = functools.partial(  # type: ignore[attr-defined]
+            pool = sys.modules["agents.training.worker_pool"]
+            pool.run_worker = functools.partial(  # type: ignore[attr-defined]
                 run_marked_worker, folder
             )
         return start_processes()
@@ -95,7 +95,7 @@ def run_marked_worker(folder: Path, connection: Any, index: int, *args: Any, **k
         folder: where they go.
         connection: to the parent.
         index: of the worker.
-        *args: what else `agents.worker.run_worker` takes.
+        *args: what else `agents.a3c.worker.run_worker` takes.
         **kwargs: the same.
     """
     mark = functools.partial(_mark, folder / f"worker-{index}")

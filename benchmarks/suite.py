@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import IO, Any
 
+from agents.analysis.learning_curves import read_progress
 from agents.checkpoint import list_checkpoints, step_of
 from agents.config import SettingError, TrainConfig
-from agents.curves import read_progress
-from agents.display import format_seconds
-from agents.processes import StopSignals
+from agents.monitoring.console import format_seconds
 from agents.run_folder import RunFolderError, lock_run_folder, open_run
+from agents.system.processes import StopSignals
 
 ROOT = Path(__file__).parent.parent
 TRAIN = (sys.executable, str(ROOT / "train_a3c.py"))

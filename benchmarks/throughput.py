@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from agents.config import TrainConfig, choices
-from agents.limits import usable_cores
+from agents.system.resources import available_cpus
 from benchmarks.facts import describe, machine_facts
 from envs import TrainingEnv, resolve_game
 
@@ -182,7 +182,7 @@ def train_sb3(game: str, seconds: float) -> float:
 def contestants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """Name -> measures it once."""
     measures: dict[str, Callable[[], float]] = {
-        EMULATOR: partial(emulator_rate, args.game, usable_cores(), args.seconds)
+        EMULATOR: partial(emulator_rate, args.game, available_cpus(), args.seconds)
     }
     if importlib.util.find_spec("stable_baselines3"):
         measures[SB3] = partial(sb3_rate, args.game, args.seconds)
@@ -201,7 +201,7 @@ def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """The same for every number of workers, and for the emulator with every number of threads."""
     measures: dict[str, Callable[[], float]] = {}
     for workers in args.sweep_workers:
-        threads = min(workers, usable_cores())
+        threads = min(workers, available_cpus())
         measures.setdefault(
             _emulator(workers), partial(emulator_rate, args.game, threads, args.seconds)
         )
@@ -216,7 +216,7 @@ def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
 
 def _emulator(workers: int) -> str:
     """The name of the emulator with as many threads as so many workers can use."""
-    return f"{EMULATOR}, {min(workers, usable_cores())}"
+    return f"{EMULATOR}, {min(workers, available_cpus())}"
 
 
 def measure(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

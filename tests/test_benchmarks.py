@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from agents.config import TrainConfig
-from agents.supervisor import train
+from agents.training.supervisor import train
 from benchmarks import breakdown, random_play, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
 from envs import Episode
-from tests.agents.tiny_game import make_tiny_game
+from tests.agents.tiny_env import make_tiny_env
 
 
 def test_random_play_plays_the_games_asked_for_and_the_seed_decides_them():
@@ -42,7 +42,7 @@ def run(tmp_path):
     config = TrainConfig(
         workers=0, envs_per_worker=2, num_steps=4, total_timesteps=300, run_dir=str(tmp_path)
     )
-    train(dataclasses.replace(config, neurocoder_residual=False), (), make_tiny_game)
+    train(dataclasses.replace(config, neurocoder_residual=False), (), make_tiny_env)
     return (tmp_path / "latest").resolve()
 
 
@@ -157,7 +157,7 @@ def test_peak_memory_counts_what_is_held_at_the_same_time():
 
 
 def test_the_stopwatch_charges_a_part_without_the_parts_inside_it():
-    watch = breakdown.Stopwatch()
+    watch = breakdown.DeviceTimer()
     start = time.perf_counter()
     with watch.part("push"):
         time.sleep(0.02)
@@ -173,7 +173,7 @@ def test_breakdown_divides_the_time_of_real_workers_among_all_parts(tmp_path):
     config = TrainConfig(
         workers=2, envs_per_worker=2, num_steps=4, run_dir=str(tmp_path), eval_interval=0
     )
-    result = breakdown.measure(config, 0.5, make_env=make_tiny_game)
+    result = breakdown.measure(config, 0.5, make_env=make_tiny_env)
     assert len(result["reports"]) == 2
     for report in result["reports"]:
         assert sum(part[0] for part in report["seconds"].values()) == pytest.approx(

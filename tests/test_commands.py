@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from agents import command_line
+from agents import cli as command_line
 from agents.config import TrainConfig
 from agents.run_folder import create_run_folder
 from tests.documented_commands import PAGES, ROOT, all_lines, inline_code, lines_of

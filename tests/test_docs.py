@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import evaluations, metrics
 from agents.checkpoint import FORMAT_VERSION, load_newest_checkpoint
-from agents.command_line import flag_table
+from agents.cli import flag_table
 from agents.config import TrainConfig, choices, flag
-from agents.supervisor import train
+from agents.evaluation import results as evaluations
+from agents.monitoring import metrics
+from agents.training.supervisor import train
 from benchmarks.contestants import count_parameters
 from tests.code_names import defined_names
 from tests.documented_commands import inline_code

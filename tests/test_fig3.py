@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from agents import evaluate
-from agents.command_line import parse_args
+from agents.cli import parse_args
 from agents.config import TrainConfig
-from agents.evaluations import Evaluation, append_evaluation, summarise
-from agents.processes import StopSignals
+from agents.evaluation.episode import EpisodeResult
+from agents.evaluation.results import Evaluation, append_evaluation, summarise
 from agents.run_folder import create_run_folder, open_run
-from agents.whole_game import PlayedGame
+from agents.system.processes import StopSignals
 from benchmarks import contestants, fig3, suite
 from benchmarks.contestants import (
     NAMES,
@@ -78,7 +78,7 @@ class FakeChildren:
         for mode in modes:
             score = {"sampled": 200.0, "greedy": 20.0, "random": 70.0}[mode]
             score += open_run(folder)[1].seed
-            game = PlayedGame(mode, 1, score, 9, np.zeros(9), "", False)
+            game = EpisodeResult(mode, 1, score, 9, np.zeros(9), "", False)
             name, step = (newest, int(newest[5:-3])) if mode != "random" else ("", None)
             summary = summarise("Frostbite", [game] * args.episodes)
             append_evaluation(folder, Evaluation(0.0, "evaluate", name, step, summary, args.seed))
@@ -255,7 +255,7 @@ def test_only_the_newest_checkpoints_games_count(tmp_path):
     newest = "step_000000000900.pt"
 
     def play(score, checkpoint=newest, step=900, source="evaluate", games=2, seed=1):
-        game = PlayedGame("sampled", 1, score, 9, np.zeros(9), "", False)
+        game = EpisodeResult("sampled", 1, score, 9, np.zeros(9), "", False)
         summary = summarise("Pong", [game] * games)
         append_evaluation(run, Evaluation(0.0, source, checkpoint, step, summary, seed))
 
@@ -332,7 +332,7 @@ def test_when_the_suite_is_killed_its_training_is_told(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from agents.processes import StopSignals
+from agents.system.processes import StopSignals
 from benchmarks.suite import Suite
 Suite(Path({str(tmp_path)!r}), [], StopSignals()).run_child(
     [sys.executable, {str(program)!r}], Path({str(tmp_path / "log")!r}))

@@ -6,10 +6,10 @@ import torch
 
 from agents.checkpoint import Checkpoint, save_checkpoint
 from agents.config import TrainConfig
-from agents.network import ActorCritic
-from agents.play import count_actions
+from agents.evaluation.episode import GameSettings
+from agents.evaluation.runner import count_actions
+from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import write_json
-from agents.whole_game import GameSettings
 
 SMALL = {
     "neurocoder_slots": 4,

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from agents.play import evaluate
-from agents.recorder import Recorder
+from agents.evaluation.recorder import Recorder
+from agents.evaluation.runner import evaluate
 from tests.agents.runs import make_config
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

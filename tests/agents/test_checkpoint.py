@@ -17,7 +17,7 @@ from agents.checkpoint import (
     load_newest_checkpoint,
     save_checkpoint,
 )
-from agents.files import write_atomically
+from agents.system.files import write_atomically
 
 
 def make_checkpoint(step=5):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from agents.command_line import flag_table, parse_args
+from agents.cli import flag_table, parse_args
 from agents.config import SettingError, TrainConfig, flag
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from agents.checkpoint import CheckpointError
 from agents.evaluate import main
-from agents.evaluation_session import load_agent
-from agents.evaluations import read_evaluations
-from agents.play import evaluate, game_seeds
-from agents.trace import load_trace, play_back
+from agents.evaluation.replay_file import load_replay, verify_replay
+from agents.evaluation.results import read_evaluations
+from agents.evaluation.runner import episode_seeds, evaluate
+from agents.evaluation.session import load_agent
 from tests.agents.fuzz import little_memory
 from tests.agents.runs import make_config, make_network, make_run, save
 
@@ -81,8 +81,8 @@ def test_recordings_are_named_and_play_back(run, capsys):
     assert f"recorded {trace.resolve()}\n" in printed
     assert f"recorded {video.resolve()}\n" in printed
     assert trace.stem == video.stem
-    assert trace.stem.startswith(f"step_000000009000_greedy_seed_{game_seeds(1, 1)[0]}_score_")
-    assert play_back(load_trace(trace)).score == read_evaluations(run)[0].summary.mean
+    assert trace.stem.startswith(f"step_000000009000_greedy_seed_{episode_seeds(1, 1)[0]}_score_")
+    assert verify_replay(load_replay(trace)).score == read_evaluations(run)[0].summary.mean
 
 
 def test_the_checkpoint_can_be_chosen(run, capsys):

@@ -10,16 +10,16 @@ import safetensors.torch
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.agents.evaluation.test_results import evaluation
 
 from agents.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_checkpoint
 from agents.config import TrainConfig
-from agents.evaluations import COLUMNS, append_evaluation, read_evaluations
+from agents.evaluation.episode import EpisodeResult, GameSettings
+from agents.evaluation.replay_file import Replay, ReplayError, load_replay
+from agents.evaluation.results import COLUMNS, append_evaluation, read_evaluations
 from agents.run_folder import RunFolderError, open_run
 from agents.sealed_tensors import seal
-from agents.trace import Trace, TraceError, load_trace
-from agents.whole_game import GameSettings, PlayedGame
 from tests.agents.fuzz import NUMBERS, SCALARS, VALUES, damaged, fuzz, little_memory
-from tests.agents.test_evaluations import evaluation
 
 PROGRESS = {
     "global_step": 5,
@@ -39,7 +39,7 @@ SEALED = seal(TENSORS, META)
 UNSEALED = safetensors.torch.save(TENSORS, META | {"format": "1"})
 
 SETTINGS = GameSettings.of(TrainConfig(game="Pong", max_frames=80))
-GAME = PlayedGame("greedy", 3, 1.0, 12, np.arange(12, dtype=np.uint8), "0" * 64, False, "1" * 64)
+GAME = EpisodeResult("greedy", 3, 1.0, 12, np.arange(12, dtype=np.uint8), "0" * 64, False, "1" * 64)
 CONFIG = json.dumps(dataclasses.asdict(TrainConfig())).encode()
 
 
@@ -138,7 +138,7 @@ PACKED, _ = trace_bytes(np.savez_compressed)
 
 
 def load_trace_or_refuse(path):
-    trace, refusal = attempt(load_trace, TraceError, path)
+    trace, refusal = attempt(load_replay, ReplayError, path)
     if trace is None:
         assert refusal.startswith(f"{path}: ")
         return
@@ -235,6 +235,6 @@ def test_what_the_fuzz_starts_from_is_sound(folder):
     assert load_or_refuse(folder / "step_000000000006.pt") is not None
     for data in (STORED, PACKED):
         (folder / "game.npz").write_bytes(data)
-        assert load_trace(folder / "game.npz").settings == SETTINGS
-    Trace(SETTINGS, GAME).save(folder / "game.npz")
-    assert load_trace(folder / "game.npz").game.length == 12
+        assert load_replay(folder / "game.npz").settings == SETTINGS
+    Replay(SETTINGS, GAME).save(folder / "game.npz")
+    assert load_replay(folder / "game.npz").game.length == 12

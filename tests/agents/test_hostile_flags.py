@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents.command_line import parse_args
+from agents.cli import parse_args
 from agents.config import TrainConfig, flag
 from tests.agents.fuzz import fuzz
 

@@ -9,12 +9,12 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
+from tests.agents.analysis.test_aggregation import SEEDS, curve
 
-from agents.bands import make_bands
-from agents.picture import _looks, draw
+from agents.analysis.aggregation import aggregate_over_seeds
+from agents.analysis.plotting import _looks, draw
 from agents.plot import main, name_curves
 from tests.agents.curve_runs import write_run
-from tests.agents.test_bands import SEEDS, curve
 
 
 @pytest.fixture
@@ -112,15 +112,17 @@ def test_labels_leave_out_what_all_runs_share():
 def test_no_two_labels_look_alike_and_heads_keep_their_colours():
     labels = ["linear", "neurocoder", "hypernet", "linear, lstm"]
     labels += [f"neurocoder, variant {number}" for number in range(9)]
-    looks = _looks(make_bands([curve(SEEDS[0])] * len(labels), labels))
+    looks = _looks(aggregate_over_seeds([curve(SEEDS[0])] * len(labels), labels))
     assert len(set(looks.values())) == len(labels)
-    alone = _looks(make_bands([curve(SEEDS[0])], ["neurocoder"]))
+    alone = _looks(aggregate_over_seeds([curve(SEEDS[0])], ["neurocoder"]))
     assert alone["neurocoder"] == looks["neurocoder"]
 
 
 def test_many_games_and_unknown_ones_are_drawn():
     curves = [curve(SEEDS[0], game=game) for game in ("Pong", "Adventure", "Qbert", "Hero")]
-    picture = draw(make_bands(curves, ["linear"] * 4), "steps", "greedy", title="Four", dpi=40)
+    picture = draw(
+        aggregate_over_seeds(curves, ["linear"] * 4), "steps", "greedy", title="Four", dpi=40
+    )
     assert picture.startswith(b"\x89PNG")
 
 

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from agents.play import play_game
+from agents.evaluation.episode import GameSettings
+from agents.evaluation.replay_file import Replay, verify_replay
+from agents.evaluation.runner import play_game
+from agents.evaluation.video import enlarge
 from agents.replay import main
-from agents.trace import Trace, play_back
-from agents.video import enlarge
-from agents.whole_game import GameSettings
 from tests.agents.runs import make_config, make_run
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def trace():
     settings = GameSettings.of(make_config(max_frames=102))
-    return Trace(settings, play_game(settings.make_env(), "random", 3))
+    return Replay(settings, play_game(settings.make_env(), "random", 3))
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_it_is_a_command(path):
 def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
     settings = GameSettings.of(make_config(max_frames=16))
     path = tmp_path / "game.npz"
-    Trace(settings, play_game(settings.make_env(), "random", 3)).save(path)
+    Replay(settings, play_game(settings.make_env(), "random", 3)).save(path)
     run = make_run(tmp_path / "run", make_config(head="linear"))
     assert main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)]) == 0
     assert "identical" in capsys.readouterr().out
@@ -122,7 +122,7 @@ def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, 
 
 def test_a_still_is_the_picture_after_that_decision(trace, path, tmp_path, capsys):
     screens = []
-    play_back(trace, lambda step: screens.append(step.info["screens"]), keep_screens=True)
+    verify_replay(trace, lambda step: screens.append(step.info["screens"]), keep_screens=True)
     assert main([str(path), "--still", "9", str(tmp_path / "a.png")]) == 0
     found = cv2.imread(str(tmp_path / "a.png"))[..., ::-1]
     np.testing.assert_array_equal(found, enlarge(screens[8][2:].max(axis=0)))

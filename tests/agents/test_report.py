@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from agents import report
-from agents.evaluation_session import load_agent
-from agents.evaluations import EVALUATIONS, Evaluation, Summary, append_evaluation
-from agents.play import evaluate, play_game
-from agents.report_data import by_action, project, strongest
-from agents.report_page import as_json
-from agents.report_play import show_game, thumbnail
+from agents.analysis.report.data import by_action, project, strongest
+from agents.analysis.report.episode import show_game, thumbnail
+from agents.analysis.report.page import as_json
+from agents.evaluation.episode import GameSettings
+from agents.evaluation.results import EVALUATIONS, Evaluation, Summary, append_evaluation
+from agents.evaluation.runner import evaluate, play_game
+from agents.evaluation.session import load_agent
+from agents.evaluation.video import count_pictures
 from agents.run_folder import open_run
-from agents.video import count_pictures
-from agents.whole_game import GameSettings
 from tests.agents.curve_runs import write_progress
 from tests.agents.report_pages import read_data, unpack
 from tests.agents.runs import make_config, make_run

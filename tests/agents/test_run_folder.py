@@ -13,7 +13,6 @@ import pytest
 
 from agents import run_folder
 from agents.config import TrainConfig
-from agents.files import remove_leftovers
 from agents.run_folder import (
     RunFolderError,
     create_run_folder,
@@ -22,6 +21,7 @@ from agents.run_folder import (
     resume_run_folder,
     update_meta,
 )
+from agents.system.files import remove_stale_temp_files
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = 20
@@ -74,7 +74,7 @@ def test_a_program_killed_before_it_points_latest_to_its_run_leaves_latest_as_it
     assert (tmp_path / "latest").resolve() == first.resolve()
     (second,) = [p for p in tmp_path.iterdir() if p not in (first, tmp_path / "latest")]
     assert [p.name for p in second.glob(".latest.*")]
-    remove_leftovers(second)  # as resuming it does
+    remove_stale_temp_files(second)  # as resuming it does
     assert not list(second.glob(".latest.*"))
     assert os.readlink(tmp_path / "latest") == first.name
 

@@ -1,0 +1,53 @@
+"""The terms of the A3C loss, as pure functions of tensors.
+
+Shapes: T steps, B environments, A actions. `mask_t` (T, B) is one for steps that count and zero for
+the ignored ones; every loss is a mean over the steps that count.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def policy_gradient_loss(logits_t: Tensor, a_t: Tensor, adv_t: Tensor, mask_t: Tensor) -> Tensor:
+    """Mean of -log pi(a_t | s_t) * adv_t, the advantage taken as a constant.
+
+    Source: Mnih et al. 2016, Algorithm S3.
+
+    Args:
+        logits_t: shape (T, B, A).
+        a_t: actions taken, int64, shape (T, B).
+        adv_t: advantages, shape (T, B).
+        mask_t: shape (T, B).
+    """
+    return -masked_mean(log_prob(logits_t, a_t) * adv_t.detach(), mask_t)
+
+
+def log_prob(logits_t: Tensor, a_t: Tensor) -> Tensor:
+    """The logarithm of pi(a_t), shape (T, B), of logits (T, B, A) and actions (T, B)."""
+    return F.log_softmax(logits_t, dim=-1).gather(-1, a_t.unsqueeze(-1)).squeeze(-1)
+
+
+def value_loss(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
+    """Mean of (return_t - v_t)^2 / 2, the return taken as a constant; all shapes (T, B)."""
+    return masked_mean(0.5 * (return_t.detach() - v_t).square(), mask_t)
+
+
+def entropy(logits_t: Tensor, mask_t: Tensor) -> Tensor:
+    """Mean entropy of the policy in nats, for logits (T, B, A)."""
+    log_pi = F.log_softmax(logits_t, dim=-1)
+    return masked_mean(-(log_pi.exp() * log_pi).sum(dim=-1), mask_t)
+
+
+def explained_variance(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
+    """1 - Var(return - v) / Var(return) over the steps that count; NaN for a constant return."""
+    counted = mask_t.bool()
+    returns, errors = return_t[counted], (return_t - v_t)[counted]
+    variance = returns.var(correction=0)
+    return torch.where(variance > 0, 1 - errors.var(correction=0) / variance, torch.nan)
+
+
+def masked_mean(x_t: Tensor, mask_t: Tensor) -> Tensor:
+    """Mean of x_t over the steps that count; zero where none does. Shapes (T, B)."""
+    # Selecting, not multiplying: an ignored step may hold anything, and 0 * inf is not 0.
+    return torch.where(mask_t.bool(), x_t, 0.0).sum() / mask_t.sum().clamp_min(1)

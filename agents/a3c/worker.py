@@ -1,0 +1,232 @@
+"""The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE.
+
+Beside it stands the worker that plays for a learner: an update of both begins with the newest
+parameters and t_max steps, and ends with a gradient pushed here, a rollout handed over there.
+"""
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from agents.a3c.collector import BatchedEnvironment, Collector
+from agents.a3c.gradients import compute_gradients
+from agents.a3c.optimizers import OPTIMIZERS
+from agents.a3c.returns import lambda_returns
+from agents.a3c.rollout import Rollout
+from agents.config import TrainConfig
+from agents.monitoring.records import CrashRecord, RolloutRecord, UpdateRecord
+from agents.networks.actor_critic import ActorCritic
+from agents.networks.diagnostics import program_statistics
+from agents.networks.flat_parameters import FlatParameters
+from agents.system.child_process import init_child
+from agents.system.messages import send
+from agents.training.rollout_queue import RolloutQueue, SlotRollout
+from agents.training.shared_state import SharedState
+from envs import TrainingEnv, resolve_game
+
+# Opening the heads costs some twenty forward passes; once in so many updates it is not noticed.
+UPDATES_BETWEEN_DIAGNOSTICS = 100
+# Between two looks for a free slot: far less than it takes to fill one.
+WAIT_S = 1e-3
+
+EnvironmentFactory = Callable[[TrainConfig, np.ndarray], BatchedEnvironment]
+
+
+def make_training_env(config: TrainConfig, seeds: np.ndarray) -> TrainingEnv:
+    """The worker's games, one for each seed."""
+    return TrainingEnv(
+        resolve_game(config.game),
+        len(seeds),
+        seeds=seeds,
+        sticky_actions=config.sticky_actions,
+        noop_max=config.noop_max,
+        fire_reset=config.fire_reset,
+        max_frames=config.max_frames,
+        full_action_space=config.full_action_space,
+    )
+
+
+class Actor:
+    """Plays with the newest shared parameters.
+
+    Args:
+        index: which of the workers.
+        config: the settings.
+        shared: parameters, statistics and counters.
+        make_env: makes its environments from the settings and their seeds, shape (B,).
+        incarnation: differs at every start of this worker, also in a resumed run; seeds its games.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        config: TrainConfig,
+        shared: SharedState,
+        make_env: EnvironmentFactory = make_training_env,
+        incarnation: int = 0,
+    ) -> None:
+        self.index, self.config, self.shared = index, config, shared
+        sequence = np.random.SeedSequence((config.seed, index, incarnation))
+        env_seeds, action_seed = sequence.spawn(2)
+        seeds = env_seeds.generate_state(config.envs_per_worker) % 2**31
+        env = make_env(config, seeds.astype(np.int64))
+
+        self.env = env
+        self.network = ActorCritic(env.num_actions, config)
+        self.flat = FlatParameters(self.network)
+        self.pull()
+        self.collector = Collector(
+            env,
+            self.network,
+            num_steps=config.num_steps,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            random=np.random.default_rng(action_seed),
+        )
+
+    def pull(self) -> None:
+        """Take the newest shared parameters."""
+        self.flat.parameters.copy_(self.shared.parameters)
+
+
+class Worker(Actor):
+    """One actor-learner; arguments as of `Actor`."""
+
+    def __init__(
+        self,
+        index: int,
+        config: TrainConfig,
+        shared: SharedState,
+        make_env: EnvironmentFactory = make_training_env,
+        incarnation: int = 0,
+    ) -> None:
+        super().__init__(index, config, shared, make_env, incarnation)
+        optimizer = OPTIMIZERS[config.optimizer]
+        self.optimizer = optimizer(shared.parameters, shared.statistics, eps=config.optimizer_eps)
+
+    def update(self) -> UpdateRecord:
+        """Play t_max steps, learn from them, and change the shared parameters."""
+        self.pull()
+        rollout = self.collector.collect()
+        scalars = self.differentiate(rollout)
+        counters = self.shared.counters[self.index]
+        if scalars:
+            self.push()
+            if counters[1] % UPDATES_BETWEEN_DIAGNOSTICS == 0 and self.index == 0:
+                seen = rollout.recall(self.network)
+                scalars |= program_statistics(self.network, seen, rollout)
+            counters[1] += 1
+        else:
+            counters[2] += 1
+        counters[0] += int(rollout.valid.sum())
+        return UpdateRecord(self.index, self.collector.episodes, scalars)
+
+    def push(self) -> None:
+        """Apply the gradient to the shared parameters."""
+        learning_rate = self.config.learning_rate_at(self.shared.global_step)
+        self.optimizer.step(self.flat.gradients, learning_rate, self.shared.updates)
+
+    def differentiate(self, rollout: Rollout) -> dict[str, float]:
+        """Leave the gradient of the loss in `self.flat.gradients`; return what is to be logged.
+
+        The result is empty, and the gradient of no use, where its norm is not finite.
+        """
+        judged = rollout.judge(self.network)
+        values = judged.values.detach()
+        returns = lambda_returns(
+            rollout.rewards.clamp(-1, 1),
+            rollout.discounts,
+            rollout.traces,
+            values,
+            rollout.bootstrap_value,
+        )
+        advantages = returns - values
+        return compute_gradients(
+            self.network, self.flat, self.config, rollout, judged, returns, advantages
+        )
+
+
+class RolloutWorker(Actor):
+    """One that only plays, for the learner.
+
+    Args:
+        index: which of the workers.
+        config: the settings.
+        shared: parameters and counters.
+        slots: where the rollouts go.
+        make_env: as of `Actor`.
+        incarnation: as of `Actor`.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        config: TrainConfig,
+        shared: SharedState,
+        slots: RolloutQueue,
+        make_env: EnvironmentFactory = make_training_env,
+        incarnation: int = 0,
+    ) -> None:
+        super().__init__(index, config, shared, make_env, incarnation)
+        self.slots = slots
+        self._rollouts = [
+            SlotRollout.of(slots.layout.views(memory)) for memory in slots.memory[index]
+        ]
+
+    def update(self) -> RolloutRecord | None:
+        """Play t_max steps and hand them over; do nothing, and return None, without a free slot."""
+        self.slots.beats[self.index] += 1
+        slot = self.slots.free_slot(self.index)
+        if slot is None:
+            return None
+        # Asked for first: parameters that come in while they are copied make them newer than this.
+        # Such a mixture is a policy like any other; what it thought is written down.
+        version = self.shared.updates
+        self.pull()
+        self.collector.collect_into(self._rollouts[slot])
+        self.slots.hand_over(self.index, slot, version)
+        return RolloutRecord(self.index, self.collector.episodes)
+
+
+def run_worker(
+    connection: Connection,
+    index: int,
+    config: TrainConfig,
+    shared: SharedState,
+    make_env: EnvironmentFactory,
+    incarnation: int,
+    slots: RolloutQueue | None = None,
+) -> None:
+    """The worker process: update until the budget is spent or the parent says stop.
+
+    Args:
+        connection: to the parent. Records go through it; its end says that the parent is gone.
+        index: of this worker.
+        config: the settings.
+        shared: what all workers share.
+        make_env: makes its environments.
+        incarnation: differs at every start of this worker.
+        slots: where rollouts go; None where the worker learns from them itself.
+    """
+    init_child(connection)
+    try:
+        worker: Worker | RolloutWorker
+        if slots is None:
+            worker = Worker(index, config, shared, make_env, incarnation)
+        else:
+            worker = RolloutWorker(index, config, shared, slots, make_env, incarnation)
+        while not shared.stop and shared.global_step < config.total_timesteps:
+            record = worker.update()
+            if record:
+                send(connection, record)
+            else:
+                time.sleep(WAIT_S)
+    except Exception:
+        with contextlib.suppress(OSError):  # the parent may be what is gone
+            send(connection, CrashRecord(f"worker {index}", traceback.format_exc()))
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Learning curves over seeds, plots, and the HTML report."""

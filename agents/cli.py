@@ -1,0 +1,130 @@
+"""Command lines: the parser and the exit codes that all commands share, and the training flags."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from agents.config import SettingError, TrainConfig, flag, validate
+from agents.errors import UserError, escape_to_one_line
+from agents.run_folder import RunFolderError, open_run
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Reports an error in one line, without the page of usage; exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process."""
+        self.exit(2, f"{self.prog}: error: {escape_to_one_line(message)}\n")
+
+
+def use_one_thread() -> None:
+    """Have torch and NumPy compute in one thread; call it before either is imported.
+
+    With one process for each core more threads would only take turns, and a network this small,
+    asked about one observation at a time, is not faster with more.
+    """
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+
+def run_command(main: Callable[[], int], prog: str) -> NoReturn:
+    """Run a command's `main` and exit with its code.
+
+    A `UserError` is printed as one line and exits with 2; Ctrl-C exits with 130.
+    """
+    try:
+        code = main()
+    except UserError as error:
+        print(f"{prog}: error: {escape_to_one_line(str(error))}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def parse_args(argv: Sequence[str]) -> TrainConfig:
+    """Return the settings that the command line asks for.
+
+    With `--resume` they are those of that run, changed where flags say so. On a bad flag or value
+    this prints one line that names it and exits with code 2.
+    """
+    parser = CommandParser(
+        prog="train_a3c.py",
+        description="Train an A3C agent with Neurocoder, HyperNet or linear heads on Atari.",
+        allow_abbrev=False,
+        # What is in the result was typed; defaults are the dataclass's own.
+        argument_default=argparse.SUPPRESS,
+    )
+    groups: dict[str, Any] = {}
+    for spec in dataclasses.fields(TrainConfig):
+        name = spec.metadata["group"]
+        group = groups.setdefault(name, parser.add_argument_group(name))
+        kind: dict[str, Any] = {"type": spec.type, "metavar": _metavar(spec)}
+        if spec.type is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        text = spec.metadata["help"].replace("%", "%%")
+        if spec.default != "":
+            text += f" (default: {spec.default})"
+        group.add_argument(flag(spec.name), help=text, **kind)
+    overrides = vars(parser.parse_args(argv))
+    try:
+        for spec in dataclasses.fields(TrainConfig):
+            if spec.name in overrides:  # before a run is looked for by it
+                validate(spec, overrides[spec.name])
+        return resumed_config(overrides) if overrides.get("resume") else TrainConfig(**overrides)
+    except SettingError as error:
+        parser.error(str(error))
+    except RunFolderError as error:
+        parser.error(f"{flag('resume')} {error}")
+
+
+def resumed_config(overrides: dict[str, Any]) -> TrainConfig:
+    """Return the settings of the run to resume, with the given ones changed.
+
+    Args:
+        overrides: field -> value, of the flags that were typed; `resume` names the run.
+
+    Raises:
+        RunFolderError: if there is no such run.
+        SettingError: for a setting that cannot change in the middle of a run.
+    """
+    folder, stored = open_run(overrides["resume"])
+    # The run may have been moved since it was written down.
+    stored = dataclasses.replace(stored, run_dir=str(folder.parent), resume=str(folder))
+    asked = TrainConfig(**(dataclasses.asdict(stored) | overrides))
+    changes = {}
+    for spec in dataclasses.fields(TrainConfig):
+        old, new = getattr(stored, spec.name), getattr(asked, spec.name)
+        if spec.name == "resume" or new == old:
+            continue
+        if spec.name == "run_dir" and Path(new).resolve() == folder.parent:
+            continue
+        if not spec.metadata["mutable_on_resume"]:
+            allowed = f"cannot change when a run is resumed; {folder.name} has {old}"
+            raise SettingError(spec.name, new, allowed)
+        changes[spec.name] = new
+    return dataclasses.replace(stored, **changes)
+
+
+def flag_table() -> str:
+    """The table of flags in `docs/settings.md`."""
+    lines = ["| flag | default | what |", "|---|---|---|"]
+    for spec in dataclasses.fields(TrainConfig):
+        name = flag(spec.name)
+        if spec.type is bool:
+            name += f" / --no-{name[2:]}"
+        text = spec.metadata["help"]
+        if "choices" in spec.metadata:
+            text += f" ({', '.join(f'`{choice}`' for choice in spec.metadata['choices'])})"
+        default = f"`{spec.default}`" if spec.default != "" else ""
+        lines.append(f"| `{name}` | {default} | {text} |")
+    return "\n".join(lines)
+
+
+def _metavar(spec: dataclasses.Field[Any]) -> str:
+    choices = spec.metadata.get("choices")
+    return "{" + ",".join(choices) + "}" if choices else spec.name.rpartition("_")[2].upper()

@@ -1,0 +1,1 @@
+"""Whole episodes: playing, scoring, recording and replaying them."""

@@ -1,0 +1,210 @@
+"""The panel beside a recorded game: what the network thought when it played.
+
+The game fills the upper left, 640 x 480; beside it are the policy, the score and the value. Below
+are the programs of actor and critic, where the heads compose any:
+
+    +---------------+--------+---------+
+    |     game      | policy |  score, |
+    |               |        |  value  |
+    +---------------+--------+---------+
+    |  actor's program  |   critic's   |
+    +----------------------------------+
+"""
+
+from collections.abc import Callable, Sequence
+
+from agents.config import TrainConfig
+from agents.evaluation.drawing import (
+    ACCENT,
+    BAR,
+    LOSS,
+    MUTED,
+    RULE,
+    TEXT,
+    Box,
+    Picture,
+    attention_legend,
+    bar,
+    blank,
+    curve,
+    fill,
+    rows_of,
+    text_width,
+    write,
+)
+from agents.evaluation.episode import GameSettings, Step, action_names
+from agents.evaluation.program_plots import Scale, draw_program
+from agents.evaluation.video import CONSOLE_FPS
+from agents.evaluation.video import HEIGHT as GAME_HEIGHT
+from agents.evaluation.video import WIDTH as GAME_WIDTH
+from agents.networks.inspection import NeurocoderProgram, PolicyOutput
+from envs.protocol import FRAME_SKIP
+
+WIDTH, HEIGHT, PROGRAMS_HEIGHT = 1280, GAME_HEIGHT, 240
+CURVE_SECONDS = 20
+DECISIONS_PER_SECOND = CONSOLE_FPS // FRAME_SKIP
+# A reward is one decision's; shown for so many, it can be read.
+DECISIONS_OF_A_REWARD = 10
+
+_MARGIN = 24
+_POLICY_X = GAME_WIDTH + _MARGIN
+_VALUE_X = 984
+_RIGHT = WIDTH - _MARGIN
+_CURVE: Box = (_VALUE_X + 30, 236, _RIGHT - _VALUE_X - 30, 110)
+
+
+class Panel:
+    """Draws one game's pictures: tell it the thought and the step of a decision, then compose.
+
+    Args:
+        title: of the game.
+        subtitle: who plays.
+        action_names: of the A actions.
+    """
+
+    def __init__(self, title: str, subtitle: str, action_names: Sequence[str]) -> None:
+        self.title, self.subtitle, self.action_names = title, subtitle, tuple(action_names)
+        self._thought: PolicyOutput | None = None
+        self._board: Picture | None = None
+        self._ground: Picture | None = None
+        self._values: list[float] = []
+        self._rewards: list[float] = []
+        self._highest, self._lowest = Scale(), Scale()
+        self._actor, self._critic = Scale(), Scale()
+
+    def think(self, thought: PolicyOutput) -> None:
+        """Take in what the network thought, without leading dimensions; the step follows."""
+        self._thought = thought
+
+    def step(self, step: Step) -> None:
+        """Draw the decision that was played, with the thought before it, if there was one."""
+        thought = self._thought
+        if self._ground is None:
+            self._ground = self._draw_ground(thought)
+        board = self._ground.copy()
+        self._rewards.append(step.reward)
+        self._draw_policy(board, thought, step.action)
+        self._draw_score(board, step)
+        if thought is not None:
+            self._draw_value(board, float(thought.value))
+            y = GAME_HEIGHT + 2  # puts the maps on whole blocks of 8 x 8 pixels
+            if thought.actor is not None:
+                draw_program(board, 16, y, "Actor", thought.actor, self._actor)
+            if thought.critic is not None:
+                x = WIDTH // 2 + 16
+                draw_program(board, x, y, "Critic", thought.critic, self._critic)
+        self._board = board
+
+    def compose(self, picture: Picture) -> Picture:
+        """Put a picture of the game, (480, 640, 3) uint8 RGB, beside the last decision's panel.
+
+        Returns:
+            (720, 1280, 3) where heads compose programs, otherwise (480, 1280, 3).
+
+        Raises:
+            ValueError: if there was no step yet.
+        """
+        if self._board is None:
+            raise ValueError("there is nothing to show before the first step")
+        shown = self._board.copy()
+        shown[:GAME_HEIGHT, :GAME_WIDTH] = picture
+        return shown
+
+    def _draw_ground(self, thought: PolicyOutput | None) -> Picture:
+        """What stays the same for the whole game."""
+        composes = thought is not None and (thought.actor or thought.critic) is not None
+        ground = blank(WIDTH, HEIGHT + (PROGRAMS_HEIGHT if composes else 0))
+        write(ground, self.title, _POLICY_X, 40, 24)
+        write(ground, self.subtitle, _POLICY_X, 62, 13, MUTED)
+        write(ground, "Policy", _POLICY_X, 100, 16)
+        write(ground, "Score", _VALUE_X, 100, 16)
+        if thought is None:
+            write(ground, "random: there is no network", _POLICY_X + 60, 100, 12, MUTED)
+            return ground
+        write(ground, "probability, % (line: all equal)", _POLICY_X + 290, 100, 12, MUTED, "r")
+        write(ground, "Value estimate", _VALUE_X, 180, 16)
+        write(ground, "clipped rewards to come", _RIGHT, 180, 12, MUTED, "r")
+        below = _CURVE[1] + _CURVE[3] + 16
+        write(ground, f"{CURVE_SECONDS} s ago", _CURVE[0], below, 11, MUTED)
+        write(ground, "now", _RIGHT, below, 11, MUTED, "r")
+        middle = _CURVE[0] + _CURVE[2] // 2
+        fill(ground, (middle - 34, below - 8, 2, 8), ACCENT)
+        write(ground, "reward", middle - 28, below, 11, MUTED)
+        if composes:
+            fill(ground, (WIDTH // 2, GAME_HEIGHT + 14, 1, PROGRAMS_HEIGHT - 28), RULE)
+        if thought is not None and isinstance(thought.actor, NeurocoderProgram):
+            write(ground, "Attention", _VALUE_X, 418, 16)
+            write(ground, "w, of each component to each slot", _RIGHT, 418, 12, MUTED, "r")
+            attention_legend(ground, (_VALUE_X, 430, _RIGHT - _VALUE_X, 10))
+        return ground
+
+    def _draw_policy(self, board: Picture, thought: PolicyOutput | None, action: int) -> None:
+        count = len(self.action_names)
+        name_width = max(text_width(name, 12) for name in self.action_names)
+        x = _POLICY_X + name_width + 10
+        area = (x, 114, _POLICY_X + 290 - 38 - x, min(350, 30 * count))
+        for i, row in enumerate(rows_of(area, count, gap=5)):
+            colour = ACCENT if i == action else MUTED
+            line = row[1] + row[3] // 2 + 5
+            write(board, self.action_names[i], x - 10, line, 12, colour, "r")
+            if thought is not None:
+                share = float(thought.probabilities[i])
+                bar(board, row, share, ACCENT if i == action else BAR)
+                fill(board, (row[0] + round(row[2] / count), row[1], 1, row[3]), MUTED)
+                colour = ACCENT if i == action else TEXT
+                write(board, f"{100 * share:.1f}", _POLICY_X + 290, line, 12, colour, "r")
+
+    def _draw_score(self, board: Picture, step: Step) -> None:
+        text = f"{step.score:,.0f}"
+        write(board, text, _VALUE_X, 140, 34)
+        recent = [r for r in self._rewards[-DECISIONS_OF_A_REWARD:] if r]
+        if recent:
+            x = _VALUE_X + text_width(text, 34) + 12
+            write(board, f"{sum(recent):+,.0f}", x, 140, 20, ACCENT if sum(recent) >= 0 else LOSS)
+        seconds = step.length / DECISIONS_PER_SECOND
+        clock = f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+        write(board, clock, _RIGHT, 140, 16, MUTED, "r")
+
+    def _draw_value(self, board: Picture, value: float) -> None:
+        self._values.append(value)
+        self._highest.reach(value if value > 0 else 0.0)
+        self._lowest.reach(-value if value < 0 else 0.0)
+        # Noise on the other side of zero is no reason for another half of an axis.
+        high, low = self._highest.end, -self._lowest.end
+        high = high if high > -low / 20 else 0.0
+        low = low if -low > high / 20 else 0.0
+        if low == high:
+            high = 1.0
+        write(board, f"{round(value, 2) + 0.0:.2f}", _VALUE_X, 220, 34)
+        length = CURVE_SECONDS * DECISIONS_PER_SECOND
+        curve(board, _CURVE, self._values, length, low, high)
+        x, y, width, height = _CURVE
+        for age, reward in enumerate(reversed(self._rewards[-length:])):
+            if reward:
+                at = x + width - 1 - round((width - 1) * age / (length - 1))
+                fill(board, (at - 1, y + height - 12, 2, 12), ACCENT if reward > 0 else LOSS)
+        write(board, f"{high:g}", x - 6, y + 10, 11, MUTED, "r")
+        write(board, f"{low:g}", x - 6, y + height, 11, MUTED, "r")
+
+
+PanelFactory = Callable[[str, int], Panel]
+
+
+def panel_factory(config: TrainConfig, global_step: int | None) -> PanelFactory:
+    """How a run's games get their panels: from mode and seed of the game.
+
+    Args:
+        config: of the run.
+        global_step: decisions the network was trained for; None if only random play is shown.
+    """
+    env = GameSettings.of(config).make_env()
+    names = action_names(env)
+    env.close()
+
+    def make(mode: str, seed: int) -> Panel:
+        who = "random play"
+        if mode != "random" and global_step is not None:
+            who = f"{config.head} head, {global_step:,} decisions of training, {mode} play"
+        return Panel(config.game, f"{who}, seed {seed}", names)
+
+    return make

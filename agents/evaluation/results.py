@@ -1,0 +1,268 @@
+"""What a number of games come to: their summary, the file that collects it, and the table."""
+
+import csv
+import io
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+from rich import box
+from rich.table import Table
+
+from agents.evaluation.episode import EpisodeResult
+from agents.system.csv_lines import cells, whole_number
+from agents.system.files import write_atomically
+from envs import PUBLISHED_SCORES, human_normalised
+
+log = logging.getLogger("train")
+
+EVALUATIONS = "eval/evaluations.csv"
+# The source of rows that the evaluator process has written.
+TRAINING = "training"
+COLUMNS = (
+    "wall_time",
+    "source",
+    "checkpoint",
+    "global_step",
+    "mode",
+    "episodes",
+    "mean",
+    "std",
+    "median",
+    "min",
+    "max",
+    "length",
+    "human_normalised",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of a number of games in one mode. Scores are raw.
+
+    Attributes:
+        mode: who played.
+        episodes: number of games.
+        mean: of the scores.
+        std: of the scores, as of a sample (divided by n - 1); 0 for a single game.
+        median: of the scores.
+        min: of the scores.
+        max: of the scores.
+        length: mean number of decisions of a game.
+        human_normalised: the mean on the scale of `envs.human_normalised`, or None.
+    """
+
+    mode: str
+    episodes: int
+    mean: float
+    std: float
+    median: float
+    min: float
+    max: float
+    length: float
+    human_normalised: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A row of `eval/evaluations.csv`.
+
+    Attributes:
+        wall_time: seconds since 1970.
+        source: "evaluate" (the command) or "training" (the evaluator process).
+        checkpoint: the file's name, or what else was played; empty for random play.
+        global_step: decisions the network was trained for; None for random play.
+        summary: of the games.
+        seed: that the games' seeds came from.
+    """
+
+    wall_time: float
+    source: str
+    checkpoint: str
+    global_step: int | None
+    summary: Summary
+    seed: int
+
+
+def summarise(game_name: str, games: Sequence[EpisodeResult]) -> Summary:
+    """Summarise games that were played in one mode.
+
+    Raises:
+        ValueError: if there are none, or their modes differ.
+    """
+    modes = {game.mode for game in games}
+    if len(modes) != 1:
+        raise ValueError(f"games of one mode are needed, got {len(games)} games of modes {modes}")
+    scores = [game.score for game in games]
+    mean = fmean(scores)
+    return Summary(
+        mode=modes.pop(),
+        episodes=len(games),
+        mean=mean,
+        std=stdev(scores) if len(scores) > 1 else 0.0,
+        median=median(scores),
+        min=min(scores),
+        max=max(scores),
+        length=fmean(game.length for game in games),
+        human_normalised=human_normalised(game_name, mean),
+    )
+
+
+def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Add a row to a run's `eval/evaluations.csv`; the first one brings the header with it.
+
+    Where the last line was cut off, the row starts on a new one.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    summary = evaluation.summary
+    values = {
+        "wall_time": f"{evaluation.wall_time:.1f}",
+        "source": evaluation.source,
+        "checkpoint": evaluation.checkpoint,
+        "global_step": "" if evaluation.global_step is None else evaluation.global_step,
+        "mode": summary.mode,
+        "episodes": summary.episodes,
+        "mean": _number(summary.mean),
+        "std": _number(summary.std),
+        "median": _number(summary.median),
+        "min": _number(summary.min),
+        "max": _number(summary.max),
+        "length": _number(summary.length),
+        "human_normalised": (
+            "" if summary.human_normalised is None else f"{summary.human_normalised:.5f}"
+        ),
+        "seed": evaluation.seed,
+    }
+    path = folder / EVALUATIONS
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+b") as file:
+        size = file.tell()
+        text = _csv_line([values[column] for column in COLUMNS])
+        if size == 0:
+            text = _csv_line(COLUMNS) + text
+        else:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                text = "\n" + text
+        file.write(text.encode())  # one write: two processes' rows do not mix
+
+
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """The rows of a run's `eval/evaluations.csv`, oldest first; malformed ones are left out.
+
+    There is none where there is no file. Lines that were cut off, or in which a machine that died
+    has left zeros, are malformed.
+
+    Raises:
+        OSError: if there is something that cannot be read.
+    """
+    path = folder / EVALUATIONS
+    try:
+        lines = path.read_text(errors="replace").split("\n")
+    except FileNotFoundError:
+        return []
+    found, malformed = [], 0
+    for line in lines[:-1] if lines[-1] == "" else lines:
+        try:
+            row = cells(line)
+            if row != list(COLUMNS):
+                found.append(_parse(dict(zip(COLUMNS, row, strict=True))))
+        except ValueError:  # noqa: PERF203
+            malformed += 1
+    if malformed:
+        log.warning("%s: %s malformed rows were left out", path, malformed)
+    return found
+
+
+def truncate_after_step(folder: Path, global_step: int) -> None:
+    """Take back what the evaluator wrote of parameters that a resumed run has lost.
+
+    Rows of the command, and lines that cannot be read, stay as they are.
+
+    Args:
+        folder: of the run.
+        global_step: of the checkpoint that the run goes on from.
+
+    Raises:
+        OSError: if the file cannot be written; it stays as it was then.
+    """
+    path = folder / EVALUATIONS
+    try:
+        lines = path.read_text(errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    kept = [line for line in lines if not _is_later(line, global_step)]
+    if kept != lines:
+        write_atomically(path, "".join(kept).encode())
+
+
+def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
+    """A table to print with rich, and below it the published scores where there are any."""
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("mode", no_wrap=True)
+    for column in ("games", "mean", "std", "median", "min", "max", "length", "normalised"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for s in summaries:
+        normalised = "" if s.human_normalised is None else f"{s.human_normalised:.1%}"
+        scores = (_short(x) for x in (s.mean, s.std, s.median, s.min, s.max))
+        table.add_row(s.mode, str(s.episodes), *scores, f"{s.length:,.0f}", normalised)
+    published = PUBLISHED_SCORES.get(game_name)
+    if published is not None:
+        random, human = _short(published.random), _short(published.human)
+        table.caption = f"published (Wang et al. 2016): random {random} (0%), human {human} (100%)"
+        table.caption_justify = "left"
+    return table
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _is_later(line: str, global_step: int) -> bool:
+    """Whether a line is a row of the evaluator's about a later step."""
+    row = dict(zip(COLUMNS, cells(line), strict=False))
+    step = whole_number(row.get("global_step", ""))
+    return row.get("source") == TRAINING and step is not None and step > global_step
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _short(value: float) -> str:
+    whole = value == round(value) or abs(value) >= 10_000
+    return f"{value:,.0f}" if whole else f"{value:,.1f}"
+
+
+def _parse(row: dict[str, str]) -> Evaluation:
+    """Raises ValueError where a cell is not what its column holds."""
+    if not all(cell.isprintable() and "\ufffd" not in cell for cell in row.values()):
+        raise ValueError("not text")
+    scores = {name: float(row[name]) for name in ("mean", "std", "median", "min", "max", "length")}
+    normalised = float(row["human_normalised"]) if row["human_normalised"] else None
+    wall_time = float(row["wall_time"])
+    numbers = [*scores.values(), wall_time, normalised or 0.0]
+    if not all(map(math.isfinite, numbers)) or not row["mode"]:
+        raise ValueError("not a row of numbers")
+    summary = Summary(
+        mode=row["mode"],
+        episodes=int(row["episodes"]),
+        human_normalised=normalised,
+        **scores,
+    )
+    return Evaluation(
+        wall_time=wall_time,
+        source=row["source"],
+        checkpoint=row["checkpoint"],
+        global_step=int(row["global_step"]) if row["global_step"] else None,
+        summary=summary,
+        seed=int(row["seed"]),
+    )

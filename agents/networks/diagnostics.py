@@ -1,0 +1,82 @@
+"""Figures that say whether a Neurocoder head is alive: what it attends to, and how strongly."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from agents.a3c.rollout import Steps
+from agents.networks.actor_critic import ActorCritic
+from neurocoder import NeurocoderLinear
+
+SAMPLES = 64
+
+
+@torch.no_grad()
+def program_statistics(network: ActorCritic, seen: Tensor, steps: Steps) -> dict[str, float]:
+    """Statistics of the Neurocoder heads over states of a rollout; empty for other heads.
+
+    Args:
+        network: its heads are looked into.
+        seen: what its torso sees in the rollout, shape (T, B, seen).
+        steps: the rollout.
+    """
+    heads = {"actor": network.actor, "critic": network.critic}
+    if not any(isinstance(head, NeurocoderLinear) for head in heads.values()):
+        return {}
+    features, _ = network.core(seen, steps.initial_state, steps.starts)
+    states = features[steps.valid]
+    states = states[torch.linspace(0, len(states) - 1, SAMPLES).long()] if len(states) else states
+    statistics: dict[str, float] = {}
+    for name, head in heads.items():
+        if isinstance(head, NeurocoderLinear) and len(states):
+            for key, value in layer_statistics(head, states).items():
+                statistics[f"neurocoder/{name}/{key}"] = value
+    return statistics
+
+
+@torch.no_grad()
+def layer_statistics(layer: NeurocoderLinear, x: Tensor) -> dict[str, float]:
+    """What the layer does with inputs x, shape (B, in_features), B > 1.
+
+    Returns:
+        attention_entropy: of w scaled to sum to one, over its maximum log P; mean over U, V and S.
+        attention_variation: standard deviation of w over the inputs relative to its mean; zero when
+            every input gets the same program. `..._u`, `..._v`, `..._s` for each memory.
+        slot_usage: fraction of the slots of U that carry at least half of an even share of the
+            attention to it, on average over the inputs.
+        singular_values: the largest, mean over the inputs; `smallest_singular_value` the smallest.
+        residual_gate: mean over the inputs.
+        active_to_residual_norm: Frobenius norm of the active program over that of the gated and
+            scaled residual program, mean over the inputs; left out without a residual.
+    """
+    program = layer.compose(x)
+    attentions = {
+        "u": program.u_attention,
+        "v": program.v_attention,
+        "s": program.s_attention,
+    }
+    entropies, variations = [], {}
+    for name, w in attentions.items():
+        share = w / w.sum(dim=-1, keepdim=True)
+        slots = w.shape[-1]
+        entropy = -torch.xlogy(share, share).sum(dim=-1).mean()
+        entropies.append(float(entropy) / math.log(slots) if slots > 1 else 0.0)
+        variations[f"attention_variation_{name}"] = float(w.std(dim=0).mean() / w.mean())
+    used = attentions["u"].mean(dim=(0, 1))
+    sigma = program.singular_values
+    statistics = {
+        "attention_entropy": sum(entropies) / 3,
+        "attention_variation": sum(variations.values()) / 3,
+        **variations,
+        "slot_usage": float((used >= used.mean() / 2).float().mean()),
+        "singular_values": float(sigma[:, 0].mean()),
+        "smallest_singular_value": float(sigma[:, -1].mean()),
+    }
+    if program.residual_gate is not None and layer.residual is not None:
+        active = layer.active_program(x).flatten(1).norm(dim=1)
+        gate = program.residual_gate.squeeze(-1)
+        residual = gate * sigma[:, -1] * layer.residual.norm()
+        statistics["residual_gate"] = float(gate.mean())
+        statistics["active_to_residual_norm"] = float((active / residual).mean())
+    return statistics

@@ -1,0 +1,108 @@
+"""An LSTM over T steps of B games, with a gradient written by hand.
+
+Step by step, autograd would add up a gradient of all weights at every step, reading and writing
+megabytes each time. Here a step back is one small product, and the weights' gradient is a single
+product over all steps at the end.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+
+
+class LSTMSequence(torch.autograd.Function):
+    """`torch.nn.LSTMCell` step after step, its state zeroed where a game starts.
+
+    With (i, f, g, o) = (sigmoid, sigmoid, tanh, sigmoid) of W_x x_t + W_h h + b, and h, c the state
+    before the step, zeroed where goes_on_t is zero:
+
+        c_t = f c + i g,   h_t = o tanh(c_t).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        goes_on: Tensor,
+        input_weight: Tensor,
+        recurrent_weight: Tensor,
+        bias: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return h_t of all steps, shape (T, B, S), and the last c_t, shape (B, S).
+
+        Args:
+            ctx: keeps what the gradient needs.
+            x: shape (T, B, in).
+            hidden: h before the first step, shape (B, S).
+            cell: c before the first step, shape (B, S).
+            goes_on: shape (T, B, 1): zero where a game starts, else one.
+            input_weight: W_x, shape (4 S, in), its rows in the order i, f, g, o.
+            recurrent_weight: W_h, shape (4 S, S).
+            bias: b, shape (4 S,).
+        """
+        steps, batch, size = len(x), len(cell), cell.shape[1]
+        gates = torch.addmm(bias, x.flatten(0, 1), input_weight.t()).view(steps, batch, 4, size)
+        hiddens, cells, tanh_cells = x.new_empty(3, steps + 1, batch, size).unbind()
+        hiddens_before, cells_before = x.new_empty(2, steps, batch, size).unbind()
+        recurrent = recurrent_weight.t()
+        hiddens[0], cells[0] = hidden, cell
+        for t in range(steps):
+            torch.mul(hiddens[t], goes_on[t], out=hiddens_before[t])
+            torch.mul(cells[t], goes_on[t], out=cells_before[t])
+            gates[t].view(batch, -1).addmm_(hiddens_before[t], recurrent)
+            gates[t, :, :2].sigmoid_()
+            gates[t, :, 2].tanh_()
+            gates[t, :, 3].sigmoid_()
+            enter, keep, candidate, leave = gates[t].unbind(1)
+            torch.mul(keep, cells_before[t], out=cells[t + 1]).addcmul_(enter, candidate)
+            torch.tanh(cells[t + 1], out=tanh_cells[t + 1])
+            torch.mul(leave, tanh_cells[t + 1], out=hiddens[t + 1])
+        ctx.save_for_backward(
+            x, goes_on, input_weight, recurrent_weight,
+            gates, tanh_cells, hiddens_before, cells_before,
+        )  # fmt: skip
+        return hiddens[1:], cells[-1].clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dhiddens: Tensor, dcell: Tensor) -> Any:
+        """Return the gradients of all inputs; `goes_on` has none."""
+        x, goes_on, input_weight, recurrent_weight, gates, tanh_cells, *before = ctx.saved_tensors
+        hiddens_before, cells_before = before
+        enter, keep, candidate, leave = gates.unbind(2)
+        tanh_cells = tanh_cells[1:]
+        # What a gate's derivative is multiplied by: of c for i, f and g, of h for o.
+        factors = torch.stack(
+            [
+                candidate * enter * (1 - enter),
+                cells_before * keep * (1 - keep),
+                enter * (1 - candidate.square()),
+                tanh_cells * leave * (1 - leave),
+            ],
+            dim=2,
+        )
+        from_hidden = leave * (1 - tanh_cells.square())
+        dgates = torch.empty_like(gates)
+        dhidden = torch.zeros_like(dcell)
+        for t in reversed(range(len(x))):
+            dhidden = dhidden + dhiddens[t]
+            dcell = torch.addcmul(dcell, dhidden, from_hidden[t])
+            torch.mul(factors[t, :, :3], dcell.unsqueeze(1), out=dgates[t, :, :3])
+            torch.mul(factors[t, :, 3], dhidden, out=dgates[t, :, 3])
+            dhidden = (dgates[t].view(len(dcell), -1) @ recurrent_weight) * goes_on[t]
+            dcell = dcell * keep[t] * goes_on[t]
+        flat = dgates.flatten(2).flatten(0, 1)
+        return (
+            (flat @ input_weight).view_as(x),
+            dhidden,
+            dcell,
+            None,
+            flat.t() @ x.flatten(0, 1),
+            flat.t() @ hiddens_before.flatten(0, 1),
+            flat.sum(0),
+        )

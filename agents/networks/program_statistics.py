@@ -1,0 +1,87 @@
+"""What the heads composed over an evaluation: mean attention, and how the figures spread."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.networks.inspection import Floats, NeurocoderProgram, PolicyOutput, stack_outputs
+
+# Of an evaluation's decisions every so manieth is looked at: neighbours are much alike, and opening
+# the heads costs about as much as acting.
+INSPECT_EVERY = 16
+# A record goes through a pipe: with the default layer, so many states are 30 kB.
+MAX_STATES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class HeadSummary:
+    """Of one Neurocoder head over N states.
+
+    Attributes:
+        attention: mean of w (eq. 11) over the states, for U, V and S, shape (3, r, P).
+        singular_values: shape (N, r).
+        attention_entropy: of w scaled to sum to one, over its maximum log P; mean over U, V, S and
+            the components, shape (N,).
+        residual_gate: shape (N,), or None without a residual program.
+    """
+
+    attention: Floats
+    singular_values: Floats
+    attention_entropy: Floats
+    residual_gate: Floats | None
+
+
+class EvenSampler:
+    """Takes in thoughts, and keeps at most `MAX_STATES` of them, spread evenly over all."""
+
+    def __init__(self) -> None:
+        self._kept: list[PolicyOutput] = []
+        self._every, self._seen = 1, 0
+
+    def add(self, thought: PolicyOutput) -> None:
+        """Take in a thought; those without a Neurocoder program are let pass."""
+        programs = (thought.actor, thought.critic)
+        if not any(isinstance(program, NeurocoderProgram) for program in programs):
+            return
+        if self._seen % self._every == 0:
+            if len(self._kept) == MAX_STATES:
+                del self._kept[1::2]
+                self._every *= 2
+            # After thinning, the turn may be another thought's.
+            if self._seen % self._every == 0:
+                self._kept.append(thought)
+        self._seen += 1
+
+    def summary(self) -> dict[str, HeadSummary]:
+        """Actor and critic, as far as they are Neurocoder heads; empty without any thoughts."""
+        if not self._kept:
+            return {}
+        thoughts = stack_outputs(self._kept)
+        heads = {"actor": thoughts.actor, "critic": thoughts.critic}
+        return {
+            name: summarise_programs(program)
+            for name, program in heads.items()
+            if isinstance(program, NeurocoderProgram)
+        }
+
+
+def summarise_programs(program: NeurocoderProgram) -> HeadSummary:
+    """Summarise the programs of N states, attentions of shape (N, r, P)."""
+    attention = np.stack([program.u_attention, program.v_attention, program.s_attention])
+    return HeadSummary(
+        attention=attention.mean(axis=1),
+        singular_values=program.singular_values,
+        attention_entropy=_entropy(attention).mean(axis=(0, 2)),
+        residual_gate=program.residual_gate,
+    )
+
+
+def _entropy(attention: npt.NDArray[np.float32]) -> Floats:
+    """Of w scaled to sum to one, over its maximum log P: (..., P) -> (...); 0 for one slot."""
+    slots = attention.shape[-1]
+    share = attention / attention.sum(axis=-1, keepdims=True)
+    logs = np.log(np.where(share > 0, share, 1))
+    entropy = -(share * logs).sum(axis=-1) / max(math.log(slots), 1e-9)
+    return np.asarray(entropy, np.float32)

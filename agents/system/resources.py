@@ -1,0 +1,84 @@
+"""What the operating system, or a container, lets this process use."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path, PurePosixPath
+
+from agents.errors import MachineError
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Bytes of memory of this machine, or of this process's control group where that has less.
+
+    Args:
+        root: of the file system; another one in tests.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in _limit_files(root):
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(file.read_text()))
+    return min(limits)
+
+
+def _limit_files(root: Path) -> list[Path]:
+    """Of the process's own group and of all above it: any of them may be the tightest.
+
+    In a container the path is often that of the machine outside, which is not there; what is
+    mounted at the top is then the container's own.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    files = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        files += [top / part / name for part in (group, *group.parents)]
+    return files
+
+
+def available_cpus() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_shared_memory() -> int | None:
+    """Bytes that are free where torch puts shared tensors; None if it needs no such place.
+
+    Raises:
+        OSError: if nothing can be written there.
+    """
+    if sys.platform != "linux":
+        return None
+    status = os.statvfs(SHARED_MEMORY)
+    if status.f_flag & os.ST_RDONLY or not os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
+        raise PermissionError(13, "it is not writable", str(SHARED_MEMORY))
+    return status.f_bavail * status.f_frsize
+
+
+def require_opencv() -> None:
+    """Load OpenCV now, before something that needs it is imported.
+
+    Raises:
+        MachineError: if that fails, with what to do about it.
+    """
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise MachineError(
+            f"OpenCV cannot be loaded ({error}); on a machine without a desktop, install the "
+            "libraries it wants (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0) or the build "
+            "that wants none: pip uninstall opencv-python && pip install opencv-python-headless"
+        ) from error

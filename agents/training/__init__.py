@@ -1,0 +1,1 @@
+"""The processes of a training run, what they share, and their supervisor."""

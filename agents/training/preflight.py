@@ -1,0 +1,166 @@
+"""What this machine can hold, checked before anything is started."""
+
+import logging
+import math
+import resource
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from agents.a3c.optimizers import OPTIMIZERS
+from agents.config import SettingError, TrainConfig
+from agents.errors import MachineError
+from agents.networks.actor_critic import ActorCritic
+from agents.system.resources import SHARED_MEMORY, available_cpus, free_shared_memory, memory_limit
+from agents.training.rollout_queue import entries_per_worker, queue_size, rollout_layout
+from envs.protocol import OBSERVATION_SHAPE
+
+log = logging.getLogger("train")
+
+# A worker waits for nobody, so more of them than cores do no harm but for what they cost.
+WORKERS_PER_CORE = 4
+FEW_WORKERS = 16
+
+
+def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
+    """Build the network, or refuse what this machine cannot hold; say where settings make no sense.
+
+    Parameters are counted as they come, before they are filled: what would take too much is given
+    up long before it does. (To build it on torch's meta device first would take a second, and 100
+    MB, because torch draws random numbers there with its compiler.)
+
+    Raises:
+        SettingError: naming the flag to lower.
+        MachineError: where something else than a flag has to change.
+    """
+    check_learner(config)
+    check_rollouts(config)
+    _check_descriptors(config)
+    size = 0
+
+    def count(_module: nn.Module, _name: str, parameter: torch.Tensor | None) -> None:
+        nonlocal size
+        size += 0 if parameter is None else parameter.numel()
+        _check_memory(size, config)
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        network = ActorCritic(num_actions, config)
+    except RuntimeError as error:
+        if "allocate" not in str(error) and "overflow" not in str(error):
+            raise
+        allowed = "with these sizes a single tensor is too large for this machine"
+        raise SettingError("head", config.head, allowed) from error
+    finally:
+        hook.remove()
+    slots = 0
+    if config.uses_central_learner:
+        slots = queue_size(config, rollout_layout(config, network, num_actions))
+    _check_shared_memory(size, config, slots)
+    cores = available_cpus()
+    if config.workers > max(FEW_WORKERS, WORKERS_PER_CORE * cores):
+        log.warning(
+            "--workers %s: this machine has %s cores, on which so many processes only take turns; "
+            "some %s would collect about as much, and need less memory",
+            *(config.workers, cores, max(FEW_WORKERS, WORKERS_PER_CORE * cores)),
+        )
+    return network
+
+
+def check_learner(config: TrainConfig) -> None:
+    """Refuse a device that is not there. This touches no device: only the learner's process does.
+
+    Raises:
+        SettingError: that says what torch sees.
+    """
+    if not config.learner.startswith("cuda"):
+        return
+    torch_version = f"this torch ({torch.__version__})"
+    if not torch.backends.cuda.is_built():
+        raise SettingError("learner", config.learner, f"{torch_version} was built without CUDA")
+    count, index = torch.cuda.device_count(), torch.device(config.learner).index or 0
+    if index >= count:
+        seen = "no CUDA device" if count == 0 else f"{count} CUDA devices, cuda:0 on"
+        raise SettingError("learner", config.learner, f"{torch_version} sees {seen}")
+
+
+def check_rollouts(config: TrainConfig) -> None:
+    """Refuse rollouts that the memory cannot hold while all workers learn.
+
+    Raises:
+        SettingError: naming the flag to lower.
+    """
+    rollouts = config.learner_batch if config.uses_central_learner else max(config.workers, 1)
+    samples = rollouts * config.envs_per_worker * config.num_steps
+    # One byte a pixel in the rollout, about four more for what the network's layers made of it.
+    needed = samples * math.prod(OBSERVATION_SHAPE) * 5
+    if config.head == "neurocoder":
+        components = config.neurocoder_steps * config.neurocoder_heads
+        tensors = 2 * 3 * 10  # layers, memories, and what autograd keeps of each attention
+        needed += samples * tensors * 4 * components * config.neurocoder_slots
+    if config.uses_central_learner:
+        kept = max(config.workers, 1) * entries_per_worker(config) + 2 * config.learner_batch
+        steps = config.envs_per_worker * (config.num_steps + 1)
+        needed += kept * steps * math.prod(OBSERVATION_SHAPE)
+    if needed > memory_limit():
+        raise SettingError(
+            "num_steps",
+            config.num_steps,
+            f"learning from {samples:,} steps at once takes {_gib(needed)} GiB, "
+            f"this machine has {_gib(memory_limit())}; lower --num-steps, "
+            f"--envs-per-worker, {'--learner-batch' if config.uses_central_learner else '--workers'} or "
+            "the head's sizes",
+        )
+
+
+def _check_memory(size: int, config: TrainConfig) -> None:
+    available, copy = memory_limit(), 4 * size
+    if 8 * copy > available:
+        allowed = (
+            f"with these sizes the network has {size:,} parameters or more, "
+            "too many for this machine"
+        )
+        raise SettingError("head", config.head, allowed)
+    # Parameters and gradients of every worker, its own part of Python, and the shared state.
+    needed = config.workers * (2 * copy + 30 * 2**20) + 4 * copy
+    if needed > available:
+        allowed = f"so many workers take {_gib(needed)} GiB, this machine has {_gib(available)}"
+        raise SettingError("workers", config.workers, allowed)
+
+
+def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
+    """Where it is too small, a write ends the process with a bus error, without a word."""
+    # Parameters, optimizer statistics, and what the evaluator plays with; then counters.
+    copies = 2 + OPTIMIZERS[config.optimizer].num_statistics
+    needed = copies * 4 * size + 64 * (config.workers + 1) + slots + 2**20
+    remedy = (
+        f"docker run --shm-size={2 * needed // 2**20 + 1}m, or as root: "
+        f"mount -o remount,size={2 * needed // 2**20 + 1}M {SHARED_MEMORY}"
+    )
+    try:
+        free = free_shared_memory()
+    except OSError as error:
+        why = error.strerror or error
+        raise MachineError(f"{SHARED_MEMORY} cannot be used ({why}); {remedy}") from error
+    if free is not None and free < needed:
+        raise MachineError(
+            f"{SHARED_MEMORY} has {free / 2**20:.1f} MiB left, and what the processes share takes "
+            f"{needed / 2**20:.1f}; {remedy}"
+        )
+
+
+def _check_descriptors(config: TrainConfig) -> None:
+    """Raise the limit of open files where that is allowed."""
+    descriptors = 4 * config.workers + 100
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= descriptors:
+        return
+    if hard != resource.RLIM_INFINITY and hard < descriptors:
+        allowed = f"so many workers need {descriptors} open files; raise `ulimit -n` ({hard})"
+        raise SettingError("workers", config.workers, allowed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g}"

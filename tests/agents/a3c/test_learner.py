@@ -1,0 +1,223 @@
+"""The one learner: its gradient, its bookkeeping, and that it learns."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from tests.agents.training.test_learning import CONFIG, play_greedily, trained_network
+
+from agents.a3c.learner import Learner, SerialLearner
+from agents.a3c.optimizers import OPTIMIZERS
+from agents.a3c.worker import RolloutWorker, Worker
+from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.cli import parse_args
+from agents.config import TrainConfig
+from agents.monitoring.records import RolloutRecord, UpdateRecord
+from agents.networks.actor_critic import ActorCritic
+from agents.training.rollout_queue import RolloutQueue
+from agents.training.shared_state import SharedState
+from agents.training.supervisor import train
+from tests.agents.tiny_env import ACTIONS, OPTIMUM, make_tiny_env
+
+SMALL = TrainConfig(
+    workers=0,
+    envs_per_worker=2,
+    num_steps=4,
+    total_timesteps=200,
+    head="linear",
+    learner="cpu",
+    learner_batch=2,
+    log_interval=0.05,
+)
+LEARNING = dataclasses.replace(
+    CONFIG, head="linear", learner="cpu", learner_batch=1, total_timesteps=5000
+)
+
+
+def make_state(config):
+    torch.manual_seed(config.seed)
+    network = ActorCritic(ACTIONS, config)
+    shared = SharedState.create(network, OPTIMIZERS[config.optimizer].num_statistics, 1)
+    return shared, RolloutQueue.create(config, network, ACTIONS)
+
+
+def make_learner(config, device="cpu"):
+    """A learner for whom one batch waits that was played with its own parameters."""
+    shared, slots = make_state(config)
+    worker = RolloutWorker(0, config, shared, slots, make_tiny_env)
+    for _ in range(config.learner_batch):
+        worker.update()
+    return Learner(dataclasses.replace(config, learner=device), shared, slots)
+
+
+HEADS_AND_CORES = [(h, c) for h in ("neurocoder", "hypernet", "linear") for c in ("none", "lstm")]
+
+
+@pytest.mark.parametrize(("head", "core"), HEADS_AND_CORES)
+def test_on_policy_its_gradient_is_the_workers(head, core):
+    config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7, learner_batch=1)
+    learner = make_learner(config)
+    worker = Worker(0, config, make_state(config)[0], make_tiny_env)
+    expected = worker.differentiate(worker.collector.collect())
+    figures = learner.differentiate(learner.intake.take())
+    assert worker.flat.gradients.norm() > 0
+    torch.testing.assert_close(learner.flat.gradients, worker.flat.gradients, rtol=1e-4, atol=1e-6)
+    assert figures == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_a_batchs_gradient_is_the_mean_of_its_rollouts(core):
+    config = dataclasses.replace(SMALL, core=core, max_grad_norm=1e6)
+    learner = make_learner(dataclasses.replace(config, learner_batch=3))
+    singles = make_learner(dataclasses.replace(config, learner_batch=3))
+    singles.intake.batch_size = 1
+    singles.intake._memories = [memory[:1] for memory in singles.intake._memories]
+    total, count = 0.0, 0
+    for _ in range(3):
+        batch = singles.intake.take()
+        singles.differentiate(batch)
+        valid = int(batch.valid.sum())
+        total = total + valid * singles.flat.gradients
+        count += valid
+    learner.differentiate(learner.intake.take())
+    torch.testing.assert_close(learner.flat.gradients, total / count, rtol=1e-4, atol=1e-6)
+
+
+def test_off_policy_it_weighs_actions_by_what_it_would_have_done_itself():
+    learner = make_learner(dataclasses.replace(SMALL, learner_batch=1, ent_coef=0.0, vf_coef=0.0))
+    batch = learner.intake.take()
+    learner.differentiate(batch)
+    before = learner.flat.gradients.clone()
+    # The actions taken were far likelier than the learner would have them: weights near zero.
+    batch.behaviour_logits.scatter_(-1, batch.actions.unsqueeze(-1), 50.0)
+    learner.differentiate(batch)
+    ratio = (learner.flat.gradients.norm() / before.norm()).item()
+    assert 0 < ratio < 0.8
+    # And far less likely: weights that are clipped at one.
+    batch.behaviour_logits.scatter_(-1, batch.actions.unsqueeze(-1), -50.0)
+    learner.differentiate(batch)
+    torch.testing.assert_close(learner.flat.gradients, before, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("head", "core"), HEADS_AND_CORES)
+def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
+    config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7)
+    there, here = make_learner(config, "cuda"), make_learner(config)
+    for _ in range(2):
+        figures = [learner.differentiate(learner.intake.take()) for learner in (there, here)]
+        assert figures[0] == pytest.approx(figures[1], rel=1e-3, abs=1e-5)
+        torch.testing.assert_close(
+            there.flat.gradients.cpu(), here.flat.gradients, rtol=1e-3, atol=1e-5
+        )
+        for learner in (there, here):
+            learner.step()
+            learner.publish()
+            worker = RolloutWorker(0, config, learner.shared, learner.slots, make_tiny_env)
+            for _ in range(config.learner_batch):
+                worker.update()
+    torch.testing.assert_close(
+        there.shared.parameters, here.shared.parameters, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_its_step_is_the_workers_step(optimizer):
+    config = dataclasses.replace(SMALL, optimizer=optimizer, learner_batch=1)
+    learner = make_learner(config)
+    worker = Worker(0, config, make_state(config)[0], make_tiny_env)
+    record = learner.update()
+    learner.write_back()
+    worker.update()
+    assert record.scalars["a3c/policy_lag"] == 0
+    for name in ("parameters", "statistics"):
+        ours, theirs = getattr(learner.shared, name), getattr(worker.shared, name)
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    assert learner.shared.counters.tolist() == worker.shared.counters.tolist()
+
+
+def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pulled():
+    config = dataclasses.replace(SMALL, learner_batch=1)
+    shared, slots = make_state(config)
+    worker = RolloutWorker(0, config, shared, slots, make_tiny_env)
+    for _ in range(3):
+        worker.update()
+    learner = Learner(config, shared, slots)
+    lags = [learner.update().scalars["a3c/policy_lag"] for _ in range(3)]
+    assert lags == [0, 1, 2]
+    worker.update()
+    assert learner.update().scalars["a3c/policy_lag"] == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
+    learner = make_learner(SMALL)
+    before = learner.shared.parameters.clone()
+    critic = learner.network.critic.forward
+    learner.network.critic.forward = lambda x: critic(x) * bad
+    record = learner.update()
+    assert record.scalars == {}
+    assert (learner.shared.updates, learner.shared.skipped_updates) == (0, 1)
+    assert torch.equal(learner.shared.parameters, before)
+    assert learner.shared.global_step > 0
+
+
+def test_without_processes_it_takes_turns_with_the_worker():
+    shared, slots = make_state(SMALL)
+    both = SerialLearner(SMALL, shared, slots, make_tiny_env)
+    kinds = [type(both.update()) for _ in range(6)]
+    assert kinds == [RolloutRecord, RolloutRecord, UpdateRecord] * 2
+    assert bool(shared.statistics.any())
+
+
+def newest(folder):
+    return load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+
+
+def test_without_processes_the_same_seed_gives_bit_identical_parameters(tmp_path):
+    config = dataclasses.replace(SMALL, head="neurocoder", core="lstm")
+    checkpoints = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        assert train(dataclasses.replace(config, run_dir=str(folder)), (), make_tiny_env) == 0
+        checkpoints.append(newest(folder / "latest"))
+    a, b = (checkpoint.parameters for checkpoint in checkpoints)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("head", ["linear", pytest.param("neurocoder", marks=pytest.mark.slow)])
+def test_it_learns_the_tiny_game_to_its_optimum(head, tmp_path):
+    config = dataclasses.replace(LEARNING, head=head)
+    assert play_greedily(trained_network(config, tmp_path)) == OPTIMUM
+
+
+def test_it_learns_it_from_worker_processes_too(tmp_path):
+    config = dataclasses.replace(
+        LEARNING, workers=2, envs_per_worker=4, learner_batch=2, total_timesteps=8000
+    )
+    assert play_greedily(trained_network(config, tmp_path)) == OPTIMUM
+
+
+@pytest.mark.parametrize(("first", "second"), [("worker", "cpu"), ("cpu", "worker")])
+def test_a_run_goes_on_with_the_other_kind_of_learner(first, second, tmp_path):
+    config = dataclasses.replace(SMALL, learner=first, run_dir=str(tmp_path))
+    assert train(config, (), make_tiny_env) == 0
+    folder = (tmp_path / "latest").resolve()
+    before = newest(folder)
+    assert all(bool(t.any()) for t in before.statistics.values())
+    flags = ["--resume", str(folder), "--learner", second, "--total-timesteps", "400"]
+    resumed = parse_args(flags)
+    assert train(resumed, (), make_tiny_env) == 0
+    after = newest(folder)
+    assert after.progress["global_step"] >= 400
+    assert after.progress["updates"] > before.progress["updates"]
+    for group in ("parameters", "statistics"):
+        shapes = [{n: t.shape for n, t in getattr(c, group).items()} for c in (before, after)]
+        assert shapes[0] == shapes[1]
+    # They were gone on with, not begun anew: what came in between is a small change.
+    old, new = (
+        torch.cat([c.parameters[name].flatten() for name in before.parameters])
+        for c in (before, after)
+    )
+    assert 0 < (new - old).norm() < 0.1 * old.norm()

@@ -1,0 +1,168 @@
+"""What the collector writes down, against a game whose every step is scripted."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.a3c.collector import Collector, sample
+from agents.config import TrainConfig
+from agents.networks.actor_critic import ActorCritic
+from envs import Episode, TrainingStep
+
+GAMMA, LAMBDA = 0.9, 0.8
+
+# One environment, ten steps, and what each brings. "end": game over; "cut": frame limit reached;
+# "life": a life is lost; "new": the ignored step behind an end; "cut+life": both at once.
+SCRIPT = ["", "life", "end", "new", "", "cut", "new", "", "cut+life", "new"]
+
+
+class ScriptedGame:
+    """Observation number n is filled with n; its reward for leaving it is 10 * n."""
+
+    num_envs, num_actions = 1, 3
+    observation_shape = (4, 84, 84)
+
+    def __init__(self, script=SCRIPT):
+        self.script, self.steps, self.actions = script, 0, []
+
+    def reset(self):
+        return self._screen()
+
+    def step(self, actions):
+        what = self.script[self.steps % len(self.script)]
+        self.steps += 1
+        self.actions.append(int(actions[0]))
+        ended = "end" in what or "cut" in what
+        return TrainingStep(
+            observations=self._screen(),
+            rewards=np.array([10.0 * (self.steps - 1)], dtype=np.float32),
+            terminated=np.array(["end" in what]),
+            truncated=np.array(["cut" in what]),
+            life_lost=np.array(["life" in what]),
+            ignored=np.array([what == "new"]),
+            episodes=[Episode(float(self.steps), self.steps)] if ended else [],
+        )
+
+    def close(self):
+        pass
+
+    def _screen(self):
+        return np.full((1, 4, 84, 84), self.steps % 256, dtype=np.uint8)
+
+
+def make_collector(core="none", num_steps=10, script=SCRIPT):
+    torch.manual_seed(0)
+    network = ActorCritic(3, TrainConfig(core=core, head="linear"))
+    collector = Collector(
+        ScriptedGame(script),
+        network,
+        num_steps=num_steps,
+        gamma=GAMMA,
+        gae_lambda=LAMBDA,
+        random=np.random.default_rng(1),
+    )
+    return collector, network
+
+
+def test_each_kind_of_end_gets_its_own_discount_and_trace():
+    rollout = make_collector()[0].collect()
+    discounts = [GAMMA, 0, 0, GAMMA, GAMMA, GAMMA, GAMMA, GAMMA, 0, GAMMA]
+    traces = [LAMBDA] * 5 + [0] + [LAMBDA] * 2 + [0, LAMBDA]
+    assert rollout.discounts[:, 0].tolist() == pytest.approx(discounts)
+    assert rollout.traces[:, 0].tolist() == pytest.approx(traces)
+
+
+def test_the_step_behind_an_end_does_not_count():
+    rollout = make_collector()[0].collect()
+    expected = [what != "new" for what in SCRIPT]
+    assert rollout.valid[:, 0].tolist() == expected
+
+
+def test_starts_mark_the_first_observation_of_each_new_game():
+    rollout = make_collector()[0].collect()
+    expected = [True] + [what == "new" for what in SCRIPT[:-1]]
+    assert rollout.starts[:, 0].tolist() == expected
+
+
+def test_observations_actions_and_raw_rewards_stand_side_by_side():
+    collector, _ = make_collector()
+    rollout = collector.collect()
+    assert rollout.observations[:, 0, 0, 0, 0].tolist() == list(range(len(SCRIPT)))
+    assert rollout.rewards[:, 0].tolist() == [10.0 * n for n in range(len(SCRIPT))]
+    assert rollout.actions[:, 0].tolist() == collector.env.actions
+
+
+def test_actions_are_drawn_with_the_policys_probabilities():
+    policy = np.array([[0.5, 0.3, 0.15, 0.05], [0.01, 0.01, 0.01, 0.97]])
+    random, draws = np.random.default_rng(0), 40_000
+    logits = np.log(policy).astype(np.float32) + 3  # a constant changes nothing
+    drawn = np.array([sample(logits, random) for _ in range(draws)])
+    assert drawn.dtype == np.int64
+    assert drawn.shape == (draws, 2)
+    for column, expected in zip(drawn.T, policy, strict=True):
+        seen = np.bincount(column, minlength=4) / draws
+        deviation = np.sqrt(expected * (1 - expected) / draws)
+        assert (np.abs(seen - expected) < 4 * deviation).all()
+    together = np.mean((drawn[:, 0] == 0) & (drawn[:, 1] == 3))
+    assert abs(together - 0.5 * 0.97) < 0.01  # one game's action says nothing of another's
+
+
+def test_the_next_rollout_goes_on_where_the_last_one_stopped():
+    collector, _ = make_collector(num_steps=4)
+    collector.collect()
+    rollout = collector.collect()
+    assert rollout.observations[:, 0, 0, 0, 0].tolist() == [4, 5, 6, 7]
+    assert rollout.starts[:, 0].tolist() == [True, False, False, True]
+
+
+def test_finished_games_are_reported_once():
+    collector, _ = make_collector(num_steps=5)
+    for lengths in ([3], [6, 9]):
+        collector.collect()
+        assert [episode.length for episode in collector.episodes] == lengths
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_learning_sees_the_policy_and_values_that_acted(core):
+    """The recurrent state is carried and zeroed alike when acting step by step and all at once."""
+    collector, network = make_collector(core, num_steps=7)
+    acted = []
+    policy = network.policy
+
+    def spy(*args):
+        logits, state = policy(*args)
+        acted.append(logits)
+        return logits, state
+
+    collector.collect()
+    network.policy = spy
+    rollout = collector.collect()
+    # One step more, as learning would see it: the bootstrap value is that of the eighth screen.
+    screens = torch.cat([rollout.observations, collector._observations.unsqueeze(0)])
+    starts = torch.cat([rollout.starts, torch.from_numpy(collector._starts).unsqueeze(0)])
+    with torch.no_grad():
+        learned = network(screens, rollout.initial_state, starts)
+    assert len(acted) == 7
+    torch.testing.assert_close(torch.stack(acted), learned.logits[:-1])
+    torch.testing.assert_close(rollout.bootstrap_value, learned.values[-1])
+
+
+def test_the_recurrent_state_outlives_a_lost_life_and_not_a_game():
+    network = make_collector("lstm")[1]
+    screens = torch.randint(0, 255, (1, 1, 4, 84, 84), dtype=torch.uint8)
+    state = torch.randn(2, 1, 256)
+    with torch.no_grad():
+        carried = network(screens, state, torch.tensor([[False]])).logits
+        restarted = network(screens, state, torch.tensor([[True]])).logits
+        fresh = network(screens, network.initial_state(1), torch.tensor([[False]])).logits
+    torch.testing.assert_close(restarted, fresh)
+    assert not torch.allclose(carried, fresh)
+
+
+def test_actions_follow_the_policy():
+    collector, network = make_collector(num_steps=3000, script=[""])
+    with torch.no_grad():
+        network.actor.weight.zero_()
+        network.actor.bias.copy_(torch.tensor([0.6, 0.3, 0.1]).log())
+    counts = torch.bincount(collector.collect().actions[:, 0], minlength=3) / 3000
+    assert counts.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.04)

@@ -1,0 +1,210 @@
+"""One actor-learner: its gradients, its counters, its seeds."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from agents.a3c.optimizers import OPTIMIZERS
+from agents.a3c.worker import Worker
+from agents.config import TrainConfig
+from agents.networks.actor_critic import ActorCritic
+from agents.networks.flat_parameters import flatten
+from agents.training.shared_state import SharedState
+from tests.agents.tiny_env import ACTIONS, TinyEnv, make_tiny_env
+
+SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="linear")
+
+
+def make_shared(config, workers=1):
+    torch.manual_seed(config.seed)
+    network = ActorCritic(ACTIONS, config)
+    return SharedState.create(network, OPTIMIZERS[config.optimizer].num_statistics, workers)
+
+
+def make_worker(config=SMALL, index=0, shared=None, **arguments):
+    shared = shared or make_shared(config, workers=index + 1)
+    return Worker(index, config, shared, make_tiny_env, **arguments)
+
+
+def naive_loss(network, rollout, config):
+    """The A3C loss of a rollout, step by step and environment by environment."""
+    output = network(rollout.observations, rollout.initial_state, rollout.starts)
+    steps, envs = rollout.actions.shape
+    policy = value = bonus = 0.0
+    count = 0
+    for b in range(envs):
+        values = [*output.values[:, b].tolist(), rollout.bootstrap_value[b].item()]
+        advantage = 0.0
+        for t in reversed(range(steps)):
+            reward = max(-1.0, min(1.0, rollout.rewards[t, b].item()))
+            discount, trace = rollout.discounts[t, b].item(), rollout.traces[t, b].item()
+            error = reward + discount * values[t + 1] - values[t]
+            advantage = error + discount * trace * advantage
+            if not rollout.valid[t, b]:
+                continue
+            count += 1
+            log_pi = torch.log_softmax(output.logits[t, b], dim=0)
+            policy = policy - log_pi[rollout.actions[t, b]] * advantage
+            value = value + 0.5 * (values[t] + advantage - output.values[t, b]) ** 2
+            bonus = bonus - (log_pi.exp() * log_pi).sum()
+    return (policy + config.vf_coef * value - config.ent_coef * bonus) / count
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+@pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
+def test_the_gradient_is_that_of_the_naive_loss(head, core):
+    config = dataclasses.replace(SMALL, head=head, core=core, orthogonality_coef=0.0)
+    worker = make_worker(dataclasses.replace(config, max_grad_norm=1e6))
+    worker.collector.collect()
+    rollout = worker.collector.collect()
+    rollout.rewards.mul_(7.0)  # so that clipping matters
+    loss = naive_loss(worker.network, rollout, config)
+    gradients = torch.autograd.grad(loss, list(worker.network.parameters()))
+    worker.differentiate(rollout)
+    expected = torch.cat([g.flatten() for g in gradients])
+    torch.testing.assert_close(worker.flat.gradients, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_finite_gradient_whose_squares_are_not_finite_is_skipped(optimizer, monkeypatch):
+    config = dataclasses.replace(
+        SMALL, head="neurocoder", orthogonality_coef=1.0, optimizer=optimizer
+    )
+    worker = make_worker(config)
+    monkeypatch.setattr(
+        worker.network,
+        "orthogonality_loss",
+        lambda: 1e25 * sum(p.sum() for p in worker.network.parameters()),
+    )
+    before = worker.shared.parameters.clone()
+    record = worker.update()
+    assert bool(worker.flat.gradients.isfinite().all())
+    assert record.scalars == {}
+    assert worker.shared.skipped_updates == 1
+    assert torch.equal(worker.shared.parameters, before)
+    assert not bool(worker.shared.statistics.any())
+
+
+def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
+    config = dataclasses.replace(SMALL, head="neurocoder", max_grad_norm=1e-3)
+    worker = make_worker(dataclasses.replace(config, orthogonality_coef=0.0))
+    rollout = worker.collector.collect()
+    worker.differentiate(rollout)
+    task = worker.flat.gradients.clone()
+    assert task.norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+    worker.config = dataclasses.replace(config, orthogonality_coef=0.7)
+    worker.differentiate(rollout)
+    both = worker.flat.gradients.clone()
+    parameters = list(worker.network.parameters())
+    loss = 0.7 * worker.network.orthogonality_loss()
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    orthogonality = torch.cat(
+        [
+            torch.zeros(p.numel()) if g is None else g.flatten()
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
+    )
+    torch.testing.assert_close(both, task + orthogonality, rtol=1e-4, atol=1e-7)
+
+
+def test_the_second_updates_gradients_arrive():
+    worker = make_worker()
+    worker.update()
+    first_gradient = worker.flat.gradients.clone()
+    first_parameters = worker.shared.parameters.clone()
+    worker.update()
+    assert not torch.equal(worker.flat.gradients, first_gradient)
+    assert worker.flat.gradients.norm() > 0
+    assert not torch.equal(worker.shared.parameters, first_parameters)
+
+
+def test_two_workers_change_the_same_parameters_and_see_each_others_changes():
+    shared = make_shared(SMALL, workers=2)
+    workers = [make_worker(SMALL, index, shared) for index in (0, 1)]
+    workers[0].update()
+    after_first = shared.parameters.clone()
+    workers[1].update()
+    torch.testing.assert_close(workers[1].flat.parameters, after_first)
+    assert not torch.equal(shared.parameters, after_first)
+    assert shared.updates == 2
+
+
+def test_counters_count_decisions_and_leave_out_ignored_steps():
+    worker = make_worker()
+    decisions = 0
+    for _ in range(3):
+        worker.update()
+        decisions += int(worker.collector._rollout.valid.sum())
+    assert worker.shared.global_step == decisions
+    assert decisions < 3 * 4 * 2  # the tiny game ends often enough
+
+
+def test_the_learning_rate_falls_linearly_to_zero():
+    worker = make_worker()
+    rates = []
+    worker.optimizer.step = lambda _, rate, __: rates.append(rate)
+    for step in (0, 500, 1000, 1500):
+        worker.shared.counters[0, 0] = step
+        worker.push()
+    full = SMALL.learning_rate
+    assert rates == pytest.approx([full, full / 2, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
+    worker = make_worker()
+    before = worker.shared.parameters.clone()
+    critic = worker.network.critic.forward
+    worker.network.critic.forward = lambda x: critic(x) * bad
+    record = worker.update()
+    assert record.scalars == {}
+    assert worker.shared.skipped_updates == 1
+    assert torch.equal(worker.shared.parameters, before)
+
+    worker.network.critic.forward = critic
+    assert worker.update().scalars
+    assert worker.shared.updates == 1
+
+
+def seeds_of(config, index, incarnation):
+    seen = []
+
+    def spy(config, seeds):  # noqa: ARG001
+        seen.append(seeds)
+        return TinyEnv(len(seeds))
+
+    Worker(index, config, make_shared(config, index + 1), spy, incarnation)
+    return seen[0]
+
+
+def test_every_game_of_every_worker_and_incarnation_has_its_own_seed():
+    seeds = [seeds_of(SMALL, index, life) for index in range(3) for life in range(2)]
+    seeds += [seeds_of(dataclasses.replace(SMALL, seed=2), 0, 0)]
+    flat = np.concatenate(seeds)
+    assert len(set(flat.tolist())) == len(flat)
+    assert flat.dtype == np.int64
+    assert flat.min() >= 0
+    assert flat.max() < 2**31
+
+
+def test_the_same_seed_gives_the_same_games():
+    assert seeds_of(SMALL, 1, 0).tolist() == seeds_of(SMALL, 1, 0).tolist()
+
+
+def test_only_neurocoder_heads_are_diagnosed():
+    record = make_worker(dataclasses.replace(SMALL, head="neurocoder")).update()
+    for head in ("actor", "critic"):
+        for name in ("attention_entropy", "slot_usage", "singular_values", "residual_gate"):
+            assert math.isfinite(record.scalars[f"neurocoder/{head}/{name}"])
+        assert 0 < record.scalars[f"neurocoder/{head}/attention_entropy"] <= 1
+    assert not any(tag.startswith("neurocoder") for tag in make_worker().update().scalars)
+
+
+def test_the_worker_starts_from_the_shared_parameters():
+    shared = make_shared(SMALL)
+    worker = make_worker(SMALL, 0, shared)
+    torch.testing.assert_close(flatten(worker.network), shared.parameters)

@@ -1,0 +1,133 @@
+"""The panel shows what it was told, at its size, and nothing overlaps the game."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from agents.evaluation.drawing import ACCENT, BAR
+from agents.evaluation.episode import Step
+from agents.evaluation.overlay import Panel, panel_factory
+from agents.networks.inspection import HypernetProgram, NeurocoderProgram, PolicyOutput
+from tests.agents.runs import make_config
+
+NAMES = panel_factory(make_config(), 1)("greedy", 1).action_names
+GAME = np.full((480, 640, 3), 77, np.uint8)
+
+
+def make_program(rows=10, slots=20, seed=0):
+    random = np.random.default_rng(seed)
+    u, v, s = random.uniform(0, 0.3, (3, rows, slots)).astype(np.float32)
+    sigma = np.linspace(5, 0.5, rows, dtype=np.float32)
+    return NeurocoderProgram(u, v, s, sigma, np.float32(0.5))
+
+
+def make_thought(**changes):
+    probabilities = np.full(18, 1 / 18, np.float32)
+    thought = PolicyOutput(probabilities, np.float32(1.5), make_program(), make_program(seed=1))
+    return dataclasses.replace(thought, **changes)
+
+
+def draw(thought, action=0, reward=0.0, score=10.0, names=NAMES):
+    panel = Panel("Frostbite", "someone", names)
+    if thought is not None:
+        panel.think(thought)
+    panel.step(Step(action, reward, 1, score, {}))
+    return panel.compose(GAME)
+
+
+def test_the_game_stands_unchanged_beside_the_panel():
+    picture = draw(make_thought())
+    assert (picture.shape, picture.dtype) == ((720, 1280, 3), np.uint8)
+    np.testing.assert_array_equal(picture[:480, :640], GAME)
+    z = HypernetProgram(np.linspace(-2, 2, 8, dtype=np.float32))
+    assert draw(make_thought(actor=z, critic=z)).shape == (720, 1280, 3)
+    assert draw(make_thought(actor=None, critic=None)).shape == (480, 1280, 3)
+    assert draw(None).shape == (480, 1280, 3)
+
+
+def attention_from(picture, x, slots=20):
+    """Attention back from the colours of a map, by the legend's own ramp."""
+    ramp = picture[435, 984:1256].astype(int)
+    cells = picture[544:696:16, x + 4 : x + 8 * slots : 8].astype(int)
+    nearest = np.abs(cells[:, :, None] - ramp).sum(axis=-1).argmin(axis=-1)
+    return (nearest / (len(ramp) - 1)) ** 2
+
+
+def test_the_maps_colours_read_by_the_legend_are_the_attention():
+    thought = make_thought()
+    picture = draw(thought)
+    for left, program in ((40, thought.actor), (680, thought.critic)):
+        maps = (program.u_attention, program.v_attention, program.s_attention)
+        for i, expected in enumerate(maps):
+            found = attention_from(picture, left + 168 * i)
+            np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def length_of(row, colour):
+    return int((row == np.array(colour)).all(axis=-1).sum())
+
+
+def test_bars_are_as_long_as_the_probabilities_and_the_chosen_one_is_marked():
+    probabilities = np.zeros(18, np.float32)
+    probabilities[[3, 7]] = 0.75, 0.25
+    picture = draw(make_thought(probabilities=probabilities), action=7)
+    # A mark at an even share takes one pixel of each bar.
+    columns = picture[:, 760:920]
+    heights = [y for y in range(110, 470) if length_of(columns[y], BAR) > 20]
+    chosen = [y for y in range(110, 470) if length_of(columns[y], ACCENT) > 20]
+    longer, shorter = length_of(columns[heights[0]], BAR), length_of(columns[chosen[0]], ACCENT)
+    assert (longer + 1) / (shorter + 1) == pytest.approx(3, abs=0.1)
+    assert heights[-1] < chosen[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "box"),
+    [
+        ({"value": np.float32(0.2)}, (970, 190, 310, 160)),
+        ({"actor": make_program(seed=5)}, (0, 480, 640, 240)),
+        ({"critic": make_program(seed=5)}, (640, 480, 640, 240)),
+        ({"probabilities": np.eye(18, dtype=np.float32)[4]}, (640, 100, 330, 380)),
+    ],
+)
+def test_another_thought_changes_its_own_part_of_the_picture_and_no_other(changes, box):
+    x, y, width, height = box
+    differs = (draw(make_thought()) != draw(make_thought(**changes))).any(axis=-1)
+    assert differs[y : y + height, x : x + width].any()
+    differs[y : y + height, x : x + width] = False
+    assert not differs.any()
+
+
+def test_a_gate_and_singular_values_are_drawn_to_scale():
+    program = dataclasses.replace(make_program(), residual_gate=np.float32(0.25))
+    picture = draw(make_thought(actor=program))
+    gate = [length_of(row, ACCENT) for row in picture[482:510, :640]]
+    half = [length_of(row, ACCENT) for row in picture[482:510, 640:]]
+    assert max(half) == pytest.approx(2 * max(gate), abs=1)
+    bars = [length_of(picture[544 + 16 * n, 540:640], BAR) for n in range(10)]
+    expected = program.singular_values / program.singular_values[0] * bars[0]
+    np.testing.assert_allclose(bars, expected, atol=1)
+    assert bars[0] > 40
+
+
+@pytest.mark.parametrize(("rows", "slots"), [(1, 1), (60, 200), (400, 7)])
+def test_layers_of_any_size_are_drawn(rows, slots):
+    program = make_program(rows, slots)
+    assert draw(make_thought(actor=program, critic=program)).shape == (720, 1280, 3)
+
+
+def test_numbers_that_are_no_numbers_do_not_stop_a_recording():
+    nan = np.float32(np.nan)
+    program = dataclasses.replace(
+        make_program(),
+        singular_values=np.full(10, nan),
+        residual_gate=nan,
+        u_attention=np.full((10, 20), nan),
+    )
+    thought = make_thought(value=nan, actor=program, probabilities=np.full(18, nan))
+    assert draw(thought, reward=float("nan"), score=float("nan")).shape == (720, 1280, 3)
+
+
+def test_before_the_first_step_there_is_nothing_to_show():
+    with pytest.raises(ValueError, match="first step"):
+        Panel("Frostbite", "", NAMES).compose(GAME)

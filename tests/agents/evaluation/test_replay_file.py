@@ -1,0 +1,405 @@
+"""Traces: what was played plays back, and what is not that game is told apart."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+import agents.evaluation.replay_file
+from agents.config import TrainConfig
+from agents.evaluation.episode import GameSettings, run_episode
+from agents.evaluation.replay_file import (
+    Replay,
+    ReplayError,
+    ReplayMismatchError,
+    load_replay,
+    verify_replay,
+)
+from agents.evaluation.runner import MODES, count_actions, play_game
+from agents.networks.actor_critic import ActorCritic
+
+CONFIG = TrainConfig(game="Frostbite", max_frames=242, actor_gain=30.0)
+
+
+def record(mode="random", config=CONFIG, seed=3):
+    torch.manual_seed(0)
+    env = GameSettings.of(config).make_env()
+    network = ActorCritic(count_actions(env), config) if mode != "random" else None
+    game = play_game(env, mode, seed, network)
+    env.close()
+    return Replay(GameSettings.of(config), game, checkpoint="step_000000000009.pt", global_step=9)
+
+
+@pytest.fixture(scope="module")
+def trace():
+    trace = record()
+    assert trace.game.score > 0
+    return trace
+
+
+@pytest.fixture(scope="module")
+def whole_game():
+    """A game that ends by itself."""
+    trace = record(config=TrainConfig(game="Frostbite"), seed=1)
+    assert not trace.game.truncated
+    return trace
+
+
+def change(trace, **changes):
+    return dataclasses.replace(trace, game=dataclasses.replace(trace.game, **changes))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_game_of_every_mode_plays_back_to_itself_from_its_file(mode, tmp_path):
+    trace = record(mode)
+    trace.save(tmp_path / "game.npz")
+    steps = []
+    played = verify_replay(load_replay(tmp_path / "game.npz"), steps.append)
+    game = trace.game
+    assert (played.score, played.length, played.screen_hash) == (
+        game.score,
+        game.length,
+        game.screen_hash,
+    )
+    assert [step.action for step in steps] == game.actions.tolist()
+    assert sum(step.reward for step in steps) == game.score
+    assert (played.mode, played.seed, played.truncated) == (mode, 3, True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"game": "Pong", "max_frames": 200, "noop_max": 5, "fire_reset": True},
+        {"game": "Pong", "max_frames": 200, "full_action_space": True, "sticky_actions": 0.0},
+        {"game": "MontezumaRevenge", "max_frames": 203},
+    ],
+)
+def test_games_of_other_settings_play_back(settings):
+    trace = record(config=TrainConfig(**settings))
+    assert verify_replay(trace).screen_hash == trace.game.screen_hash
+
+
+def test_a_trace_comes_back_from_its_file_as_it_was(trace, tmp_path):
+    trace.save(tmp_path / "game.npz")
+    loaded = load_replay(tmp_path / "game.npz")
+    assert loaded.settings == trace.settings
+    assert np.array_equal(loaded.game.actions, trace.game.actions)
+    assert loaded.game.actions.dtype == np.uint8
+    for name in ("mode", "seed", "score", "length", "screen_hash", "truncated", "course_hash"):
+        assert getattr(loaded.game, name) == getattr(trace.game, name)
+    assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.pt", 9)
+    assert loaded.ale_version == trace.ale_version
+    assert [path.name for path in tmp_path.iterdir()] == ["game.npz"]
+
+
+def test_a_game_that_ended_by_itself_plays_back(whole_game):
+    assert verify_replay(whole_game).length == whole_game.game.length
+
+
+@pytest.mark.parametrize("position", [0, 5, 33, 60])
+def test_one_changed_action_is_noticed_whether_or_not_it_changes_the_score(trace, position):
+    actions = trace.game.actions.copy()
+    actions[position] = (actions[position] + 9) % 18
+    with pytest.raises(ReplayMismatchError, match="course"):
+        verify_replay(change(trace, actions=actions))
+
+
+def test_a_game_that_looked_different_on_the_way_has_another_course():
+    env = GameSettings.of(CONFIG).make_env()
+    one, other = (run_episode(env, seed, lambda *_: 2, "random")[0] for seed in (3, 4))
+    again = run_episode(env, 3, lambda *_: 2, "random")[0]
+    assert np.array_equal(one.actions, other.actions)
+    assert one.course_hash == again.course_hash != other.course_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"score": 11.0}, "score is .*, recorded was 11"),
+        ({"seed": 6}, "course"),
+        ({"screen_hash": "00" * 32}, "screen's hash .* recorded was 000000"),
+        ({"course_hash": "00" * 32}, "course's hash .* recorded was 000000"),
+        ({"truncated": False}, "frame limit is True, recorded was False"),
+    ],
+)
+def test_another_score_seed_screen_or_end_is_named(trace, changes, words):
+    with pytest.raises(ReplayMismatchError, match=words):
+        verify_replay(change(trace, **changes))
+
+
+def test_a_trace_that_stops_before_the_end_or_goes_on_after_it_is_noticed(whole_game):
+    game = whole_game.game
+    shorter = change(whole_game, actions=game.actions[:-1], length=game.length - 1)
+    with pytest.raises(ReplayMismatchError, match="not ended"):
+        verify_replay(shorter)
+    longer = change(
+        whole_game, actions=np.append(game.actions, np.uint8(0)), length=game.length + 1
+    )
+    with pytest.raises(ReplayMismatchError, match=f"length is {game.length}, recorded was"):
+        verify_replay(longer)
+
+
+def test_another_version_of_the_emulator_is_named_when_something_differs(trace):
+    other = dataclasses.replace(change(trace, score=11.0), ale_version="0.0.1")
+    with pytest.raises(ReplayMismatchError, match=r"recorded with ale-py 0\.0\.1"):
+        verify_replay(other)
+    assert verify_replay(dataclasses.replace(trace, ale_version="0.0.1"))
+
+
+def test_an_action_that_the_game_does_not_have_is_refused_before_anything_is_played():
+    trace = record(config=TrainConfig(game="Pong", max_frames=100))
+    actions = trace.game.actions.copy()
+    actions[3] = 6
+    with pytest.raises(ReplayError, match=r"action 6 .* Pong has 6 actions"):
+        verify_replay(change(trace, actions=actions))
+
+
+def rewrite(path, **changes):
+    """Change entries of a trace's description; a dotted name reaches into it."""
+    with np.load(path) as file:
+        actions, rest = file["actions"], json.loads(str(file["trace"]))
+    actions = changes.pop("actions", actions)
+    for name, value in changes.items():
+        owner, _, key = name.rpartition("__")
+        (rest[owner] if owner else rest)[key] = value
+    np.savez(path, actions=actions, trace=np.array(json.dumps(rest)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": 2}, "format 2, not 1"),
+        ({"settings__game": "Frostbit"}, "unknown game"),
+        ({"settings__game": 7}, "game is 7"),
+        ({"settings__game": "Combat"}, "cannot be played"),
+        ({"settings__sticky_actions": 1.5}, r"sticky_actions .* 1\.5"),
+        ({"settings__noop_max": -1}, "noop_max .* -1"),
+        ({"settings__max_frames": 2.5}, r"max_frames is 2\.5"),
+        ({"settings__max_frames": 8}, "over the limit of 8 frames"),
+        ({"settings__fire_reset": 1}, "fire_reset is 1"),
+        ({"settings__colour": 1}, "colour"),
+        ({"settings__noop_max": 10**9}, "--noop-max 1000000000"),
+        ({"settings__max_frames": 10**9}, "--max-frames 1000000000"),
+        ({"settings__max_frames": 7}, "--max-frames 7"),
+        ({"settings__sticky_actions": float("nan")}, "sticky_actions"),
+        ({"settings__game": "Pong" * 1000}, "game is 'PongPong"),
+        ({"settings": None}, "Replay|mapping"),
+        ({"ale_version": "0.1\x1b[2J"}, "ale_version is"),
+        ({"checkpoint": "a\nb"}, "checkpoint is"),
+        ({"global_step": -1}, "global_step is -1"),
+        ({"global_step": 10**4000}, "global_step is 1000"),
+        ({"game__seed": 10**4000}, "seed 1000"),
+        ({"game__score": 10**4000}, "score|OverflowError"),
+        ({"game__screen_hash": "0" * 63 + "g"}, "hash"),
+        ({"game__length": 10**12}, "length is 1000000000000"),
+        ({"game__seed": -1}, "seed -1"),
+        ({"game__seed": 2**31}, "seed 2147483648"),
+        ({"game__seed": True}, "seed is True"),
+        ({"game__length": 5}, "length is 5"),
+        ({"game__score": float("nan")}, "score is nan"),
+        ({"game__score": "9"}, "score is '9'"),
+        ({"game__mode": None}, "mode is None"),
+        ({"global_step": "x"}, "global_step is 'x'"),
+        ({"actions": np.full(61, 18, np.uint8)}, "action 18"),
+        ({"actions": np.zeros(61, np.int64)}, "actions are int64"),
+        ({"actions": np.zeros((1, 61), np.uint8)}, r"actions are uint8 of shape \(1, 61\)"),
+        ({"actions": np.zeros(0, np.uint8)}, r"shape \(0,\)"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_files_name_and_what_is_wrong(
+    trace, tmp_path, changes, words
+):
+    path = tmp_path / "game.npz"
+    trace.save(path)
+    rewrite(path, **changes)
+    with pytest.raises(ReplayError, match=rf"game\.npz: .*({words})"):
+        load_replay(path)
+
+
+def without_description(path):
+    np.savez(path, actions=np.zeros(3, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-20]),
+        lambda path: path.write_bytes(b"hello"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"actions", b"reactio")),
+        lambda path: path.write_bytes(path.read_bytes()[:70] + b"????" + path.read_bytes()[74:]),
+        lambda path: (path.unlink(), path.mkdir()),
+        without_description,
+    ],
+)
+def test_a_missing_or_damaged_file_gives_an_error_that_names_it(trace, tmp_path, damage):
+    path = tmp_path / "game.npz"
+    trace.save(path)
+    damage(path)
+    with pytest.raises(ReplayError, match=r"game\.npz: \S"):
+        load_replay(path)
+
+
+class Poison:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (
+            exec,
+            (
+                "import agents.evaluation.replay_file; agents.evaluation.replay_file.POISONED = True",
+            ),
+        )
+
+
+def test_loading_never_runs_code(tmp_path):
+    path = tmp_path / "game.npz"
+    np.savez(path, actions=np.array([Poison()], dtype=object), trace=np.array("{}"))
+    with pytest.raises(ReplayError, match=r"game\.npz"):
+        load_replay(path)
+    assert not hasattr(agents.evaluation.replay_file, "POISONED")
+
+
+def header_of(shape, descr="|u1"):
+    data = io.BytesIO()
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(data, fields)
+    return data.getvalue()
+
+
+def pack(path, actions, trace=b"", packed=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", packed) as archive:
+        archive.writestr("actions.npy", actions)
+        archive.writestr("trace.npy", trace)
+
+
+def a_long_list(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(200):
+            archive.writestr(f"{number}", b"")
+        archive.writestr("actions.npy", header_of((1,)) + b"x")
+
+
+def one_that_says_it_is_short(path):
+    """What zipfile goes by is the list at the end; half the actions are beyond it."""
+    pack(path, header_of((2**20,)) + bytes(2**20))
+    data = path.read_bytes()
+    position = data.index(b"PK\x01\x02") + 24
+    path.write_bytes(data[:position] + (2**19).to_bytes(4, "little") + data[position + 4 :])
+
+
+HOSTILE = {
+    "an archive that unpacks to too much": lambda p: pack(
+        p, header_of((65 * 2**20,)) + bytes(65 * 2**20)
+    ),
+    "actions that claim 100 GB": lambda p: pack(p, header_of((100 * 2**30,)) + b"x"),
+    "actions in 2**62 columns": lambda p: pack(p, header_of((2**62, 4)) + b"x"),
+    "actions of negative length": lambda p: pack(p, header_of((-4,)) + b"x"),
+    "a description that claims 1.6 GB": lambda p: pack(
+        p, header_of((1,)) + b"x", header_of((), "<U400000000")
+    ),
+    "actions that are objects": lambda p: pack(p, header_of((1,), "|O") + b"x"),
+    "a packing that asks for memory": lambda p: pack(
+        p, header_of((1,)) + b"x", packed=zipfile.ZIP_LZMA
+    ),
+    "a long list": a_long_list,
+    "one that says it is short": one_that_says_it_is_short,
+    "an empty description": lambda p: pack(p, header_of((1,)) + b"x", header_of((), "<U0")),
+    "brackets without end": lambda p: np.savez(
+        p, actions=np.zeros(3, np.uint8), trace=np.array("[" * 60_000)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("an archive that unpacks to too much", "too large"),
+        ("actions that claim 100 GB", "too large"),
+        ("actions in 2**62 columns", "too large"),
+        ("actions of negative length", "of shape"),
+        ("a description that claims 1.6 GB", "too large"),
+        ("actions that are objects", "actions are object"),
+        ("a packing that asks for memory", "packed in a way"),
+        ("a long list", "few arrays"),
+        ("one that says it is short", r"\S"),
+        ("an empty description", r"\S"),
+        ("brackets without end", "RecursionError"),
+    ],
+)
+def test_a_hostile_file_is_refused_by_what_is_wrong_with_it(name, words, tmp_path):
+    HOSTILE[name](tmp_path / "game.npz")
+    with pytest.raises(ReplayError, match=rf"game\.npz: .*({words})"):
+        load_replay(tmp_path / "game.npz")
+
+
+def test_hostile_files_cost_no_memory(tmp_path):
+    """Measured from outside, with the peak of a process that has read them all."""
+    for number, write in enumerate(HOSTILE.values()):
+        write(tmp_path / f"{number}.npz")
+    with (tmp_path / "sparse.npz").open("wb") as file:
+        file.truncate(100 * 2**30)
+    code = """
+import resource, sys
+from pathlib import Path
+from agents.evaluation.replay_file import ReplayError, load_replay
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, refused = peak(), 0
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        load_replay(path)
+    except ReplayError:
+        refused += 1
+print(refused, peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    refused, grown = done.stdout.split()
+    assert int(refused) == len(HOSTILE) + 1
+    assert float(grown) < 64  # MiB
+
+
+def test_a_byte_changed_anywhere_never_gives_another_kind_of_error(trace, tmp_path):
+    path = tmp_path / "game.npz"
+    trace.save(path)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position in rng.integers(len(data), size=150):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :])
+        try:
+            load_replay(path)
+        except ReplayError:
+            refused += 1
+    assert refused > 100
+
+
+def test_a_failed_write_leaves_nothing_behind(trace, tmp_path, monkeypatch):
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        trace.save(tmp_path / "game.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_a_game_is_not_its_end():
+    env = GameSettings.of(CONFIG).make_env()
+    choices = iter([1, 2, 3, None])
+    game, ended = run_episode(env, 1, lambda *_: next(choices), "random")
+    assert not ended
+    assert game.actions.tolist() == [1, 2, 3]
+
+
+def test_playing_back_needs_no_torch():
+    code = "import sys, agents.replay; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

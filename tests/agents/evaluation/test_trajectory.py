@@ -1,0 +1,80 @@
+"""A game as arrays."""
+
+import numpy as np
+import pytest
+
+from agents.evaluation.episode import GameSettings
+from agents.evaluation.replay_file import Replay
+from agents.evaluation.runner import play_game
+from agents.evaluation.trajectory import record_trajectory, replay_trajectory
+from agents.networks.inspection import NeurocoderProgram
+from tests.agents.runs import make_config, make_network
+
+CONFIG = make_config(core="lstm", max_frames=60)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return make_network(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def played(network):
+    return record_trajectory(network, CONFIG, "sampled", 5, keep_screens=True)
+
+
+def test_a_game_is_arrays_with_a_row_for_each_decision(played):
+    assert played.game.length == len(played.actions) == len(played.values) == 15
+    assert played.probabilities.shape == (15, 18)
+    np.testing.assert_allclose(played.probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert played.rewards.sum() == played.game.score
+    assert len(played.action_names) == 18
+    assert played.action_names[:2] == ("NOOP", "FIRE")
+    assert played.screens.shape == (15, 210, 160, 3)
+    assert played.screens.dtype == np.uint8
+    for program in (played.actor, played.critic):
+        assert isinstance(program, NeurocoderProgram)
+        assert program.u_attention.shape == program.v_attention.shape == (15, 4, 4)
+        assert program.s_attention.shape == (15, 4, 4)
+        assert program.singular_values.shape == (15, 4)
+        assert program.residual_gate.shape == (15,)
+
+
+def test_the_rows_are_the_thoughts_and_steps_of_the_game_in_their_order(network, played):
+    thoughts, steps = [], []
+    env = GameSettings.of(CONFIG).make_env(keep_screens=True)
+    play_game(env, "sampled", 5, network, steps.append, thoughts.append)
+    assert played.values.tolist() == [float(thought.value) for thought in thoughts]
+    assert played.rewards.tolist() == [step.reward for step in steps]
+    assert played.actions.tolist() == [step.action for step in steps]
+    for t, (thought, step) in enumerate(zip(thoughts, steps, strict=True)):
+        np.testing.assert_array_equal(played.probabilities[t], thought.probabilities)
+        np.testing.assert_array_equal(played.actor.u_attention[t], thought.actor.u_attention)
+        np.testing.assert_array_equal(played.screens[t], step.info["screens"][-1])
+
+
+def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
+    trace = Replay(GameSettings.of(CONFIG), played.game)
+    again = replay_trajectory(trace, network)
+    assert again.screens is None
+    for name in ("actions", "rewards", "probabilities", "values"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(played, name))
+    np.testing.assert_array_equal(again.critic.v_attention, played.critic.v_attention)
+
+
+def test_the_same_game_is_played_with_and_without_screens(network, played):
+    again = record_trajectory(network, CONFIG, "sampled", 5)
+    assert again.game.course_hash == played.game.course_hash
+
+
+def test_random_play_is_refused(network):
+    with pytest.raises(ValueError, match="no thoughts"):
+        record_trajectory(network, CONFIG, "random", 5)
+
+
+def test_a_network_for_other_actions_is_refused(network):
+    settings = GameSettings.of(make_config(game="Pong", max_frames=60))
+    other = make_config(game="Pong", max_frames=60)
+    game = record_trajectory(make_network(other), other, "sampled", 5).game
+    with pytest.raises(ValueError, match="6 actions"):
+        replay_trajectory(Replay(settings, game), network)

@@ -1,0 +1,140 @@
+"""Games whose worker process falls ill once, in the way that a file in the run directory names.
+
+And other things that go wrong in processes of their own.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import agents.a3c.learner
+import agents.a3c.worker
+from agents.config import TrainConfig
+from agents.system.messages import pack
+from envs import TrainingStep
+from tests.agents.tiny_env import TinyEnv
+
+STEPS_IN_HEALTH = 40
+
+
+class IllGame(TinyEnv):
+    """Plays some steps, and then does `illness()`, which may be the end of the process."""
+
+    def __init__(self, num_envs, illness):
+        super().__init__(num_envs)
+        self.illness, self.steps = illness, 0
+
+    def step(self, actions: np.ndarray) -> TrainingStep:
+        self.steps += 1
+        if self.steps == STEPS_IN_HEALTH:
+            self.illness()
+        return super().step(actions)
+
+
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop_me():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def raise_something():
+    raise RuntimeError("the dice fell off the table")
+
+
+def exit_with_7():
+    os._exit(7)
+
+
+def in_half_a_record(then):
+    def send_half(connection, message):
+        packed = pack(message)
+        os.write(connection.fileno(), packed[: len(packed) // 2])
+        then()
+
+    def illness():
+        agents.a3c.worker.send = send_half
+
+    return illness
+
+
+def in_the_middle_of_a_push():
+    def push_half(worker):
+        half = len(worker.shared.parameters) // 2
+        worker.shared.parameters[:half].add_(worker.flat.gradients[:half], alpha=-1e-3)
+        kill_me()
+
+    agents.a3c.worker.Worker.push = push_half
+
+
+ILLNESSES = {
+    "raises": raise_something,
+    "is killed": kill_me,
+    "exits": exit_with_7,
+    "is killed in the middle of a record": in_half_a_record(kill_me),
+    "is killed in the middle of a push": in_the_middle_of_a_push,
+    "is stopped": stop_me,
+    "is stopped in the middle of a record": in_half_a_record(stop_me),
+}
+
+
+def make_ill_game(config: TrainConfig, seeds: np.ndarray) -> TinyEnv:
+    """The first worker that plays falls ill, the others and those that come later do not."""
+    file = Path(config.run_dir) / "illness"
+    if len(seeds) == config.envs_per_worker and torch.get_num_threads() == 1:
+        with contextlib.suppress(FileNotFoundError):
+            mine = file.rename(file.with_name("taken"))
+            return IllGame(len(seeds), ILLNESSES[mine.read_text()])
+    return TinyEnv(len(seeds))
+
+
+class NanGame(TinyEnv):
+    """Its rewards are no numbers from some step on."""
+
+    steps = 0
+
+    def step(self, actions: np.ndarray) -> TrainingStep:
+        self.steps += 1
+        step = super().step(actions)
+        if self.steps > STEPS_IN_HEALTH:
+            step.rewards[:] = np.nan
+        return step
+
+
+def make_nan_game(config: TrainConfig, seeds: np.ndarray) -> NanGame:  # noqa: ARG001
+    return NanGame(len(seeds))
+
+
+class SlowGame(TinyEnv):
+    """Stands still in the middle of a rollout, in the first worker to find the file "be slow"."""
+
+    folder = Path()
+
+    def step(self, actions: np.ndarray) -> TrainingStep:
+        file = self.folder / "be slow"
+        with contextlib.suppress(FileNotFoundError):
+            file.rename(self.folder / str(os.getpid()))
+            time.sleep(60)
+        return super().step(actions)
+
+
+def make_slow_game(config: TrainConfig, seeds: np.ndarray) -> SlowGame:
+    game = SlowGame(len(seeds))
+    game.folder = Path(config.run_dir)
+    return game
+
+
+class BrokenLearner(agents.a3c.learner.Learner):
+    def differentiate(self, batch):  # noqa: ARG002
+        raise RuntimeError("the device fell off its rails")
+
+
+def run_broken_learner(*args):
+    agents.a3c.learner.Learner = BrokenLearner
+    agents.a3c.learner.run_learner(*args)

@@ -1,0 +1,105 @@
+"""What a person sees: live on a terminal, in lines elsewhere, or nothing."""
+
+import dataclasses
+import io
+import logging
+import math
+
+import pytest
+from rich.console import Console
+
+from agents.monitoring.console import (
+    LineDisplay,
+    LiveDisplay,
+    QuietDisplay,
+    Status,
+    format_seconds,
+    make_display,
+)
+
+STATUS = Status(
+    title="Frostbite, neurocoder",
+    global_step=500,
+    total_timesteps=1000,
+    steps_per_second=1234.0,
+    seconds_left=61.0,
+    elapsed=3600.0,
+    episodes=7,
+    recent_return="12.0 (last 7)",
+    best_return=160.0,
+    evaluation="sampled 9.0",
+    workers_alive=16,
+    restarts=3,
+    skipped=0,
+)
+FIGURES = ("500", "1,000", "1,234", "12.0 (last 7)", "160", "sampled 9.0", "3 restarts", "0:01:01")
+
+
+class ClosedTerminal(io.StringIO):
+    def write(self, _):
+        raise OSError(5, "Input/output error")
+
+
+def test_lines_hold_every_figure_and_come_with_points_only():
+    stream = io.StringIO()
+    display = LineDisplay(stream)
+    display.show(STATUS, point=True)
+    display.show(STATUS, point=False)
+    (line,) = stream.getvalue().splitlines()
+    for figure in FIGURES:
+        assert figure in line
+
+
+def test_a_live_panel_holds_every_figure_and_messages_stand_above_it():
+    stream = io.StringIO()
+    display = LiveDisplay(Console(file=stream, force_terminal=True, width=100))
+    display.show(STATUS, point=True)
+    record = logging.LogRecord("train", logging.INFO, "", 0, "worker [3] died", None, None)
+    display.handler.emit(record)
+    display.close()
+    text = stream.getvalue()
+    for figure in FIGURES:
+        assert figure in text
+    assert "worker [3] died" in text
+    assert text.rindex("worker [3] died") < text.rindex("12.0 (last 7)")
+
+
+def test_updates_left_out_are_shown_only_when_there_are_some():
+    for skipped, shown in ((0, False), (5, True)):
+        stream = io.StringIO()
+        display = LiveDisplay(Console(file=stream, force_terminal=True, width=100))
+        display.show(dataclasses.replace(STATUS, skipped=skipped), point=True)
+        display.close()
+        assert ("skipped" in stream.getvalue()) == shown
+
+
+@pytest.mark.parametrize("kind", ["lines", "live"])
+def test_a_terminal_that_is_gone_does_not_end_the_run(kind):
+    closed = ClosedTerminal()
+    display = (
+        LineDisplay(closed)
+        if kind == "lines"
+        else LiveDisplay(Console(file=closed, force_terminal=True))
+    )
+    for _ in range(2):
+        display.show(STATUS, point=True)
+    display.close()
+
+
+def test_quiet_says_nothing_but_warnings(capsys):
+    display = make_display(quiet=True)
+    assert isinstance(display, QuietDisplay)
+    display.show(STATUS, point=True)
+    assert display.handler.level == logging.WARNING
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_terminal_there_are_lines(capsys):
+    make_display(quiet=False).show(STATUS, point=True)
+    assert "500 / 1,000 steps" in capsys.readouterr().out
+
+
+def test_seconds_are_shown_as_clock_time():
+    assert format_seconds(3 * 86400 + 3723) == "3d 1:02:03"
+    assert format_seconds(59.9) == "0:00:59"
+    assert format_seconds(math.inf) == "-"

@@ -1,0 +1,60 @@
+"""Large pages are asked for, and come where the system has them."""
+
+import os
+import platform
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents.system.huge_pages import ask_for_huge_pages
+from agents.system.processes import process_context
+
+SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def test_what_is_asked_for_already_stays():
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:glibc.cpu.x86_shstk=on"}
+    ask_for_huge_pages(environment)
+    words = environment["GLIBC_TUNABLES"].split(":")
+    assert words[:2] == ["glibc.malloc.hugetlb=0", "glibc.cpu.x86_shstk=on"]
+    assert [word.split("=")[0] for word in words[2:]] == [
+        "glibc.malloc.mmap_threshold",
+        "glibc.malloc.trim_threshold",
+    ]
+
+
+def test_asking_again_changes_nothing():
+    environment: dict[str, str] = {}
+    ask_for_huge_pages(environment)
+    once = dict(environment)
+    ask_for_huge_pages(environment)
+    assert environment == once
+
+
+def huge_pages():
+    """How much of this process's memory lies in large pages, in KiB."""
+    kept = torch.ones(16 * 2**20)
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("AnonHugePages:"):
+            return int(line.split()[1]) if len(kept) else -1
+    return -1
+
+
+def has_huge_pages():
+    library, version = platform.libc_ver()
+    return (
+        library == "glibc"
+        and tuple(int(part) for part in version.split(".")[:2]) >= (2, 35)
+        and SWITCH.exists()
+        and "[never]" not in SWITCH.read_text()
+    )
+
+
+@pytest.mark.skipif(not has_huge_pages(), reason="the system has no large pages to give")
+def test_a_childs_large_tensor_lies_in_large_pages():
+    # Not multiprocessing's pool, which ends its processes by SIGTERM: the fork server's block it.
+    with ProcessPoolExecutor(1, mp_context=process_context()) as pool:
+        assert pool.submit(huge_pages).result() >= 32 * 1024
+    assert "glibc.malloc.hugetlb" in os.environ["GLIBC_TUNABLES"]

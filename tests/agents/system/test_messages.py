@@ -1,0 +1,56 @@
+"""Messages arrive whole or not at all, and nobody waits for half of one."""
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+
+from agents.system.messages import MessageReader, pack, send
+
+
+@pytest.fixture
+def pipe():
+    ours, theirs = multiprocessing.Pipe()
+    yield MessageReader(ours), theirs
+    ours.close()
+    theirs.close()
+
+
+def test_messages_arrive_in_order(pipe):
+    inbox, theirs = pipe
+    for number in range(5):
+        send(theirs, {"number": number})
+    assert inbox.read() == [{"number": number} for number in range(5)]
+
+
+def test_a_message_larger_than_the_pipe_arrives(pipe):
+    inbox, theirs = pipe
+    large = os.urandom(5_000_000)
+    thread = threading.Thread(target=send, args=(theirs, large))
+    thread.start()
+    messages = []
+    while not messages:
+        messages = inbox.read()
+    thread.join()
+    assert messages == [large]
+
+
+def test_half_a_message_is_not_waited_for(pipe):
+    inbox, theirs = pipe
+    packed = pack("one") + pack("two")
+    arrived = []
+    for byte in packed:
+        os.write(theirs.fileno(), bytes([byte]))
+        arrived += inbox.read()
+    assert arrived == ["one", "two"]
+
+
+def test_the_end_is_told_after_what_came_before(pipe):
+    inbox, theirs = pipe
+    send(theirs, "last words")
+    os.write(theirs.fileno(), pack("cut off")[:-1])
+    theirs.close()
+    assert inbox.read() == ["last words"]
+    with pytest.raises(EOFError):
+        inbox.read()

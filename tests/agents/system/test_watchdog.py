@@ -1,0 +1,89 @@
+"""Who is silent for too long, and who is not to blame for it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from agents.system.watchdog import LONGEST_TICK_S, Watchdog, cpu_time
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def make(patience=10.0):
+    clock = Clock()
+    return clock, Watchdog(patience, clock)
+
+
+def look_every_half_second(clock, heartbeats, seconds, beats):
+    silent = []
+    for _ in range(int(seconds * 2)):
+        clock.now += 0.5
+        silent += heartbeats.look(beats() if callable(beats) else beats)
+    return silent
+
+
+def test_who_shows_no_progress_is_named_once_in_so_long():
+    clock, heartbeats = make()
+    moving = iter(range(1000))
+    assert look_every_half_second(
+        clock, heartbeats, 25, lambda: {"still": 1, "moving": next(moving)}
+    ) == ["still", "still"]
+
+
+def test_silence_of_less_than_the_patience_is_no_fault():
+    clock, heartbeats = make()
+    assert look_every_half_second(clock, heartbeats, 10, {"a": 1}) == []
+    assert look_every_half_second(clock, heartbeats, 10, {"a": 2}) == []
+
+
+def test_time_while_nobody_looked_does_not_count():
+    clock, heartbeats = make()
+    heartbeats.look({"a": 1})
+    for _ in range(5):
+        clock.now += 3600.0
+        assert heartbeats.look({"a": 1}) == []
+    assert heartbeats.patience > 5 * LONGEST_TICK_S
+
+
+def test_who_is_looked_at_again_starts_anew():
+    clock, heartbeats = make()
+    assert look_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
+    heartbeats.look({})
+    assert look_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it in files")
+
+
+@needs_proc
+def test_who_computes_has_had_time_of_the_processors():
+    before = cpu_time(os.getpid())
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    assert cpu_time(os.getpid()) >= before + 5  # ticks are hundredths of a second
+
+
+@needs_proc
+def test_who_waits_gets_no_time_whatever_its_name(tmp_path):
+    program = tmp_path / "a) R 7 (b"
+    program.symlink_to(shutil.which("sleep"))
+    with subprocess.Popen([program, "60"]) as process:
+        time.sleep(0.3)
+        before = cpu_time(process.pid)
+        time.sleep(0.3)
+        assert cpu_time(process.pid) == before
+        process.kill()
+
+
+def test_nothing_is_known_of_a_process_that_is_not_there():
+    assert cpu_time(2**22 + 1) is None

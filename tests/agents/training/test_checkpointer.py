@@ -1,0 +1,76 @@
+"""Saving in a process of its own: what is left when it is killed, or its disk is full."""
+
+import logging
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agents.checkpoint import list_checkpoints, load_newest_checkpoint, save_checkpoint
+from agents.system.files import remove_stale_temp_files
+from tests.agents.checkpoints import make_checkpoint
+
+ROOT = Path(__file__).parents[3]
+
+
+def start(folder, keep, **options):
+    command = [sys.executable, "-m", "tests.agents.checkpoints", str(folder), str(keep)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)
+
+
+def kill_at_random_moments(folder, times, caplog):
+    rng = random.Random(0)
+    cut_off = 0
+    for number in range(times):
+        place = folder / str(number)
+        place.mkdir()
+        with start(place, keep=2) as process:
+            assert process.stdout.readline() == "1\n"
+            time.sleep(rng.uniform(0, 0.15))
+            process.kill()
+            said = [1, *map(int, process.stdout.read().split())]
+        cut_off += len(list(place.glob(".*.tmp")))
+        remove_stale_temp_files(place)
+        with caplog.at_level(logging.WARNING, "train"):
+            path, checkpoint = load_newest_checkpoint(place)
+        step = checkpoint.progress["global_step"]
+        assert step - said[-1] in (0, 1)  # what was said to be there is
+        assert bool((checkpoint.parameters["w"] == step).all())
+        assert path.name == f"step_{step:012d}.pt"
+        assert len(list_checkpoints(place)) <= 3
+        assert {p.suffix for p in place.iterdir()} <= {".pt", ".json"}
+    assert caplog.text == ""  # nothing had to be skipped
+    return cut_off
+
+
+def test_a_process_killed_while_it_saves_leaves_only_whole_checkpoints(tmp_path, caplog):
+    kill_at_random_moments(tmp_path, 3, caplog)
+
+
+@pytest.mark.slow
+def test_of_30_processes_killed_while_they_save_each_leaves_only_whole_checkpoints(
+    tmp_path, caplog
+):
+    # Some of them in the middle of a file, or this would show nothing.
+    assert kill_at_random_moments(tmp_path, 30, caplog) > 5
+
+
+def test_on_a_full_disk_the_older_checkpoint_stays_and_nothing_half_written(tmp_path):
+    older = save_checkpoint(tmp_path, make_checkpoint(0), keep=3).read_bytes()
+
+    def no_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+    with start(tmp_path, keep=1, preexec_fn=no_room) as process:
+        said = process.stdout.read()
+    assert said.startswith("OSError: ")
+    assert "File too large" in said
+    assert "step_000000000001.pt" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"step_000000000000.pt", "latest.json"}
+    path, checkpoint = load_newest_checkpoint(tmp_path)
+    assert path.read_bytes() == older
+    assert checkpoint.progress["global_step"] == 0

@@ -1,0 +1,162 @@
+"""Evaluations beside the training: when they come, what they leave, and that they never stop it."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from agents.checkpoint import load_checkpoint
+from agents.config import TrainConfig
+from agents.evaluation.results import read_evaluations
+from agents.networks.actor_critic import ActorCritic
+from agents.system.processes import StopSignals
+from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, Evaluations, play_evaluation
+from agents.training.shared_state import SharedState
+from agents.training.supervisor import Run, train
+
+CONFIG = TrainConfig(
+    game="Pong",
+    workers=0,
+    envs_per_worker=2,
+    num_steps=5,
+    total_timesteps=40,
+    head="linear",
+    eval_interval=20,
+    eval_episodes=2,
+    max_frames=80,
+)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_is_evaluated_at_every_interval_and_its_best_is_kept(workers, tmp_path):
+    budget = 40 if workers == 0 else 3_000
+    config = dataclasses.replace(
+        CONFIG, workers=workers, run_dir=str(tmp_path), total_timesteps=budget, capture_video=True
+    )
+    assert train(config) == 0
+    folder = tmp_path / "latest"
+    rows = read_evaluations(folder)
+    assert {row.summary.mode for row in rows} >= {"sampled", "greedy"}
+    assert all(row.source == "training" for row in rows)
+    assert all(row.summary.episodes == 2 for row in rows)
+    if workers == 0:
+        assert [row.global_step for row in rows] == [20, 20, 40, 40]
+    best = load_checkpoint(folder / "checkpoints" / "best.pt")
+    sampled = [row for row in rows if row.summary.mode == "sampled"]
+    assert best.progress["mean_return"] == max(row.summary.mean for row in sampled)
+    assert len(list((folder / "replays").glob("*.npz"))) >= 2
+    assert "evaluation at step" in (folder / "train.log").read_text()
+
+
+def test_what_is_evaluated_is_the_snapshot(tmp_path):
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, eval_episodes=1)
+    network = ActorCritic(6, config)
+    with torch.no_grad():
+        network.actor.weight.zero_()
+        network.actor.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 50.0, 0.0, 0.0]))
+    record = play_evaluation(config, tmp_path, network, 7)
+    assert record.global_step == 7
+    # Always the same action: the policy's sampling makes no difference.
+    assert record.scalars["eval/sampled_return"] == record.scalars["eval/greedy_return"]
+
+
+def test_a_broken_off_evaluation_leaves_no_score(tmp_path):
+    network = ActorCritic(6, CONFIG)
+    record = play_evaluation(CONFIG, tmp_path, network, 7, lambda: True)
+    assert record.scalars == {}
+    assert read_evaluations(tmp_path) == []
+
+
+def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
+    config = dataclasses.replace(
+        CONFIG, workers=1, run_dir=str(tmp_path), total_timesteps=10**9, max_frames=108_000
+    )
+    signals = StopSignals()
+    with signals:
+        run = Run(config, (), signals=signals, make_env=_games())
+        kills = []
+
+        original = run._tick
+
+        def tick(*, force=False):
+            original(force=force)
+            child = run.evaluations._child
+            if child and child.process.pid not in kills and len(kills) < MAX_DEATHS_IN_A_ROW:
+                kills.append(child.process.pid)
+                os.kill(child.process.pid, signal.SIGKILL)
+            elif (
+                len(kills) == MAX_DEATHS_IN_A_ROW
+                and not run.evaluations.children
+                and signals.received is None
+            ):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        run._tick = tick
+        run.evaluations.config = dataclasses.replace(config, eval_interval=1)
+        deadline = time.monotonic() + 60
+        assert run.execute() == 130
+        assert time.monotonic() < deadline
+        run.close()
+    assert len(kills) == MAX_DEATHS_IN_A_ROW
+    log = (run.folder / "train.log").read_text()
+    assert "the evaluator died (SIGKILL); training goes on" in log
+    assert "no more evaluations" in log
+    assert json.loads((run.folder / "meta.json").read_text())["status"] == "interrupted"
+
+
+def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
+    config = dataclasses.replace(
+        CONFIG, workers=1, run_dir=str(tmp_path), total_timesteps=10**9, eval_episodes=1
+    )
+    signals = StopSignals()
+    with signals:
+        run = Run(config, (), signals=signals, make_env=_games())
+        stopped = []
+        original = run._tick
+
+        def tick(*, force=False):
+            original(force=force)
+            for child in run.evaluations.children:
+                if not stopped:
+                    stopped.append(child.process.pid)
+                    os.kill(child.process.pid, signal.SIGSTOP)
+                    run.evaluations._heartbeats.patience = 2.0
+            if run.evaluations.deaths:
+                run.evaluations._heartbeats.patience = 60.0
+            if run.metrics.evaluation and signals.received is None:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        run._tick = tick
+        assert run.execute() == 130
+        run.close()
+    assert run.restarts == 1
+    log = (run.folder / "train.log").read_text()
+    assert "the evaluator has done nothing for 2 s; killing it" in log
+    assert "the evaluator died (SIGKILL); training goes on" in log
+    assert {row.summary.episodes for row in read_evaluations(run.folder)} == {1}
+
+
+def _games():
+    from agents.a3c.worker import make_training_env
+
+    return make_training_env
+
+
+def test_evaluations_fall_due_at_multiples_of_the_interval_also_after_a_resume(tmp_path):
+    network = ActorCritic(6, CONFIG)
+    shared = SharedState.create(network, 1, 1)
+    shared.counters[0, 0] = 50
+    evaluations = Evaluations(CONFIG, shared, tmp_path)
+    due = []
+    for step in (59, 60):
+        shared.counters[0, 0] = step
+        due.append(evaluations.due)
+    assert due == [False, True]
+    never = Evaluations(dataclasses.replace(CONFIG, eval_interval=0), shared, tmp_path)
+    shared.counters[0, 0] = 10**6
+    assert not never.due

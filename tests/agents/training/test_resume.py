@@ -1,0 +1,181 @@
+"""A run that was put down and is picked up again."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.cli import parse_args
+from agents.config import SettingError, TrainConfig
+from agents.evaluation.episode import EpisodeResult
+from agents.evaluation.results import (
+    TRAINING,
+    Evaluation,
+    append_evaluation,
+    read_evaluations,
+    summarise,
+)
+from agents.run_folder import lock_run_folder
+from agents.system.processes import StopSignals
+from agents.training.supervisor import Run, train
+from tests.agents.tiny_env import make_tiny_env
+
+SMALL = TrainConfig(
+    game="Pong",
+    workers=0,
+    envs_per_worker=2,
+    num_steps=4,
+    total_timesteps=200,
+    head="linear",
+    log_interval=0.05,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Of a finished run of 200 decisions."""
+    assert train(dataclasses.replace(SMALL, run_dir=str(tmp_path)), (), make_tiny_env) == 0
+    return (tmp_path / "latest").resolve()
+
+
+def resumed(folder, *flags):
+    return parse_args(["--resume", str(folder), *flags])
+
+
+def newest(folder):
+    return load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
+
+
+def steps_of(folder):
+    with (folder / "progress.csv").open() as file:
+        return [int(row["global_step"]) for row in csv.DictReader(file)]
+
+
+def test_what_the_checkpoint_holds_is_restored_exactly(folder):
+    before = newest(folder)
+    run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
+    progress = run.metrics.progress()
+    assert run.shared.global_step == before.progress["global_step"]
+    assert run.shared.updates == before.progress["updates"]
+    for key in ("episodes", "recent_games", "best_return"):
+        assert progress[key] == before.progress[key]
+    path = run._save()
+    run.close()
+    after = load_checkpoint(path)
+    for group in ("parameters", "statistics"):
+        for name, tensor in getattr(before, group).items():
+            assert torch.equal(getattr(after, group)[name], tensor)
+    assert any(bool(t.any()) for t in before.statistics.values())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_goes_on_in_its_folder_with_its_schedule_and_one_curve(folder, workers):
+    flags = ("--total-timesteps", "400", "--workers", str(workers))
+    config = resumed(folder, *flags)
+    assert train(config, ["again"], make_tiny_env) == 0
+    assert (folder.parent / "latest").resolve() == folder
+    assert [p.name for p in folder.parent.iterdir() if not p.is_symlink()] == [folder.name]
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["status"] == "finished"
+    assert [session["argv"] for session in meta["resumed"]] == [["again"]]
+    assert 400 <= meta["global_step"] < 400 + 2 * 8 * max(workers, 1)
+    steps = steps_of(folder)
+    assert steps == sorted(set(steps))
+    assert 200 <= min(s for s in steps if s >= 200) < 216
+    saved = json.loads((folder / "config.json").read_text())
+    assert (saved["total_timesteps"], saved["workers"], saved["resume"]) == (400, workers, "")
+    with (folder / "progress.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["learning_rate"]) == config.learning_rate_at(int(last["global_step"]))
+    assert newest(folder).progress["episodes"] > 0
+
+
+def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
+    game = EpisodeResult("sampled", 1, 3.0, 5, np.zeros(5, np.uint8), "", False)
+    step = newest(folder).progress["global_step"]
+    for at in (step, step + 1):
+        append_evaluation(folder, Evaluation(1.0, TRAINING, "", at, summarise("Pong", [game]), 1))
+    run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
+    run.close()
+    assert [row.global_step for row in read_evaluations(folder)] == [step]
+
+
+def test_resumed_games_are_not_those_of_the_first_session(folder):
+    seen = []
+
+    def remember(config, seeds):
+        seen.append(tuple(seeds))
+        return make_tiny_env(config, seeds)
+
+    config = resumed(folder, "--total-timesteps", "300")
+    train(config, (), remember)
+    train(resumed(folder, "--total-timesteps", "400"), (), remember)
+    fresh = dataclasses.replace(SMALL, run_dir=str(folder.parent / "other"))
+    train(fresh, (), remember)
+    games = [seeds for seeds in seen if len(seeds) == 2]
+    assert len(set(games)) == len(games) == 3
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(folder):
+    good = newest(folder)
+    bad = folder / "checkpoints" / "step_000000000999.pt"
+    bad.write_bytes(list_checkpoints(folder / "checkpoints")[-1].read_bytes()[:-100])
+    run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
+    assert run.shared.global_step == good.progress["global_step"]
+    run.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--head", "neurocoder"], "--head neurocoder: cannot change"),
+        (["--game", "Frostbite"], "--game Frostbite: cannot change"),
+        (["--learning-rate", "0.1"], "--learning-rate 0.1: cannot change"),
+        (["--seed", "2"], "--seed 2: cannot change"),
+        (["--run-dir", "elsewhere"], "--run-dir elsewhere: cannot change"),
+    ],
+)
+def test_a_setting_that_cannot_change_is_refused_by_name(folder, flags, named, capsys):
+    with pytest.raises(SystemExit) as stop:
+        resumed(folder, *flags)
+    assert stop.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_settings_that_may_change_do_and_the_others_are_the_runs(folder):
+    config = resumed(folder, "--workers", "3", "--eval-interval", "7", "--head", "linear")
+    assert (config.workers, config.eval_interval, config.head) == (3, 7, "linear")
+    assert (config.game, config.num_steps, config.total_timesteps) == ("Pong", 4, 200)
+
+
+def test_a_run_that_has_spent_its_budget_asks_for_more(folder):
+    with pytest.raises(SettingError, match="--total-timesteps 200"):
+        train(resumed(folder), (), make_tiny_env)
+    assert json.loads((folder / "meta.json").read_text())["status"] == "finished"
+
+
+def test_what_is_no_run_is_refused_by_name(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        resumed(tmp_path / "nothing")
+    assert "nothing: not a run's folder" in capsys.readouterr().err
+
+
+def test_a_run_without_a_sound_checkpoint_is_refused_and_left_alone(folder):
+    for path in list_checkpoints(folder / "checkpoints"):
+        path.write_bytes(b"")
+    before = (folder / "progress.csv").read_text()
+    with pytest.raises(SettingError, match="no checkpoint that can be used"):
+        train(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env)
+    assert (folder / "progress.csv").read_text() == before
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(folder):
+    with (
+        lock_run_folder(folder),
+        pytest.raises(SettingError, match="another process"),
+    ):
+        train(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env)

@@ -1,0 +1,156 @@
+"""RolloutQueue: what comes out is what was put in, by their owners only, and never more than fits."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from agents.a3c.learner import Learner
+from agents.a3c.worker import RolloutWorker, Worker
+from agents.config import TrainConfig
+from agents.networks.actor_critic import ActorCritic
+from agents.training.batcher import RolloutBatcher
+from agents.training.rollout_queue import (
+    RolloutLayout,
+    RolloutQueue,
+    SlotRollout,
+    entries_per_worker,
+)
+from agents.training.shared_state import SharedState
+from tests.agents.tiny_env import ACTIONS, BrokenError, make_broken_game, make_tiny_env
+
+CONFIG = TrainConfig(
+    workers=2, envs_per_worker=2, num_steps=4, head="linear", learner="cpu", learner_batch=3
+)
+CPU = torch.device("cpu")
+
+
+def make_state(config=CONFIG):
+    torch.manual_seed(0)
+    network = ActorCritic(ACTIONS, config)
+    return SharedState.create(network, 2, 1), RolloutQueue.create(config, network, ACTIONS)
+
+
+def make_workers(config=CONFIG):
+    shared, slots = make_state(config)
+    workers = [RolloutWorker(i, config, shared, slots, make_tiny_env) for i in range(2)]
+    return shared, slots, workers
+
+
+@pytest.mark.parametrize("state_size", [0, 256])
+def test_the_fields_of_a_slot_do_not_overlap(state_size):
+    layout = RolloutLayout(num_steps=3, num_envs=2, num_actions=5, state_size=state_size)
+    memory = torch.zeros(2, layout.nbytes, dtype=torch.uint8)
+    views = layout.views(memory)
+    for number, (name, view) in enumerate(views.items()):
+        dtype, shape = layout.fields[name]
+        assert (view.dtype, view.shape) == (dtype, (2, *shape))
+        view.fill_(number % 2 if dtype is torch.bool else number + 1)
+    for number, (name, view) in enumerate(views.items()):
+        assert bool((view == (number % 2 if view.dtype is torch.bool else number + 1)).all()), name
+    assert sum(v.numel() * v.element_size() for v in views.values()) <= memory.numel()
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
+    config = dataclasses.replace(CONFIG, core=core, learner_batch=4)
+    _, slots, workers = make_workers(config)
+    for _ in range(2):
+        for worker in workers:
+            worker.update()
+    batch = RolloutBatcher(slots, 4, CPU).take()
+    unshared = SharedState.create(workers[0].network, 2, 2)
+    own = [Worker(i, config, unshared, make_tiny_env) for i in range(2)]
+    rollouts = []
+    for _ in range(2):
+        for worker in own:
+            rollout = worker.collector.collect()
+            rollouts.append({k: v.clone() for k, v in vars(rollout).items() if torch.is_tensor(v)})
+            rollouts[-1]["screens"] = rollout.observations.clone()
+    for name in (
+        "starts",
+        "actions",
+        "behaviour_logits",
+        "rewards",
+        "discounts",
+        "traces",
+        "valid",
+    ):
+        expected = torch.cat([r[name] for r in rollouts], dim=1)
+        torch.testing.assert_close(getattr(batch, name), expected)
+    states = torch.cat([r["initial_state"] for r in rollouts], dim=1)
+    torch.testing.assert_close(batch.initial_state, states)
+    screens = torch.stack([r["screens"] for r in rollouts])
+    assert torch.equal(batch.screens[:, :-1].permute(0, 1, 2, 5, 3, 4), screens)
+    # What comes after the last step is valued as the worker that played would.
+    values = torch.cat([r["bootstrap_value"] for r in rollouts])
+    torch.testing.assert_close(batch.judge(workers[0].network).bootstrap_value, values)
+
+
+def test_a_worker_whose_rollouts_all_wait_does_nothing_until_one_is_taken():
+    _, slots, workers = make_workers()
+    count = entries_per_worker(CONFIG)
+    assert [bool(workers[0].update()) for _ in range(count + 2)] == [True] * count + [False] * 2
+    assert slots.waiting == count
+    before, beats = slots.memory.clone(), int(slots.beats[0])
+    assert workers[0].update() is None
+    assert torch.equal(slots.memory, before)
+    assert int(slots.beats[0]) > beats  # it is alive, and waits
+    assert RolloutBatcher(slots, 3, CPU).take()
+    assert workers[0].update()
+
+
+def test_the_rollouts_that_have_waited_longest_are_taken_first():
+    _, slots, workers = make_workers()
+    for index in (0, 1, 1, 0, 1, 0):
+        workers[index].update()
+        slots.versions[index, (int(slots.written[index]) - 1) % 4] = int(slots.written.sum())
+    intake = RolloutBatcher(slots, 3, CPU)
+    assert [intake.take().versions for _ in range(2)] == [[1, 2, 3], [4, 5, 6]]
+    assert intake.take() is None
+    assert slots.waiting == 0
+
+
+def test_a_rollout_that_was_not_finished_is_written_over_by_the_next_worker():
+    shared, slots, workers = make_workers()
+    workers[0].update()
+    torn = SlotRollout.of(slots.layout.views(slots.memory[0, 1]))
+    torn.rewards.fill_(99.0)  # as far as it came
+    heir = RolloutWorker(0, CONFIG, shared, slots, make_tiny_env, incarnation=1)
+    heir.update()
+    workers[1].update()
+    batch = RolloutBatcher(slots, 3, CPU).take()
+    assert batch is not None
+    assert float(batch.rewards.max()) <= 1.0
+
+
+def test_what_a_learner_had_not_copied_is_there_for_the_next():
+    shared, slots, workers = make_workers()
+    for _ in range(3):
+        for worker in workers:
+            worker.update()
+    first = Learner(CONFIG, shared, slots)
+    first.update()
+    assert slots.waiting == 3  # also those that were on their way to it when it died
+    second = Learner(CONFIG, shared, slots)
+    assert second.update() is not None
+    assert slots.waiting == 0
+
+
+def test_there_is_always_room_for_a_batch_to_learn_from_and_one_to_wait():
+    for workers in (0, 1, 2, 3, 16, 100):
+        for batch in (1, 3, 8, 64):
+            config = dataclasses.replace(CONFIG, workers=workers, learner_batch=batch)
+            count = entries_per_worker(config)
+            assert max(workers, 1) * (count - 1) >= 2 * batch
+            assert count >= 2
+
+
+def test_a_rollout_that_breaks_off_is_never_the_learners():
+    shared, slots = make_state()
+    worker = RolloutWorker(0, CONFIG, shared, slots, make_broken_game)
+    with pytest.raises(BrokenError):
+        worker.update()
+    assert bool(slots.memory.any())  # it had begun
+    assert slots.waiting == 0
+    assert slots.free_slot(0) == 0

@@ -1,0 +1,307 @@
+"""What happens to workers, and that training goes on: with real processes that really die."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import agents.training.supervisor
+import agents.training.worker_pool
+from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.config import TrainConfig
+from agents.networks.actor_critic import ActorCritic
+from agents.system.processes import StopSignals
+from agents.training.shared_state import SharedState
+from agents.training.supervisor import Run, train
+from agents.training.worker_pool import MAX_RESTARTS, TrainingFailedError, WorkerPool, hang_timeout
+from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_nan_game
+from tests.agents.tiny_env import ACTIONS, make_tiny_env
+
+CONFIG = TrainConfig(
+    workers=2,
+    envs_per_worker=2,
+    num_steps=4,
+    total_timesteps=10**9,
+    head="linear",
+    log_interval=0.1,
+    eval_interval=0,
+)
+
+
+def wait_for(happened, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+class Watched:
+    """A run whose parent is this process; `story(run)` goes on beside it and ends with Ctrl-C."""
+
+    def __init__(self, config, make_env, story):
+        self.signals = StopSignals()
+        self.run = Run(config, (), make_env, self.signals)
+        self.story, self.errors = story, []
+
+    def execute(self):
+        def tell():
+            try:
+                self.story(self.run)
+            except BaseException as error:
+                self.errors.append(error)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=tell)
+        with self.signals:
+            thread.start()
+            try:
+                code = self.run.execute()
+            finally:
+                thread.join()
+                self.run.close()
+        if self.errors:
+            raise self.errors[0]
+        return code
+
+
+def updates_of(run, index):
+    return run.shared.counters[index, 1].item()
+
+
+def is_stopped(worker):
+    return psutil.Process(worker.process.pid).status() == psutil.STATUS_STOPPED
+
+
+HOW = {
+    "raises": "exit code 1",
+    "exits": "exit code 7",
+}
+
+
+@pytest.mark.parametrize("illness", ILLNESSES)
+def test_a_worker_that_falls_ill_is_replaced_within_seconds(illness, tmp_path):
+    (tmp_path / "illness").write_text(illness)
+    seconds = []
+
+    def story(run):
+        if "stopped" in illness:  # before, the start-up may take a busy machine longer
+            wait_for(lambda: any(map(is_stopped, list(run.pool.workers.values()))))
+            run.pool._signs_of_life.patience = 2.0
+        wait_for(lambda: run.restarts == 1)
+        run.pool._signs_of_life.patience = 60.0
+        began = time.monotonic()
+        (index,) = [i for i in range(2) if run.pool._deaths[i]]
+        before = [updates_of(run, i) for i in range(2)]
+        wait_for(lambda: updates_of(run, index) > before[index])
+        seconds.append(time.monotonic() - began)
+        wait_for(lambda: all(updates_of(run, i) > before[i] + 5 for i in range(2)))
+        time.sleep(0.3)
+
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_ill_game, story)
+    assert watched.execute() == 130
+    assert seconds[0] < 5
+    run = watched.run
+    assert run.restarts == 1
+    assert bool(run.shared.parameters.isfinite().all())
+    log = (run.folder / "train.log").read_text()
+    assert f"died ({HOW.get(illness, 'SIGKILL')})" in log
+    assert ("the dice fell off the table" in log) == (illness == "raises")
+    assert ("has done nothing for 2 s; killing it" in log) == ("stopped" in illness)
+    events = EventAccumulator(str(run.folder)).Reload()
+    assert events.Scalars("a3c/restarts")[-1].value == 1
+    assert list_checkpoints(run.folder / "checkpoints")
+
+
+def test_a_stopped_worker_does_not_hold_up_the_end_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(agents.training.supervisor, "STOP_TIMEOUT_S", 1.0)
+
+    def story(run):
+        wait_for(lambda: updates_of(run, 0) > 5)
+        os.kill(run.pool.workers[0].process.pid, signal.SIGSTOP)
+
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
+    assert watched.execute() == 130
+    assert "worker 0 does not end; killing it" in (watched.run.folder / "train.log").read_text()
+    assert load_checkpoint(list_checkpoints(watched.run.folder / "checkpoints")[-1])
+
+
+def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatch):
+    monkeypatch.setattr(agents.training.supervisor, "STOP_TIMEOUT_S", 1.0)
+
+    def story(run):
+        wait_for(lambda: updates_of(run, 0) > 5)
+        worker = run.pool.workers[0].process.pid
+        server = psutil.Process(worker).parent()
+        server.kill()
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: run.restarts >= 1)
+        before = [updates_of(run, i) for i in range(2)]
+        wait_for(lambda: all(updates_of(run, i) > before[i] + 5 for i in range(2)))
+        # A child of no living server is killed too.
+        os.kill(run.pool.workers[1].process.pid, signal.SIGSTOP)
+
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
+    assert watched.execute() == 130
+
+
+def make_crew(**settings):
+    config = dataclasses.replace(CONFIG, **settings)
+    shared = SharedState.create(ActorCritic(ACTIONS, config), 1, config.workers)
+    return WorkerPool(config, shared, make_tiny_env)
+
+
+def test_one_worker_may_die_only_so_often_in_a_while(monkeypatch):
+    pool = make_crew(workers=16)
+    started = []
+    monkeypatch.setattr(pool, "start", started.append)
+    for death in range(MAX_RESTARTS):
+        for index in range(16):  # many workers, each of which may
+            pool.shared.counters[index, 1] += 1
+            pool._restart(index, f"died ({death})")
+    assert pool.restarts == len(started) == 16 * MAX_RESTARTS
+    pool.shared.counters[3, 1] += 1
+    with pytest.raises(TrainingFailedError, match=f"worker 3 died over {MAX_RESTARTS} times in 10"):
+        pool._restart(3, "died")
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatch):
+    monkeypatch.setattr(agents.training.worker_pool, "PAUSE_AFTER_FAILED_START_S", 0.0)
+    tries = []
+
+    def start_child(*_):
+        tries.append(1)
+        if len(tries) <= failures:
+            raise ChildProcessError("the fork server died")
+        return "a child"
+
+    monkeypatch.setattr(agents.training.worker_pool, "start_child", start_child)
+    pool = make_crew()
+    if failures < agents.training.worker_pool.MAX_FAILED_STARTS:
+        pool.start(1)
+        assert pool.workers == {1: "a child"}
+    else:
+        with pytest.raises(TrainingFailedError, match="3 times in a row"):
+            pool.start(1)
+    assert len(tries) == 3
+
+
+def test_deaths_of_long_ago_are_forgiven(monkeypatch):
+    pool = make_crew()
+    now = [0.0]
+    monkeypatch.setattr(agents.training.worker_pool.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pool, "start", lambda _: None)
+    for _ in range(5 * MAX_RESTARTS):
+        now[0] += agents.training.worker_pool.RESTART_WINDOW_S / MAX_RESTARTS + 1
+        pool.shared.counters[0, 1] += 1
+        pool._restart(0, "died")
+    assert pool.restarts == 5 * MAX_RESTARTS
+
+
+@pytest.mark.parametrize(("computes", "killed"), [(True, []), (False, [0])])
+def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, computes, killed):
+    monkeypatch.setattr(agents.training.worker_pool, "LOOK_INTERVAL_S", 0.0)
+    pool, seconds, dead = make_crew(), itertools.count(), []
+    for index in range(2):
+        process = SimpleNamespace(pid=index)
+        pool.workers[index] = SimpleNamespace(process=process, kill=lambda i=index: dead.append(i))
+    monkeypatch.setattr(pool._updates, "_clock", lambda: next(seconds) / 2)
+    monkeypatch.setattr(pool._signs_of_life, "_clock", lambda: next(seconds) / 2)
+    spent = itertools.count()
+    monkeypatch.setattr(
+        agents.training.worker_pool,
+        "cpu_time",
+        lambda pid: next(spent) if computes or pid == 1 else 7,
+    )
+    for _ in range(int(agents.training.worker_pool.STILL_TIMEOUT_S) + 10):
+        pool.kill_hung()
+    assert dead == killed
+
+
+def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypatch):
+    pool, now, looks = make_crew(), [100.0], []
+    pool.workers[0] = SimpleNamespace(process=SimpleNamespace(pid=0))
+    monkeypatch.setattr(agents.training.worker_pool.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(agents.training.worker_pool, "cpu_time", lambda _: looks.append(now[0]))
+    for _ in range(1000):
+        pool.kill_hung()
+        now[0] += 0.01
+    assert 18 <= len(looks) <= 20
+
+
+def test_who_computes_for_ever_without_an_update_is_killed_too(monkeypatch):
+    monkeypatch.setattr(agents.training.worker_pool, "LOOK_INTERVAL_S", 0.0)
+    pool, seconds, spent, dead = make_crew(), itertools.count(), itertools.count(), []
+    pool.workers[0] = SimpleNamespace(
+        process=SimpleNamespace(pid=0), kill=lambda: dead.append(next(seconds))
+    )
+    monkeypatch.setattr(pool._updates, "_clock", lambda: next(seconds))
+    monkeypatch.setattr(agents.training.worker_pool, "cpu_time", lambda _: next(spent))
+    while not dead:
+        pool.kill_hung()
+    assert dead[0] >= agents.training.worker_pool.HANG_TIMEOUT_S
+
+
+def test_the_longest_silence_grows_with_what_an_update_takes():
+    assert hang_timeout(CONFIG) == agents.training.worker_pool.HANG_TIMEOUT_S
+    slow = dataclasses.replace(CONFIG, num_steps=20_000)
+    assert hang_timeout(slow) > 1000
+
+
+def test_gradients_that_stay_not_finite_end_the_run_and_the_last_good_checkpoint_is_named(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=str(tmp_path), checkpoint_interval=1e-3)
+    assert train(config, (), make_nan_game) == 1
+    folder = (tmp_path / "latest").resolve()
+    newest = list_checkpoints(folder / "checkpoints")[-1]
+    log = (folder / "train.log").read_text()
+    assert f"gradients in a row were not finite; the last good checkpoint is {newest}" in log
+    checkpoint = load_checkpoint(newest)
+    assert all(bool(t.isfinite().all()) for t in checkpoint.parameters.values())
+    assert checkpoint.progress["skipped_updates"] < 20  # written before they failed for good
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["status"] == "failed"
+    with (folder / "progress.csv").open() as file:
+        assert float(list(csv.DictReader(file))[-1]["nonfinite_updates"]) >= 100
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_all_the_time_do_not_stop_training(tmp_path):
+    kills = []
+
+    def story(run):
+        generator = torch.Generator().manual_seed(0)
+        while len(kills) < 40:
+            time.sleep(0.3 * torch.rand(1, generator=generator).item() + 0.5)
+            index = len(kills) % 8  # each of them five times
+            wait_for(lambda i=index: i in run.pool.workers and updates_of(run, i) > 0)
+            kills.append(index)
+            os.kill(run.pool.workers[index].process.pid, signal.SIGKILL)
+        wait_for(lambda: run.restarts == 40)
+        before = run.shared.global_step
+        wait_for(lambda: run.shared.global_step > before + 1000)
+
+    config = dataclasses.replace(CONFIG, workers=8, run_dir=str(tmp_path))
+    watched = Watched(config, make_tiny_env, story)
+    assert watched.execute() == 130
+    assert watched.run.restarts == 40
+    assert bool(watched.run.shared.parameters.isfinite().all())
+
+
+def test_no_temporary_file_is_left_in_the_folder_of_runs(tmp_path):
+    config = dataclasses.replace(CONFIG, workers=0, total_timesteps=20, run_dir=str(tmp_path))
+    assert train(config, (), make_tiny_env) == 0
+    assert {p.name for p in Path(tmp_path).iterdir()} == {
+        "latest",
+        (tmp_path / "latest").resolve().name,
+    }
