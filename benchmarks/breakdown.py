@@ -52,7 +52,7 @@ from agents.system.files import write_atomically
 from agents.system.resources import available_cpus
 from agents.training import supervisor
 from agents.training import worker_pool as pool
-from benchmarks.facts import describe, machine_facts
+from benchmarks.system_info import describe, system_info
 from envs import TrainingEnv, resolve_game
 from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE
 
@@ -401,7 +401,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the single measurements")
     args = parser.parse_args()
 
-    facts = machine_facts()
+    facts = system_info()
     print(f"{describe(facts)}; {args.game}\n", flush=True)
     configurations = [
         (workers, head, core, torso)

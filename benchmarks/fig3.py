@@ -39,7 +39,6 @@ from benchmarks.contestants import (
     match_neurocoder,
     settings_of,
 )
-from benchmarks.facts import describe, machine_facts
 from benchmarks.suite import (
     Planned,
     StatusLine,
@@ -48,6 +47,7 @@ from benchmarks.suite import (
     last_checkpoint,
     read_rate,
 )
+from benchmarks.system_info import describe, system_info
 from benchmarks.tables import Result, table
 from envs.protocol import FRAME_SKIP
 
@@ -230,19 +230,19 @@ def write_results(
     for game in dict.fromkeys(result.game for result in results):
         played = random_play(suite, game, args.episodes)
         random[game] = None if played is None else played.summary.mean
-    facts = machine_facts()
+    info = system_info()
     budget = suite.planned[0].config.total_timesteps
     missing = len(suite.planned) - len(results)
     text = table(results, random, args.episodes)
     notes = [
         f"Command: `python -m benchmarks.fig3 {' '.join(words)}`",
-        f"{budget:,} decisions ({budget * FRAME_SKIP:,} frames) each; {describe(facts)}.",
+        f"{budget:,} decisions ({budget * FRAME_SKIP:,} frames) each; {describe(info)}.",
     ]
     if missing:
         notes.append(f"{missing} of {len(suite.planned)} runs are not finished and not counted.")
     whole = "\n\n".join([text, *notes]) + "\n"
     (suite.folder / "table.md").write_text(whole)
-    written: dict[str, Any] = {"arguments": list(words), "machine": facts, "random": random}
+    written: dict[str, Any] = {"arguments": list(words), "machine": info, "random": random}
     written["results"] = [dataclasses.asdict(result) for result in results]
     (suite.folder / "results.json").write_text(json.dumps(written, indent=2) + "\n")
     names = ", ".join(["table.md", "results.json", *(path.name for path in drawn)])

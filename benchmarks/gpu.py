@@ -23,7 +23,7 @@ import torch
 from agents.config import SettingError, TrainConfig
 from agents.system.resources import available_cpus
 from agents.training.preflight import check_learner
-from benchmarks.facts import describe, machine_facts
+from benchmarks.system_info import describe, system_info
 from benchmarks.throughput import CORES, EMULATOR, HEADS, emulator_rate, training_figures
 
 COLUMNS = ("updates_per_s", "update_ms", "batch_wait", "slots_waiting", "policy_lag")
@@ -95,17 +95,17 @@ def main() -> None:
     except SettingError as error:
         parser.error(str(error))
 
-    facts: dict[str, Any] = machine_facts()
+    info: dict[str, Any] = system_info()
     device = "no device"
     if args.learner.startswith("cuda"):
         device = torch.cuda.get_device_name(torch.device(args.learner))
-    facts["device"] = device
+    info["device"] = device
     title = f"learner on {args.learner} ({device}), {args.learner_batch} rollouts a batch"
-    print(f"{describe(facts)}; {args.game}; {title}\n", flush=True)
+    print(f"{describe(info)}; {args.game}; {title}\n", flush=True)
     found = measure(args)
     print(table(found))
     if args.json:
-        written = {"arguments": sys.argv[1:], "machine": facts, "figures": found}
+        written = {"arguments": sys.argv[1:], "machine": info, "figures": found}
         args.json.write_text(json.dumps(written, indent=2))
 
 

@@ -311,9 +311,9 @@ def main() -> int:
     if args.traced:
         return traced_command(args.traced, args.arguments)
 
-    from benchmarks.facts import describe, machine_facts
+    from benchmarks.system_info import describe, system_info
 
-    facts = machine_facts()
+    facts = system_info()
     print(f"{describe(facts)}\n", flush=True)
     starts = []
     for number in range(args.starts):

@@ -36,7 +36,7 @@ import numpy as np
 
 from agents.config import TrainConfig, choices
 from agents.system.resources import available_cpus
-from benchmarks.facts import describe, machine_facts
+from benchmarks.system_info import describe, system_info
 from envs import TrainingEnv, resolve_game
 
 HEADS = choices("head")
@@ -283,8 +283,8 @@ def main() -> None:
         print(train_sb3(args.game, args.seconds))
         return
 
-    facts: dict[str, Any] = machine_facts()
-    print(f"{describe(facts)}; {args.game}\n", flush=True)
+    info: dict[str, Any] = system_info()
+    print(f"{describe(info)}; {args.game}\n", flush=True)
     if args.sweep_workers:
         rates = measure(sweep(args), args.rounds)
         print(sweep_table(rates, args.sweep_workers))
@@ -292,7 +292,7 @@ def main() -> None:
         rates = measure(contestants(args), args.rounds)
         print(table(rates))
     if args.json:
-        written = {"arguments": sys.argv[1:], "machine": facts, "rates": rates}
+        written = {"arguments": sys.argv[1:], "machine": info, "rates": rates}
         args.json.write_text(json.dumps(written, indent=2))
 
 

@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.frame.drawing import COLOURS, draw_seeds, new_figure, tidy
-from experiments.frame.layers import auxiliary_loss, make_layer, parameter_count
-from experiments.frame.study import Column, Study, make_parser
+from experiments.common.drawing import COLOURS, draw_seeds, new_figure, tidy
+from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
+from experiments.common.study import Column, Study, make_parser
 from experiments.multi_task.ntm import NeuralTuringMachine
 from experiments.multi_task.tasks import TASKS, Batch, TaskSizes, sample
 from neurocoder import recode

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from experiments.common.command_line import positive
+from experiments.common.data import DataError
+from experiments.common.study import Column, Study, make_parser
 from experiments.continual_learning.choices import CHOICES
 from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
 from experiments.continual_learning.run import (
@@ -27,9 +30,6 @@ from experiments.continual_learning.run import (
     load_tasks,
     run,
 )
-from experiments.frame.command_line import positive
-from experiments.frame.data import DataError
-from experiments.frame.study import Column, Study, make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,6 +14,7 @@ from statistics import fmean
 
 import torch
 
+from experiments.common.study import Record, Study, make_parser
 from experiments.continual_learning.run import (
     LAYERS,
     METHODS,
@@ -26,7 +27,6 @@ from experiments.continual_learning.run import (
     run,
 )
 from experiments.continual_learning.task_split import Task, hold_out
-from experiments.frame.study import Record, Study, make_parser
 
 LEARNING_RATES: Mapping[str, Sequence[float]] = {
     "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),

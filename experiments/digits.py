@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.frame.command_line import positive, positive_number
-from experiments.frame.data import DataError, Images, load_images, shifted
-from experiments.frame.layers import auxiliary_loss, parameter_count
-from experiments.frame.study import Column, Study, make_parser
+from experiments.common.command_line import positive, positive_number
+from experiments.common.data import DataError, Images, load_images, shifted
+from experiments.common.layers import auxiliary_loss, parameter_count
+from experiments.common.study import Column, Study, make_parser
 from experiments.recognition.attention_tree import (
     count_patterns,
     difference_between_classes,

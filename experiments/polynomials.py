@@ -32,9 +32,9 @@ from experiments.auto_regression import boundaries, figures
 from experiments.auto_regression.auto_regressor import CONTESTANTS, AutoRegressor, make_model
 from experiments.auto_regression.chunks import Sequences, draw_sequences
 from experiments.auto_regression.ideal_observer import observe
-from experiments.frame.command_line import positive
-from experiments.frame.layers import auxiliary_loss, parameter_count
-from experiments.frame.study import Column, Study, make_parser
+from experiments.common.command_line import positive
+from experiments.common.layers import auxiliary_loss, parameter_count
+from experiments.common.study import Column, Study, make_parser
 
 TEST_SEED = 2**31  # far from any seed that trains
 CURVE_POINTS = 12

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from experiments.frame.layers import make_layer, parameter_count
+from experiments.common.layers import make_layer, parameter_count
 from neurocoder import FiLMLinear, HyperLinear, NeurocoderLinear
 
 CONTESTANTS = (

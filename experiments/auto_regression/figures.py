@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.auto_regression.auto_regressor import SLOTS
 from experiments.auto_regression.chunks import Sequences
-from experiments.frame.drawing import COLOURS, draw_band, new_figure, tidy
+from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
+from experiments.common.statistics import bootstrap_interval
+from experiments.common.study import Record
 from experiments.continual_learning.run import LAYERS, METHODS, SCENARIOS, Contestant
-from experiments.frame.drawing import COLOURS, draw_band, new_figure, tidy
-from experiments.frame.statistics import bootstrap_interval
-from experiments.frame.study import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

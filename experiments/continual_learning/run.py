@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.common.data import DataError, load_images
+from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
 from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
 from experiments.continual_learning.task_sequence import (
     TaskNetwork,
@@ -17,8 +19,6 @@ from experiments.continual_learning.task_sequence import (
     learn_in_sequence,
 )
 from experiments.continual_learning.task_split import Task, split_into_tasks
-from experiments.frame.data import DataError, load_images
-from experiments.frame.layers import auxiliary_loss, make_layer, parameter_count
 
 SCENARIOS = ("domain", "task")
 METHODS = ("adam", "adagrad", "l2", "si", "ewc", "online-ewc")

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.frame.data import Images
-from experiments.frame.drawing import COLOURS, new_figure, tidy
-from experiments.frame.statistics import bootstrap_interval
+from experiments.common.data import Images
+from experiments.common.drawing import COLOURS, new_figure, tidy
+from experiments.common.statistics import bootstrap_interval
 from experiments.recognition.models import (
     CLASSES,
     STEPS,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.frame.layers import make_layer, match_sizes, parameter_count
+from experiments.common.layers import make_layer, match_sizes, parameter_count
 
 CLASSES = 10
 STEPS = (1, 2, 3, 5, 10)
@@ -85,7 +85,7 @@ def make_classifier(contestant: str, features: int, sharpness: float = 10.0) -> 
 
 
 def _layer_and_sizes(contestant: str) -> tuple[str, dict[str, Any]]:
-    """Which of `experiments.frame.layers` a contestant is, and the sizes that are not matched."""
+    """Which of `experiments.common.layers` a contestant is, and the sizes that are not matched."""
     if contestant in _MATCHED:
         return contestant, {}
     if contestant == SINGLE_STEP:

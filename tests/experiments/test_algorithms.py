@@ -10,7 +10,7 @@ import torch
 
 from experiments import algorithms
 from experiments.algorithms import CONTESTANTS, QUICK, SIZES, evaluate, learn, make_machine
-from experiments.frame.layers import parameter_count
+from experiments.common.layers import parameter_count
 from experiments.multi_task.tasks import TASKS, sample
 
 SMALL = SIZES["small"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from experiments import continual, continual_choice
+from experiments.common.layers import make_layer, parameter_count
 from experiments.continual_learning.choices import CHOICES
 from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
 from experiments.continual_learning.run import (
@@ -21,8 +22,7 @@ from experiments.continual_learning.run import (
     run,
 )
 from experiments.continual_learning.task_sequence import TaskNetwork
-from experiments.frame.layers import make_layer, parameter_count
-from tests.experiments.frame.test_data import write_mnist
+from tests.experiments.common.test_data import write_mnist
 
 
 def everyone():

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from experiments import digits
-from experiments.frame.data import load_images
-from experiments.frame.layers import parameter_count
+from experiments.common.data import load_images
+from experiments.common.layers import parameter_count
 from experiments.recognition.models import (
     CONTESTANTS,
     LENETS,

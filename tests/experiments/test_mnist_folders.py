@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import continual, digits
-from experiments.frame.data import MNIST_FILES
-from tests.experiments.frame.test_data import idx, write_mnist
+from experiments.common.data import MNIST_FILES
+from tests.experiments.common.test_data import idx, write_mnist
 
 EXPERIMENTS = pytest.mark.parametrize("experiment", [digits, continual])
 

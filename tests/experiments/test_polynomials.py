@@ -11,7 +11,7 @@ import torch
 from experiments import polynomials
 from experiments.auto_regression.auto_regressor import CONTESTANTS, SLOTS, make_model
 from experiments.auto_regression.chunks import draw_sequences
-from experiments.frame.layers import parameter_count
+from experiments.common.layers import parameter_count
 from neurocoder import NeurocoderLinear
 
 

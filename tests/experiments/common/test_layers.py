@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.frame.drawing import COLOURS
-from experiments.frame.layers import (
+from experiments.common.drawing import COLOURS
+from experiments.common.layers import (
     LAYERS,
     auxiliary_loss,
     make_layer,

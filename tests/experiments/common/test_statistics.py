@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from experiments.frame.statistics import bootstrap_interval
+from experiments.common.statistics import bootstrap_interval
 
 
 def test_the_interval_is_that_of_all_possible_draws():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.frame.data import MNIST_FILES, DataError, Images, load_images, read_idx, shifted
+from experiments.common.data import MNIST_FILES, DataError, Images, load_images, read_idx, shifted
 
 TRAIN, LABELS, TEST, TEST_LABELS = MNIST_FILES
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.frame.statistics import bootstrap_interval
+from experiments.common.statistics import bootstrap_interval
 
 if TYPE_CHECKING:  # loaded where something is drawn; a run that is refused need not wait for it
     from matplotlib.axes import Axes

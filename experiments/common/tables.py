@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.frame.statistics import bootstrap_interval
+from experiments.common.statistics import bootstrap_interval
 
 Rows = Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
 

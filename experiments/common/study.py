@@ -28,17 +28,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from experiments.frame.command_line import make_parser as make_parser
-from experiments.frame.machine import describe_machine
-from experiments.frame.progress import Progress
-from experiments.frame.tables import Column as Column
-from experiments.frame.tables import as_csv, as_markdown
+from benchmarks.system_info import describe, system_info
+from experiments.common.command_line import make_parser as make_parser
+from experiments.common.progress import Progress
+from experiments.common.tables import Column as Column
+from experiments.common.tables import as_csv, as_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
-# What may differ when a folder is gone on with, and what says nothing about results.
+_PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
+# What may differ when an experiment resumes in an existing folder.
 _NOT_SETTINGS = ("contestants", "seeds", "out", "command", "default_seeds")
 
 Record = dict[str, Any]
@@ -191,7 +192,8 @@ class Study:
             by_contestant.setdefault(record["contestant"], []).append(record)
         rows = [(c, by_contestant[c]) for c in contestants or by_contestant if c in by_contestant]
         text = as_markdown(rows, wanted)
-        head = f"# {self.name}\n\n    {self.command}\n\n{describe_machine()}\n\n"
+        machine = describe(system_info(_PACKAGES), _PACKAGES, note=", one used")
+        head = f"# {self.name}\n\n    {self.command}\n\n{machine}\n\n"
         tail = f"\n\n{remark}\n" if remark else "\n"
         (self.folder / f"{name}.md").write_text(head + text + tail, encoding="utf-8")
         (self.folder / f"{name}.csv").write_text(as_csv(rows, wanted), encoding="utf-8")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments.frame.command_line import positive_number
-from experiments.frame.drawing import draw_band, draw_seeds, new_figure, tidy
-from experiments.frame.study import Column, Study, make_parser
+from experiments.common.command_line import positive_number
+from experiments.common.drawing import draw_band, draw_seeds, new_figure, tidy
+from experiments.common.study import Column, Study, make_parser
 
 ROOT = Path(__file__).parents[3]
 
@@ -198,7 +198,7 @@ def test_results_and_scalars_belong_to_the_job_under_way(tmp_path):
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
     program = """
         import signal, sys, time
-        from experiments.frame.study import Study, make_parser
+        from experiments.common.study import Study, make_parser
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with Study("tests", make_parser("tests", "", ["a", "b"]).parse_args()) as study:
             for contestant, seed in study.jobs():
