@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         require_opencv()
-        from agents.evaluation.session import Session
+        from agents.evaluation.session import EvaluationSession
 
-        session = Session(
+        session = EvaluationSession(
             args.run,
             args.checkpoint,
             modes,

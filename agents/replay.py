@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from agents.cli import CommandParser
 from agents.errors import MachineError, escape_to_one_line
-from agents.evaluation.episode import Step
+from agents.evaluation.episode import StepResult
 from agents.evaluation.replay_file import (
     Replay,
     ReplayError,
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 compose = None if panel is None else panel.compose
                 video = stack.enter_context(VideoWriter(Path(args.video), compose))
 
-            def show(step: Step) -> None:
+            def show(step: StepResult) -> None:
                 if panel is not None:
                     panel.step(step)
                 if video is not None:

@@ -25,7 +25,7 @@ from agents.analysis.learning_curves import read_curve
 from agents.analysis.plotting import NoMatplotlibError, require_matplotlib
 from agents.cli import CommandParser, parse_args
 from agents.config import SettingError, TrainConfig
-from agents.evaluation.results import Evaluation, read_evaluations
+from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
 from agents.run_folder import RunFolderError
 from agents.system.processes import StopSignals
@@ -136,7 +136,7 @@ def evaluate(suite: Suite, planned: Planned, episodes: int) -> None:
     folder = suite.find(planned)
     assert folder is not None
 
-    def scores() -> dict[str, Evaluation | None]:
+    def scores() -> dict[str, EvaluationRow | None]:
         found = {mode: find_evaluation(folder, mode, episodes) for mode in (SAMPLED, GREEDY)}
         return {**found, RANDOM: random_play(suite, planned.config.game, episodes)}
 
@@ -164,7 +164,7 @@ def _mode_flags(modes: Sequence[str]) -> list[str]:
     return ["--mode", trained[0] if len(trained) == 1 else "both", *more]
 
 
-def find_evaluation(folder: Path, mode: str, episodes: int) -> Evaluation | None:
+def find_evaluation(folder: Path, mode: str, episodes: int) -> EvaluationRow | None:
     """What the newest checkpoint of a run scored, if it has played so many games."""
     step = None if mode == RANDOM else last_checkpoint(folder)
     found = None
@@ -178,7 +178,7 @@ def find_evaluation(folder: Path, mode: str, episodes: int) -> Evaluation | None
     return found
 
 
-def random_play(suite: Suite, game: str, episodes: int) -> Evaluation | None:
+def random_play(suite: Suite, game: str, episodes: int) -> EvaluationRow | None:
     """What random play scored in a game, measured in any of its runs."""
     for planned in suite.planned:
         folder = suite.find(planned) if planned.config.game == game else None

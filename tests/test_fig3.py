@@ -18,7 +18,7 @@ from agents import evaluate
 from agents.cli import parse_args
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
-from agents.evaluation.results import Evaluation, append_evaluation, summarise
+from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
 from agents.run_folder import create_run_folder, open_run
 from agents.system.processes import StopSignals
 from benchmarks import contestants, fig3, suite
@@ -81,7 +81,9 @@ class FakeChildren:
             game = EpisodeResult(mode, 1, score, 9, np.zeros(9), "", False)
             name, step = (newest, int(newest[5:-3])) if mode != "random" else ("", None)
             summary = summarise("Frostbite", [game] * args.episodes)
-            append_evaluation(folder, Evaluation(0.0, "evaluate", name, step, summary, args.seed))
+            append_evaluation(
+                folder, EvaluationRow(0.0, "evaluate", name, step, summary, args.seed)
+            )
         self.played.append(modes)
         return 0
 
@@ -257,7 +259,7 @@ def test_only_the_newest_checkpoints_games_count(tmp_path):
     def play(score, checkpoint=newest, step=900, source="evaluate", games=2, seed=1):
         game = EpisodeResult("sampled", 1, score, 9, np.zeros(9), "", False)
         summary = summarise("Pong", [game] * games)
-        append_evaluation(run, Evaluation(0.0, source, checkpoint, step, summary, seed))
+        append_evaluation(run, EvaluationRow(0.0, source, checkpoint, step, summary, seed))
 
     play(1.0, "best.pt")
     play(2.0, "step_000000000400.pt", 400)

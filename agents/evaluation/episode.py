@@ -69,7 +69,7 @@ class GameSettings:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """What one decision brought.
 
     Attributes:
@@ -87,7 +87,7 @@ class Step:
     info: dict[str, Any]
 
 
-OnStep = Callable[[Step], None]
+OnStep = Callable[[StepResult], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,8 @@ class EpisodeResult:
         actions: uint8, shape (length,).
         screen_hash: of the last screen, see `hash_screen`.
         truncated: whether the frame limit ended it, rather than the game.
-        course_hash: SHA-256 of every action and the 84x84 picture that followed it. Score and last
-            screen alone would not tell of a game that took another way to the same place.
+        trajectory_hash: SHA-256 of every action and the 84x84 frame that followed it. Score and
+            last screen alone would not tell of a game that took another way to the same place.
     """
 
     mode: str
@@ -113,7 +113,7 @@ class EpisodeResult:
     actions: npt.NDArray[np.uint8]
     screen_hash: str
     truncated: bool
-    course_hash: str = ""
+    trajectory_hash: str = ""
 
 
 def action_names(env: GameEnv) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def run_episode(
         score += float(reward)
         ended = terminated or truncated
         if on_step is not None:
-            on_step(Step(action, float(reward), len(actions), score, info))
+            on_step(StepResult(action, float(reward), len(actions), score, info))
     screen: Any = env.render()
     game = EpisodeResult(
         mode=mode,
@@ -170,6 +170,6 @@ def run_episode(
         actions=np.array(actions, dtype=np.uint8),
         screen_hash=hash_screen(screen),
         truncated=truncated,
-        course_hash=course.hexdigest(),
+        trajectory_hash=course.hexdigest(),
     )
     return game, ended

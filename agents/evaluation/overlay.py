@@ -32,7 +32,7 @@ from agents.evaluation.drawing import (
     text_width,
     write,
 )
-from agents.evaluation.episode import GameSettings, Step, action_names
+from agents.evaluation.episode import GameSettings, StepResult, action_names
 from agents.evaluation.program_plots import Scale, draw_program
 from agents.evaluation.video import CONSOLE_FPS
 from agents.evaluation.video import HEIGHT as GAME_HEIGHT
@@ -76,7 +76,7 @@ class Panel:
         """Take in what the network thought, without leading dimensions; the step follows."""
         self._thought = thought
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepResult) -> None:
         """Draw the decision that was played, with the thought before it, if there was one."""
         thought = self._thought
         if self._ground is None:
@@ -154,7 +154,7 @@ class Panel:
                 colour = ACCENT if i == action else TEXT
                 write(board, f"{100 * share:.1f}", _POLICY_X + 290, line, 12, colour, "r")
 
-    def _draw_score(self, board: Picture, step: Step) -> None:
+    def _draw_score(self, board: Picture, step: StepResult) -> None:
         text = f"{step.score:,.0f}"
         write(board, text, _VALUE_X, 140, 34)
         recent = [r for r in self._rewards[-DECISIONS_OF_A_REWARD:] if r]

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, GameSettings, Step
+from agents.evaluation.episode import EpisodeResult, GameSettings, StepResult
 from agents.evaluation.overlay import Panel, PanelFactory
 from agents.evaluation.replay_file import Replay
 from agents.evaluation.video import CONSOLE_FPS, VideoError, VideoWriter
@@ -62,7 +62,7 @@ class Recorder:
 
     @property
     def wants_screens(self) -> bool:
-        """Whether `Step.info` must hold the screens."""
+        """Whether `StepResult.info` must hold the screens."""
         return self._wants_videos
 
     @property
@@ -80,14 +80,14 @@ class Recorder:
             path.parent.mkdir(exist_ok=True)
             self._video = VideoWriter(path, None if self._panel is None else self._panel.compose)
         except (OSError, VideoError) as error:
-            self._lose_video(error)
+            self._drop_video(error)
 
     def think(self, thought: PolicyOutput) -> None:
         """A network chose an action, which is played next."""
         if self._panel is not None:
             self._panel.think(thought)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepResult) -> None:
         """A decision was played."""
         if self._video is not None and step.length <= self._max_decisions:
             if self._panel is not None:
@@ -95,7 +95,7 @@ class Recorder:
             try:
                 self._video.add(step.info["screens"])
             except (OSError, VideoError) as error:
-                self._lose_video(error)
+                self._drop_video(error)
 
     def finish(self, game: EpisodeResult) -> None:
         """Write the trace, then complete the video."""
@@ -112,7 +112,7 @@ class Recorder:
             self._save(trace, path)
         except OSError as error:
             # On a full disk the unfinished video may hold just the space that the trace needs.
-            self._lose_video(error)
+            self._drop_video(error)
             try:
                 self._save(trace, path)
             except OSError as again:
@@ -126,7 +126,7 @@ class Recorder:
                     seconds = self._max_decisions * FRAME_SKIP / CONSOLE_FPS
                     log.warning("%s shows the first %.1f seconds only", self.videos[-1], seconds)
             except (OSError, VideoError) as error:
-                self._lose_video(error)
+                self._drop_video(error)
 
     def abandon(self) -> None:
         """The game was left before its end: nothing of it is kept."""
@@ -144,7 +144,7 @@ class Recorder:
         trace.save(path)
         self.traces.append(path)
 
-    def _lose_video(self, error: Exception) -> None:
+    def _drop_video(self, error: Exception) -> None:
         if self._wants_videos:
             log.warning("a video was not written: %s", error)
         self.abandon()

@@ -31,6 +31,8 @@ FORMAT_VERSION = 1
 # characters. What claims to be larger is no trace, and is not unpacked.
 MAX_BYTES = 32 * 2**20
 MAX_TEXT = 2**16
+# Attributes of `EpisodeResult` that have another name in the file.
+_KEYS = {"trajectory_hash": "course_hash"}
 
 
 class ReplayError(Exception):
@@ -65,7 +67,8 @@ class Replay:
         Raises:
             OSError: if that fails.
         """
-        game = {name: value for name, value in vars(self.game).items() if name != "actions"}
+        game = {_KEYS.get(name, name): value for name, value in vars(self.game).items()}
+        del game["actions"]
         rest = {
             "format": FORMAT_VERSION,
             "settings": asdict(self.settings),
@@ -93,7 +96,9 @@ def load_replay(path: str | Path) -> Replay:
             found = rest.get("format") if isinstance(rest, dict) else None
             raise ValueError(f"format {found!r}, not {FORMAT_VERSION}")
         settings = GameSettings(**rest["settings"])
-        game = EpisodeResult(actions=actions, **rest["game"])
+        names = {key: name for name, key in _KEYS.items()}
+        fields = {names.get(key, key): value for key, value in rest["game"].items()}
+        game = EpisodeResult(actions=actions, **fields)
         trace = Replay(settings, game, rest["checkpoint"], rest["global_step"], rest["ale_version"])
         _check(trace)
         return trace
@@ -159,7 +164,7 @@ def verify_replay(
             ("the score", f"{played.score:g}", f"{recorded.score:g}"),
             ("the length", played.length, recorded.length),
             ("the last screen's hash", played.screen_hash[:12], recorded.screen_hash[:12]),
-            ("the course's hash", played.course_hash[:12], recorded.course_hash[:12]),
+            ("the course's hash", played.trajectory_hash[:12], recorded.trajectory_hash[:12]),
             ("cut off by the frame limit", played.truncated, recorded.truncated),
         ]
         if ours != theirs
@@ -201,7 +206,7 @@ def _check(trace: Replay) -> None:
         (game, "length", int),
         (game, "screen_hash", str),
         (game, "truncated", bool),
-        (game, "course_hash", str),
+        (game, "trajectory_hash", str),
         (trace, "checkpoint", str),
         (trace, "global_step", (int, type(None))),
         (trace, "ale_version", str),
@@ -212,7 +217,9 @@ def _check(trace: Replay) -> None:
         # Shown on terminals, which obey control characters.
         if not fits or (kinds is str and not (len(value) <= 200 and value.isprintable())):
             raise ValueError(f"{name} is {repr(value)[:200]}")
-    if not all(re.fullmatch("([0-9a-f]{64})?", h) for h in (game.screen_hash, game.course_hash)):
+    if not all(
+        re.fullmatch("([0-9a-f]{64})?", h) for h in (game.screen_hash, game.trajectory_hash)
+    ):
         raise ValueError("a hash is not 64 hexadecimal digits")
     if not 0 <= (trace.global_step or 0) <= 10**15:
         raise ValueError(f"global_step is {trace.global_step}")

@@ -68,7 +68,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationRow:
     """A row of `eval/evaluations.csv`.
 
     Attributes:
@@ -112,7 +112,7 @@ def summarise(game_name: str, games: Sequence[EpisodeResult]) -> Summary:
     )
 
 
-def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
+def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
     """Add a row to a run's `eval/evaluations.csv`; the first one brings the header with it.
 
     Where the last line was cut off, the row starts on a new one.
@@ -153,7 +153,7 @@ def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
         file.write(text.encode())  # one write: two processes' rows do not mix
 
 
-def read_evaluations(folder: Path) -> list[Evaluation]:
+def read_evaluations(folder: Path) -> list[EvaluationRow]:
     """The rows of a run's `eval/evaluations.csv`, oldest first; malformed ones are left out.
 
     There is none where there is no file. Lines that were cut off, or in which a machine that died
@@ -242,7 +242,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if whole else f"{value:,.1f}"
 
 
-def _parse(row: dict[str, str]) -> Evaluation:
+def _parse(row: dict[str, str]) -> EvaluationRow:
     """Raises ValueError where a cell is not what its column holds."""
     if not all(cell.isprintable() and "\ufffd" not in cell for cell in row.values()):
         raise ValueError("not text")
@@ -258,7 +258,7 @@ def _parse(row: dict[str, str]) -> Evaluation:
         human_normalised=normalised,
         **scores,
     )
-    return Evaluation(
+    return EvaluationRow(
         wall_time=wall_time,
         source=row["source"],
         checkpoint=row["checkpoint"],

@@ -14,9 +14,9 @@ import torch
 
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult as EpisodeResult
-from agents.evaluation.episode import GameEnv, GameSettings, OnStep, Step, run_episode
+from agents.evaluation.episode import GameEnv, GameSettings, OnStep, StepResult, run_episode
 from agents.networks.actor_critic import ActorCritic
-from agents.networks.inspection import PolicyOutput, think
+from agents.networks.inspection import PolicyOutput, inspect
 
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 MODES = (SAMPLED, GREEDY, RANDOM)
@@ -31,14 +31,14 @@ OnPolicyOutput = Callable[[PolicyOutput], None]
 
 
 class Recording(Protocol):
-    """What `evaluate` tells of every game; `agents.evaluation.recorder.Recorder` is one.
+    """What `evaluate_policy` tells of every game; `agents.evaluation.recorder.Recorder` is one.
 
     A game that is begun ends in exactly one of `finish` and `abandon`.
     """
 
     @property
     def wants_screens(self) -> bool:
-        """Whether `Step.info` must hold the screens."""
+        """Whether `StepResult.info` must hold the screens."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class Recording(Protocol):
         """A network chose an action, which is played next."""
         ...
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepResult) -> None:
         """A decision was played."""
         ...
 
@@ -118,7 +118,7 @@ class EvaluationPolicy:
         before, starts = self._state, torch.tensor([start])
         logits, self._state = self.network.policy(seen, before, starts)
         if self._on_thought is not None and self._decisions % self._think_every == 0:
-            self._on_thought(think(self.network, seen, before, starts, logits))
+            self._on_thought(inspect(self.network, seen, before, starts, logits))
         self._decisions += 1
         if self.mode == GREEDY:
             return int(logits[0].argmax())
@@ -153,7 +153,7 @@ def play_game(
     return game
 
 
-def evaluate(
+def evaluate_policy(
     network: ActorCritic | None,
     config: TrainConfig,
     mode: str,
@@ -200,7 +200,7 @@ def evaluate(
         for listener in listeners:
             listener(thought)
 
-    def watch(step: Step) -> None:
+    def watch(step: StepResult) -> None:
         if recorder is not None:
             recorder.step(step)
         if on_step is not None:

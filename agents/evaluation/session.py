@@ -13,17 +13,17 @@ from torch import Tensor
 
 from agents.checkpoint import BEST, CheckpointError, load_checkpoint, load_newest_checkpoint
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, Step
+from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.overlay import panel_factory
 from agents.evaluation.recorder import Recorder
 from agents.evaluation.results import (
-    Evaluation,
+    EvaluationRow,
     Summary,
     append_evaluation,
     evaluation_table,
     summarise,
 )
-from agents.evaluation.runner import RANDOM, evaluate, make_network
+from agents.evaluation.runner import RANDOM, evaluate_policy, make_network
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import open_run
 from agents.system.processes import StopSignals
@@ -74,7 +74,7 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
     return LoadedAgent(network, path.name, checkpoint.progress["global_step"])
 
 
-class Session:
+class EvaluationSession:
     """One evaluation: plays mode after mode, and saves what each came to.
 
     Args:
@@ -156,7 +156,7 @@ class Session:
                     last_line = time.monotonic()
                     self._console.print(f"{mode} {number}/{episodes}: {text}")
 
-            def watch(step: Step) -> None:
+            def watch(step: StepResult) -> None:
                 # A game may take minutes.
                 due = time.monotonic() - last_line > SECONDS_BETWEEN_LINES
                 if step.length % 20 == 0 and (due or not bar.disable):
@@ -167,7 +167,7 @@ class Session:
                 played += 1
                 say(played, f"score {game.score:g}, {game.length:,} decisions")
 
-            return evaluate(
+            return evaluate_policy(
                 network,
                 self.config,
                 mode,
@@ -191,7 +191,7 @@ class Session:
 
     def _save(self, summary: Summary) -> None:
         agent = None if summary.mode == RANDOM else self.agent
-        row = Evaluation(
+        row = EvaluationRow(
             wall_time=time.time(),
             source="evaluate",
             checkpoint=agent.checkpoint if agent else "",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, GameSettings, OnStep, Step, action_names
+from agents.evaluation.episode import EpisodeResult, GameSettings, OnStep, StepResult, action_names
 from agents.evaluation.replay_file import Replay, verify_replay
 from agents.evaluation.runner import GREEDY, RANDOM, EvaluationPolicy, play_game
 from agents.networks.actor_critic import ActorCritic
@@ -69,7 +69,7 @@ def record_trajectory(
         network: plays.
         config: of its run.
         mode: "sampled" or "greedy".
-        seed: of the game, below 2**31; `agents.evaluation.runner.episode_seeds` gives those of an evaluation.
+        seed: of the episode, below 2**31; see `agents.evaluation.runner.episode_seeds`.
         keep_screens: whether to keep the screens.
         on_step: is told of every decision, with the console's frames in `info["screens"]`.
 
@@ -78,11 +78,11 @@ def record_trajectory(
     """
     if mode == RANDOM:
         raise ValueError("random play has no thoughts")
-    diary = _Diary(keep_screens)
+    diary = _TrajectoryBuilder(keep_screens)
     settings = GameSettings.of(config)
     env = settings.make_env(keep_screens=keep_screens or on_step is not None)
 
-    def watch(step: Step) -> None:
+    def watch(step: StepResult) -> None:
         diary.step(step)
         if on_step is not None:
             on_step(step)
@@ -111,7 +111,7 @@ def replay_trajectory(
         ReplayMismatchError: if it is not the same game again.
         ValueError: if the network has another number of actions than the game.
     """
-    diary = _Diary(keep_screens)
+    diary = _TrajectoryBuilder(keep_screens)
     env = trace.settings.make_env()
     names = action_names(env)
     env.close()
@@ -128,11 +128,11 @@ def replay_trajectory(
 def observer(
     network: ActorCritic, num_actions: int, on_thought: Callable[[PolicyOutput], None]
 ) -> Callable[[npt.NDArray[np.uint8], bool], object]:
-    """What a network thinks while somebody else chooses: for `agents.evaluation.replay_file.verify_replay`."""
+    """What a network says of the actions that `verify_replay` plays."""
     return EvaluationPolicy(GREEDY, num_actions, 0, network, on_thought).act
 
 
-class _Diary:
+class _TrajectoryBuilder:
     """Takes in a game, decision by decision."""
 
     def __init__(self, keep_screens: bool) -> None:
@@ -140,7 +140,7 @@ class _Diary:
         self._rewards: list[float] = []
         self._screens: list[npt.NDArray[np.uint8]] | None = [] if keep_screens else None
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepResult) -> None:
         self._rewards.append(step.reward)
         if self._screens is not None:
             self._screens.append(step.info["screens"][-1])

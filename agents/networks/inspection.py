@@ -1,6 +1,6 @@
 """What a network thought at a decision: its policy, its value, and the programs of its heads.
 
-`think` asks the network that plays; nothing here chooses actions. For a whole game as arrays see
+`inspect` asks the network that plays; nothing here chooses actions. For a whole game as arrays see
 `agents.evaluation.trajectory`.
 """
 
@@ -72,7 +72,7 @@ class PolicyOutput:
 
 
 @torch.no_grad()
-def think(
+def inspect(
     network: ActorCritic, seen: Tensor, state: Tensor, starts: Tensor, logits: Tensor
 ) -> PolicyOutput:
     """Gather what a network said when it acted; the value and the programs are computed for it.
@@ -89,13 +89,13 @@ def think(
     return PolicyOutput(
         probabilities=_array(torch.softmax(logits[0], dim=-1)),
         value=_array(network.critic(x)[0]),
-        actor=program_of(network.actor, x),
-        critic=program_of(network.critic, x),
+        actor=extract_program(network.actor, x),
+        critic=extract_program(network.critic, x),
     )
 
 
 @torch.no_grad()
-def program_of(head: nn.Module, x: Tensor) -> Program | None:
+def extract_program(head: nn.Module, x: Tensor) -> Program | None:
     """What a head composes for x, shape (..., in_features); None where nothing is composed."""
     if isinstance(head, NeurocoderLinear):
         c = head.compose(x)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, Step
+from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.recorder import Recorder
-from agents.evaluation.results import TRAINING, Evaluation, Summary, append_evaluation, summarise
-from agents.evaluation.runner import GREEDY, SAMPLED, evaluate, make_network
+from agents.evaluation.results import TRAINING, EvaluationRow, Summary, append_evaluation, summarise
+from agents.evaluation.runner import GREEDY, SAMPLED, evaluate_policy, make_network
 from agents.monitoring.records import CrashRecord, EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
@@ -37,7 +37,7 @@ MAX_DEATHS_IN_A_ROW = 4
 HANG_TIMEOUT_S = 600.0
 
 
-class Evaluations:
+class EvaluatorProcess:
     """The supervisor's side: decides when to evaluate, and keeps the evaluator process.
 
     Evaluation is a service to those who watch: whatever happens to it, training goes on.
@@ -117,7 +117,7 @@ class Evaluations:
 
     def on_exit(self) -> None:
         """The evaluator has ended: reap it; another one begins at the next evaluation."""
-        how = self._bury()
+        how = self._reap()
         self._evaluating = None
         self.deaths += 1
         self._deaths_in_a_row += 1
@@ -131,9 +131,9 @@ class Evaluations:
         """End the evaluator process at once; an evaluation under way is dropped."""
         if self._child:
             self._child.kill()
-            self._bury()
+            self._reap()
 
-    def _bury(self) -> str:
+    def _reap(self) -> str:
         """Free what the evaluator held; return how it ended."""
         if self._child is None:
             return "not started"
@@ -214,7 +214,7 @@ def play_evaluation(
     sampler = EvenSampler()
     for mode in (SAMPLED, GREEDY):
         recorder = _FirstGame(folder, config, global_step=global_step)
-        games = evaluate(
+        games = evaluate_policy(
             network,
             config,
             mode,
@@ -233,7 +233,7 @@ def play_evaluation(
         scalars[f"eval/{mode}_return_std"] = summary.std
         scalars[f"eval/{mode}_length"] = summary.length
         texts.append(f"{mode} {summary.mean:.1f}")
-        _note(folder, summary, global_step, config.seed)
+        _append_result(folder, summary, global_step, config.seed)
     return EvaluationRecord(global_step, scalars, ", ".join(texts), sampler.summary())
 
 
@@ -248,7 +248,7 @@ class _FirstGame(Recorder):
         if self._begun == 1:
             super().begin(mode, seed)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: StepResult) -> None:
         """A decision was played."""
         if self._begun == 1:
             super().step(step)
@@ -259,9 +259,9 @@ class _FirstGame(Recorder):
             super().finish(game)
 
 
-def _note(folder: Path, summary: Summary, global_step: int, seed: int) -> None:
+def _append_result(folder: Path, summary: Summary, global_step: int, seed: int) -> None:
     """Add a row to the run's file; if that fails, the scores still reach TensorBoard."""
-    row = Evaluation(
+    row = EvaluationRow(
         wall_time=time.time(),
         source=TRAINING,
         checkpoint="",

@@ -24,7 +24,7 @@ from agents.system.files import remove_stale_temp_files
 from agents.system.processes import StopSignals, reaper
 from agents.system.resources import available_cpus
 from agents.training.checkpointer import Checkpointer
-from agents.training.evaluator import Evaluations
+from agents.training.evaluator import EvaluatorProcess
 from agents.training.preflight import build_network
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
@@ -139,7 +139,7 @@ class Run:
             else None
         )
         self.pool = WorkerPool(config, self.shared, make_env, self._first_incarnation, self.slots)
-        self.evaluations = Evaluations(config, self.shared, self.folder)
+        self.evaluations = EvaluatorProcess(config, self.shared, self.folder)
         self._restarts_before: int = progress.get("restarts", 0)
         self._nonfinite_in_a_row = 0
 

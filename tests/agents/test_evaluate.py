@@ -15,7 +15,7 @@ from agents.checkpoint import CheckpointError
 from agents.evaluate import main
 from agents.evaluation.replay_file import load_replay, verify_replay
 from agents.evaluation.results import read_evaluations
-from agents.evaluation.runner import episode_seeds, evaluate
+from agents.evaluation.runner import episode_seeds, evaluate_policy
 from agents.evaluation.session import load_agent
 from tests.agents.fuzz import little_memory
 from tests.agents.runs import make_config, make_network, make_run, save
@@ -50,7 +50,7 @@ def test_both_modes_are_played_printed_and_saved(run, capsys):
     rows = read_evaluations(run)
     assert [row.summary.mode for row in rows] == ["sampled", "greedy"]
     for row in rows:
-        games = evaluate(network, make_config(), row.summary.mode, 2, seed=4)
+        games = evaluate_policy(network, make_config(), row.summary.mode, 2, seed=4)
         assert row.summary.mean == pytest.approx(sum(game.score for game in games) / 2)
         assert row.summary.length == 20
         assert (row.source, row.checkpoint) == ("evaluate", "step_000000009000.pt")

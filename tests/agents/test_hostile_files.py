@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.agents.evaluation.test_results import evaluation
 
 from agents.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_checkpoint
 from agents.config import TrainConfig
@@ -19,6 +18,7 @@ from agents.evaluation.replay_file import Replay, ReplayError, load_replay
 from agents.evaluation.results import COLUMNS, append_evaluation, read_evaluations
 from agents.run_folder import RunFolderError, open_run
 from agents.sealed_tensors import seal
+from tests.agents.evaluation.test_results import evaluation
 from tests.agents.fuzz import NUMBERS, SCALARS, VALUES, damaged, fuzz, little_memory
 
 PROGRESS = {

@@ -14,8 +14,8 @@ from agents.analysis.report.data import by_action, project, strongest
 from agents.analysis.report.episode import show_game, thumbnail
 from agents.analysis.report.page import as_json
 from agents.evaluation.episode import GameSettings
-from agents.evaluation.results import EVALUATIONS, Evaluation, Summary, append_evaluation
-from agents.evaluation.runner import evaluate, play_game
+from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
+from agents.evaluation.runner import evaluate_policy, play_game
 from agents.evaluation.session import load_agent
 from agents.evaluation.video import count_pictures
 from agents.run_folder import open_run
@@ -67,7 +67,7 @@ def page(run):
     write_progress(run, ((1000, 10.0), (2000, 21.5)))
     for step, mode, mean in ((1000, "sampled", 12.0), (1000, "greedy", 3.0)):
         summary = Summary(mode, 2, mean, 0.0, mean, mean, mean, 20.0, None)
-        append_evaluation(run, Evaluation(0.0, "training", "", step, summary, 1))
+        append_evaluation(run, EvaluationRow(0.0, "training", "", step, summary, 1))
     before = (run / EVALUATIONS).read_bytes()
     assert report.main([str(run), "--episodes", "3"]) == 0
     assert (run / EVALUATIONS).read_bytes() == before
@@ -79,7 +79,7 @@ def shown(run):
     """The game that the page must show, found without the page's own code."""
     folder, config = open_run(run)
     network = load_agent(folder, config).network
-    games = evaluate(network, config, "sampled", 3, 1)
+    games = evaluate_policy(network, config, "sampled", 3, 1)
     middle = sorted(games, key=lambda game: game.score)[1]
     return show_game(network, config, "sampled", middle.seed)
 
@@ -197,7 +197,7 @@ def test_the_table_has_every_mode_played_now_and_the_published_scores(page, run)
     ]
     network = load_agent(folder, config).network
     for mode, name in zip(("sampled", "greedy", "random"), cells, strict=False):
-        scores = [game.score for game in evaluate(network, config, mode, 3, 1)]
+        scores = [game.score for game in evaluate_policy(network, config, mode, 3, 1)]
         mean, _, median, _, episodes, _ = cells[name]
         assert float(mean.split(" ")[0]) == pytest.approx(np.mean(scores), abs=0.05)
         assert (float(median), episodes) == (np.median(scores), "3")
@@ -231,7 +231,7 @@ def test_a_hypernet_shows_its_embedding(tmp_path):
     text = (run / "report.html").read_text()
     data, parsed = read_data(text), Page(text)
     folder, config = open_run(run)
-    seed = evaluate(None, config, "random", 1, 1)[0].seed
+    seed = evaluate_policy(None, config, "random", 1, 1)[0].seed
     programs = show_game(load_agent(folder, config).network, config, "sampled", seed).programs
     for head in data["heads"]:
         (z,) = head["selections"]

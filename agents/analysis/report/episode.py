@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from agents.analysis.report.data import selections_of
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, Step
-from agents.evaluation.runner import RANDOM, evaluate
+from agents.evaluation.episode import EpisodeResult, StepResult
+from agents.evaluation.runner import RANDOM, evaluate_policy
 from agents.evaluation.trajectory import Trajectory, record_trajectory
 from agents.evaluation.video import VideoWriter, pictures_of_decision
 from agents.networks.actor_critic import ActorCritic
@@ -56,7 +56,7 @@ def play_games(
         last_line = time.monotonic()
         print(f"{mode} {number}/{episodes}: {text}", file=sys.stderr, flush=True)
 
-    def watch(step: Step) -> None:
+    def watch(step: StepResult) -> None:
         if time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
             say(played + 1, f"score {step.score:g} so far, {step.length:,} decisions")
 
@@ -66,7 +66,7 @@ def play_games(
         say(played, f"score {game.score:g}, {game.length:,} decisions")
 
     player = None if mode == RANDOM else network
-    return evaluate(player, config, mode, episodes, seed, progress=count, on_step=watch)
+    return evaluate_policy(player, config, mode, episodes, seed, progress=count, on_step=watch)
 
 
 def show_game(
@@ -112,7 +112,7 @@ def _show(
         path = Path(folder) / "game.webm"
         with VideoWriter(path) as video:
 
-            def watch(step: Step) -> None:
+            def watch(step: StepResult) -> None:
                 nonlocal last_line
                 if step.length <= most_decisions:
                     video.add(step.info["screens"])

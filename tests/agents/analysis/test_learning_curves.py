@@ -12,7 +12,7 @@ from agents.analysis.learning_curves import (
 )
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
-from agents.evaluation.results import Evaluation, append_evaluation, summarise
+from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
 from agents.run_folder import RunFolderError
 from tests.agents.curve_runs import write_progress, write_run
 
@@ -20,7 +20,7 @@ from tests.agents.curve_runs import write_progress, write_run
 def evaluate(run, step, score, mode="sampled", source="training"):
     game = EpisodeResult(mode, 1, score, 10, np.zeros(10, np.uint8), "", False)
     summary = summarise("Pong", [game])
-    append_evaluation(run, Evaluation(0.0, source, "", step, summary, 1))
+    append_evaluation(run, EvaluationRow(0.0, source, "", step, summary, 1))
 
 
 def test_training_returns_are_read_from_the_first_game_on(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents.evaluation.drawing import ACCENT, BAR
-from agents.evaluation.episode import Step
+from agents.evaluation.episode import StepResult
 from agents.evaluation.overlay import Panel, panel_factory
 from agents.networks.inspection import HypernetProgram, NeurocoderProgram, PolicyOutput
 from tests.agents.runs import make_config
@@ -32,7 +32,7 @@ def draw(thought, action=0, reward=0.0, score=10.0, names=NAMES):
     panel = Panel("Frostbite", "someone", names)
     if thought is not None:
         panel.think(thought)
-    panel.step(Step(action, reward, 1, score, {}))
+    panel.step(StepResult(action, reward, 1, score, {}))
     return panel.compose(GAME)
 
 

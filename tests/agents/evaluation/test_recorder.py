@@ -9,7 +9,7 @@ import pytest
 from agents.evaluation.overlay import panel_factory
 from agents.evaluation.recorder import Recorder
 from agents.evaluation.replay_file import Replay, load_replay, verify_replay
-from agents.evaluation.runner import evaluate
+from agents.evaluation.runner import evaluate_policy
 from agents.evaluation.video import VideoWriter
 from tests.agents.runs import make_config, make_network
 
@@ -31,8 +31,8 @@ def names(folder):
 
 
 def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorder, tmp_path):
-    games = evaluate(network, CONFIG, "sampled", 2, seed=1, recorder=recorder)
-    games += evaluate(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+    games = evaluate_policy(network, CONFIG, "sampled", 2, seed=1, recorder=recorder)
+    games += evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
     stems = [
         f"step_000000000007_sampled_seed_{games[0].seed}_score_{games[0].score:.0f}",
         f"step_000000000007_sampled_seed_{games[1].seed}_score_{games[1].score:.0f}",
@@ -52,7 +52,7 @@ def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorde
 
 def test_the_video_shows_every_decision_and_ends_with_the_games_last_screen(network, recorder):
     last = []
-    (game,) = evaluate(
+    (game,) = evaluate_policy(
         network, CONFIG, "greedy", 1, 1, recorder, on_step=lambda step: last.append(step.info)
     )
     video = cv2.VideoCapture(str(recorder.videos[0]))
@@ -72,8 +72,8 @@ def test_the_video_shows_every_decision_and_ends_with_the_games_last_screen(netw
 
 def test_recording_does_not_change_the_games(network, recorder):
     for mode in ("sampled", "greedy", "random"):
-        plain = evaluate(network, CONFIG, mode, 2, seed=4)
-        recorded = evaluate(network, CONFIG, mode, 2, seed=4, recorder=recorder)
+        plain = evaluate_policy(network, CONFIG, mode, 2, seed=4)
+        recorded = evaluate_policy(network, CONFIG, mode, 2, seed=4, recorder=recorder)
         for one, other in zip(plain, recorded, strict=True):
             assert one.screen_hash == other.screen_hash
             assert one.score == other.score
@@ -98,7 +98,7 @@ def test_a_video_that_fails_costs_a_warning_and_neither_trace_nor_game_nor_later
 ):
     fail_at(method, monkeypatch, call)
     with caplog.at_level(logging.WARNING, "train"):
-        games = evaluate(None, CONFIG, "random", 2, seed=1, recorder=recorder)
+        games = evaluate_policy(None, CONFIG, "random", 2, seed=1, recorder=recorder)
     assert len(games) == len(recorder.traces) == 2
     assert len(recorder.videos) == 1
     assert f"seed_{games[1].seed}_" in recorder.videos[0].name
@@ -119,7 +119,7 @@ def test_a_trace_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video
 
     monkeypatch.setattr(Replay, "save", save_on_a_full_disk)
     with caplog.at_level(logging.WARNING, "train"):
-        evaluate(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+        evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
     assert names(tmp_path / "replays") == [path.name for path in recorder.traces]
     assert len(recorder.traces) == 1
     assert recorder.videos == []
@@ -130,7 +130,7 @@ def test_a_trace_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video
 def test_without_the_codec_traces_are_written_all_the_same(recorder, monkeypatch, caplog):
     monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0x31313131)
     with caplog.at_level(logging.WARNING, "train"):
-        evaluate(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+        evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
     assert "cannot write VP9" in caplog.text
     assert recorder.videos == []
     assert verify_replay(load_replay(recorder.traces[0]))
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written_to_costs_the_recordings_only(recorder, 
     (tmp_path / "videos").write_text("in the way")
     (tmp_path / "replays").write_text("in the way")
     with caplog.at_level(logging.WARNING, "train"):
-        games = evaluate(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+        games = evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
     assert len(games) == 1
     assert "a video was not written" in caplog.text
     assert "a replay was not written" in caplog.text
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_written_to_costs_the_recordings_only(recorder, 
 
 def test_a_game_that_is_left_leaves_nothing(recorder, tmp_path):
     steps = []
-    games = evaluate(
+    games = evaluate_policy(
         None,
         CONFIG,
         "random",
@@ -168,7 +168,7 @@ def test_the_video_of_a_long_game_is_cut_off_with_a_warning_and_its_trace_is_who
 ):
     recorder = Recorder(tmp_path, CONFIG, max_video_seconds=0.5)
     with caplog.at_level(logging.WARNING, "train"):
-        (game,) = evaluate(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+        (game,) = evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
     assert game.length == 12
     video = cv2.VideoCapture(str(recorder.videos[0]))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 14
@@ -179,7 +179,9 @@ def test_the_video_of_a_long_game_is_cut_off_with_a_warning_and_its_trace_is_who
 def test_traces_alone_need_no_screens(tmp_path):
     recorder = Recorder(tmp_path, CONFIG, videos=False)
     infos = []
-    evaluate(None, CONFIG, "random", 1, 1, recorder, on_step=lambda step: infos.append(step.info))
+    evaluate_policy(
+        None, CONFIG, "random", 1, 1, recorder, on_step=lambda step: infos.append(step.info)
+    )
     assert "screens" not in infos[0]
     assert len(recorder.traces) == 1
     assert not (tmp_path / "videos").exists()
@@ -190,9 +192,9 @@ def test_with_a_panel_the_games_are_the_same_and_the_video_shows_the_thoughts(ne
     recorder = Recorder(tmp_path, config, global_step=7, make_panel=panel_factory(config, 7))
     sizes, moved = [], []
     for mode in ("sampled", "random"):
-        (plain,) = evaluate(network, config, mode, 1, seed=4)
-        (shown,) = evaluate(network, config, mode, 1, seed=4, recorder=recorder)
-        assert plain.course_hash == shown.course_hash
+        (plain,) = evaluate_policy(network, config, mode, 1, seed=4)
+        (shown,) = evaluate_policy(network, config, mode, 1, seed=4, recorder=recorder)
+        assert plain.trajectory_hash == shown.trajectory_hash
         video = cv2.VideoCapture(str(recorder.videos[-1]))
         pictures = [video.read()[1] for _ in range(8)]
         assert not video.read()[0]

@@ -91,7 +91,7 @@ def test_a_trace_comes_back_from_its_file_as_it_was(trace, tmp_path):
     assert loaded.settings == trace.settings
     assert np.array_equal(loaded.game.actions, trace.game.actions)
     assert loaded.game.actions.dtype == np.uint8
-    for name in ("mode", "seed", "score", "length", "screen_hash", "truncated", "course_hash"):
+    for name in ("mode", "seed", "score", "length", "screen_hash", "truncated", "trajectory_hash"):
         assert getattr(loaded.game, name) == getattr(trace.game, name)
     assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.pt", 9)
     assert loaded.ale_version == trace.ale_version
@@ -115,7 +115,7 @@ def test_a_game_that_looked_different_on_the_way_has_another_course():
     one, other = (run_episode(env, seed, lambda *_: 2, "random")[0] for seed in (3, 4))
     again = run_episode(env, 3, lambda *_: 2, "random")[0]
     assert np.array_equal(one.actions, other.actions)
-    assert one.course_hash == again.course_hash != other.course_hash
+    assert one.trajectory_hash == again.trajectory_hash != other.trajectory_hash
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_game_that_looked_different_on_the_way_has_another_course():
         ({"score": 11.0}, "score is .*, recorded was 11"),
         ({"seed": 6}, "course"),
         ({"screen_hash": "00" * 32}, "screen's hash .* recorded was 000000"),
-        ({"course_hash": "00" * 32}, "course's hash .* recorded was 000000"),
+        ({"trajectory_hash": "00" * 32}, "course's hash .* recorded was 000000"),
         ({"truncated": False}, "frame limit is True, recorded was False"),
     ],
 )

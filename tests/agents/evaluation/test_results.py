@@ -10,7 +10,7 @@ from rich.console import Console
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import (
     COLUMNS,
-    Evaluation,
+    EvaluationRow,
     append_evaluation,
     evaluation_table,
     read_evaluations,
@@ -32,7 +32,7 @@ def evaluation(score=10.0, **changes):
         "summary": summarise("Pong", [played(score), played(score + 1.25, 13)]),
         "seed": 3,
     }
-    return Evaluation(**values | changes)
+    return EvaluationRow(**values | changes)
 
 
 def test_a_summary_is_of_the_raw_scores_with_the_samples_deviation():

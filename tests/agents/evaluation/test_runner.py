@@ -14,7 +14,7 @@ from agents.evaluation.runner import (
     EvaluationPolicy,
     count_actions,
     episode_seeds,
-    evaluate,
+    evaluate_policy,
     play_game,
 )
 from agents.networks.actor_critic import ActorCritic
@@ -151,7 +151,7 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
         policy = torch.softmax(torch.from_numpy(logits), dim=-1)
         return torch.multinomial(policy, 1, generator=generator)[:, 0].numpy()
 
-    monkeypatch.setattr("agents.a3c.rollout.sample", draw_as_a_player_does)
+    monkeypatch.setattr("agents.a3c.collector.sample", draw_as_a_player_does)
     env = GameSettings.of(CONFIG).make_env()
     first, second = (play_game(env, "sampled", seed, network) for seed in (11, 12))
     collector = Collector(
@@ -197,7 +197,7 @@ def test_the_state_of_the_core_makes_a_difference_and_is_zeroed_at_a_games_start
 
 def test_evaluation_plays_the_games_of_its_seeds_in_order(network):
     seen = []
-    games = evaluate(network, CONFIG, "sampled", 3, seed=5, progress=seen.append)
+    games = evaluate_policy(network, CONFIG, "sampled", 3, seed=5, progress=seen.append)
     assert [game.seed for game in games] == episode_seeds(5, 3)
     assert seen == games
     env = GameSettings.of(CONFIG).make_env()
@@ -213,7 +213,7 @@ def test_scores_are_raw_and_a_lost_life_does_not_end_the_game():
         lives.append(step.info["lives"])
         rewards.append(step.reward)
 
-    (game,) = evaluate(None, config, "random", 1, seed=2, on_step=watch)
+    (game,) = evaluate_policy(None, config, "random", 1, seed=2, on_step=watch)
     assert not game.truncated
     assert lives[0] == 4
     assert {3, 2, 1} <= set(lives)
@@ -272,7 +272,7 @@ class Notes:
 
 def test_when_told_to_stop_the_finished_games_are_returned_and_the_last_is_abandoned():
     notes, steps = Notes(), []
-    games = evaluate(
+    games = evaluate_policy(
         None,
         CONFIG,
         "random",
@@ -310,7 +310,7 @@ def test_an_error_in_the_middle_closes_the_environment_and_abandons_the_recordin
         raise RuntimeError("stop here")
 
     with pytest.raises(RuntimeError, match="stop here"):
-        evaluate(None, CONFIG, "random", 2, seed=1, recorder=notes, on_step=fail)
+        evaluate_policy(None, CONFIG, "random", 2, seed=1, recorder=notes, on_step=fail)
     assert closed == [True]
     assert notes.calls[-1] == "abandon"
     assert ("finish", episode_seeds(1, 1)[0]) not in notes.calls

@@ -64,7 +64,7 @@ def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
 
 def test_the_same_game_is_played_with_and_without_screens(network, played):
     again = record_trajectory(network, CONFIG, "sampled", 5)
-    assert again.game.course_hash == played.game.course_hash
+    assert again.game.trajectory_hash == played.game.trajectory_hash
 
 
 def test_random_play_is_refused(network):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.evaluation.runner import EvaluationPolicy, evaluate
+from agents.evaluation.runner import EvaluationPolicy, evaluate_policy
 from agents.networks.inspection import HypernetProgram, NeurocoderProgram, stack_outputs
 from tests.agents.runs import make_config, make_network
 
@@ -73,18 +73,18 @@ def test_without_a_residual_program_there_is_no_gate():
 def test_who_is_listened_to_takes_the_same_actions(head, mode):
     config = make_config(head=head, core="lstm")
     network, thoughts = make_network(config), []
-    (alone,) = evaluate(network, config, mode, 1, seed=2)
-    (heard,) = evaluate(network, config, mode, 1, seed=2, on_thought=thoughts.append)
+    (alone,) = evaluate_policy(network, config, mode, 1, seed=2)
+    (heard,) = evaluate_policy(network, config, mode, 1, seed=2, on_thought=thoughts.append)
     assert alone.actions.tolist() == heard.actions.tolist()
-    assert alone.course_hash == heard.course_hash
+    assert alone.trajectory_hash == heard.trajectory_hash
     assert len(thoughts) == heard.length
 
 
 def test_only_every_so_manieth_thought_is_told_from_the_first_of_each_game_on():
     config, thoughts, every = make_config(), [], []
     network = make_network(config)
-    evaluate(network, config, "sampled", 2, seed=2, on_thought=thoughts.append)
-    evaluate(network, config, "sampled", 2, seed=2, on_thought=every.append, think_every=8)
+    evaluate_policy(network, config, "sampled", 2, seed=2, on_thought=thoughts.append)
+    evaluate_policy(network, config, "sampled", 2, seed=2, on_thought=every.append, think_every=8)
     assert len(thoughts) == 40
     expected = [thoughts[i].value for i in (0, 8, 16, 20, 28, 36)]
     assert [t.value for t in every] == expected

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from agents.evaluation.runner import evaluate
+from agents.evaluation.runner import evaluate_policy
 from agents.networks.inspection import NeurocoderProgram, PolicyOutput
 from agents.networks.program_statistics import MAX_STATES, EvenSampler, summarise_programs
 from agents.training.evaluator import play_evaluation
@@ -58,7 +58,7 @@ def test_what_is_kept_is_bounded_and_spread_evenly(count):
 @pytest.mark.parametrize("head", ["linear", "hypernet"])
 def test_other_heads_have_nothing_to_tell(head):
     config, sampler = make_config(head=head), EvenSampler()
-    evaluate(make_network(config), config, "sampled", 1, 1, on_thought=sampler.add)
+    evaluate_policy(make_network(config), config, "sampled", 1, 1, on_thought=sampler.add)
     assert sampler.summary() == {}
 
 
@@ -66,7 +66,7 @@ def test_an_evaluations_record_holds_the_programs_of_its_sampled_games_and_is_sm
     config = make_config(max_frames=136, eval_episodes=1)
     network, thoughts = make_network(config), []
     record = play_evaluation(config, tmp_path, network, 7)
-    evaluate(network, config, "sampled", 1, config.seed, on_thought=thoughts.append)
+    evaluate_policy(network, config, "sampled", 1, config.seed, on_thought=thoughts.append)
     assert set(record.programs) == {"actor", "critic"}
     for head, summary in record.programs.items():
         programs = [getattr(thought, head) for thought in thoughts[::16]]

@@ -14,7 +14,7 @@ from agents.config import TrainConfig
 from agents.evaluation.results import read_evaluations
 from agents.networks.actor_critic import ActorCritic
 from agents.system.processes import StopSignals
-from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, Evaluations, play_evaluation
+from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, EvaluatorProcess, play_evaluation
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import Run, train
 
@@ -151,12 +151,12 @@ def test_evaluations_fall_due_at_multiples_of_the_interval_also_after_a_resume(t
     network = ActorCritic(6, CONFIG)
     shared = SharedState.create(network, 1, 1)
     shared.counters[0, 0] = 50
-    evaluations = Evaluations(CONFIG, shared, tmp_path)
+    evaluations = EvaluatorProcess(CONFIG, shared, tmp_path)
     due = []
     for step in (59, 60):
         shared.counters[0, 0] = step
         due.append(evaluations.due)
     assert due == [False, True]
-    never = Evaluations(dataclasses.replace(CONFIG, eval_interval=0), shared, tmp_path)
+    never = EvaluatorProcess(dataclasses.replace(CONFIG, eval_interval=0), shared, tmp_path)
     shared.counters[0, 0] = 10**6
     assert not never.due

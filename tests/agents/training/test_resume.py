@@ -14,7 +14,7 @@ from agents.config import SettingError, TrainConfig
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import (
     TRAINING,
-    Evaluation,
+    EvaluationRow,
     append_evaluation,
     read_evaluations,
     summarise,
@@ -98,7 +98,9 @@ def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
     game = EpisodeResult("sampled", 1, 3.0, 5, np.zeros(5, np.uint8), "", False)
     step = newest(folder).progress["global_step"]
     for at in (step, step + 1):
-        append_evaluation(folder, Evaluation(1.0, TRAINING, "", at, summarise("Pong", [game]), 1))
+        append_evaluation(
+            folder, EvaluationRow(1.0, TRAINING, "", at, summarise("Pong", [game]), 1)
+        )
     run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
     run.close()
     assert [row.global_step for row in read_evaluations(folder)] == [step]
