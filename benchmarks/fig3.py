@@ -1,14 +1,14 @@
-"""The comparison of the paper's Fig. 3: games x contestants x seeds, trained, played and drawn.
+"""The comparison of the paper's Fig. 3: games x variants x seeds, trained, played and drawn.
 
     python -m benchmarks.fig3 --games Frostbite MontezumaRevenge --seeds 5 --frames 4000000
 
-Contestants differ in nothing but what their name says; ablations are contestants too, and `-lstm`
+Variants differ in nothing but what their name says; ablations are variants too, and `-lstm`
 after a name gives it a recurrent core. Runs are trained one after another with `train_a3c.py`. The
 newest checkpoint of each, never its best one, then plays whole games. In the folder of the suite
 lie `runs/`, `logs/`, `table.md`, `results.json`, `curves.png` and `curves.csv`.
 
 Ctrl-C saves the run that is training. The same command goes on: it resumes what was interrupted and
-leaves alone what is finished; more games, contestants and seeds may be asked for. What follows `--`
+leaves alone what is finished; more games, variants and seeds may be asked for. What follows `--`
 goes to every training: `-- --learning-rate 1e-4`. Exit code 0; 1 if a run failed; 2 for what cannot
 be used; 130 or 143 after Ctrl-C or SIGTERM.
 """
@@ -29,16 +29,6 @@ from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
 from agents.run_folder import RunFolderError
 from agents.system.processes import StopSignals
-from benchmarks.contestants import (
-    NAMES,
-    Parameters,
-    UnmatchableError,
-    as_flags,
-    count_actions,
-    count_parameters,
-    match_neurocoder,
-    settings_of,
-)
 from benchmarks.suite import (
     Planned,
     StatusLine,
@@ -49,6 +39,16 @@ from benchmarks.suite import (
 )
 from benchmarks.system_info import describe, system_info
 from benchmarks.tables import Result, table
+from benchmarks.variants import (
+    NAMES,
+    Parameters,
+    UnmatchableError,
+    as_flags,
+    count_actions,
+    count_parameters,
+    match_neurocoder,
+    settings_of,
+)
 from envs.protocol import FRAME_SKIP
 
 EVALUATE = (sys.executable, "-m", "agents.evaluate")
@@ -92,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def plan(
     args: argparse.Namespace, more: Sequence[str]
 ) -> tuple[list[Planned], dict[tuple[str, str], Parameters]]:
-    """What to train, seed by seed, so that every contestant has as many runs at any time.
+    """What to train, seed by seed, so that every variant has as many runs at any time.
 
     Returns:
-        The trainings, and (game, contestant) -> parameters.
+        The trainings, and (game, variant) -> parameters.
 
     Raises:
         SettingError: for a setting that cannot be used.
@@ -107,7 +107,7 @@ def plan(
     parameters: dict[tuple[str, str], Parameters] = {}
     for game in args.games:
         actions: int | None = None
-        for name in args.contestants:
+        for name in args.variants:
             common = ["--game", game, "--total-timesteps", str(budget)]
             common += ["--workers", str(args.workers), "--run-dir", str(out / "runs"), *more]
             common += ["--core", args.core, *as_flags(settings_of(name))]
@@ -204,9 +204,9 @@ def gather(
         results.append(
             Result(
                 game=planned.config.game,
-                contestant=planned.contestant,
+                variant=planned.variant,
                 seed=planned.config.seed,
-                parameters=parameters[planned.config.game, planned.contestant],
+                parameters=parameters[planned.config.game, planned.variant],
                 run=folder.name,
                 decisions=rate.step,
                 decisions_per_second=rate.per_second,
@@ -261,7 +261,7 @@ def draw_curves(suite: Suite) -> list[Path]:
         except RunFolderError as error:
             print(f"not drawn: {error}", file=sys.stderr)
             continue
-        labels.append(planned.contestant)
+        labels.append(planned.variant)
     return write_curves(suite.folder / "curves.png", curves, labels) if curves else []
 
 
@@ -274,7 +274,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--games", nargs="+", default=["Frostbite", "MontezumaRevenge"])
     parser.add_argument(
-        *("--contestants", "--heads"),
+        *("--variants", "--heads"),
         nargs="+",
         choices=NAMES,
         metavar="NAME",

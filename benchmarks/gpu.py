@@ -32,23 +32,23 @@ Figures = dict[str, float]
 
 
 def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
-    """Figures by number of workers and contestant, one of each round."""
+    """Figures by number of workers and variant, one of each round."""
     flags = ("--learner", args.learner, "--learner-batch", str(args.learner_batch))
     found: dict[int, dict[str, list[Figures]]] = {}
     for workers in args.workers:
-        contestants = {
+        variants = {
             f"{head} / {core}": partial(
                 training_figures, args.game, workers, head, core, args.torso, args.seconds, *flags
             )
             for core in args.cores
             for head in args.heads
         }
-        found[workers] = {name: [] for name in (EMULATOR, *contestants)}
+        found[workers] = {name: [] for name in (EMULATOR, *variants)}
         for number in range(args.rounds):
             threads = min(workers, available_cpus())
             rate = emulator_rate(args.game, threads, args.seconds)
             found[workers][EMULATOR].append({"rate": rate})
-            for name, run in contestants.items():
+            for name, run in variants.items():
                 print(f"{workers} workers, round {number + 1}: {name} ...", file=sys.stderr)
                 found[workers][name].append(run())
     return found
@@ -61,9 +61,9 @@ def table(found: dict[int, dict[str, list[Figures]]]) -> str:
         "| s waited | rollouts waiting | policy lag |",
         "|" + "---|" * 9,
     ]
-    for workers, contestants in found.items():
-        emulator = median(figures["rate"] for figures in contestants[EMULATOR])
-        for name, rounds in contestants.items():
+    for workers, variants in found.items():
+        emulator = median(figures["rate"] for figures in variants[EMULATOR])
+        for name, rounds in variants.items():
             rate = median(figures["rate"] for figures in rounds)
             cells = [str(workers), name, f"{rate:,.0f}", f"{rate / emulator:.2f}"]
             for column in COLUMNS:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.layers
 
-Contestants, all of the same sizes on the same input, on one thread and in float32:
+Variants, all of the same sizes on the same input, on one thread and in float32:
 
 - `neurocoder`: the layer at its reference size (20 slots, key size 8, 2 heads x 5 steps, 5
   least-used, controller 64).
@@ -60,7 +60,7 @@ class BuiltLinear(nn.Module):
         return y if self.layer.bias is None else y + self.layer.bias
 
 
-def contestants(in_features: int, out_features: int) -> dict[str, nn.Module]:
+def variants(in_features: int, out_features: int) -> dict[str, nn.Module]:
     """Return one layer of each kind; the three Neurocoders have the same parameters."""
     layers = [NeurocoderLinear(in_features, out_features) for _ in range(3)]
     for other in layers[1:]:
@@ -120,8 +120,8 @@ def peak_memory(call: Callable[[], Any]) -> int:
 def measure_cell(
     in_features: int, out_features: int, batch: int, *, rounds: int, seconds: float, most: float
 ) -> dict[str, dict[str, Any]]:
-    """Measure all contestants at one size and batch: seconds of every round, and bytes."""
-    layers = contestants(in_features, out_features)
+    """Measure all variants at one size and batch: seconds of every round, and bytes."""
+    layers = variants(in_features, out_features)
     if 4 * batch * in_features * out_features > most * GIB:
         del layers["built"]
     x = torch.randn(batch, in_features)

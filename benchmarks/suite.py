@@ -41,24 +41,24 @@ class Planned:
     """A training that the suite wants.
 
     Attributes:
-        contestant: its name in tables and pictures.
+        variant: its name in tables and pictures.
         config: the settings.
         flags: the same for the command line.
     """
 
-    contestant: str
+    variant: str
     config: TrainConfig
     flags: tuple[str, ...]
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.config.game} {self.contestant} seed {self.config.seed}"
+        return f"{self.config.game} {self.variant} seed {self.config.seed}"
 
     @property
     def file_name(self) -> str:
         """Of its log."""
-        return f"{self.config.game}__{self.contestant}__{self.config.seed}.log".replace(" ", "-")
+        return f"{self.config.game}__{self.variant}__{self.config.seed}.log".replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -260,11 +260,11 @@ class Suite:
         for planned in self.planned:
             rate = self.rate(planned)
             if rate is not None and rate.per_second:
-                known[planned.contestant].append(rate.per_second)
+                known[planned.variant].append(rate.per_second)
             if planned not in self.failed:
                 step = rate.step if rate is not None else 0
-                left.append((planned.contestant, max(0, planned.config.total_timesteps - step)))
-        to_do = [(contestant, steps) for contestant, steps in left if steps]
+                left.append((planned.variant, max(0, planned.config.total_timesteps - step)))
+        to_do = [(variant, steps) for variant, steps in left if steps]
         if not to_do:
             return "nothing left to train"
         everyone = [value for values in known.values() for value in values]

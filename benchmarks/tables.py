@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from benchmarks.contestants import Parameters
+from benchmarks.variants import Parameters
 from envs import PUBLISHED_SCORES, human_normalised
 
 COLUMNS = (
     "game",
-    "contestant",
+    "variant",
     "parameters",
     "of its heads",
     "decisions/s",
@@ -28,7 +28,7 @@ class Result:
 
     Attributes:
         game: as in `envs.Game.name`.
-        contestant: whose network played.
+        variant: whose network played.
         seed: of the run.
         parameters: of the network.
         run: its folder's name.
@@ -40,7 +40,7 @@ class Result:
     """
 
     game: str
-    contestant: str
+    variant: str
     seed: int
     parameters: Parameters
     run: str
@@ -52,25 +52,25 @@ class Result:
 
 
 def table(results: Sequence[Result], random: Mapping[str, float | None], episodes: int) -> str:
-    """The results in Markdown, a row for each game and contestant.
+    """The results in Markdown, a row for each game and variant.
 
     Args:
-        results: of runs; those of one game and contestant are put together.
+        results: of runs; those of one game and variant are put together.
         random: game -> mean score of random play, measured by the same rules, or None.
         episodes: final games of each run and mode.
     """
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        groups.setdefault((result.game, result.contestant), []).append(result)
+        groups.setdefault((result.game, result.variant), []).append(result)
     games = list(dict.fromkeys(result.game for result in results))
     for game in games:
-        for (of_game, contestant), group in groups.items():
+        for (of_game, variant), group in groups.items():
             if of_game != game:
                 continue
             sampled = [result.sampled for result in group]
             cells = [
-                *(game, contestant),
+                *(game, variant),
                 f"{group[0].parameters.total:,}",
                 f"{group[0].parameters.heads:,}",
                 f"{fmean(result.decisions_per_second for result in group):,.0f}",

@@ -3,7 +3,7 @@
     python -m benchmarks.throughput
     python -m benchmarks.throughput --heads linear --cores none --sweep-workers 1 2 4 8 16
 
-Contestants take turns, several rounds of each, so that a machine whose speed drifts hits all alike;
+Variants take turns, several rounds of each, so that a machine whose speed drifts hits all alike;
 medians are printed. One decision is 4 frames everywhere. Start-up does not count: a clock runs from
 the first updates on.
 
@@ -179,7 +179,7 @@ def train_sb3(game: str, seconds: float) -> float:
     return clock.rate
 
 
-def contestants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
+def variants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """Name -> measures it once."""
     measures: dict[str, Callable[[], float]] = {
         EMULATOR: partial(emulator_rate, args.game, available_cpus(), args.seconds)
@@ -232,7 +232,7 @@ def measure(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def table(rates: dict[str, list[float]]) -> str:
-    """The contestants' medians, against SB3 and the emulator."""
+    """The variants' medians, against SB3 and the emulator."""
     medians = {name: median(values) for name, values in rates.items()}
     lines = [
         "| head / core / torso | decisions/s | of SB3's | of the emulator's |",
@@ -289,7 +289,7 @@ def main() -> None:
         rates = measure(sweep(args), args.rounds)
         print(sweep_table(rates, args.sweep_workers))
     else:
-        rates = measure(contestants(args), args.rounds)
+        rates = measure(variants(args), args.rounds)
         print(table(rates))
     if args.json:
         written = {"arguments": sys.argv[1:], "machine": info, "rates": rates}

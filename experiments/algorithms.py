@@ -35,7 +35,7 @@ from neurocoder import recode
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CONTESTANTS = ("linear", "film", "hypernet", "neurocoder")
+VARIANTS = ("linear", "film", "hypernet", "neurocoder")
 TRAINED, TESTED = 4, (4, 8)
 LAYERS = {"output": "output_layer", "interface": "interface_layer"}
 AT_THE_END, AFTER_EACH = "at-the-end", "after-each"
@@ -96,7 +96,7 @@ ORTHOGONALITY = 0.1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the experiment and return the exit code."""
-    parser = make_parser("algorithms", __doc__, CONTESTANTS, seeds=3)
+    parser = make_parser("algorithms", __doc__, VARIANTS, seeds=3)
     parser.add_argument(
         "--answers",
         choices=(AT_THE_END, AFTER_EACH),
@@ -114,15 +114,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     size = QUICK if args.quick else SIZES[args.size]
     with Study("algorithms", args) as study:
-        for contestant, seed in study.jobs():
-            machine = make_machine(contestant, size, LAYERS[args.layer])
-            study.result(contestant, seed, train(machine, size, args.answers, seed, study))
+        for variant, seed in study.jobs():
+            machine = make_machine(variant, size, LAYERS[args.layer])
+            study.result(variant, seed, train(machine, size, args.answers, seed, study))
         report(study, size)
     return 0
 
 
-def make_machine(contestant: str, size: Size, layer: str) -> NeuralTuringMachine:
-    """A machine with the contestant's layer in the place of the named one."""
+def make_machine(variant: str, size: Size, layer: str) -> NeuralTuringMachine:
+    """A machine with the variant's layer in the place of the named one."""
     machine = NeuralTuringMachine(
         size.tasks.channels,
         size.tasks.bits,
@@ -130,10 +130,10 @@ def make_machine(contestant: str, size: Size, layer: str) -> NeuralTuringMachine
         rows=size.rows,
         width=size.width,
     )
-    if contestant == "linear":
+    if variant == "linear":
         return machine
-    sizes = {"hidden_size": 32} if contestant == "neurocoder" else {}
-    return recode(machine, [layer], partial(make_layer, contestant, **sizes))
+    sizes = {"hidden_size": 32} if variant == "neurocoder" else {}
+    return recode(machine, [layer], partial(make_layer, variant, **sizes))
 
 
 def train(
@@ -227,9 +227,9 @@ def draw_curves(study: Study) -> "Figure":
     """Wrong bits against iterations, for either length of sequence; a line for each seed."""
     figure = new_figure(9, 4)
     for axes, n in zip(figure.subplots(1, 2, sharey=True), TESTED, strict=True):
-        for contestant, runs in _by_contestant(study).items():
+        for variant, runs in _by_variant(study).items():
             curves = [[100 * e for e in run[f"curve_{n}"]] for run in runs]
-            draw_seeds(axes, runs[0]["iteration"], curves, contestant)
+            draw_seeds(axes, runs[0]["iteration"], curves, variant)
         seen = "as in training" if n == TRAINED else "never trained on"
         axes.set(title=f"n = {n}, {seen}", xlabel="iteration", ylim=(0, 50))
         tidy(axes)
@@ -241,25 +241,25 @@ def draw_curves(study: Study) -> "Figure":
 def draw_errors(study: Study) -> "Figure":
     """Wrong bits by sub-task and, in the longer sequences, by place in the sequence."""
     figure = new_figure(11, 4)
-    everyone = _by_contestant(study)
+    everyone = _by_variant(study)
     longest = max(TESTED)
     by_task = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1, 1.2))
     width = 0.8 / len(everyone)
     for axes, n in zip(by_task, TESTED, strict=False):
-        for number, (contestant, runs) in enumerate(everyone.items()):
+        for number, (variant, runs) in enumerate(everyone.items()):
             errors = [
                 100 * np.mean([run[f"{t}_{n}"] for run in runs if run[f"{t}_{n}"] is not None])
                 for t in TASKS
             ]
             x = np.arange(len(TASKS)) + (number - (len(everyone) - 1) / 2) * width
-            axes.bar(x, errors, width, color=COLOURS[contestant], label=contestant)
+            axes.bar(x, errors, width, color=COLOURS[variant], label=variant)
         axes.set_xticks(range(len(TASKS)), [t.replace(" ", "\n") for t in TASKS])
         axes.set_title(f"by sub-task, n = {n}")
         tidy(axes)
     by_position = by_task[-1]
-    for contestant, runs in everyone.items():
+    for variant, runs in everyone.items():
         curves = [[100 * e for e in run[f"by_position_{longest}"]] for run in runs]
-        draw_seeds(by_position, range(1, longest + 1), curves, contestant, marker="o", ms=3)
+        draw_seeds(by_position, range(1, longest + 1), curves, variant, marker="o", ms=3)
     by_position.set(title=f"by place in the sequence, n = {longest}", xlabel="sub-task number")
     tidy(by_position)
     by_task[0].set_ylabel("wrong bits (%)")
@@ -267,12 +267,12 @@ def draw_errors(study: Study) -> "Figure":
     return figure
 
 
-def _by_contestant(study: Study) -> dict[str, list[dict[str, Any]]]:
-    """The results of each contestant that has any, one for each seed."""
+def _by_variant(study: Study) -> dict[str, list[dict[str, Any]]]:
+    """The results of each variant that has any, one for each seed."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in study.results:
         if record["seed"] <= study.seeds:
-            found.setdefault(record["contestant"], []).append(record)
+            found.setdefault(record["variant"], []).append(record)
     return found
 
 

@@ -25,8 +25,8 @@ from experiments.continual_learning.run import (
     QUICK,
     SCALE,
     SCENARIOS,
-    Contestant,
     Scale,
+    Variant,
     load_tasks,
     run,
 )
@@ -42,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"python -m experiments.continual: error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     with Study("continual", args) as study:
-        contestants = {
-            str(contestant): contestant
+        variants = {
+            str(variant): variant
             for scenario in args.scenarios
             for method in args.methods
-            for layer in study.contestants
-            for contestant in [Contestant(scenario, method, layer)]
+            for layer in study.variants
+            for variant in [Variant(scenario, method, layer)]
         }
-        for name, seed in study.jobs(list(contestants)):
+        for name, seed in study.jobs(list(variants)):
 
             def report(place: int, accuracies: Tensor) -> None:
                 study.scalar(
@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 study.scalar("accuracy/first_task", accuracies[0].item(), place + 1)
 
             values = run(
-                contestants[name],
+                variants[name],
                 tasks,
                 scale,
-                CHOICES[f"{contestants[name].method}/{contestants[name].layer}"],
+                CHOICES[f"{variants[name].method}/{variants[name].layer}"],
                 report,
             )
             study.result(name, seed, values)

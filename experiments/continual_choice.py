@@ -21,8 +21,8 @@ from experiments.continual_learning.run import (
     QUICK,
     SCALE,
     Choice,
-    Contestant,
     Scale,
+    Variant,
     load_tasks,
     run,
 )
@@ -42,7 +42,7 @@ HELD_OUT = 0.2
 # Added to the seeds 1, 2, ... of the study, which are those of the experiment's report.
 _FIRST_SEED = 1000
 
-Tries = dict[str, tuple[Contestant, Choice]]
+Tries = dict[str, tuple[Variant, Choice]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,57 +53,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = load_tasks(None)
     with Study("continual_choice", args) as study:
         everyone = [
-            Contestant("domain", method, layer) for layer in study.contestants for method in METHODS
+            Variant("domain", method, layer) for layer in study.variants for method in METHODS
         ]
         tries: Tries = {
-            f"{contestant}/{rate:g}": (contestant, Choice(rate))
-            for contestant in everyone
-            for rate in LEARNING_RATES.get(contestant.method, ())
+            f"{variant}/{rate:g}": (variant, Choice(rate))
+            for variant in everyone
+            for rate in LEARNING_RATES.get(variant.method, ())
         }
         _try(study, tries, tasks, scale)
         tries |= _strengths(everyone, study.results, tries)
         _try(study, tries, tasks, scale)
         study.table(["accuracy", "forgetting", "learned"])
-        for contestant in everyone:
-            choice = best(contestant, study.results, tries)
-            name = f"{contestant.method}/{contestant.layer}"
+        for variant in everyone:
+            choice = best(variant, study.results, tries)
+            name = f"{variant.method}/{variant.layer}"
             print(f'"{name}": Choice({choice.learning_rate:g}, {choice.strength:g}),')
 
 
-def best(contestant: Contestant, results: Sequence[Record], tries: Tries) -> Choice:
-    """Of what was tried for a contestant, that with the highest mean accuracy over seeds.
+def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
+    """Of what was tried for a variant, that with the highest mean accuracy over seeds.
 
     Args:
-        contestant: who is to be set.
+        variant: who is to be set.
         results: of the study, by names of tries.
         tries: what the names mean.
     """
 
     def mean_accuracy(name: str) -> float:
-        return fmean(r["accuracy"] for r in results if r["contestant"] == name)
+        return fmean(r["accuracy"] for r in results if r["variant"] == name)
 
-    names = [name for name, (who, _) in tries.items() if who == contestant]
+    names = [name for name, (who, _) in tries.items() if who == variant]
     return tries[max(names, key=mean_accuracy)][1]
 
 
 def _try(study: Study, tries: Tries, tasks: Sequence[Task], scale: Scale) -> None:
     """Run what has not been run yet, each time with other images held out."""
     for name, seed in study.jobs(list(tries)):
-        contestant, choice = tries[name]
+        variant, choice = tries[name]
         torch.manual_seed(_FIRST_SEED + seed)
         generator = torch.Generator().manual_seed(_FIRST_SEED + seed)
         held_out = [hold_out(task, HELD_OUT, generator) for task in tasks]
-        study.result(name, seed, run(contestant, held_out, scale, choice))
+        study.result(name, seed, run(variant, held_out, scale, choice))
 
 
-def _strengths(everyone: Sequence[Contestant], results: Sequence[Record], tries: Tries) -> Tries:
+def _strengths(everyone: Sequence[Variant], results: Sequence[Record], tries: Tries) -> Tries:
     """What to try for the regularizers, once Adam's learning rates are known."""
     found = {}
-    for contestant in everyone:
-        for strength in STRENGTHS.get(contestant.method, ()):
-            alone = replace(contestant, method="adam")
+    for variant in everyone:
+        for strength in STRENGTHS.get(variant.method, ()):
+            alone = replace(variant, method="adam")
             rate = best(alone, results, tries).learning_rate
-            found[f"{contestant}/{rate:g}/{strength:g}"] = contestant, Choice(rate, strength)
+            found[f"{variant}/{rate:g}/{strength:g}"] = variant, Choice(rate, strength)
     return found
 
 

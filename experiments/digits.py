@@ -31,9 +31,9 @@ from experiments.recognition.attention_tree import (
 )
 from experiments.recognition.figures import draw_errors, draw_patterns, draw_tree
 from experiments.recognition.models import (
-    CONTESTANTS,
     MULTI_STEP,
     SINGLE_STEP,
+    VARIANTS,
     make_model,
 )
 from neurocoder import NeurocoderLinear
@@ -64,7 +64,7 @@ ATTENTION_COLUMNS = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, run what is to be run, and write tables and figures."""
-    parser = make_parser("digits", __doc__, CONTESTANTS)
+    parser = make_parser("digits", __doc__, VARIANTS)
     parser.add_argument("--mnist", metavar="DIR", help="MNIST's four files, instead of 8x8 digits")
     parser.add_argument(
         "--epochs",
@@ -97,15 +97,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = _fewer(images)
     with Study("digits", args) as study:
         print(f"{images.name}: {len(images.train):,} images to learn, {len(images.test):,} to test")
-        for contestant, seed in study.jobs():
-            study.result(contestant, seed, run(study, contestant, images, args))
+        for variant, seed in study.jobs():
+            study.result(variant, seed, run(study, variant, images, args))
         report(study, images.name, unshifted)
 
 
-def run(study: Study, contestant: str, images: Images, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one contestant and return what came out."""
-    model = make_model(contestant, images.train.shape[-1], args.sharpness)
-    lenet = contestant.startswith("lenet-")
+def run(study: Study, variant: str, images: Images, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one variant and return what came out."""
+    model = make_model(variant, images.train.shape[-1], args.sharpness)
+    lenet = variant.startswith("lenet-")
     rate = LENET_LEARNING_RATE if lenet else LEARNING_RATE
     errors = train(study, model, images, args.epochs, rate)
     values: dict[str, Any] = {
@@ -115,7 +115,7 @@ def run(study: Study, contestant: str, images: Images, args: argparse.Namespace)
         "parameters": parameter_count(model),
         "errors": errors,
     }
-    if contestant in (MULTI_STEP, SINGLE_STEP):
+    if variant in (MULTI_STEP, SINGLE_STEP):
         values.update(describe_attention(model, images))
     return values
 
@@ -176,7 +176,7 @@ def attention_of(model: nn.Module, pictures: Tensor) -> np.ndarray:
 
 
 def report(study: Study, data: str, images: Images) -> None:
-    """Write the tables, and those figures whose contestants are there.
+    """Write the tables, and those figures whose variants are there.
 
     Args:
         study: what was run.
@@ -187,9 +187,9 @@ def report(study: Study, data: str, images: Images) -> None:
     first: dict[str, dict[str, Any]] = {}
     for record in study.results:
         if "attention" in record:
-            first.setdefault(record["contestant"], record)
+            first.setdefault(record["variant"], record)
     if first:
-        study.table(ATTENTION_COLUMNS, name="attention", contestants=list(first))
+        study.table(ATTENTION_COLUMNS, name="attention", variants=list(first))
     study.figure(draw_errors(study.results, data), "errors")
     if first.keys() >= {SINGLE_STEP, MULTI_STEP}:
         study.figure(draw_patterns(first[SINGLE_STEP], first[MULTI_STEP], images), "patterns")

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.auto_regression import boundaries, figures
-from experiments.auto_regression.auto_regressor import CONTESTANTS, AutoRegressor, make_model
+from experiments.auto_regression.auto_regressor import VARIANTS, AutoRegressor, make_model
 from experiments.auto_regression.chunks import Sequences, draw_sequences
 from experiments.auto_regression.ideal_observer import observe
 from experiments.common.command_line import positive
@@ -184,7 +184,7 @@ def time_catching_up(results: Sequence[dict[str, Any]]) -> None:
 
     Nothing is noted where there is no plain GRU.
     """
-    plain = {r["seed"]: r["error"] for r in results if r["contestant"] == "linear"}
+    plain = {r["seed"]: r["error"] for r in results if r["variant"] == "linear"}
     for r in results:
         if r["seed"] in plain:
             r["catches_up"] = catches_up(r["updates"], r["errors"], plain[r["seed"]])
@@ -207,14 +207,12 @@ def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
     )
     for signal, name in SIGNALS.items():
         rows = [
-            c
-            for c in CONTESTANTS
-            if any(c == r["contestant"] and f"{signal}_auc" in r for r in results)
+            c for c in VARIANTS if any(c == r["variant"] and f"{signal}_auc" in r for r in results)
         ]
         columns = [Column(f"{signal}_{key}", title) for key, title in MEASURES]
         if rows:
             remark_on = f"Changes of: {name}. {remark}"
-            study.table(columns, name=signal, contestants=rows, remark=remark_on)
+            study.table(columns, name=signal, variants=rows, remark=remark_on)
     study.figure(figures.curves(results, known["error"]), "curves")
     study.figure(figures.around(results, known, SIGNALS, BEFORE), "around")
     if any("first_auc" in r for r in results):
@@ -223,7 +221,7 @@ def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the experiment."""
-    parser = make_parser("polynomials", __doc__, CONTESTANTS)
+    parser = make_parser("polynomials", __doc__, VARIANTS)
     for flag, default, help_text in (
         ("--updates", 600, "of the parameters"),
         ("--batch", 16, "sequences of an update"),
@@ -247,8 +245,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     test = draw_sequences(args.test, args.length, torch.Generator().manual_seed(TEST_SEED))
     with Study("polynomials", args) as study:
         known = references(test)
-        for contestant, seed in study.jobs():
-            model = make_model(contestant, args.hidden)
+        for variant, seed in study.jobs():
+            model = make_model(variant, args.hidden)
             fresh = {k: v for k, v in judge(model, test).items() if k.endswith("_auc")}
             curve = train(model, args, seed, test, study)
             values = {
@@ -260,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 **{key.replace("_auc", "_fresh_auc"): value for key, value in fresh.items()},
                 "example": example(model, test),
             }
-            study.result(contestant, seed, values)
+            study.result(variant, seed, values)
         report(study, test, known)
 
 

@@ -61,7 +61,7 @@ def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_throughput_measures_every_contestant(tmp_path):
+def test_throughput_measures_every_variant(tmp_path):
     command = [sys.executable, "-m", "benchmarks.throughput", "--seconds", "2", "--rounds", "1"]
     command += ["--workers", "2", "--json", str(tmp_path / "rates.json")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
@@ -92,7 +92,7 @@ def test_without_the_extra_throughput_says_how_to_get_it(monkeypatch, capsys):
     args = argparse.Namespace(
         game="Pong", workers=1, heads=["linear"], cores=["none"], torsos=["nips"], seconds=1.0
     )
-    assert list(throughput.contestants(args)) == ["emulator", "linear / none / nips"]
+    assert list(throughput.variants(args)) == ["emulator", "linear / none / nips"]
     assert ".[benchmarks]" in capsys.readouterr().err
 
 
@@ -132,7 +132,7 @@ def test_the_memory_of_descendants_is_found():
         child.stdin.close()
 
 
-def test_layers_compares_every_contestant_in_time_and_memory(tmp_path):
+def test_layers_compares_every_variant_in_time_and_memory(tmp_path):
     command = [sys.executable, "-m", "benchmarks.layers", "--quick"]
     command += ["--most", "1e-5", "--json", str(tmp_path / "layers.json")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)

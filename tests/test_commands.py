@@ -20,7 +20,7 @@ from tests.documented_commands import PAGES, ROOT, all_lines, inline_code, lines
 LINES = all_lines()
 
 # What a page writes in capitals, by the flag before it.
-STAND_INS = {"--game": "Pong", "--head": "linear", "--contestants": "linear", "--seed": "2"}
+STAND_INS = {"--game": "Pong", "--head": "linear", "--variants": "linear", "--seed": "2"}
 
 
 def with_stand_ins(words):

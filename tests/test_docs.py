@@ -12,7 +12,7 @@ from agents.config import TrainConfig, choices, flag
 from agents.evaluation import results as evaluations
 from agents.monitoring import metrics
 from agents.training.supervisor import train
-from benchmarks.contestants import count_parameters
+from benchmarks.variants import count_parameters
 from tests.code_names import defined_names
 from tests.documented_commands import inline_code
 

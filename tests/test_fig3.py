@@ -21,8 +21,10 @@ from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
 from agents.run_folder import create_run_folder, open_run
 from agents.system.processes import StopSignals
-from benchmarks import contestants, fig3, suite
-from benchmarks.contestants import (
+from benchmarks import fig3, suite, variants
+from benchmarks.suite import Planned, StatusLine, Suite, SuiteError, is_same
+from benchmarks.tables import Result, table
+from benchmarks.variants import (
     NAMES,
     Parameters,
     UnmatchableError,
@@ -31,8 +33,6 @@ from benchmarks.contestants import (
     match_neurocoder,
     settings_of,
 )
-from benchmarks.suite import Planned, StatusLine, Suite, SuiteError, is_same
-from benchmarks.tables import Result, table
 from tests.agents.curve_runs import write_progress, write_run
 
 ROOT = Path(__file__).parent.parent
@@ -102,7 +102,7 @@ def children(monkeypatch):
 
 
 def arguments(out, *more):
-    words = ["--games", "Frostbite", "--contestants", "linear", "neurocoder-single-step"]
+    words = ["--games", "Frostbite", "--variants", "linear", "neurocoder-single-step"]
     return [*words, "--seeds", "2", "--steps", str(STEPS), "--out", str(out), *more]
 
 
@@ -381,7 +381,7 @@ def test_a_line_is_completed_or_on_a_terminal_rewritten():
 # --- who takes part -------------------------------------------------------------------------------
 
 
-def test_contestants_differ_in_what_their_name_says():
+def test_variants_differ_in_what_their_name_says():
     assert set(NAMES) >= {"linear", "hypernet-lstm", "neurocoder-no-usage", "neurocoder-lstm"}
     base = TrainConfig()
     for name in NAMES:
@@ -421,12 +421,12 @@ def test_parameters_are_those_of_the_network():
     config = TrainConfig(head="linear")
     torso = 4 * 64 * 16 + 16 + 16 * 16 * 32 + 32 + 32 * 81 * 256 + 256
     assert count_parameters(config, 6) == Parameters(torso + 257 * 7, 257 * 7)
-    assert contestants.count_actions(TrainConfig(game="Pong")) == 6
-    assert contestants.count_actions(TrainConfig(game="Pong", full_action_space=True)) == 18
+    assert variants.count_actions(TrainConfig(game="Pong")) == 6
+    assert variants.count_actions(TrainConfig(game="Pong", full_action_space=True)) == 18
 
 
 def test_what_cannot_be_matched_is_said(monkeypatch):
-    monkeypatch.setattr(contestants, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(variants, "TOLERANCE", 1e-9)
     with pytest.raises(UnmatchableError, match="no hypernet head comes within"):
         match_neurocoder(TrainConfig(head="hypernet"), 18)
 
@@ -469,7 +469,7 @@ def test_the_table_is_of_means_and_deviations_over_seeds():
     ("words", "named"),
     [
         (["--games", "Frostbit", "--steps", "5"], "Frostbite"),
-        (["--contestants", "round", "--steps", "5"], "round"),
+        (["--variants", "round", "--steps", "5"], "round"),
         (["--frames", "5", "--steps", "5"], "--frames"),
         (["--seeds", "2"], "--frames"),
         (["--steps", "many"], "many"),

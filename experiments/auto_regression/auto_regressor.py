@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from experiments.common.layers import make_layer, parameter_count
 from neurocoder import FiLMLinear, HyperLinear, NeurocoderLinear
 
-CONTESTANTS = (
+VARIANTS = (
     "linear",
     "linear-wide",
     "mlp",
@@ -64,33 +64,33 @@ class AutoRegressor(nn.Module):
         return layer[:-1](states) if isinstance(layer, nn.Sequential) else None
 
 
-def make_model(contestant: str, hidden_size: int) -> AutoRegressor:
-    """A fresh model of one of CONTESTANTS.
+def make_model(variant: str, hidden_size: int) -> AutoRegressor:
+    """A fresh model of one of VARIANTS.
 
     `linear-wide` (a wider GRU) and `mlp` (a hidden layer before the output) have as many parameters
     as the Neurocoder, or a few less.
 
     Args:
-        contestant: its name.
+        variant: its name.
         hidden_size: units of the GRU, unless it is the wide one, and of a Neurocoder's controller.
     """
-    if contestant in SLOTS:
-        slots = SLOTS[contestant]
-        layer = make_layer(contestant, hidden_size, 1, slots=slots, hidden_size=hidden_size)
-    elif contestant in ("linear-wide", "mlp"):
+    if variant in SLOTS:
+        slots = SLOTS[variant]
+        layer = make_layer(variant, hidden_size, 1, slots=slots, hidden_size=hidden_size)
+    elif variant in ("linear-wide", "mlp"):
         return _largest(
-            contestant, hidden_size, parameter_count(make_model("neurocoder", hidden_size))
+            variant, hidden_size, parameter_count(make_model("neurocoder", hidden_size))
         )
     else:
-        layer = make_layer(contestant, hidden_size, 1)
+        layer = make_layer(variant, hidden_size, 1)
     return AutoRegressor(hidden_size, layer)
 
 
-def _largest(contestant: str, hidden_size: int, parameters: int) -> AutoRegressor:
+def _largest(variant: str, hidden_size: int, parameters: int) -> AutoRegressor:
     """The widest model of a kind that has no more than that many parameters."""
 
     def build(width: int) -> AutoRegressor:
-        if contestant == "linear-wide":
+        if variant == "linear-wide":
             return AutoRegressor(width, nn.Linear(width, 1))
         layers = nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1)
         return AutoRegressor(hidden_size, nn.Sequential(*layers))

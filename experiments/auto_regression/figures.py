@@ -22,13 +22,13 @@ Results = Sequence[Mapping[str, Any]]
 
 
 def curves(results: Results, ideal: float) -> "Figure":
-    """Test error above the ideal observer's against updates, a band for each contestant.
+    """Test error above the ideal observer's against updates, a band for each variant.
 
     From the first evaluation that follows training: before it, all are alike and far above.
     """
     figure = new_figure()
     axes = figure.subplots()
-    for name, runs in _by_contestant(results).items():
+    for name, runs in _by_variant(results).items():
         errors = [[error - ideal for error in run["errors"][1:]] for run in runs]
         draw_band(axes, runs[0]["updates"][1:], errors, name, **_STYLES.get(name, {}))
     axes.set(yscale="log", xlabel="updates", ylabel="test error above the ideal observer's")
@@ -43,7 +43,7 @@ def around(
     """How much signals change at the steps around a boundary, relative to all steps.
 
     Args:
-        results: of all contestants and seeds.
+        results: of all variants and seeds.
         known: what `references` gives.
         signals: their keys, and titles for them.
         before: steps before a boundary that the profiles begin with.
@@ -51,7 +51,7 @@ def around(
     figure = new_figure(12.0, 4.2)
     panels = figure.subplots(1, len(signals), sharey=True)
     for axes, (signal, title) in zip(panels, signals.items(), strict=True):
-        for name, runs in _by_contestant(results).items():
+        for name, runs in _by_variant(results).items():
             profiles = [run[f"{signal}_around"] for run in runs if f"{signal}_around" in run]
             if profiles and None not in (value for profile in profiles for value in profile):
                 offsets = range(-before, len(profiles[0]) - before)
@@ -72,9 +72,9 @@ def around(
 def attention(results: Results, test: Sequences) -> "Figure":
     """Attention of the first component over time, above what is predicted (Fig. 2 d and e).
 
-    Of each contestant the seed whose attention finds boundaries neither best nor worst is shown.
+    Of each variant the seed whose attention finds boundaries neither best nor worst is shown.
     """
-    runs = {name: runs for name, runs in _by_contestant(results).items() if name in SLOTS}
+    runs = {name: runs for name, runs in _by_variant(results).items() if name in SLOTS}
     names = [name for name in _DRAWN if name in runs] or [*runs][:1]
     shown = [sorted(runs[n], key=_area)[len(runs[n]) // 2] for n in names]
     figure = new_figure(5.6 * len(shown), 5.0)
@@ -89,7 +89,7 @@ def attention(results: Results, test: Sequences) -> "Figure":
         )
         figure.colorbar(image, ax=upper, label="share of attention")
         upper.set_yticks(range(0, len(shares), 5 if len(shares) > 10 else 2))
-        upper.set(title=f"{result['contestant']}, seed {result['seed']}", ylabel="slot of M_U")
+        upper.set(title=f"{result['variant']}, seed {result['seed']}", ylabel="slot of M_U")
         lower.plot(places, y, color=COLOURS["linear"], marker=".", label="sequence")
         lower.plot(
             places[1:],
@@ -108,10 +108,10 @@ def attention(results: Results, test: Sequences) -> "Figure":
     return figure
 
 
-def _by_contestant(results: Results) -> dict[str, list[Mapping[str, Any]]]:
+def _by_variant(results: Results) -> dict[str, list[Mapping[str, Any]]]:
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
-        grouped.setdefault(result["contestant"], []).append(result)
+        grouped.setdefault(result["variant"], []).append(result)
     return grouped
 
 

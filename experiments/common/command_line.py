@@ -24,14 +24,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(
-    name: str, description: str | None, contestants: Sequence[str], *, seeds: int = 5
+    name: str, description: str | None, variants: Sequence[str], *, seeds: int = 5
 ) -> Parser:
-    """A parser of --quick, --seeds, --out and --contestants; an experiment adds its own flags.
+    """A parser of --quick, --seeds, --out and --variants; an experiment adds its own flags.
 
     Args:
         name: of the experiment's module.
         description: its docstring.
-        contestants: whom it can compare; all are compared if none are named.
+        variants: whom it can compare; all are compared if none are named.
         seeds: how many there are by default; with --quick it is 1.
     """
     parser = Parser(
@@ -50,12 +50,12 @@ def make_parser(
         help="folder of the results, runs/experiments/NAME-DATE-TIME; goes on in an existing one",
     )
     parser.add_argument(
-        "--contestants",
+        "--variants",
         nargs="+",
-        choices=contestants,
-        default=list(contestants),
+        choices=variants,
+        default=list(variants),
         metavar="NAME",
-        help=f"whom to compare: {', '.join(contestants)}",
+        help=f"whom to compare: {', '.join(variants)}",
     )
     parser.set_defaults(default_seeds=seeds)
     return parser

@@ -15,7 +15,7 @@ class Progress:
     """A line for each job that ends; on a terminal also one for the job that is under way.
 
     Args:
-        pairs: contestant and seed of all jobs.
+        pairs: variant and seed of all jobs.
         done: the seconds that those took that are done already.
     """
 
@@ -27,25 +27,25 @@ class Progress:
         if self._seconds:
             self._print(f"{len(self._seconds)} of {len(self._pairs)} are there already")
 
-    def start(self, contestant: str, seed: int) -> None:
+    def start(self, variant: str, seed: int) -> None:
         """Show what is under way."""
         if self._console is not None:
             left = self._left()
-            text = f"{self._count(1)} {contestant}, seed {seed}" + (f", {left}" if left else "")
+            text = f"{self._count(1)} {variant}, seed {seed}" + (f", {left}" if left else "")
             if self._status is None:
                 self._status = self._console.status(text)
                 self._status.start()
             self._status.update(text)
 
-    def finish(self, contestant: str, seed: int, seconds: float, values: Mapping[str, Any]) -> None:
+    def finish(self, variant: str, seed: int, seconds: float, values: Mapping[str, Any]) -> None:
         """Print what came out."""
-        self._seconds[contestant, seed] = seconds
+        self._seconds[variant, seed] = seconds
         shown = [
             f"{key} {value:.4g}"
             for key, value in values.items()
             if isinstance(value, float) and key != "seconds"
         ]
-        words = [f"{self._count()} {contestant}, seed {seed}: {', '.join(shown[:4])}"]
+        words = [f"{self._count()} {variant}, seed {seed}: {', '.join(shown[:4])}"]
         self._print("; ".join([*words, f"{seconds:.1f} s", *filter(None, [self._left()])]))
 
     def close(self) -> None:
@@ -59,17 +59,17 @@ class Progress:
         return f"{time.strftime('%H:%M:%S')} {number}/{len(self._pairs)}"
 
     def _left(self) -> str:
-        """The time left, by what the same contestant took before, or else all of them."""
+        """The time left, by what the same variant took before, or else all of them."""
         if not self._seconds:
             return ""
-        by_contestant: dict[str, list[float]] = {}
+        by_variant: dict[str, list[float]] = {}
         for (name, _), seconds in self._seconds.items():
-            by_contestant.setdefault(name, []).append(seconds)
+            by_variant.setdefault(name, []).append(seconds)
         known = list(self._seconds.values())
         total = 0.0
         for name, seed in self._pairs:
             if (name, seed) not in self._seconds:
-                times = by_contestant.get(name, known)
+                times = by_variant.get(name, known)
                 total += sum(times) / len(times)
         if not total:
             return ""

@@ -1,17 +1,17 @@
-"""The frame of an experiment: contestants by seeds, kept as they come, and a table of them.
+"""The frame of an experiment: variants by seeds, kept as they come, and a table of them.
 
-    parser = make_parser("digits", __doc__, CONTESTANTS)
+    parser = make_parser("digits", __doc__, VARIANTS)
     args = parser.parse_args(argv)
     with Study("digits", args) as study:
-        for contestant, seed in study.jobs():
+        for variant, seed in study.jobs():
             ...
             study.scalar("loss", loss, step)
-            study.result(contestant, seed, {"error": error, "parameters": parameter_count(model)})
+            study.result(variant, seed, {"error": error, "parameters": parameter_count(model)})
         study.table([Column("error", "test error", percent=True), "parameters"])
         study.figure(draw(study.results), "curves")
 
-The folder holds `settings.json`, `results.jsonl` with a line for each contestant and seed that is
-done, `tensorboard/CONTESTANT/SEED/`, and at the end `results.md`, `results.csv` and the figures.
+The folder holds `settings.json`, `results.jsonl` with a line for each variant and seed that is
+done, `tensorboard/VARIANT/SEED/`, and at the end `results.md`, `results.csv` and the figures.
 """
 
 import argparse
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 # What may differ when an experiment resumes in an existing folder.
-_NOT_SETTINGS = ("contestants", "seeds", "out", "command", "default_seeds")
+_NOT_SETTINGS = ("variants", "seeds", "out", "command", "default_seeds")
 
 Record = dict[str, Any]
 
@@ -51,8 +51,8 @@ class Study:
     Attributes:
         folder: where everything is written.
         seeds: how many; they are 1, 2, ...
-        contestants: who is compared.
-        results: what `result` was given, with "contestant", "seed" and "seconds"; those that were
+        variants: who is compared.
+        results: what `result` was given, with "variant", "seed" and "seconds"; those that were
             in the folder already come first.
 
     Args:
@@ -66,7 +66,7 @@ class Study:
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         self.name, self.command = name, args.command
-        self.contestants: list[str] = list(dict.fromkeys(args.contestants))
+        self.variants: list[str] = list(dict.fromkeys(args.variants))
         self.seeds: int = args.seeds or (1 if args.quick else args.default_seeds)
         self.results: list[Record] = []
         if importlib.util.find_spec("matplotlib") is None:
@@ -101,22 +101,22 @@ class Study:
             print(f"\nstopped; go on with: {self.command} --out {self.folder}", file=sys.stderr)
             raise SystemExit(130) from error
 
-    def jobs(self, contestants: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
-        """Every contestant with every seed that is not done yet, one after another.
+    def jobs(self, variants: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
+        """Every variant with every seed that is not done yet, one after another.
 
-        Seeds are the outer loop, so that all contestants have about as many at any time. Before
+        Seeds are the outer loop, so that all variants have about as many at any time. Before
         each, torch is seeded; it runs in one thread.
 
         Args:
-            contestants: others than those of the command line.
+            variants: others than those of the command line.
 
         Raises:
             RuntimeError: if the next is asked for before the last one's `result`.
         """
-        names = list(self.contestants if contestants is None else contestants)
+        names = list(self.variants if variants is None else variants)
         torch.set_num_threads(1)
         pairs = [(name, seed) for seed in range(1, self.seeds + 1) for name in names]
-        done = {(r["contestant"], r["seed"]): r["seconds"] for r in self.results}
+        done = {(r["variant"], r["seed"]): r["seconds"] for r in self.results}
         self._progress = Progress(pairs, done)
         for pair in pairs:
             if pair in done:
@@ -136,24 +136,24 @@ class Study:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            contestant, seed = self._job
-            self._writer = SummaryWriter(str(self.folder / "tensorboard" / contestant / str(seed)))
+            variant, seed = self._job
+            self._writer = SummaryWriter(str(self.folder / "tensorboard" / variant / str(seed)))
         self._writer.add_scalar(tag, value, step)
 
-    def result(self, contestant: str, seed: int, values: Mapping[str, Any]) -> None:
+    def result(self, variant: str, seed: int, values: Mapping[str, Any]) -> None:
         """Keep the result of the current job, on the disk, and end the job.
 
         Args:
-            contestant: of the job.
+            variant: of the job.
             seed: of the job.
             values: numbers, and lists of them for what is drawn later. What is not finite is kept
                 as None.
         """
-        if self._job != (contestant, seed):
-            raise RuntimeError(f"a result of {contestant}, seed {seed}; under way is {self._job}")
+        if self._job != (variant, seed):
+            raise RuntimeError(f"a result of {variant}, seed {seed}; under way is {self._job}")
         seconds = round(time.monotonic() - self._started, 3)
         record = {
-            "contestant": contestant,
+            "variant": variant,
             "seed": seed,
             "seconds": seconds,
             **{key: _plain(value) for key, value in values.items()},
@@ -165,14 +165,14 @@ class Study:
         self.results.append(record)
         self._close_job()
         if self._progress is not None:
-            self._progress.finish(contestant, seed, seconds, record)
+            self._progress.finish(variant, seed, seconds, record)
 
     def table(
         self,
         columns: Sequence[Column | str],
         *,
         name: str = "results",
-        contestants: Sequence[str] | None = None,
+        variants: Sequence[str] | None = None,
         remark: str = "",
     ) -> str:
         """Print a table of the results over seeds, and write it as `NAME.md` and `NAME.csv`.
@@ -180,17 +180,17 @@ class Study:
         Args:
             columns: what to show, by the keys of `result`.
             name: of the files.
-            contestants: the rows; whoever has results if None.
+            variants: the rows; whoever has results if None.
             remark: stands under the table.
 
         Returns:
             The table in Markdown.
         """
         wanted = [c if isinstance(c, Column) else Column(c) for c in columns]
-        by_contestant: dict[str, list[Record]] = {}
+        by_variant: dict[str, list[Record]] = {}
         for record in self.results:
-            by_contestant.setdefault(record["contestant"], []).append(record)
-        rows = [(c, by_contestant[c]) for c in contestants or by_contestant if c in by_contestant]
+            by_variant.setdefault(record["variant"], []).append(record)
+        rows = [(c, by_variant[c]) for c in variants or by_variant if c in by_variant]
         text = as_markdown(rows, wanted)
         machine = describe(system_info(_PACKAGES), _PACKAGES, note=", one used")
         head = f"# {self.name}\n\n    {self.command}\n\n{machine}\n\n"
@@ -264,7 +264,9 @@ def _record(line: str) -> Record | None:
         record = json.loads(line)
     except ValueError:
         return None
-    keys = {"contestant", "seed", "seconds"}
+    if isinstance(record, dict) and "contestant" in record:  # the key of earlier versions
+        record = {"variant": record.pop("contestant"), **record}
+    keys = {"variant", "seed", "seconds"}
     return record if isinstance(record, dict) and keys <= record.keys() else None
 
 

@@ -49,13 +49,13 @@ class Column:
 
 
 def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
-    """A row for each contestant: mean and 95 % bootstrap interval over its seeds.
+    """A row for each variant: mean and 95 % bootstrap interval over its seeds.
 
     Args:
-        rows: contestants and their results.
+        rows: variants and their results.
         columns: what to show.
     """
-    lines = [f"| contestant | {' | '.join(c.heading for c in columns)} | seeds |"]
+    lines = [f"| variant | {' | '.join(c.heading for c in columns)} | seeds |"]
     lines.append("|---" * (len(columns) + 2) + "|")
     for name, records in rows:
         cells = [column.cell(_values(records, column.key)) for column in columns]
@@ -64,10 +64,10 @@ def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
 
 
 def as_csv(rows: Rows, columns: Sequence[Column]) -> str:
-    """The same in long format and full precision: a line for each contestant and column."""
+    """The same in long format and full precision: a line for each variant and column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["contestant", "column", "mean", "ci_low", "ci_high", "n"])
+    writer.writerow(["variant", "column", "mean", "ci_low", "ci_high", "n"])
     for name, records in rows:
         for column in columns:
             values = _values(records, column.key)

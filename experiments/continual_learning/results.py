@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Record
-from experiments.continual_learning.run import LAYERS, METHODS, SCENARIOS, Contestant
+from experiments.continual_learning.run import LAYERS, METHODS, SCENARIOS, Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,8 +132,8 @@ def _draw_mean(
 
 
 def _records(results: Sequence[Record], scenario: str, method: str, layer: str) -> list[Record]:
-    name = str(Contestant(scenario, method, layer))
-    return [record for record in results if record["contestant"] == name]
+    name = str(Variant(scenario, method, layer))
+    return [record for record in results if record["variant"] == name]
 
 
 def _values(results: Sequence[Record], scenario: str, method: str, layer: str) -> dict[int, float]:
@@ -145,7 +145,7 @@ def _values(results: Sequence[Record], scenario: str, method: str, layer: str) -
 def _present(results: Sequence[Record], names: Sequence[str], part: str) -> list[str]:
     """Those names that occur in the results as scenario, method or layer."""
     place = ("scenario", "method", "layer").index(part)
-    there = {record["contestant"].split("/")[place] for record in results}
+    there = {record["variant"].split("/")[place] for record in results}
     return [name for name in names if name in there]
 
 

@@ -63,7 +63,7 @@ MNIST_SCALE = Scale(width=400, epochs=4, batch_size=128, fisher_images=500)
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Variant:
     """Who learns, how it is helped to remember, and what it is told.
 
     Attributes:
@@ -82,7 +82,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen for each contestant.
+    """What is chosen for each variant.
 
     Attributes:
         learning_rate: of Adagrad for the method of that name, of Adam for all others.
@@ -110,7 +110,7 @@ def load_tasks(mnist: str | Path | None) -> list[Task]:
 
 
 def run(
-    contestant: Contestant,
+    variant: Variant,
     tasks: Sequence[Task],
     scale: Scale,
     choice: Choice,
@@ -124,18 +124,18 @@ def run(
         it was learned. "parameters", and "accuracies": the whole matrix.
     """
     network = TaskNetwork(
-        partial(make_layer, contestant.layer, **LAYERS[contestant.layer]),
+        partial(make_layer, variant.layer, **LAYERS[variant.layer]),
         tasks[0].images.shape[1],
         scale.width,
         len(tasks[0].classes),
-        num_heads=1 if contestant.scenario == "domain" else len(tasks),
+        num_heads=1 if variant.scenario == "domain" else len(tasks),
     )
-    kind = torch.optim.Adagrad if contestant.method == "adagrad" else torch.optim.Adam
+    kind = torch.optim.Adagrad if variant.method == "adagrad" else torch.optim.Adam
     accuracies = learn_in_sequence(
         network,
         tasks,
         kind(network.parameters(), lr=choice.learning_rate, fused=True),
-        _REGULARIZERS[contestant.method](network, choice.strength),
+        _REGULARIZERS[variant.method](network, choice.strength),
         epochs=scale.epochs,
         batch_size=scale.batch_size,
         fisher_images=scale.fisher_images,

@@ -28,7 +28,7 @@ def draw_errors(results: Sequence[Record], data: str) -> "Figure":
     """Fig. 2a: test error against the number of steps, and that of what has no steps."""
     figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
-    errors = _errors_by_contestant(results)
+    errors = _errors_by_variant(results)
     for names, label, colour in (
         (WITH_RESIDUAL, "Neurocoder", COLOURS["neurocoder"]),
         (WITHOUT_RESIDUAL, "Neurocoder without residual program", COLOURS["neurocoder-no-usage"]),
@@ -129,7 +129,7 @@ def draw_tree(record: Record, images: Images) -> "Figure":
     tree.set_yticks([])
     tree.spines[:].set_visible(False)
     tree.set_title(
-        f"{record['contestant']}, seed {record['seed']}: "
+        f"{record['variant']}, seed {record['seed']}: "
         f"{record['kept']:.0%} of the test images keep to their digit's path"
     )
     _draw_strips(strips, record)
@@ -169,11 +169,11 @@ def _picture(images: Images, digit: int) -> np.ndarray:
     return picture
 
 
-def _errors_by_contestant(results: Iterable[Record]) -> dict[str, list[float]]:
+def _errors_by_variant(results: Iterable[Record]) -> dict[str, list[float]]:
     """Test errors in percent."""
     errors: dict[str, list[float]] = {}
     for record in results:
-        errors.setdefault(record["contestant"], []).append(100 * record["error"])
+        errors.setdefault(record["variant"], []).append(100 * record["error"])
     return errors
 
 

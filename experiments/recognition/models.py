@@ -11,7 +11,7 @@ CLASSES = 10
 STEPS = (1, 2, 3, 5, 10)
 
 # One head and ten slots, as in the paper's Fig. 2b; J = 5 stands for "the" Neurocoder. All other
-# contestants but the plain linear layer have about as many parameters as it.
+# variants but the plain linear layer have about as many parameters as it.
 _NEUROCODER = {"slots": 10, "heads": 1, "steps": 5, "hidden_size": 16}
 # Fig. 2b has 30 slots; heads in place of steps, so that as many components are retrieved.
 _SINGLE_STEP = {"slots": 30, "heads": 5, "steps": 1}
@@ -22,7 +22,7 @@ WITH_RESIDUAL = tuple(f"neurocoder-J{steps}" for steps in STEPS)
 WITHOUT_RESIDUAL = tuple(f"neurocoder-J{steps}-no-residual" for steps in STEPS)
 CLASSIFIERS = ("linear", "linear-deep", "mlp", *_MATCHED, SINGLE_STEP)
 LENETS = tuple(f"lenet-{name}" for name in ("linear", "mlp", *_MATCHED, SINGLE_STEP, MULTI_STEP))
-CONTESTANTS = (*CLASSIFIERS, *WITH_RESIDUAL, *WITHOUT_RESIDUAL, *LENETS)
+VARIANTS = (*CLASSIFIERS, *WITH_RESIDUAL, *WITHOUT_RESIDUAL, *LENETS)
 
 
 class LeNet(nn.Module):
@@ -33,7 +33,7 @@ class LeNet(nn.Module):
 
     Args:
         side: of the pictures.
-        last: name of the contestant that the last layer is, from 84 features to the classes.
+        last: name of the variant that the last layer is, from 84 features to the classes.
         sharpness: of Neurocoders.
     """
 
@@ -56,27 +56,27 @@ class LeNet(nn.Module):
         return self.last(self.features(x))
 
 
-def make_model(contestant: str, side: int, sharpness: float = 10.0) -> nn.Module:
+def make_model(variant: str, side: int, sharpness: float = 10.0) -> nn.Module:
     """A fresh model: pictures of shape (B, 1, side, side) to logits of shape (B, 10)."""
-    if contestant.startswith("lenet-"):
-        return LeNet(side, contestant.removeprefix("lenet-"), sharpness)
-    return nn.Sequential(nn.Flatten(), make_classifier(contestant, side * side, sharpness))
+    if variant.startswith("lenet-"):
+        return LeNet(side, variant.removeprefix("lenet-"), sharpness)
+    return nn.Sequential(nn.Flatten(), make_classifier(variant, side * side, sharpness))
 
 
-def make_classifier(contestant: str, features: int, sharpness: float = 10.0) -> nn.Module:
+def make_classifier(variant: str, features: int, sharpness: float = 10.0) -> nn.Module:
     """A fresh layer, or two, from so many features to the ten classes."""
-    if contestant == "linear":
+    if variant == "linear":
         return nn.Linear(features, CLASSES)
-    if contestant == MULTI_STEP:
+    if variant == MULTI_STEP:
         return make_layer("neurocoder", features, CLASSES, **_NEUROCODER, sharpness=sharpness)
     with torch.random.fork_rng(devices=[]):
         reference = make_layer("neurocoder", features, CLASSES, **_NEUROCODER)
     wanted = parameter_count(reference)
-    if contestant in ("linear-deep", "mlp"):
+    if variant in ("linear-deep", "mlp"):
         width = round((wanted - CLASSES) / (features + 1 + CLASSES))
         first, last = nn.Linear(features, width), nn.Linear(width, CLASSES)
-        return nn.Sequential(first, *([nn.ReLU()] if contestant == "mlp" else []), last)
-    name, sizes = _layer_and_sizes(contestant)
+        return nn.Sequential(first, *([nn.ReLU()] if variant == "mlp" else []), last)
+    name, sizes = _layer_and_sizes(variant)
     if name == "neurocoder":
         sizes["sharpness"] = sharpness
     return make_layer(
@@ -84,13 +84,13 @@ def make_classifier(contestant: str, features: int, sharpness: float = 10.0) -> 
     )
 
 
-def _layer_and_sizes(contestant: str) -> tuple[str, dict[str, Any]]:
-    """Which of `experiments.common.layers` a contestant is, and the sizes that are not matched."""
-    if contestant in _MATCHED:
-        return contestant, {}
-    if contestant == SINGLE_STEP:
+def _layer_and_sizes(variant: str) -> tuple[str, dict[str, Any]]:
+    """Which of `experiments.common.layers` a variant is, and the sizes that are not matched."""
+    if variant in _MATCHED:
+        return variant, {}
+    if variant == SINGLE_STEP:
         return "neurocoder", dict(_SINGLE_STEP)
-    steps = int(contestant.split("-")[1].removeprefix("J"))
-    sizes = {**_NEUROCODER, "steps": steps, "residual": not contestant.endswith("no-residual")}
+    steps = int(variant.split("-")[1].removeprefix("J"))
+    sizes = {**_NEUROCODER, "steps": steps, "residual": not variant.endswith("no-residual")}
     del sizes["hidden_size"]
     return "neurocoder", sizes

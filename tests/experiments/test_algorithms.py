@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments import algorithms
-from experiments.algorithms import CONTESTANTS, QUICK, SIZES, evaluate, learn, make_machine
+from experiments.algorithms import QUICK, SIZES, VARIANTS, evaluate, learn, make_machine
 from experiments.common.layers import parameter_count
 from experiments.multi_task.tasks import TASKS, sample
 
@@ -59,22 +59,22 @@ def test_an_answer_without_a_fault_is_solved_and_a_task_that_never_came_has_no_e
 
 
 @pytest.mark.parametrize("layer", ["output_layer", "interface_layer"])
-def test_contestants_differ_in_the_named_layer_alone(layer):
+def test_variants_differ_in_the_named_layer_alone(layer):
     shared = {}
-    for contestant in CONTESTANTS:
+    for variant in VARIANTS:
         torch.manual_seed(3)
-        machine = make_machine(contestant, SMALL, layer)
+        machine = make_machine(variant, SMALL, layer)
         for name, value in machine.named_parameters():
             if not name.startswith(layer):
                 assert torch.equal(shared.setdefault(name, value), value)
-        assert type(getattr(machine, layer)).__name__.lower().startswith(contestant[:5])
+        assert type(getattr(machine, layer)).__name__.lower().startswith(variant[:5])
     assert len(shared) == 6
 
 
-@pytest.mark.parametrize("contestant", CONTESTANTS)
-def test_a_step_of_training_changes_every_parameter_and_lowers_the_loss(contestant):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_of_training_changes_every_parameter_and_lowers_the_loss(variant):
     torch.manual_seed(0)
-    machine = make_machine(contestant, SMALL, "output_layer")
+    machine = make_machine(variant, SMALL, "output_layer")
     before = {name: value.clone() for name, value in machine.named_parameters()}
     optimizer = torch.optim.Adam(machine.parameters(), lr=3e-3)
     batch = sample(SMALL.tasks, 2, 8, np.random.default_rng(0))
@@ -99,11 +99,11 @@ def test_a_quick_run_leaves_tables_figures_and_results_and_goes_on_where_it_was(
 ):
     monkeypatch.setattr(algorithms, "QUICK", dataclasses.replace(QUICK, iterations=2, tested=4))
     flags = ["--quick", "--out", str(tmp_path / "x")]
-    assert algorithms.main([*flags, "--contestants", "linear"]) == 0
-    assert algorithms.main([*flags, "--contestants", "linear", "neurocoder"]) == 0
+    assert algorithms.main([*flags, "--variants", "linear"]) == 0
+    assert algorithms.main([*flags, "--variants", "linear", "neurocoder"]) == 0
     lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
     results = [json.loads(line) for line in lines]
-    assert [r["contestant"] for r in results] == ["linear", "neurocoder"]
+    assert [r["variant"] for r in results] == ["linear", "neurocoder"]
     for result in results:
         assert result["iteration"] == [1, 2]
         assert len(result["curve_8"]) == 2
@@ -126,7 +126,7 @@ def test_two_runs_of_the_same_seed_find_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(algorithms, "QUICK", dataclasses.replace(QUICK, iterations=2, tested=4))
     found = []
     for name in "ab":
-        flags = ["--quick", "--out", str(tmp_path / name), "--contestants", "neurocoder"]
+        flags = ["--quick", "--out", str(tmp_path / name), "--variants", "neurocoder"]
         algorithms.main([*flags, "--layer", "interface", "--answers", "after-each"])
         found.append(json.loads((tmp_path / name / "results.jsonl").read_text()))
         del found[-1]["seconds"]

@@ -16,8 +16,8 @@ from experiments.continual_learning.run import (
     SCALE,
     SCENARIOS,
     Choice,
-    Contestant,
     Scale,
+    Variant,
     load_tasks,
     run,
 )
@@ -26,13 +26,13 @@ from tests.experiments.common.test_data import write_mnist
 
 
 def everyone():
-    return [Contestant(s, m, layer) for s in SCENARIOS for m in METHODS for layer in LAYERS]
+    return [Variant(s, m, layer) for s in SCENARIOS for m in METHODS for layer in LAYERS]
 
 
-def made_up(contestant, seed, accuracy):
+def made_up(variant, seed, accuracy):
     rows = [[90.0 - 5 * max(0, row - j) for j in range(5)] for row in range(5)]
     return {
-        "contestant": contestant,
+        "variant": variant,
         "seed": seed,
         "seconds": 1.0,
         "accuracy": accuracy,
@@ -40,14 +40,14 @@ def made_up(contestant, seed, accuracy):
     }
 
 
-def test_quick_runs_every_contestant_and_writes_table_and_figures(tmp_path, capsys):
+def test_quick_runs_every_variant_and_writes_table_and_figures(tmp_path, capsys):
     folder = tmp_path / "study"
     words = ["--quick", "--out", str(folder), "--methods", "adagrad", "online-ewc"]
     continual.main(words)
     lines = (folder / "results.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     expected = [str(c) for c in everyone() if c.method in words]
-    assert sorted(r["contestant"] for r in records) == sorted(expected)
+    assert sorted(r["variant"] for r in records) == sorted(expected)
     for record in records:
         matrix = torch.tensor(record["accuracies"])
         assert matrix.shape == (5, 5)
@@ -64,9 +64,9 @@ def test_quick_runs_every_contestant_and_writes_table_and_figures(tmp_path, caps
 def test_everyone_runs_with_the_choice_and_at_the_scale_that_are_its_own(tmp_path, monkeypatch):
     seen = []
 
-    def pretend(contestant, tasks, scale, choice, report):  # noqa: ARG001
-        seen.append((contestant, choice, scale))
-        return {**made_up(str(contestant), 1, 50.0), "forgetting": 0.0, "learned": 0.0}
+    def pretend(variant, tasks, scale, choice, report):  # noqa: ARG001
+        seen.append((variant, choice, scale))
+        return {**made_up(str(variant), 1, 50.0), "forgetting": 0.0, "learned": 0.0}
 
     monkeypatch.setattr(continual, "run", pretend)
     continual.main(["--seeds", "1", "--epochs", "3", "--out", str(tmp_path / "x")])
@@ -77,7 +77,7 @@ def test_everyone_runs_with_the_choice_and_at_the_scale_that_are_its_own(tmp_pat
 
 
 def test_other_settings_than_those_of_the_folder_are_refused(tmp_path, capsys):
-    words = ["--quick", "--out", str(tmp_path), "--contestants", "linear", "--methods", "adam"]
+    words = ["--quick", "--out", str(tmp_path), "--variants", "linear", "--methods", "adam"]
     continual.main(words)
     with pytest.raises(SystemExit) as error:
         continual.main([*words, "--epochs", "2"])
@@ -95,7 +95,7 @@ def test_a_flag_that_cannot_be_used_is_refused_in_one_line(words, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_every_contestant_has_a_choice_from_the_grids_and_adam_alone_has_no_strength():
+def test_every_variant_has_a_choice_from_the_grids_and_adam_alone_has_no_strength():
     assert set(CHOICES) == {f"{c.method}/{c.layer}" for c in everyone()}
     for name, choice in CHOICES.items():
         method, layer = name.split("/")
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_accuracies_and_another_does_not():
     outcomes = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        outcomes.append(run(Contestant("task", "ewc", "nsm"), tasks, QUICK, choice)["accuracies"])
+        outcomes.append(run(Variant("task", "ewc", "nsm"), tasks, QUICK, choice)["accuracies"])
     assert torch.equal(outcomes[0], outcomes[1])
     assert not torch.equal(outcomes[0], outcomes[2])
 
@@ -120,7 +120,7 @@ def test_a_perceptron_learns_each_pair_of_digits_and_forgets_less_with_heads_of_
     tasks, scale, values = load_tasks(None), Scale(64, 8, 64, 10), {}
     for scenario in SCENARIOS:
         torch.manual_seed(1)
-        values[scenario] = run(Contestant(scenario, "adam", "linear"), tasks, scale, Choice(3e-3))
+        values[scenario] = run(Variant(scenario, "adam", "linear"), tasks, scale, Choice(3e-3))
         assert values[scenario]["learned"] > 90
     assert values["task"]["accuracy"] > values["domain"]["accuracy"] + 2
     assert values["task"]["forgetting"] < values["domain"]["forgetting"]
@@ -175,14 +175,14 @@ def test_the_figures_show_what_was_given():
 def test_choosing_tries_all_settings_and_takes_the_best(tmp_path, capsys, monkeypatch):
     asked = []
 
-    def pretend(contestant, tasks, scale, choice):  # noqa: ARG001
-        asked.append((str(contestant), choice, len(tasks[0].test_images)))
-        best = {"adagrad": 1e-2}.get(contestant.method, 3e-3)
+    def pretend(variant, tasks, scale, choice):  # noqa: ARG001
+        asked.append((str(variant), choice, len(tasks[0].test_images)))
+        best = {"adagrad": 1e-2}.get(variant.method, 3e-3)
         near = -abs(choice.learning_rate - best) - abs(choice.strength - 100) / 1000
         return {"accuracy": near, "forgetting": 0.0, "learned": 0.0}
 
     monkeypatch.setattr(continual_choice, "run", pretend)
-    continual_choice.main(["--quick", "--contestants", "linear", "--out", str(tmp_path / "c")])
+    continual_choice.main(["--quick", "--variants", "linear", "--out", str(tmp_path / "c")])
     assert len(asked) == 5 + 5 + 4 * 6
     assert {choice.learning_rate for name, choice, _ in asked if "ewc" in name} == {3e-3}
     assert {size for *_, size in asked} == {round(0.2 * len(load_tasks(None)[0].images))}

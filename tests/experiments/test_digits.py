@@ -10,10 +10,10 @@ from experiments import digits
 from experiments.common.data import load_images
 from experiments.common.layers import parameter_count
 from experiments.recognition.models import (
-    CONTESTANTS,
     LENETS,
     MULTI_STEP,
     SINGLE_STEP,
+    VARIANTS,
     WITH_RESIDUAL,
     WITHOUT_RESIDUAL,
     LeNet,
@@ -23,13 +23,13 @@ from neurocoder import NeurocoderLinear
 
 
 @pytest.mark.parametrize("side", [8, 28])
-@pytest.mark.parametrize("contestant", CONTESTANTS)
-def test_all_contestants_but_the_plain_linear_layer_are_about_as_large(contestant, side):
-    model = make_model(contestant, side)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_variants_but_the_plain_linear_layer_are_about_as_large(variant, side):
+    model = make_model(variant, side)
     assert model(torch.zeros(2, 1, side, side)).shape == (2, 10)
-    prefix = "lenet-" if contestant in LENETS else ""
+    prefix = "lenet-" if variant in LENETS else ""
     reference = parameter_count(make_model(prefix + MULTI_STEP, side))
-    if contestant in ("linear", "lenet-linear"):
+    if variant in ("linear", "lenet-linear"):
         assert parameter_count(model) < 0.9 * reference
     else:
         assert abs(parameter_count(model) / reference - 1) < 0.06
@@ -61,11 +61,9 @@ def test_single_and_multi_step_retrieve_as_many_components_from_thirty_and_ten_s
     assert multi.u_attention.shape == (2, 5, 10)
 
 
-@pytest.mark.parametrize("contestant", [SINGLE_STEP, MULTI_STEP, f"lenet-{SINGLE_STEP}"])
-def test_sharpness_reaches_the_neurocoder(contestant):
-    layers = [
-        m for m in make_model(contestant, 8, 3.0).modules() if isinstance(m, NeurocoderLinear)
-    ]
+@pytest.mark.parametrize("variant", [SINGLE_STEP, MULTI_STEP, f"lenet-{SINGLE_STEP}"])
+def test_sharpness_reaches_the_neurocoder(variant):
+    layers = [m for m in make_model(variant, 8, 3.0).modules() if isinstance(m, NeurocoderLinear)]
     assert [layer.sharpness for layer in layers] == [3.0]
 
 
@@ -91,21 +89,21 @@ def test_attention_is_that_of_the_first_three_components():
 
 
 def test_a_few_epochs_teach_a_classifier_most_digits(tmp_path):
-    words = ["--contestants", "linear", MULTI_STEP, "--epochs", "3", "--shift", "0", "--seeds", "1"]
+    words = ["--variants", "linear", MULTI_STEP, "--epochs", "3", "--shift", "0", "--seeds", "1"]
     digits.main([*words, "--out", str(tmp_path / "x")])
     lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
-    errors = {r["contestant"]: r["errors"] for r in map(json.loads, lines)}
+    errors = {r["variant"]: r["errors"] for r in map(json.loads, lines)}
     assert all(len(curve) == 3 and curve[-1] < 0.25 for curve in errors.values())
     assert all(curve[-1] < curve[0] for curve in errors.values())
 
 
 def test_a_quick_run_leaves_tables_and_figures_and_can_be_gone_on_with(tmp_path, capsys):
     several = ["linear", "mlp", "moe", SINGLE_STEP, MULTI_STEP, "neurocoder-J1-no-residual"]
-    words = ["--quick", "--contestants", *several, "lenet-nsm", "--out", str(tmp_path / "x")]
+    words = ["--quick", "--variants", *several, "lenet-nsm", "--out", str(tmp_path / "x")]
     digits.main(words)
     out = tmp_path / "x"
     table = (out / "results.md").read_text()
-    assert all(f"| {contestant} |" in table for contestant in several)
+    assert all(f"| {variant} |" in table for variant in several)
     assert "told by the tree (%)" in (out / "attention.md").read_text()
     trees = {f"tree-{name}" for name in (SINGLE_STEP, MULTI_STEP)}
     assert {path.stem for path in out.glob("*.png")} == {"errors", "patterns", *trees}

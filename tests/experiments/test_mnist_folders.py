@@ -29,7 +29,7 @@ def test_mnists_own_files_are_learned_from(experiment, compressed, tmp_path, cap
     every_digit = {"_2": np.zeros((10, 28, 28)), "_3": np.arange(10)}
     write_mnist(tmp_path / "mnist", count=40, compressed=compressed, **every_digit)
     out = tmp_path / "out"
-    words = ["--quick", "--mnist", str(tmp_path / "mnist"), "--contestants", "linear"]
+    words = ["--quick", "--mnist", str(tmp_path / "mnist"), "--variants", "linear"]
     words += ["--methods", "ewc"] if experiment is continual else []
     experiment.main([*words, "--out", str(out)])
     results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]

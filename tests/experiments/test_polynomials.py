@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments import polynomials
-from experiments.auto_regression.auto_regressor import CONTESTANTS, SLOTS, make_model
+from experiments.auto_regression.auto_regressor import SLOTS, VARIANTS, make_model
 from experiments.auto_regression.chunks import draw_sequences
 from experiments.common.layers import parameter_count
 from neurocoder import NeurocoderLinear
@@ -19,9 +19,9 @@ def some_sequences(number=8, length=40):
     return draw_sequences(number, length, torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("contestant", CONTESTANTS)
-def test_predictions_depend_on_earlier_points_alone(contestant):
-    model = make_model(contestant, 8)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_predictions_depend_on_earlier_points_alone(variant):
+    model = make_model(variant, 8)
     y = some_sequences(2, 12).y
     other = y.clone()
     other[:, 7] += 1
@@ -43,7 +43,7 @@ def test_neurocoders_have_the_papers_slots_and_steps():
     }
 
 
-def test_the_matched_contestants_have_the_neurocoders_number_of_parameters():
+def test_the_matched_variants_have_the_neurocoders_number_of_parameters():
     wanted = parameter_count(make_model("neurocoder", 32))
     for name in ("linear-wide", "mlp"):
         assert 0.97 * wanted < parameter_count(make_model(name, 32)) <= wanted
@@ -111,10 +111,10 @@ def test_catching_up_is_timed_between_the_points_of_a_curve():
 
 
 def test_catching_up_is_with_the_plain_gru_of_the_same_seed():
-    def curve(contestant, seed, *errors):
+    def curve(variant, seed, *errors):
         updates = [10.0 * i for i in range(len(errors))]
         return {
-            "contestant": contestant,
+            "variant": variant,
             "seed": seed,
             "updates": updates,
             "errors": list(errors),
@@ -136,12 +136,12 @@ def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, cap
     out = tmp_path / "x"
     polynomials.main(["--quick", "--out", str(out)])
     records = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert [r["contestant"] for r in records] == list(CONTESTANTS)
+    assert [r["variant"] for r in records] == list(VARIANTS)
     for record in records:
         assert math.isfinite(record["error"])
         assert record["updates"] == [0, 1, 2, 3, 4]
         assert record["errors"][-1] == record["error"]
-        assert ("first_auc" in record) == (record["contestant"] in SLOTS)
+        assert ("first_auc" in record) == (record["variant"] in SLOTS)
         assert 0 <= record["state_fresh_auc"] <= 1
     assert len({record["errors"][0] for record in records}) == len(records)
     for name in ("results", "state", "condition", "first", "all"):
@@ -155,9 +155,9 @@ def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, cap
     assert (out / "results.jsonl").read_text() == before
 
 
-def test_contestants_without_attention_run_alone(tmp_path):
+def test_variants_without_attention_run_alone(tmp_path):
     out = tmp_path / "x"
-    polynomials.main(["--quick", "--contestants", "film", "--out", str(out)])
+    polynomials.main(["--quick", "--variants", "film", "--out", str(out)])
     assert (out / "condition.md").exists()
     for name in ("attention.png", "first.md", "all.md"):
         assert not (out / name).exists()

@@ -14,7 +14,7 @@ from agents.networks.heads import HEADS, head_factory
 from agents.networks.inspection import extract_program
 from agents.run_folder import open_run
 from agents.training.supervisor import train
-from benchmarks.contestants import UnmatchableError, count_parameters, match_neurocoder
+from benchmarks.variants import UnmatchableError, count_parameters, match_neurocoder
 
 
 def test_every_name_that_the_flag_takes_has_a_head_and_the_other_way_round():

@@ -1,4 +1,4 @@
-"""`Study`: contestants by seeds, kept on the disk as they come, and their table."""
+"""`Study`: variants by seeds, kept on the disk as they come, and their table."""
 
 import json
 import signal
@@ -29,14 +29,14 @@ def run(args, value=lambda _, seed: float(seed)):
     """Run all jobs of a study and return which they were."""
     ran = []
     with Study("tests", args) as study:
-        for contestant, seed in study.jobs():
-            ran.append((contestant, seed))
+        for variant, seed in study.jobs():
+            ran.append((variant, seed))
             study.scalar("loss", 1.5, 7)
-            study.result(contestant, seed, {"error": value(contestant, seed), "parameters": 1234})
+            study.result(variant, seed, {"error": value(variant, seed), "parameters": 1234})
     return ran
 
 
-def test_every_contestant_meets_every_seed_and_seeds_are_the_outer_loop(tmp_path):
+def test_every_variant_meets_every_seed_and_seeds_are_the_outer_loop(tmp_path):
     assert run(parse("--out", tmp_path / "x")) == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
     lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["seed"] for line in lines] == [1, 1, 2, 2]
@@ -45,25 +45,35 @@ def test_every_contestant_meets_every_seed_and_seeds_are_the_outer_loop(tmp_path
 
 def test_a_job_draws_the_same_random_numbers_whatever_ran_before_it(tmp_path):
     drawn = {}
-    for words in (["--contestants", "a", "b"], ["--contestants", "b"]):
+    for words in (["--variants", "a", "b"], ["--variants", "b"]):
         with Study("tests", parse("--out", tmp_path / words[1], *words)) as study:
-            for contestant, seed in study.jobs():
-                drawn.setdefault((contestant, seed), []).append(torch.randn(3).tolist())
-                study.result(contestant, seed, {})
+            for variant, seed in study.jobs():
+                drawn.setdefault((variant, seed), []).append(torch.randn(3).tolist())
+                study.result(variant, seed, {})
     assert drawn["b", 1][0] == drawn["b", 1][1] == drawn["a", 1][0] != drawn["b", 2][0]
     assert torch.get_num_threads() == 1
 
 
-def test_a_folder_is_gone_on_with_and_more_seeds_and_contestants_may_be_asked_for(tmp_path, capsys):
+def test_a_folder_is_gone_on_with_and_more_seeds_and_variants_may_be_asked_for(tmp_path, capsys):
     out = tmp_path / "x"
-    assert run(parse("--out", out, "--contestants", "a", "--seeds", 1)) == [("a", 1)]
+    assert run(parse("--out", out, "--variants", "a", "--seeds", 1)) == [("a", 1)]
     with (out / "results.jsonl").open("a") as file:
-        file.write('{"contestant": "b", "se')  # killed while it wrote
+        file.write('{"variant": "b", "se')  # killed while it wrote
     capsys.readouterr()
     assert run(parse("--out", out)) == [("b", 1), ("a", 2), ("b", 2)]
     assert "1 of 4 are there already" in capsys.readouterr().out
     assert run(parse("--out", out)) == []
     assert len((out / "results.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_folder_of_an_earlier_version_is_read_with_its_variants(tmp_path):
+    out = tmp_path / "x"
+    run(parse("--out", out))
+    file = out / "results.jsonl"
+    now = file.read_text()
+    file.write_text(now.replace('"variant"', '"contestant"'))
+    assert run(parse("--out", out)) == []
+    assert file.read_text() == now
 
 
 def test_other_settings_than_the_folders_are_refused_in_one_line(tmp_path, capsys):
@@ -103,7 +113,7 @@ def test_what_is_not_an_experiments_folder_is_refused_in_one_line(tmp_path, caps
     [
         (["--seeds", "0"], "--seeds"),
         (["--seeds", "x"], "--seeds"),
-        (["--contestants", "c"], "--contestants"),
+        (["--variants", "c"], "--variants"),
         (["--seed", "1"], "--seed"),
         (["--size", "1\n2"], "--size"),
         (["--factor", "0"], "--factor"),
@@ -125,7 +135,7 @@ def test_quick_has_one_seed_unless_more_are_asked_for(tmp_path):
     assert len(run(parse("--out", tmp_path / "y", "--quick", "--seeds", 3))) == 6
 
 
-def test_curves_are_written_for_tensorboard_one_run_for_each_contestant_and_seed(tmp_path):
+def test_curves_are_written_for_tensorboard_one_run_for_each_variant_and_seed(tmp_path):
     run(parse("--out", tmp_path / "x"))
     folders = {str(f.parent.relative_to(tmp_path / "x")) for f in tmp_path.rglob("events.*")}
     assert folders == {f"tensorboard/{c}/{s}" for c in "ab" for s in (1, 2)}
@@ -135,9 +145,9 @@ def test_curves_are_written_for_tensorboard_one_run_for_each_contestant_and_seed
 
 def test_tensors_are_kept_as_lists_and_what_is_not_finite_as_nothing(tmp_path):
     with Study("tests", parse("--out", tmp_path / "x", "--seeds", 1)) as study:
-        for contestant, seed in study.jobs(["a"]):
+        for variant, seed in study.jobs(["a"]):
             values = {"curve": torch.tensor([0.5, float("nan")]), "n": torch.tensor(3)}
-            study.result(contestant, seed, {**values, "error": float("inf")})
+            study.result(variant, seed, {**values, "error": float("inf")})
         study.table(["error", "n"])
     record = json.loads((tmp_path / "x" / "results.jsonl").read_text())
     assert record["curve"] == [0.5, None]
@@ -149,11 +159,11 @@ def test_tensors_are_kept_as_lists_and_what_is_not_finite_as_nothing(tmp_path):
 def test_the_table_has_mean_and_interval_over_seeds_and_names_its_command(tmp_path, capsys):
     args = parse("--out", tmp_path / "x", "--seeds", 3, "--size", 3)
     errors = {"a": [0.1, 0.2, 0.3], "b": [0.5, 0.5, 0.5]}
-    run(args, lambda contestant, seed: errors[contestant][seed - 1])
+    run(args, lambda variant, seed: errors[variant][seed - 1])
     with Study("tests", args) as study:
         text = study.table([Column("error", "test error", percent=True), "parameters"])
     rows = text.splitlines()
-    assert rows[0] == "| contestant | test error (%) | parameters | seeds |"
+    assert rows[0] == "| variant | test error (%) | parameters | seeds |"
     assert rows[2] == "| a | 20.00 [10.00, 30.00] | 1,234 | 3 |"
     assert rows[3] == "| b | 50.00 [50.00, 50.00] | 1,234 | 3 |"
     page = (tmp_path / "x" / "results.md").read_text()
@@ -163,7 +173,7 @@ def test_the_table_has_mean_and_interval_over_seeds_and_names_its_command(tmp_pa
     assert "torch" in page
     assert text in capsys.readouterr().out
     long = (tmp_path / "x" / "results.csv").read_text().splitlines()
-    assert long[0] == "contestant,column,mean,ci_low,ci_high,n"
+    assert long[0] == "variant,column,mean,ci_low,ci_high,n"
     assert long[1].startswith("a,error,0.2,0.1,0.3")
     assert long[2] == "a,parameters,1234,1234,1234,3"
 
@@ -201,11 +211,11 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
         from experiments.common.study import Study, make_parser
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with Study("tests", make_parser("tests", "", ["a", "b"]).parse_args()) as study:
-            for contestant, seed in study.jobs():
-                if contestant == "b":
+            for variant, seed in study.jobs():
+                if variant == "b":
                     print("waiting", flush=True)
                     time.sleep(60)
-                study.result(contestant, seed, {"error": 0.5})
+                study.result(variant, seed, {"error": 0.5})
     """
     words = [sys.executable, "-c", textwrap.dedent(program), "--out", str(tmp_path / "x")]
     with subprocess.Popen(

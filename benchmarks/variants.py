@@ -12,14 +12,14 @@ from agents.networks.actor_critic import ActorCritic
 from agents.networks.heads import head_factory
 
 # Name -> what it sets: every head, and the paper's ablations.
-CONTESTANTS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     **{head: {"head": head} for head in choices("head")},
     "neurocoder-single-step": {"head": "neurocoder", "neurocoder_steps": 1},
     "neurocoder-no-usage": {"head": "neurocoder", "neurocoder_usage_attention": False},
     "neurocoder-no-residual": {"head": "neurocoder", "neurocoder_residual": False},
 }
 RECURRENT = "-lstm"
-NAMES = (*CONTESTANTS, *(name + RECURRENT for name in CONTESTANTS))
+NAMES = (*VARIANTS, *(name + RECURRENT for name in VARIANTS))
 
 TOLERANCE = 0.02
 # Head -> the setting that makes it wider, and one that may be lowered where it is too large still.
@@ -39,7 +39,7 @@ class Parameters:
 
     Attributes:
         total: of all parts.
-        heads: of actor and critic together, where alone the contestants differ.
+        heads: of actor and critic together, where alone the variants differ.
     """
 
     total: int
@@ -47,14 +47,14 @@ class Parameters:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """What a contestant sets; `NAME-lstm` is NAME with a recurrent core.
+    """What a variant sets; `NAME-lstm` is NAME with a recurrent core.
 
     Raises:
-        KeyError: if there is no such contestant.
+        KeyError: if there is no such variant.
     """
     if name.endswith(RECURRENT):
-        return {**CONTESTANTS[name.removesuffix(RECURRENT)], "core": "lstm"}
-    return CONTESTANTS[name]
+        return {**VARIANTS[name.removesuffix(RECURRENT)], "core": "lstm"}
+    return VARIANTS[name]
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:
