@@ -18,7 +18,7 @@ from agents.analysis.aggregation import (
     STEPS,
     AggregatedCurve,
     aggregate_over_seeds,
-    bands_csv,
+    aggregated_csv,
 )
 from agents.analysis.learning_curves import (
     METRICS,
@@ -28,7 +28,7 @@ from agents.analysis.learning_curves import (
     find_runs,
     read_curve,
 )
-from agents.analysis.plotting import FORMATS, NoMatplotlibError, draw, require_matplotlib
+from agents.analysis.plotting import FORMATS, NoMatplotlibError, plot_curves, require_matplotlib
 from agents.cli import CommandParser
 from agents.errors import escape_to_one_line
 from agents.run_folder import RunFolderError
@@ -38,7 +38,7 @@ MOST_DPI = 1200
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line, draw, and return the exit code."""
+    """Read the command line, plot_curves, and return the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
     out = Path(args.out)
@@ -126,11 +126,13 @@ def write_curves(
         OSError: if a file cannot be written.
     """
     bands = aggregate_over_seeds(curves, labels, axis, metric)
-    files = {out.with_suffix(".csv"): bands_csv(bands, axis).encode()}
+    files = {out.with_suffix(".csv"): aggregated_csv(bands, axis).encode()}
     ending = out.suffix.lower()[1:]
     if ending != "csv":
         title = title or _title(bands)
-        picture = draw(bands, axis, metric, title=title, remark=remark, format=ending, dpi=dpi)
+        picture = plot_curves(
+            bands, axis, metric, title=title, remark=remark, format=ending, dpi=dpi
+        )
         files = {out: picture, **files}
     for path, data in files.items():
         write_atomically(path, data)

@@ -89,9 +89,9 @@ def report(
     """
     import torch
 
-    from agents.analysis.report.data import median_game
+    from agents.analysis.report.data import median_episode
     from agents.analysis.report.episode import play_games, show_game
-    from agents.analysis.report.page import Facts, make_page
+    from agents.analysis.report.page import ReportHeader, make_page
     from agents.config import flag
     from agents.evaluation.results import summarise
     from agents.evaluation.runner import MODES
@@ -99,7 +99,7 @@ def report(
     torch.set_num_threads(1)
     network = agent.network
     games = {each: play_games(network, config, each, episodes, seed) for each in MODES}
-    shown = show_game(network, config, mode, median_game(games[mode]).seed)
+    shown = show_game(network, config, mode, median_episode(games[mode]).seed)
     settings = [
         (flag(spec.name), _value(getattr(config, spec.name)))
         for spec in dataclasses.fields(config)
@@ -109,7 +109,7 @@ def report(
         sum(p.numel() for p in part.parameters())
         for part in (network, network.actor, network.critic)
     ]
-    facts = Facts(
+    header = ReportHeader(
         run=folder.name,
         game=config.game,
         head=config.head,
@@ -122,7 +122,7 @@ def report(
         date=datetime.now(),
     )
     summaries = [summarise(config.game, played) for played in games.values()]
-    return make_page(facts, summaries, read_points(folder), shown)
+    return make_page(header, summaries, read_points(folder), shown)
 
 
 def read_points(folder: Path) -> "dict[str, Points]":

@@ -71,33 +71,30 @@ def aggregate_over_seeds(
         groups.setdefault(curve.game, {}).setdefault(label, []).append(curve)
     bands = []
     for game, by_label in groups.items():
-        places = {label: [along(curve, axis) for curve in by_label[label]] for label in by_label}
-        every = [x for group in places.values() for x in group]
+        xs = {label: [x_values(curve, axis) for curve in by_label[label]] for label in by_label}
+        every = [x for group in xs.values() for x in group]
         ends = [end for x in every for end in (x[0], x[-1])]
         even = np.linspace(0.0, max(ends), GRID_POINTS)
         grid = np.unique(np.concatenate([ends, even] if metric == TRAINING else every))
         near = even[1] if metric == TRAINING else 0.0
         for label, group in by_label.items():
-            points = _from_end_to_end(places[label], grid, near)
-            values = align(places[label], [curve.values for curve in group], points)
+            points = _from_end_to_end(xs[label], grid, near)
+            values = align(xs[label], [curve.values for curve in group], points)
             bands.append(_band(game, label, points, values))
     return bands
 
 
-def along(curve: LearningCurve, axis: str) -> Numbers:
+def x_values(curve: LearningCurve, axis: str) -> Numbers:
     """Where a curve's points lie on the axis, shape (N,)."""
     if axis == HOURS:
         return curve.hours
     return curve.steps * FRAME_SKIP if axis == FRAMES else curve.steps
 
 
-def align(places: Sequence[Numbers], values: Sequence[Numbers], grid: Numbers) -> Numbers:
+def align(xs: Sequence[Numbers], values: Sequence[Numbers], grid: Numbers) -> Numbers:
     """The values of R curves at the points of a grid, NaN beyond a curve's ends; shape (R, G)."""
     return np.stack(
-        [
-            np.interp(grid, x, y, left=np.nan, right=np.nan)
-            for x, y in zip(places, values, strict=True)
-        ]
+        [np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in zip(xs, values, strict=True)]
     )
 
 
@@ -130,7 +127,7 @@ def bootstrap_interval(
     return low, high
 
 
-def bands_csv(bands: Sequence[AggregatedCurve], axis: str) -> str:
+def aggregated_csv(bands: Sequence[AggregatedCurve], axis: str) -> str:
     """The bands in long format; `step` is called `frame` or `hour` where that is the axis."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -143,9 +140,9 @@ def bands_csv(bands: Sequence[AggregatedCurve], axis: str) -> str:
     return text.getvalue()
 
 
-def _from_end_to_end(places: Sequence[Numbers], grid: Numbers, near: float) -> Numbers:
+def _from_end_to_end(xs: Sequence[Numbers], grid: Numbers, near: float) -> Numbers:
     """The grid without what is among ends that lie less than `near` apart, where n would jump."""
-    first, last = [x[0] for x in places], [x[-1] for x in places]
+    first, last = [x[0] for x in xs], [x[-1] for x in xs]
     begin = max(first) if max(first) - min(first) < near else min(first)
     end = min(last) if max(last) - min(last) < near else max(last)
     # Runs that are shorter than that are all there is.

@@ -134,7 +134,7 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
         points = progress.steps[known], progress.hours[known], progress.returns[known]
     else:
         points = _evaluation_points(folder, config, metric, progress)
-    return LearningCurve(folder, config.game, config.seed, describe(config), *points)
+    return LearningCurve(folder, config.game, config.seed, non_default_settings(config), *points)
 
 
 def read_progress(path: Path) -> Progress:
@@ -177,10 +177,10 @@ def read_progress(path: Path) -> Progress:
     return Progress(steps, _hours(steps, times, rates), returns, damaged)
 
 
-def describe(config: TrainConfig) -> tuple[str, ...]:
+def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
     """The head, and in words every other setting of network and learning that is not the default's.
 
-    >>> describe(TrainConfig(neurocoder_steps=1, core="lstm"))
+    >>> non_default_settings(TrainConfig(neurocoder_steps=1, core="lstm"))
     ('neurocoder', 'lstm', 'single-step')
     """
     parts = [config.head]

@@ -41,7 +41,7 @@ def require_matplotlib() -> None:
         raise NoMatplotlibError
 
 
-def draw(
+def plot_curves(
     bands: Sequence[AggregatedCurve],
     axis: str,
     metric: str,
@@ -75,33 +75,33 @@ def draw(
     figure = Figure(figsize=(max(5.2 * columns, 7.2), 4.3 * rows + 1.0), layout="constrained")
     figure.suptitle(title, fontsize=13, fontweight="bold")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    looks = _looks(bands)
+    styles = _line_styles(bands)
     for game, panel in zip(games, panels, strict=False):
-        _panel(panel, game, [b for b in bands if b.game == game], axis, metric, looks)
+        _panel(panel, game, [b for b in bands if b.game == game], axis, metric, styles)
     for panel in list(panels)[len(games) :]:
         panel.set_visible(False)
-    text = "\n".join(textwrap.wrap(_small_print(bands, metric, remark), 40 + 60 * columns))
+    text = "\n".join(textwrap.wrap(_caption(bands, metric, remark), 40 + 60 * columns))
     figure.supxlabel(text, fontsize=7.5, color=_GREY, ha="center")
     image = io.BytesIO()
     figure.savefig(image, format=format, dpi=dpi)
     return image.getvalue()
 
 
-def _looks(bands: Sequence[AggregatedCurve]) -> dict[str, tuple[str, Any]]:
+def _line_styles(bands: Sequence[AggregatedCurve]) -> dict[str, tuple[str, Any]]:
     """Label -> colour and line style: the head's own colour for its first label."""
-    looks: dict[str, tuple[str, Any]] = {}
+    styles: dict[str, tuple[str, Any]] = {}
     labels = list(dict.fromkeys(band.label for band in bands))
     own = dict.fromkeys(_COLOURS, True)
     more = 0
     for label in sorted(labels, key=lambda label: label not in _COLOURS):
         head = next((head for head in _COLOURS if label.startswith(head)), "")
         if own.pop(head, False):
-            looks[label] = _COLOURS[head], "-"
+            styles[label] = _COLOURS[head], "-"
             continue
         style = _STYLES[more // len(_MORE_COLOURS) % len(_STYLES)]
-        looks[label] = _MORE_COLOURS[more % len(_MORE_COLOURS)], style
+        styles[label] = _MORE_COLOURS[more % len(_MORE_COLOURS)], style
         more += 1
-    return looks
+    return styles
 
 
 def _panel(
@@ -110,10 +110,10 @@ def _panel(
     bands: Sequence[AggregatedCurve],
     axis: str,
     metric: str,
-    looks: dict[str, tuple[str, Any]],
+    styles: dict[str, tuple[str, Any]],
 ) -> None:
     for band in bands:
-        _draw_band(panel, band, *looks[band.label], points=metric != TRAINING)
+        _draw_band(panel, band, *styles[band.label], points=metric != TRAINING)
     panel.set_title(game, fontsize=11, pad=8)
     panel.set_xlabel(_AXIS_LABELS[axis])
     panel.set_ylabel("return per game" if metric == TRAINING else f"score, {metric} play")
@@ -132,7 +132,7 @@ def _panel(
         other.tick_params(labelsize=8, colors=_GREY)
         other.spines["top"].set_color("#BBBBBB")
         other.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    _landmarks(panel, game)
+    _reference_lines(panel, game)
     panel.legend(loc="best", fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none")
 
 
@@ -156,7 +156,7 @@ def _how_many(band: AggregatedCurve) -> str:
     return f"n={band.runs}" + (f", {last} at the end" if last < band.runs else "")
 
 
-def _landmarks(panel: Any, game: str) -> None:
+def _reference_lines(panel: Any, game: str) -> None:
     """Random play and a human, dashed; the latter in words where the curves would be squashed."""
     published = PUBLISHED_SCORES.get(game)
     if published is None:
@@ -184,7 +184,7 @@ def _landmarks(panel: Any, game: str) -> None:
     panel.set_ylim(low - 0.02 * (high - low), high + 0.06 * (high - low))
 
 
-def _small_print(bands: Sequence[AggregatedCurve], metric: str, remark: str) -> str:
+def _caption(bands: Sequence[AggregatedCurve], metric: str, remark: str) -> str:
     words = []
     if metric == TRAINING:
         words.append(
@@ -195,7 +195,7 @@ def _small_print(bands: Sequence[AggregatedCurve], metric: str, remark: str) -> 
         words.append(f"Raw score of whole games, {metric} play: mean of each evaluation.")
     if any(band.runs > 1 for band in bands):
         words.append(
-            "Line: mean over the seeds (n). AggregatedCurve: one standard deviation over them. "
+            "Line: mean over the seeds (n). Band: one standard deviation over them. "
             f"Dotted: {CONFIDENCE:.0%} bootstrap interval of the mean "
             f"({RESAMPLES:,} resamples of whole seeds)."
         )

@@ -1,6 +1,6 @@
 """The numbers of a report: what a head selected over a game, and what goes with it.
 
-Arrays in, arrays out; playing is in `agents.analysis.report.episode`, the page in `agents.analysis.report.page`.
+Arrays in, arrays out. `episode.py` plays, `page.py` makes the page.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def project(features: npt.NDArray[np.floating[Any]]) -> tuple[Floats, tuple[floa
     return plane.astype(np.float32), (parts[0], parts[1])
 
 
-def median_game(games: Sequence[EpisodeResult]) -> EpisodeResult:
+def median_episode(games: Sequence[EpisodeResult]) -> EpisodeResult:
     """The game of median score; of two in the middle the lower one.
 
     Raises:

@@ -39,7 +39,7 @@ Points = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportHeader:
     """What the head of the page says.
 
     Attributes:
@@ -68,28 +68,31 @@ class Facts:
 
 
 def make_page(
-    facts: Facts, summaries: Sequence[Summary], curves: dict[str, Points], shown: ShownEpisode
+    header: ReportHeader,
+    summaries: Sequence[Summary],
+    curves: dict[str, Points],
+    shown: ShownEpisode,
 ) -> str:
     """Put the page together.
 
     Args:
-        facts: for its head.
+        header: for its head.
         summaries: of the games played for it, one for each mode.
         curves: "training" (the mean return of the last 100 games), and evaluations while training,
             "sampled" and "greedy"; those that there are.
         shown: the game of the player.
     """
-    data = page_data(facts, curves, shown)
-    title = f"{facts.game}, {facts.head} head: {facts.run}"
+    data = page_data(header, curves, shown)
+    title = f"{header.game}, {header.head} head: {header.run}"
     parts = {
         "title": html.escape(title),
-        "run": html.escape(facts.run),
-        "game": html.escape(facts.game),
-        "facts": facts_list(facts),
-        "scores": score_table(facts.game, summaries),
+        "run": html.escape(header.run),
+        "game": html.escape(header.game),
+        "header": header_list(header),
+        "scores": score_table(header.game, summaries),
         "shown": html.escape(describe_game(shown, summaries)),
         "video": "data:video/webm;base64," + base64.b64encode(shown.video).decode(),
-        "date": html.escape(f"{facts.date:%Y-%m-%d %H:%M}"),
+        "date": html.escape(f"{header.date:%Y-%m-%d %H:%M}"),
         "style": STYLE.read_text(),
         "script": "".join(path.read_text() for path in SCRIPTS),
         "data": as_json(data),
@@ -109,8 +112,10 @@ def make_page(
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
 
 
-def page_data(facts: Facts, curves: dict[str, Points], shown: ShownEpisode) -> dict[str, Any]:
-    """Everything that the charts are drawn from, ready for JSON; large arrays as in `packed`."""
+def page_data(
+    header: ReportHeader, curves: dict[str, Points], shown: ShownEpisode
+) -> dict[str, Any]:
+    """Everything that the charts are drawn from, ready for JSON; arrays by `encode_array`."""
     programs = shown.programs
     heads = [
         (name, selections)
@@ -122,13 +127,13 @@ def page_data(facts: Facts, curves: dict[str, Points], shown: ShownEpisode) -> d
     return {
         "rate": DECISIONS_PER_SECOND,
         "actionNames": programs.action_names,
-        "actions": packed(programs.actions),
-        "rewards": packed(programs.rewards),
-        "values": packed(programs.values),
-        "probabilities": packed(programs.probabilities),
+        "actions": encode_array(programs.actions),
+        "rewards": encode_array(programs.rewards),
+        "values": encode_array(programs.values),
+        "probabilities": encode_array(programs.probabilities),
         "heads": [_head(name, selections, shown, keep) for name, selections in heads],
         "gallery": _gallery(heads[0][1][0], shown.thumbnails) if heads else None,
-        "curve": _curve(facts.game, curves) if curves else None,
+        "curve": _curve(header.game, curves) if curves else None,
     }
 
 
@@ -141,35 +146,35 @@ def as_json(data: dict[str, Any]) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def packed(array: npt.NDArray[Any]) -> dict[str, Any]:
+def encode_array(array: npt.NDArray[Any]) -> dict[str, Any]:
     """An array for JSON: type, shape, and its bytes in base64, little-endian."""
     kind = array.dtype.newbyteorder("<")
     data = base64.b64encode(np.ascontiguousarray(array, kind).tobytes()).decode()
     return {"type": array.dtype.name, "shape": array.shape, "data": data}
 
 
-def packed_weights(selection: Selection, keep_components: bool) -> dict[str, Any]:
+def encode_weights(selection: Selection, keep_components: bool) -> dict[str, Any]:
     """Its weights (T, r, P), or (T, 1, P) for the mean over components.
 
     Attention comes in steps of 1 / 255: finer shades could not be seen.
     """
     weights = selection.weights if keep_components else selection.mean[:, None]
     if selection.signed:
-        return packed(weights)
-    return packed(np.rint(weights.clip(0, 1) * 255).astype(np.uint8))
+        return encode_array(weights)
+    return encode_array(np.rint(weights.clip(0, 1) * 255).astype(np.uint8))
 
 
-def facts_list(facts: Facts) -> str:
+def header_list(header: ReportHeader) -> str:
     """The definition list at the page's head."""
-    whole, actor, critic = facts.parameters
-    core = "no recurrence" if facts.core == "none" else facts.core.upper()
-    frames = facts.global_step * FRAME_SKIP
+    whole, actor, critic = header.parameters
+    core = "no recurrence" if header.core == "none" else header.core.upper()
+    frames = header.global_step * FRAME_SKIP
     rows = [
-        ("Network", f"{facts.head} head, {facts.torso} torso, {core}"),
+        ("Network", f"{header.head} head, {header.torso} torso, {core}"),
         ("Parameters", f"{whole:,} (actor {actor:,}, critic {critic:,})"),
-        ("Trained for", f"{facts.global_step:,} decisions ({frames:,} frames)"),
-        ("Checkpoint", facts.checkpoint),
-        ("Settings", ", ".join(f"{flag} {value}" for flag, value in facts.settings) or "defaults"),
+        ("Trained for", f"{header.global_step:,} decisions ({frames:,} frames)"),
+        ("Checkpoint", header.checkpoint),
+        ("Settings", ", ".join(f"{flag} {value}" for flag, value in header.settings) or "defaults"),
     ]
     return "\n".join(f"<dt>{html.escape(a)}</dt><dd>{html.escape(b)}</dd>" for a, b in rows)
 
@@ -237,7 +242,7 @@ def _head(
             {
                 "name": s.name,
                 "signed": s.signed,
-                "weights": packed_weights(s, keep),
+                "weights": encode_weights(s, keep),
                 "usage": _rounded(s.mean.mean(axis=0)),
                 "byAction": [
                     None if np.isnan(row).any() else _rounded(row)
@@ -246,7 +251,7 @@ def _head(
             }
             for s in selections
         ],
-        "plane": packed(plane),
+        "plane": encode_array(plane),
         "explained": explained,
         "dimensions": features.shape[1],
     }

@@ -11,7 +11,12 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 
-from agents.analysis.aggregation import aggregate_over_seeds, align, bands_csv, bootstrap_interval
+from agents.analysis.aggregation import (
+    aggregate_over_seeds,
+    aggregated_csv,
+    align,
+    bootstrap_interval,
+)
 from agents.analysis.learning_curves import LearningCurve
 
 
@@ -137,7 +142,7 @@ def test_runs_shorter_than_what_counts_as_together_are_still_there():
 def test_the_axis_may_be_steps_frames_or_hours(axis, end):
     bands = aggregate_over_seeds([curve(SEEDS[0])], ["linear"], axis)
     assert bands[0].x[-1] == pytest.approx(end)
-    assert bands_csv(bands, axis).splitlines()[0] == (
+    assert aggregated_csv(bands, axis).splitlines()[0] == (
         f"game,label,{axis[:-1]},mean,std,ci_low,ci_high,n"
     )
 
@@ -147,7 +152,7 @@ def test_the_numbers_come_back_from_the_csv():
     curves.append(curve([(10, -1.0), (20, 1 / 3)], game="Qbert", head="neurocoder"))
     labels = [*["linear, hidden size 30"] * 3, "neurocoder"]
     bands = aggregate_over_seeds(curves, labels)
-    rows = list(csv.DictReader(io.StringIO(bands_csv(bands, "steps"))))
+    rows = list(csv.DictReader(io.StringIO(aggregated_csv(bands, "steps"))))
     assert len(rows) == sum(len(band.x) for band in bands)
     for band in bands:
         own = [r for r in rows if (r["game"], r["label"]) == (band.game, band.label)]

@@ -5,8 +5,8 @@ import pytest
 
 from agents.analysis.learning_curves import (
     NoDataError,
-    describe,
     find_runs,
+    non_default_settings,
     read_curve,
     read_progress,
 )
@@ -83,14 +83,14 @@ def test_evaluations_count_where_they_were_due(tmp_path):
 
 
 def test_the_network_is_described_by_what_is_not_the_default():
-    assert describe(TrainConfig()) == ("neurocoder",)
-    assert describe(TrainConfig(head="linear", neurocoder_steps=1, seed=3, workers=2)) == (
-        "linear",
-    )
+    assert non_default_settings(TrainConfig()) == ("neurocoder",)
+    assert non_default_settings(
+        TrainConfig(head="linear", neurocoder_steps=1, seed=3, workers=2)
+    ) == ("linear",)
     config = TrainConfig(
         core="lstm", neurocoder_steps=1, neurocoder_residual=False, learning_rate=1e-4
     )
-    assert describe(config) == (
+    assert non_default_settings(config) == (
         "neurocoder",
         "lstm",
         "single-step",
@@ -98,7 +98,7 @@ def test_the_network_is_described_by_what_is_not_the_default():
         "learning rate 0.0001",
     )
     config = TrainConfig(head="linear", linear_hidden_size=30, fire_reset=True)
-    assert describe(config) == ("linear", "hidden size 30", "fire reset")
+    assert non_default_settings(config) == ("linear", "hidden size 30", "fire reset")
 
 
 def test_runs_are_found_by_name_folder_and_pattern_each_once(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.analysis.learning_curves import describe
+from agents.analysis.learning_curves import non_default_settings
 from agents.config import TrainConfig, choices
 from agents.evaluation.runner import evaluate_policy
 from agents.evaluation.session import load_agent
@@ -65,7 +65,7 @@ def test_a_head_that_has_a_name_and_a_function_is_trained_and_played_and_counted
     assert type(network.actor) is Film
     assert len(evaluate_policy(network, config, "sampled", episodes=1, seed=1)) == 1
     assert extract_program(network.actor, torch.zeros(256)) is None  # nothing of it is drawn
-    assert describe(config)[0] == "film"
+    assert non_default_settings(config)[0] == "film"
     assert count_parameters(config, 6).heads == 2 * 257 * 7
     with pytest.raises(UnmatchableError, match="makes a film head wider"):
         match_neurocoder(config, 6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.analysis.report.data import by_action, median_game, project, selections_of, strongest
+from agents.analysis.report.data import by_action, median_episode, project, selections_of, strongest
 from agents.evaluation.episode import EpisodeResult
 from agents.networks.inspection import HypernetProgram, NeurocoderProgram
 
@@ -77,7 +77,7 @@ def test_what_does_not_vary_is_one_point(features):
 
 
 def test_the_median_game_has_the_lower_of_two_middle_scores():
-    assert median_game([game(30), game(10), game(20)]).score == 20
-    assert median_game([game(40), game(10), game(30), game(20)]).score == 20
+    assert median_episode([game(30), game(10), game(20)]).score == 20
+    assert median_episode([game(40), game(10), game(30), game(20)]).score == 20
     with pytest.raises(ValueError, match="no games"):
-        median_game([])
+        median_episode([])
