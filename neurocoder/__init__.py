@@ -1,8 +1,8 @@
-"""Layers that program themselves: weights composed for every input from a stored memory.
+"""Linear layers whose weights are computed for every input from a stored memory.
 
 `NeurocoderLinear` is the layer of "Neurocoder: Learning General-Purpose Computation Using Stored
-Neural Programs", section 2; `neurocoder.baselines` has the layers that it is compared with. All are
-called like `torch.nn.Linear`. `recode` puts them into a model that already exists.
+Neural Programs", section 2; `neurocoder.baselines` has the baselines. All have the interface of
+`torch.nn.Linear`. `recode` replaces layers of an existing model by them.
 """
 
 from neurocoder.baselines import FiLMLinear as FiLMLinear

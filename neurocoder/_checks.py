@@ -1,4 +1,4 @@
-"""Checks of arguments that every layer of the library makes."""
+"""Argument checks shared by all layers of the library."""
 
 from torch import Tensor
 

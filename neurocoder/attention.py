@@ -1,52 +1,53 @@
-"""Attention to the slots of a program memory: by content, by least usage, and both together.
+"""Attention over the slots of a program memory: content-based, least-used, and their mix.
 
-Section 2.2 of the paper. Shapes: H heads, K key size, P slots; everything before them is batch.
+Section 2.2 of the paper. Shapes: H heads, K key size, P slots; all dimensions before these are
+batch dimensions.
 """
 
 import torch
 from torch import Tensor
 
-TINY = 1e-24  # keeps the length of a zero vector from being divided by
+TINY = 1e-24  # avoids a division by zero for zero vectors
 
 
 def content_attention(query: Tensor, key: Tensor, sharpness: float) -> Tensor:
     """Eq. 8: softmax over the slots of the cosine similarity between query and key.
 
     Args:
-        query: shape (B, J, M, H, K) for M memories.
-        key: shape (M, P, K), of unit length.
-        sharpness: factor on the cosine before the softmax. The paper has none (1.0), which leaves
-            the softmax nearly flat: over 20 slots the largest weight is at most 0.28.
+        query: Queries for M memories, shape (B, J, M, H, K).
+        key: Keys of unit length, shape (M, P, K).
+        sharpness: Inverse temperature of the softmax. The paper has none (1.0), which leaves the
+            softmax nearly flat: over 20 slots the largest weight is at most 0.28.
 
     Returns:
-        c, shape (M, B, J, H, P), which sums to one over the slots.
+        c, shape (M, B, J, H, P); it sums to one over the slots.
     """
     cosine = torch.einsum("bjmhk,mpk->mbjhp", unit_length(query), key)
     return torch.softmax(sharpness * cosine, dim=-1)
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Scale the last dimension to length one; `F.normalize` with a cheaper gradient."""
+    """Normalise the last dimension to length one; `F.normalize` with a cheaper gradient."""
     return x * inverse_length(x, dim=-1)
 
 
 def inverse_length(x: Tensor, dim: int) -> Tensor:
-    """One over the length of x along a dimension, which is kept."""
+    """One over the L2 norm of x along a dimension, which is kept with size 1."""
     return (x.square().sum(dim=dim, keepdim=True) + TINY).rsqrt()
 
 
 def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
-    """Eq. 10: weight on the `least_used` slots of smallest usage, more where usage is smaller.
+    """Eq. 10: attention to the `least_used` slots of smallest usage, larger for smaller usage.
 
-    Slots that tie with the last one chosen are chosen too. Which slots are chosen is a constant
-    for the gradient; how much each of them weighs is not.
+    Slots that tie with the last selected one are selected too. No gradient flows through the
+    selection, only through the weights of the selected slots.
 
     Args:
         usage: m, shape (..., P).
         least_used: l_I, from 1 to P.
 
     Returns:
-        l, shape (..., P), zero outside the chosen slots.
+        l, shape (..., P), zero for slots that are not selected.
     """
     weight = usage.amax(dim=-1, keepdim=True) - usage
     if least_used == usage.shape[-1]:
@@ -56,15 +57,15 @@ def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
 
 
 def recurrent_attention(content: Tensor, gate: Tensor, least_used: int) -> Tensor:
-    """Eq. 9 to 11 along the steps: blend content attention with attention to what was used least.
+    """Eq. 9 to 11 over the steps: mix content attention with least-used attention.
 
-    Usage at a step is the maximum over the steps before it, for every head by itself; eq. 9 read
-    with the step's own attention would be circular. Before the first step nothing has been used,
-    so least-used attention is zero there.
+    Usage at a step is the maximum over the previous steps, separately for every head; including
+    the step's own attention in eq. 9 would be circular. Before the first step all usage is zero,
+    and so is least-used attention.
 
     Args:
         content: c, shape (..., J, H, P).
-        gate: g before its sigmoid, shape (..., J, H, P).
+        gate: g, before the sigmoid, shape (..., J, H, P).
         least_used: l_I, from 1 to P.
 
     Returns:
@@ -78,6 +79,6 @@ def recurrent_attention(content: Tensor, gate: Tensor, least_used: int) -> Tenso
     for own, free in zip(later, by_usage.unbind(dim=-3)[1:], strict=True):
         step = own + free * least_used_attention(usage, least_used)
         attention.append(step)
-        # `torch.maximum` would do, but its gradient, shared between ties, costs twice as much.
+        # Equal to `torch.maximum`, whose gradient (split between ties) costs twice as much.
         usage = torch.where(step > usage, step, usage)
     return torch.stack(attention, dim=-3)

@@ -1,4 +1,4 @@
-"""The program controller's composition network: an LSTM that asks the memory J times."""
+"""The program controller's composition network: an LSTM that queries the memory J times."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ MEMORIES = 3
 
 
 class CompositionNetwork(nn.Module):
-    """f_theta of eq. 6: from an input, J steps of queries and gates for M_U, M_V and M_S.
+    """f_theta of eq. 6: maps an input to queries and gates for M_U, M_V and M_S at J steps.
 
-    One LSTM reads the same input at every step, starting from zeros; three sets of outputs address
-    the three memories. What it asks at a step does not depend on what earlier steps retrieved, so
-    all steps' queries and gates come from one product at the end.
+    One LSTM reads the same input at every step, starting from a zero state; three sets of outputs
+    address the three memories. A query does not depend on what earlier steps retrieved, so one
+    matrix product after the last step gives the queries and gates of all steps.
 
     Args:
-        in_features: size of the input.
-        slots: P.
-        key_size: K.
-        heads: H.
-        steps: J.
-        hidden_size: size of the LSTM's state.
-        gates: whether to make gates; without usage attention there is nothing to gate.
-        device: where the parameters live.
-        dtype: their type.
+        in_features: Size of the input.
+        slots: P, the number of slots of each memory.
+        key_size: K, the size of a key.
+        heads: H, the number of attention heads.
+        steps: J, the number of retrieval steps.
+        hidden_size: Size of the LSTM's state.
+        gates: Whether to compute gates; only usage attention needs them.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CompositionNetwork(nn.Module):
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.slots, self.key_size, self.heads, self.steps = slots, key_size, heads, steps
-        # Rows: input gate, forget gate, output gate, candidate; the three sigmoids lie together.
+        # Rows: input, forget and output gate, then cell gate, so that the sigmoids are contiguous.
         self.input_projection = nn.Linear(in_features, 4 * hidden_size, **factory)
         self.recurrent_projection = nn.Linear(hidden_size, 4 * hidden_size, bias=False, **factory)
         self.query_projection = nn.Linear(hidden_size, MEMORIES * heads * key_size, **factory)
@@ -53,10 +53,10 @@ class CompositionNetwork(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights, and zero biases.
+        """Draw new weights, and set biases to zero.
 
-        Queries are compared by direction alone; a constant part would turn all inputs' queries the
-        same way.
+        Only the direction of a query matters; a constant part would make the queries of all inputs
+        alike.
         """
         hidden_size = self.recurrent_projection.in_features
         for projection in (self.input_projection, self.recurrent_projection):
@@ -69,7 +69,7 @@ class CompositionNetwork(nn.Module):
             nn.init.zeros_(self.gate_projection.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return queries (B, J, 3, H, K) and gates (B, J, 3, H, P), or None, for x (B, in)."""
+        """Return queries (B, J, 3, H, K) and gates (B, J, 3, H, P) or None, for x (B, in)."""
         hidden = self._hidden_states(x)
         queries = self.query_projection(hidden).unflatten(-1, (MEMORIES, self.heads, self.key_size))
         if self.gate_projection is None:
@@ -87,9 +87,9 @@ class CompositionNetwork(nn.Module):
         for _ in range(self.steps):
             if states:
                 total = torch.addmm(from_input, states[-1], recurrent_weight)
-            gates, candidate = total.split([3 * hidden_size, hidden_size], dim=-1)
-            enter, keep, leave = torch.sigmoid(gates).chunk(3, dim=-1)
-            written = enter * torch.tanh(candidate)
-            cell = written if cell is None else torch.addcmul(written, keep, cell)
-            states.append(leave * torch.tanh(cell))
+            gates, cell_gate = total.split([3 * hidden_size, hidden_size], dim=-1)
+            input_gate, forget_gate, output_gate = torch.sigmoid(gates).chunk(3, dim=-1)
+            update = input_gate * torch.tanh(cell_gate)
+            cell = update if cell is None else torch.addcmul(update, forget_gate, cell)
+            states.append(output_gate * torch.tanh(cell))
         return torch.stack(states, dim=1)

@@ -1,18 +1,18 @@
-"""`NeurocoderLinear` with its gradient written by hand: the same equations in fewer operations.
+"""`NeurocoderLinear` with a hand-written gradient: the same equations in fewer operations.
 
-The layer is some hundred small operations on small tensors. Left to autograd, their bookkeeping
-costs more than their arithmetic, so here the whole layer is one `torch.autograd.Function`. The
-equations stand readably in `attention.py`, `controller.py`, `memory.py` and `linear.py`; tests hold
-both ways to each other and to the paper.
+The layer is about a hundred small operations on small tensors. Autograd's overhead per operation
+exceeds their arithmetic, so here the whole layer is one `torch.autograd.Function`. The reference
+implementation is in `attention.py`, `controller.py`, `memory.py` and `linear.py`; tests compare the
+two with each other and with the paper.
 
-Every part is a pair of functions, in the paper's order: one that computes and returns what it wants
-to see again, and one that takes the gradient back through it. `dz` is the derivative of the loss by
-z. B is the batch, P the slots, K the key size, H the heads, J the steps, S the size of the LSTM's
-state, r = J * H; M = 3 memories in the order U, V, S.
+Every part is a pair of functions, in the paper's order: a forward function, which also returns the
+tensors saved for backward, and a backward function. `dz` is the derivative of the loss with respect
+to z. B is the batch size, P the number of slots, K the key size, H the number of heads, J the
+number of steps, S the size of the LSTM state, r = J * H; M = 3 memories in the order U, V, S.
 
-Inputs and LSTM states have the batch first; queries, gates and attention have it last, as
-(M, H, P, J, B), so that softmax, sums and maxima over the slots run along vectors. Masks are
-numbers to multiply with, since `where` and `masked_fill` branch on every element.
+Inputs and LSTM states have the batch dimension first; queries, gates and attention have it last, as
+(M, H, P, J, B), so that softmax, sums and maxima over slots are vectorised. Masks are numbers to
+multiply by, since `where` and `masked_fill` branch on every element.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ from neurocoder.attention import inverse_length
 
 MEMORIES = 3
 Plain = Callable[..., Tensor]
-# Up to so many slots, ranking them by comparing all pairs is faster than selecting one.
-_MOST_SLOTS_TO_COMPARE = 32
+# Up to this number of slots, comparing all pairs is faster than `kthvalue`.
+_MAX_SLOTS_TO_COMPARE = 32
 
 
 class Sizes(NamedTuple):
-    """What the shapes of the parameters do not say."""
+    """Sizes that do not follow from the shapes of the parameters."""
 
     heads: int
     steps: int
@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """The layer's parameters but those of its key networks; None where an ablation has none."""
+    """The layer's parameters except those of its key networks; None where ablated."""
 
     u: Tensor
     v: Tensor
@@ -73,13 +73,13 @@ class KeyParameters(NamedTuple):
 
 
 def run(x: Tensor, keys: Tensor, p: Parameters, sizes: Sizes) -> tuple[Tensor, list[Saved]]:
-    """Return y, shape (B, out), and what `run_backward` wants to see again.
+    """Return y, shape (B, out), and the tensors saved for `run_backward`.
 
     Args:
-        x: the inputs, shape (B, in).
-        keys: eq. 7, of unit length, shape (M, P, K).
-        p: the parameters.
-        sizes: what their shapes do not say.
+        x: Inputs, shape (B, in).
+        keys: Keys of eq. 7, of unit length, shape (M, P, K).
+        p: The parameters.
+        sizes: Sizes that do not follow from their shapes.
     """
     states, from_states = _states(x, p, sizes.steps)  # eq. 6
     query, gate = _signals(states, p, keys.shape[-1])
@@ -95,7 +95,7 @@ def run(x: Tensor, keys: Tensor, p: Parameters, sizes: Sizes) -> tuple[Tensor, l
 def run_backward(
     dy: Tensor, x: Tensor, p: Parameters, sizes: Sizes, saved: Sequence[Saved]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the gradients of x, of the keys, and of the parameters by name."""
+    """Return the gradients of x, of the keys, and of the parameters (by name)."""
     from_states, from_content, from_blend, from_apply = saved
     dx, dattention, dparameters = _apply_backward(dy, x, p, from_apply)
     content, states = from_content[0], from_states[0]
@@ -112,7 +112,7 @@ def run_backward(
 
 
 def run_keys(memories: PerMemory, p: KeyParameters) -> tuple[Tensor, Saved]:
-    """Return the keys, of unit length, shape (M, P, K), and what `keys_backward` wants to see."""
+    """Return unit-length keys, shape (M, P, K), and the tensors saved for backward."""
     hidden = torch.stack(
         [
             torch.addmm(bias, memory, weight.t())
@@ -129,7 +129,7 @@ def run_keys(memories: PerMemory, p: KeyParameters) -> tuple[Tensor, Saved]:
 def run_keys_backward(
     dkeys: Tensor, memories: PerMemory, p: KeyParameters, saved: Saved
 ) -> tuple[Saved, list[Tensor]]:
-    """Return the gradients of the memories and of all key parameters, in their order."""
+    """Return the gradients of the memories and of all key parameters, in order."""
     keys, inverse, hidden, output_weight = saved
     draw = _unit_backward(dkeys, keys, inverse, dim=2)
     dhidden = torch.bmm(draw, output_weight)
@@ -148,11 +148,11 @@ def _states(x: Tensor, p: Parameters, steps: int) -> tuple[Tensor, Saved]:
     """h_1 ... h_J of the LSTM, shape (J, B, S), from h_0 = c_0 = 0."""
     batch, size = len(x), p.recurrent_weight.shape[1]
     from_input = torch.addmm(p.input_bias, x, p.input_weight.t())
-    # Of every step: input, forget and output gate, candidate; cell, its tanh, state.
+    # For every step: input, forget, output and cell gate; then cell, tanh(cell) and state.
     gates = x.new_empty(steps, batch, 4 * size)
     cells, tanh_cells, states = x.new_empty(MEMORIES, steps, batch, size).unbind()
-    sigmoids, candidates = (t.unbind() for t in gates.split([3 * size, size], dim=-1))
-    enters, keeps, leaves, _ = (t.unbind() for t in gates.chunk(4, dim=-1))
+    sigmoids, cell_gates = (t.unbind() for t in gates.split([3 * size, size], dim=-1))
+    input_gates, forget_gates, output_gates, _ = (t.unbind() for t in gates.chunk(4, dim=-1))
     gate, cell, tanh_cell, state = (t.unbind() for t in (gates, cells, tanh_cells, states))
     recurrent = p.recurrent_weight.t()
     for j in range(steps):
@@ -161,19 +161,19 @@ def _states(x: Tensor, p: Parameters, steps: int) -> tuple[Tensor, Saved]:
         else:
             torch.addmm(from_input, state[j - 1], recurrent, out=gate[j])
         sigmoids[j].sigmoid_()
-        candidates[j].tanh_()
-        torch.mul(enters[j], candidates[j], out=cell[j])
+        cell_gates[j].tanh_()
+        torch.mul(input_gates[j], cell_gates[j], out=cell[j])
         if j > 0:
-            cell[j].addcmul_(keeps[j], cell[j - 1])
+            cell[j].addcmul_(forget_gates[j], cell[j - 1])
         torch.tanh(cell[j], out=tanh_cell[j])
-        torch.mul(leaves[j], tanh_cell[j], out=state[j])
+        torch.mul(output_gates[j], tanh_cell[j], out=state[j])
     return states, (states, gates, cells, tanh_cells)
 
 
 def _states_backward(
     dstates: Tensor, dx: Tensor, x: Tensor, p: Parameters, saved: Saved
 ) -> dict[str, Tensor]:
-    """Add to dx, and return the gradients of the LSTM's parameters.
+    """Add to dx in place, and return the gradients of the LSTM's parameters.
 
     With total = (i, f, o, g) before sigmoid and tanh, c_j = i g + f c_{j-1}, h_j = o tanh(c_j):
 
@@ -181,24 +181,23 @@ def _states_backward(
         di = dc g i (1 - i),        df = dc c_{j-1} f (1 - f),
         dg = dc i (1 - g^2),        do = dh tanh(c) o (1 - o),
 
-    in which all but dc and dh is known before the loop, for all steps at once.
+    where all factors except dc and dh are computed before the loop, for all steps at once.
     """
     states, gates, cells, tanh_cells = saved
     steps, _, size = states.shape
-    enter, keep, leave, candidate = gates.chunk(4, dim=-1)
+    input_gate, forget_gate, output_gate, cell_gate = gates.chunk(4, dim=-1)
     factors = torch.addcmul(gates, gates, gates, value=-1).unflatten(-1, (4, size))
-    factor_enter, factor_keep, factor_leave, factor_candidate = factors.unbind(-2)
-    factor_enter.mul_(candidate)
-    factor_keep[1:].mul_(cells[:-1])
-    factor_keep[0].zero_()
-    factor_leave.mul_(tanh_cells)
-    torch.addcmul(enter, enter * candidate, candidate, value=-1, out=factor_candidate)
-    to_cell = torch.addcmul(leave, states, tanh_cells, value=-1)  # o (1 - tanh(c)^2)
+    input_factor, forget_factor, output_factor, cell_factor = factors.unbind(-2)
+    input_factor.mul_(cell_gate)
+    forget_factor[1:].mul_(cells[:-1])
+    forget_factor[0].zero_()
+    output_factor.mul_(tanh_cells)
+    torch.addcmul(input_gate, input_gate * cell_gate, cell_gate, value=-1, out=cell_factor)
+    to_cell = torch.addcmul(output_gate, states, tanh_cells, value=-1)  # o (1 - tanh(c)^2)
 
-    dtotals = factors  # factor after factor becomes the derivative
-    dtotal, dtotal_leave = dtotals.unbind(), factor_leave.unbind()
-    dstate, to_cell_step, keep_step = dstates.unbind(), to_cell.unbind(), keep.unbind()
-    factor_leave_step = dtotal_leave
+    dtotals = factors  # the loop below turns the factors into derivatives, in place
+    dtotal, doutput = dtotals.unbind(), output_factor.unbind()
+    dstate, to_cell_step, forget_step = dstates.unbind(), to_cell.unbind(), forget_gate.unbind()
     dcell: Tensor | None = None
     for j in reversed(range(steps)):
         dh = dstate[j]
@@ -206,10 +205,10 @@ def _states_backward(
             dcell = dh * to_cell_step[j]
         else:
             dh = torch.addmm(dh, dtotal[j + 1].flatten(1), p.recurrent_weight)
-            dcell = torch.addcmul(dcell * keep_step[j + 1], dh, to_cell_step[j])
-        dleave = factor_leave_step[j] * dh
+            dcell = torch.addcmul(dcell * forget_step[j + 1], dh, to_cell_step[j])
+        doutput_step = doutput[j] * dh
         dtotal[j].mul_(dcell.unsqueeze(1))
-        dtotal_leave[j].copy_(dleave)
+        doutput[j].copy_(doutput_step)
     flat = dtotals.flatten(2)
     dinput = flat.sum(0)
     dx.addmm_(dinput, p.input_weight)
@@ -221,7 +220,7 @@ def _states_backward(
 
 
 def _signals(states: Tensor, p: Parameters, key_size: int) -> tuple[Tensor, Tensor | None]:
-    """Queries (M * H, K, J * B), and gates before their sigmoid (M * H, P, J * B) or None."""
+    """Queries (M * H, K, J * B), and gates before the sigmoid (M * H, P, J * B) or None."""
     states = states.flatten(0, 1).t()
     query = torch.addmm(p.query_bias.unsqueeze(1), p.query_weight, states)
     gate = None
@@ -258,32 +257,32 @@ def _content(query: Tensor, keys: Tensor, sizes: Sizes) -> tuple[Tensor, Saved]:
 
 
 def _content_backward(dcontent: Tensor, sizes: Sizes, saved: Saved) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the queries and of the keys; dcontent is written over."""
+    """Return the gradients of the queries and of the keys; overwrites dcontent."""
     content, direction, inverse, sharp_keys = saved
     dscore = dcontent.mul_(content)
-    dscore.addcmul_(content, dscore.sum(1, keepdim=True), value=-1)  # of a softmax
+    dscore.addcmul_(content, dscore.sum(1, keepdim=True), value=-1)  # derivative of softmax
     dkeys = torch.bmm(dscore, direction.transpose(1, 2)).unflatten(0, (MEMORIES, -1)).sum(1)
     ddirection = torch.bmm(sharp_keys.transpose(1, 2), dscore)
     return _unit_backward(ddirection, direction, inverse, dim=1), sizes.sharpness * dkeys
 
 
 def _unit_backward(dunit: Tensor, unit: Tensor, inverse: Tensor, dim: int) -> Tensor:
-    """From the gradient of z / |z| to that of z: the part across z, divided by its length."""
+    """Gradient of z from that of z / |z|: its component orthogonal to z, divided by |z|."""
     along = (dunit * unit).sum(dim, keepdim=True)
     return torch.addcmul(dunit, along, unit, value=-1).mul_(inverse)
 
 
-# Eq. 9 to 11: usage, least-used attention, and the blend with content.
+# Eq. 9 to 11: usage, least-used attention, and the mix with content attention.
 
 
 def _blend(content: Tensor, gate: Tensor, sizes: Sizes) -> tuple[Tensor, Saved]:
-    """Attention w of content and gates; all have shape (M * H, P, J * B)."""
+    """Attention w from content attention and gates, all of shape (M * H, P, J * B)."""
     opened = torch.sigmoid(gate)
     attention = opened * content
     w, free = by_step(attention, sizes), by_step(1 - opened, sizes)
     usages, leasts, chosens = [w[0]], [], []
     slots, less = content.shape[1], None
-    if slots <= _MOST_SLOTS_TO_COMPARE:
+    if slots <= _MAX_SLOTS_TO_COMPARE:
         less = content.new_empty(len(content), slots, *w[0].shape[1:])
     for j in range(1, sizes.steps):
         usage = usages[-1]
@@ -299,7 +298,7 @@ def _blend(content: Tensor, gate: Tensor, sizes: Sizes) -> tuple[Tensor, Saved]:
 def _blend_backward(
     dattention: Tensor, content: Tensor, sizes: Sizes, saved: Saved
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of content and gates; dattention is written over."""
+    """Return the gradients of content attention and gates; overwrites dattention."""
     steps = sizes.steps
     attention, opened, *rest = saved
     usages, leasts, chosens = rest[:steps], rest[steps : 2 * steps - 1], rest[2 * steps - 1 :]
@@ -308,7 +307,7 @@ def _blend_backward(
     dusage = torch.zeros_like(usages[0])
     for j in range(steps - 1, 0, -1):
         usage = usages[j - 1]
-        # The usage after step j is w_j where that is more, and else the usage before.
+        # Usage after step j is the maximum of w_j and the usage before.
         grown = torch.gt(w[j], usage, out=torch.empty_like(usage)).mul_(dusage)
         dw[j].add_(grown)
         dusage = dusage - grown
@@ -326,15 +325,15 @@ def _blend_backward(
 
 
 def by_step(attention: Tensor, sizes: Sizes) -> tuple[Tensor, ...]:
-    """Views (M * H, P, B) of every step of a tensor (M * H, P, J * B)."""
+    """Split a tensor (M * H, P, J * B) into views (M * H, P, B), one per step."""
     return attention.unflatten(2, (sizes.steps, -1)).unbind(2)
 
 
 def _least_used(usage: Tensor, least_used: int, less: Tensor | None) -> Tensor:
-    """One for the slots (dimension 1) whose usage is at most the l_I-th smallest, else zero.
+    """Mask of the slots (dimension 1) whose usage is at most the l_I-th smallest.
 
-    With room to compare all pairs, `less` of shape (M * H, P, P, B), slots are ranked: fewer than
-    l_I are used less than the l_I-th or one that ties with it. Selecting branches on the data.
+    Given a scratch tensor `less` of shape (M * H, P, P, B), all pairs of slots are compared: a slot
+    is selected if fewer than l_I slots have smaller usage. `kthvalue` branches on the data.
     """
     chosen = torch.empty_like(usage)
     if less is None:
@@ -344,7 +343,7 @@ def _least_used(usage: Tensor, least_used: int, less: Tensor | None) -> Tensor:
     return torch.lt(less.sum(1), least_used, out=chosen)
 
 
-# Eq. 1, 3, 4, 5 and 12: what the attended singular vectors and values make of x.
+# Eq. 1, 3, 4, 5 and 12: applying the composed program to x.
 
 
 def _apply(x: Tensor, attention: Tensor, p: Parameters, sizes: Sizes) -> tuple[Tensor, Saved]:
@@ -370,7 +369,7 @@ def _apply(x: Tensor, attention: Tensor, p: Parameters, sizes: Sizes) -> tuple[T
 def _apply_backward(
     dy: Tensor, x: Tensor, p: Parameters, saved: Saved
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the gradients of x as far as it meets W, of attention, and of the parameters."""
+    """Return the gradients of x (through W only), of attention, and of the parameters."""
     attention, on_slots, on_u, raw, sigma, weights, on_v, *from_residual = saved
     heads, slots, steps, batch = attention.shape[1:]
     don_v = p.v @ dy.t()
@@ -387,7 +386,7 @@ def _apply_backward(
         dsigma[-1].addcmul_(dscale.squeeze(1), gate.squeeze(1))
     draw = dsigma.cumsum(0).mul_(torch.sigmoid(raw))
 
-    # Of w_ni z_i summed over i, for M_U and M_S, and over n, for M_V: outer products.
+    # w_ni z_i is summed over i for M_U and M_S, and over n for M_V: gradients are outer products.
     by_component = torch.stack([dweights.mul_(sigma), draw]).view(2, steps, heads, batch)
     by_component = torch.stack([by_component[0], weights.transpose(0, 1), by_component[1]])
     by_component = by_component.transpose(1, 2).unsqueeze(2)  # (M, H, 1, J, B)
@@ -410,15 +409,15 @@ def _apply_backward(
 
 
 class Fused(torch.autograd.Function):
-    """The whole layer: y of x, of the `Parameters` and of the 12 `KeyParameters`.
+    """The whole layer as a function of x, the `Parameters` and the 12 `KeyParameters`.
 
-    Second derivatives are those of the readable way: where the gradient's own graph is asked for,
-    `plain` is differentiated instead.
+    With `create_graph=True`, the reference implementation `plain` is differentiated instead, which
+    gives second derivatives.
     """
 
     @staticmethod
     def forward(ctx: Any, plain: Plain, sizes: Sizes, x: Tensor, *tensors: Any) -> Tensor:
-        """Return y and save for the gradient whatever each part asks for."""
+        """Return y, and save the tensors that each part needs for backward."""
         p, key_parameters = _split(tensors)
         keys, from_keys = run_keys(p[:3], key_parameters)
         y, from_run = run(x, keys, p, sizes)
@@ -444,7 +443,7 @@ class Fused(torch.autograd.Function):
 
 
 def _split(tensors: Saved) -> tuple[Parameters, KeyParameters]:
-    """Take apart what `Fused` gets as one list."""
+    """Split the flat argument list of `Fused`."""
     parameters, keys = tensors[: len(Parameters._fields)], tensors[len(Parameters._fields) :]
     by_kind: list[Any] = [keys[i : i + MEMORIES] for i in range(0, len(keys), MEMORIES)]
     return Parameters(*parameters), KeyParameters(*by_kind)
@@ -453,7 +452,7 @@ def _split(tensors: Saved) -> tuple[Parameters, KeyParameters]:
 def _plain_backward(
     plain: Plain, dy: Tensor, inputs: Saved, needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradients that can be differentiated again, of the readable way, by every input needed."""
+    """Differentiable gradients of the reference implementation, for every input that needs one."""
     wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
     y = plain(*inputs)
     found = torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True)

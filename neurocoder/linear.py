@@ -1,7 +1,8 @@
 """`NeurocoderLinear`: a linear layer that composes its weights for every input.
 
-Read with section 2 of the paper; each line that is an equation carries its number. B is the batch,
-P the slots, K the key size, H the heads, J the steps, and r = J * H the components.
+Follows section 2 of the paper; lines that implement an equation carry its number. B is the batch
+size, P the number of slots, K the key size, H the number of heads, J the number of steps, and
+r = J * H the number of components.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from neurocoder.memory import KeyNetwork, ProgramMemory, singular_values
 
 @dataclass(frozen=True)
 class Composition:
-    """What the program controller chose for each input; leading dimensions are the input's own.
+    """Output of the program controller for each input; leading dimensions are those of the input.
 
     Attributes:
         u_attention: w^u of eq. 11, shape (..., r, P); component n = j * H + h, counted from 0.
@@ -45,12 +46,12 @@ class NeurocoderLinear(nn.Module):
 
     An LSTM queries a program memory of singular vectors and values J times with H heads. The
     r = J * H attended components form an active program of rank at most r, to which a shared
-    residual program is added, scaled below the smallest component. Gradients reach everything, so
-    the layer is trained like any other; add `orthogonality_loss()` to the loss, weighted, to keep
-    the stored vectors apart.
+    residual program is added, scaled by at most the smallest singular value. The layer is
+    differentiable end to end; add `orthogonality_loss()`, weighted, to the loss to keep the stored
+    vectors close to orthogonal.
 
-    W itself is never built to run the layer. The factored product costs O(P (in + out) + r P) per
-    input, plus the residual's in * out, instead of O(r * in * out).
+    The forward pass never builds W. The factored product costs O(P (in + out) + r P) per input,
+    plus in * out for the residual, instead of O(r * in * out).
 
     >>> import torch
     >>> layer = NeurocoderLinear(64, 10)
@@ -60,34 +61,34 @@ class NeurocoderLinear(nn.Module):
     torch.Size([32, 10, 20])
 
     Args:
-        in_features: size of each input.
-        out_features: size of each output. With 1 the program is a single column, of rank one
-            whatever the number of components.
-        slots: P.
-        key_size: K.
-        heads: H, components retrieved in parallel.
-        steps: J, recurrent retrievals; 1 is the paper's single-step Neurocoder.
+        in_features: Size of each input.
+        out_features: Size of each output. With 1 the program is a single column, of rank one
+            for any number of components.
+        slots: P, the number of slots of each memory.
+        key_size: K, the size of a key.
+        heads: H, the number of components retrieved in parallel.
+        steps: J, the number of sequential retrievals; 1 is the paper's single-step Neurocoder.
         least_used: l_I of eq. 10, from 1 to slots.
-        hidden_size: size of the composition network's LSTM state.
-        usage_attention: False leaves content attention alone: w = c, without gates.
-        residual: False leaves out the residual program of eq. 12.
-        bias: whether b is there; it is shared by all inputs.
-        sharpness: factor on the cosine of eq. 8. The paper prints none, that is 1.0; its authors'
+        hidden_size: Size of the composition network's LSTM state.
+        usage_attention: If False, only content attention is used: w = c, without gates.
+        residual: If False, there is no residual program (eq. 12).
+        bias: Whether to add b, which is shared by all inputs.
+        sharpness: Inverse temperature of eq. 8. The paper has none, that is 1.0; its authors'
             continual-learning code uses 10, which is our default.
-        device: where the parameters live.
-        dtype: their type.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Attributes:
-        fused: whether calls run as one operation with a gradient written by hand, which is the
+        fused: Whether calls run as one operation with a hand-written gradient, which is the
             default and takes half the time on small inputs. It does not call the layer's
-            submodules, so their hooks stay silent; set it to False if you need them. Other dtypes
-            than float32 and float64, autocast, `torch.compile` and `torch.func` never use it.
-        memory: the `ProgramMemory`, with parameters `u`, `v` and `s`.
+            submodules, so their hooks are not called; set it to False if you need them. Dtypes
+            other than float32 and float64, autocast, `torch.compile` and `torch.func` never use it.
+        memory: The `ProgramMemory`, with parameters `u`, `v` and `s`.
         residual: R of eq. 12, shape (in_features, out_features), or None.
         bias: b, shape (out_features,), or None.
 
     Raises:
-        ValueError: if a size is not a positive integer, or least_used is larger than slots, or
+        ValueError: if a size is not a positive integer, least_used is larger than slots, or
             sharpness is not positive.
     """
 
@@ -189,7 +190,7 @@ class NeurocoderLinear(nn.Module):
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def compose(self, x: Tensor) -> Composition:
-        """Return what the controller chooses for x, shape (..., in_features).
+        """Return the controller's output for x, shape (..., in_features).
 
         Raises:
             ValueError: if the last dimension of x is not in_features.
@@ -215,8 +216,8 @@ class NeurocoderLinear(nn.Module):
     def working_program(self, x: Tensor) -> Tensor:
         """Return W of eq. 12, shape (..., in_features, out_features), for x (..., in_features).
 
-        For inspection: `forward(x)` equals x W + b without building W, which is in * out numbers
-        for every input.
+        For inspection: `forward(x)` equals x W + b, but does not build W, which takes in * out
+        numbers per input.
         """
         program = self.compose(x)
         working = self._active_program(program)
@@ -226,13 +227,13 @@ class NeurocoderLinear(nn.Module):
         return working + scale.unsqueeze(-1) * self.residual  # eq. 12
 
     def orthogonality_loss(self) -> Tensor:
-        """L_o of eq. 2, a scalar; see `ProgramMemory.orthogonality_loss` for its floor."""
+        """L_o of eq. 2, a scalar; see `ProgramMemory.orthogonality_loss` for its lower bound."""
         return self.memory.orthogonality_loss()
 
     def program_keys(self) -> Tensor:
-        """Eq. 7 for M_U, M_V and M_S: keys, scaled to unit length for eq. 8, shape (3, P, K).
+        """Eq. 7 for M_U, M_V and M_S: keys of unit length for eq. 8, shape (3, P, K).
 
-        Without a gradient and inside `frozen_keys`, those that are frozen.
+        Inside `frozen_keys` and without gradients, the cached keys.
         """
         if self._frozen_keys is not None and not torch.is_grad_enabled():
             return self._frozen_keys
@@ -243,7 +244,7 @@ class NeurocoderLinear(nn.Module):
         return unit_length(torch.stack(keys))
 
     def fused_parameters(self) -> tuple[fused.Parameters, fused.Sizes]:
-        """What `fused.run` takes: the parameters but those of the key networks, and sizes."""
+        """Arguments of `fused.run`: all parameters except those of the key networks, and sizes."""
         controller = self.composition_network
         sizes = fused.Sizes(controller.heads, controller.steps, self.least_used, self.sharpness)
         gates, integration = controller.gate_projection, self.integration_network
@@ -278,7 +279,7 @@ class NeurocoderLinear(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy may get other parameters; it must not keep this layer's keys.
+        # The parameters of a copy may change; it must not keep this layer's cached keys.
         return {**self.__dict__, "_frozen_keys": None}
 
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,11 +301,11 @@ class NeurocoderLinear(nn.Module):
         return Composition(u, v, s, sigma, residual_gate)
 
     def _run(self, x: Tensor) -> Tensor:
-        """The layer as the equations have it, for x of shape (B, in_features)."""
+        """The reference implementation of the equations, for x of shape (B, in_features)."""
         program = self._compose(x)
         sigma = program.singular_values.to(x.dtype)
 
-        # x P = ((w^u . (x M_U^T)) sigma) w^v M_V, eq. 1, 3 and 4 in the order that builds least.
+        # x P = ((w^u . (x M_U^T)) sigma) w^v M_V: eq. 1, 3 and 4 in the cheapest order.
         on_slots = x @ self.memory.u.T
         components = (program.u_attention @ on_slots.unsqueeze(-1)).squeeze(-1) * sigma
         retrieved = (components.unsqueeze(-2) @ program.v_attention).squeeze(-2)
@@ -314,13 +315,13 @@ class NeurocoderLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
     def _run_with(self, x: Tensor, *parameters: Tensor | None) -> Tensor:
-        """`_run` with the parameters that `_run_fused` was run with, in the same order."""
+        """`_run` with the given parameters, in the order of `_FUSED_NAMES`."""
         given = zip(_FUSED_NAMES, parameters, strict=True)
         tensors = {f"layer.{name}": tensor for name, tensor in given if tensor is not None}
         return functional_call(_Readable(self), tensors, (x,))
 
     def _can_be_fused(self, x: Tensor) -> bool:
-        """Whether `_run_fused` may take the place of `_run`: on plain tensors, run eagerly."""
+        """Whether `_run_fused` may replace `_run`: for plain tensors, in eager mode."""
         return (
             self.fused
             and x.dtype in (torch.float32, torch.float64)
@@ -334,7 +335,7 @@ class NeurocoderLinear(nn.Module):
         )
 
     def _run_fused(self, x: Tensor) -> Tensor:
-        """What `_run` returns, with a gradient written by hand; see `neurocoder.fused`."""
+        """Equal to `_run`, with a hand-written gradient; see `neurocoder.fused`."""
         parameters, sizes = self.fused_parameters()
         if not torch.is_grad_enabled():
             return fused.run(x, self.program_keys(), parameters, sizes)[0]
@@ -354,7 +355,7 @@ class NeurocoderLinear(nn.Module):
 
 
 class _Readable(nn.Module):
-    """A layer that is called the readable way."""
+    """Wraps a layer so that calling it runs the reference implementation."""
 
     def __init__(self, layer: NeurocoderLinear) -> None:
         super().__init__()
@@ -364,7 +365,7 @@ class _Readable(nn.Module):
         return self.layer._run(x)
 
 
-# Names of the parameters in the order of `fused.Parameters` and `fused.KeyParameters`.
+# Parameter names in the order of `fused.Parameters` and `fused.KeyParameters`.
 _FUSED_NAMES = (
     "memory.u",
     "memory.v",
@@ -391,11 +392,11 @@ _FUSED_NAMES = (
 
 @contextmanager
 def frozen_keys(module: nn.Module) -> Iterator[None]:
-    """Inside, every `NeurocoderLinear` of the module reuses the keys it has on entry.
+    """Cache the keys of every `NeurocoderLinear` of a module on entry, and use them inside.
 
-    Keys depend on parameters only, so an agent that acts many times between two updates need not
-    compute them each time. Only calls without gradients use them. Whoever changes parameters inside
-    gets the keys of the old ones.
+    Keys depend only on parameters, so an agent that acts many times between two updates need not
+    recompute them. Only calls without gradients use the cache. If parameters change inside, the
+    cached keys are stale.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
     before = [layer._frozen_keys for layer in layers]

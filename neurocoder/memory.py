@@ -1,4 +1,4 @@
-"""The program memory: stored singular vectors and values, their keys, and their orthogonality."""
+"""The program memory: singular vectors and values, their keys, and the orthogonality loss."""
 
 import math
 
@@ -16,14 +16,14 @@ class ProgramMemory(nn.Module):
         s: M_S, shape (P, 1), the singular values before softplus (eq. 5).
 
     Args:
-        in_features: length of a left singular vector.
-        out_features: length of a right singular vector.
+        in_features: Length of a left singular vector.
+        out_features: Length of a right singular vector.
         slots: P, the number of slots of each memory.
-        components: r, how many components an active program will have.
-        attention_mass: what attention weights sum to at the start: 1 for content attention, half
-            of that with the gate of eq. 11. Only the initial scale depends on it and on r.
-        device: where the parameters live.
-        dtype: their type.
+        components: r, the number of components of an active program.
+        attention_mass: Sum of the attention weights at initialisation: 1 for content attention,
+            half of that with the gate of eq. 11. It and r only affect the initial scale.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class ProgramMemory(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw Xavier vectors, and singular values that put the program at `nn.Linear`'s scale.
+        """Draw Xavier vectors, and singular values for which outputs start at `nn.Linear`'s scale.
 
         With every softplus term of eq. 5 equal to c, the singular values are c, 2c, ... rc, and an
         input of unit variance gives outputs of variance
 
             c^2 (1 + 4 + ... + r^2) * concentration * (in * var M_U) * var M_V.
 
-        c is what makes this 1/3, the variance behind an `nn.Linear`. The concentration (how much of
-        the variance a weighted mean over slots keeps, and how alike the components are) was
-        measured at initialisation; outputs of a fresh layer then have 1 to 2 times the standard
-        deviation of `nn.Linear`'s for layers of 16 to 512 features, 5 to 9 times with 100
-        components.
+        c is chosen so that this is 1/3, the output variance of a new `nn.Linear`. The concentration
+        (the fraction of variance kept by a weighted mean over slots, and the similarity of the
+        components) was measured at initialisation. Outputs of a new layer then have 1 to 2 times
+        the standard deviation of `nn.Linear`'s for layers of 16 to 512 features, and 5 to 9 times
+        with 100 components.
         """
         nn.init.xavier_normal_(self.u)
         nn.init.xavier_normal_(self.v)
@@ -67,13 +67,13 @@ class ProgramMemory(nn.Module):
         variance_v = 2 / (slots + out_features)
         concentration = 1.1 * self.attention_mass**4
         term = (3 * energy * concentration * variance_u * variance_v) ** -0.5
-        # softplus(mean) = term, written such that neither a tiny nor a huge term overflows.
+        # Inverse of softplus(mean) = term, stable for tiny and for huge terms.
         nn.init.normal_(self.s, mean=term + math.log(-math.expm1(-term)), std=1.0)
 
     def orthogonality_loss(self) -> Tensor:
         """L_o of eq. 2: ||M_U M_U^T - I|| + ||M_V M_V^T - I|| in Frobenius norms, a scalar.
 
-        P vectors of fewer than P dimensions cannot all be orthogonal: each norm stays at or above
+        P vectors of fewer than P dimensions cannot all be orthogonal: each norm is at least
         sqrt(max(0, P - dimensions)).
         """
         return sum(
@@ -82,18 +82,18 @@ class ProgramMemory(nn.Module):
 
 
 class KeyNetwork(nn.Module):
-    """f_phi of eq. 7: compresses every slot of one memory into a key.
+    """f_phi of eq. 7: maps every slot of one memory to a key.
 
-    It has a hidden layer because a slot may be one number (every slot of M_S; M_V of a one-output
-    layer). A linear map would then put all keys on one line, where cosine similarity hardly tells
-    one slot from another.
+    It has a hidden layer because a slot may be a single number (all slots of M_S, and of M_V in a
+    layer with one output). A linear map would then put all keys on one line, where cosine
+    similarity can hardly tell slots apart.
 
     Args:
-        slot_size: numbers in a slot.
-        key_size: K.
-        hidden_size: width of the hidden layer.
-        device: where the parameters live.
-        dtype: their type.
+        slot_size: Size of a slot.
+        key_size: K, the size of a key.
+        hidden_size: Width of the hidden layer.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ class KeyNetwork(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, memory: Tensor) -> None:
-        """Spread the keys of the given memory, shape (P, slot_size), over all directions.
+        """Initialise so that the keys of the given memory, shape (P, slot_size), are spread out.
 
-        Every hidden unit is centred on one slot and scaled by the spread of the slots, so that its
-        bend falls among them; the output is shifted so that the keys start with mean zero.
+        Every hidden unit is centred on one slot and scaled by the spread of the slots, so that the
+        slots lie in the nonlinear range of its tanh; the output bias gives the keys mean zero.
         """
         slots = memory.shape[0]
         spread = (memory - memory.mean(dim=0)).norm(dim=1).square().mean().sqrt().clamp_min(1e-3)
@@ -127,7 +127,7 @@ class KeyNetwork(nn.Module):
             self.output.bias.copy_(-self(memory).mean(dim=0))
 
     def forward(self, memory: Tensor) -> Tensor:
-        """Return the keys, shape (P, K), of a memory of shape (P, slot_size)."""
+        """Return the keys, shape (P, K), for a memory of shape (P, slot_size)."""
         return self.output(torch.tanh(self.hidden(memory)))
 
 
@@ -135,11 +135,11 @@ def singular_values(attended: Tensor) -> Tensor:
     """Eq. 5: positive, strictly decreasing singular values from the attended slots of M_S.
 
     Args:
-        attended: sum over i of w^sigma_in M_S(i), shape (..., r).
+        attended: Sum over i of w^sigma_in M_S(i), shape (..., r).
 
     Returns:
-        sigma, shape (..., r), in float32 or wider: a running sum in bfloat16 would make neighbours
-        equal.
+        sigma, shape (..., r), in float32 or wider: a cumulative sum in bfloat16 would make
+        neighbours equal.
     """
     terms = F.softplus(attended.to(torch.promote_types(attended.dtype, torch.float32)))
     return terms.flip(-1).cumsum(-1).flip(-1)

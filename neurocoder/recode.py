@@ -11,8 +11,8 @@ M = TypeVar("M", bound=nn.Module)
 def recode(module: M, layer_names: Sequence[str], factory: Callable[[int, int], nn.Module]) -> M:
     """Replace the named `nn.Linear` layers of a model, in place, and return the model.
 
-    The new layers start from their own initial weights. They are put on the old layers' device, in
-    their dtype and training mode. Whether a new layer has a bias is up to the factory.
+    The new layers keep their own initial weights, and take over the device, dtype and training mode
+    of the old ones. The factory decides whether a new layer has a bias.
 
     >>> import functools, torch
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
@@ -21,14 +21,14 @@ def recode(module: M, layer_names: Sequence[str], factory: Callable[[int, int], 
     torch.Size([3, 4])
 
     Args:
-        module: any model.
-        layer_names: their names as in `module.named_modules()`, such as "classifier.2".
-        factory: called as factory(in_features, out_features) for each; `NeurocoderLinear` and
-            `HyperLinear` are such factories.
+        module: Any model.
+        layer_names: Names of the layers as in `module.named_modules()`, such as "classifier.2".
+        factory: Called as factory(in_features, out_features) for each layer; `NeurocoderLinear` and
+            `HyperLinear` themselves are valid factories.
 
     Raises:
         TypeError: if layer_names is a single string, or a named layer is not an `nn.Linear`.
-        ValueError: if there is no layer of a given name. Nothing is replaced then.
+        ValueError: if a name does not exist; no layer is replaced then.
     """
     if isinstance(layer_names, str):
         raise TypeError(f"layer_names must be a list of names, got the string {layer_names!r}")

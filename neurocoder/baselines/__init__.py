@@ -1,7 +1,7 @@
-"""What the Neurocoder is compared with: other layers that compute differently for every input.
+"""Baselines for the Neurocoder: other layers whose computation depends on the input.
 
-All are called like `torch.nn.Linear`, share its constructor's first arguments and start at its
-output's scale, so that any of them can stand where it stood.
+All are drop-in replacements for `torch.nn.Linear`: the same call, the same first constructor
+arguments, and outputs of the same scale at initialisation.
 """
 
 from neurocoder.baselines.film import FiLMLinear as FiLMLinear

@@ -9,20 +9,20 @@ from neurocoder._checks import check_input, check_positive
 
 
 class FiLMLinear(nn.Module):
-    """A shared linear layer whose outputs the input modulates (Perez et al. 2018).
+    """A shared linear layer whose outputs are modulated by the input (Perez et al. 2018).
 
-    y = gamma(x) * (x W + b) + beta(x), output by output. In that paper the condition comes from
-    elsewhere, a question about the picture; here, as for all layers that are compared, it is the
-    layer's own input. gamma and beta come from one network with a tanh layer, which gives gamma - 1
-    rather than gamma, as the paper's does: features then start modulated around 1 and not around 0.
+    y = gamma(x) * (x W + b) + beta(x), elementwise. In the paper the condition is a second input, a
+    question about the image; here, as in all baselines, it is the layer's own input. gamma and beta
+    come from one network with a tanh layer. As in the paper it predicts gamma - 1, so that gamma
+    starts near 1 and not near 0.
 
     Args:
-        in_features: size of each input.
-        out_features: size of each output.
-        hidden_size: width of the modulating network's tanh layer.
-        bias: whether b is there; beta(x) is there in any case.
-        device: where the parameters live.
-        dtype: their type.
+        in_features: Size of each input.
+        out_features: Size of each output.
+        hidden_size: Width of the modulating network's tanh layer.
+        bias: Whether to add b; beta(x) is always added.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: if a size is not a positive integer.
@@ -50,7 +50,7 @@ class FiLMLinear(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Draw new parameters, all as `torch.nn.Linear` does."""
+        """Draw new parameters with the initialisation of `torch.nn.Linear`."""
         for layer in (self.shared, *self.modulation_network):
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()

@@ -9,19 +9,19 @@ from neurocoder._checks import check_input, check_positive
 
 
 class HyperLinear(nn.Module):
-    """A linear layer whose weights a small network generates from the input (Ha et al. 2017).
+    """A linear layer whose weights are generated from the input (Ha et al. 2017).
 
-    z = f(x) with one tanh layer, W = reshape(G z), y = x W + b. W itself is never built to run the
-    layer: x meets the slices of G first, then z weighs the results.
+    z = f(x) with one tanh layer, W = reshape(G z), y = x W + b. The forward pass never builds W: x
+    is multiplied by the slices of G first, and the results are then weighted by z.
 
     Args:
-        in_features: size of each input.
-        out_features: size of each output.
-        hidden_size: width of f's tanh layer.
+        in_features: Size of each input.
+        out_features: Size of each output.
+        hidden_size: Width of f's tanh layer.
         embedding_size: E, the size of z.
-        bias: whether b is there.
-        device: where the parameters live.
-        dtype: their type.
+        bias: Whether to add b.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Raises:
         ValueError: if a size is not a positive integer.
@@ -64,13 +64,13 @@ class HyperLinear(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw new parameters such that W starts at the scale of `torch.nn.Linear`'s weights."""
+        """Draw new parameters for which W starts at the scale of `torch.nn.Linear`'s weights."""
         first, _, last = self.embedding_network
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
         first.reset_parameters()
         last.reset_parameters()
-        # z starts near a fixed vector of signs, whose length is known whatever the input's scale.
+        # z starts near a fixed vector of signs, whose norm does not depend on the input.
         last.bias.copy_(torch.randint_like(last.bias, 2) * 2 - 1)
         bound = self.in_features**-0.5
         nn.init.uniform_(self.generator, -bound, bound).mul_(self.embedding_size**-0.5)

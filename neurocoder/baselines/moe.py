@@ -1,4 +1,4 @@
-"""A sparsely gated mixture of experts: every input is sent to the few layers that fit it best."""
+"""A sparsely gated mixture of experts: every input is routed to its top-k experts."""
 
 from typing import Any
 
@@ -10,29 +10,29 @@ from neurocoder._checks import check_input, check_positive
 
 
 class MoELinear(nn.Module):
-    """A mixture of linear layers, of which every input uses the best k (Shazeer et al. 2017).
+    """A mixture of linear experts with noisy top-k gating (Shazeer et al. 2017).
 
         h(x) = x W_g + noise * softplus(x W_noise),    noise ~ N(0, 1) per input and expert,
         g(x) = softmax(h(x) where it is among the k largest, -inf elsewhere),
         y = sum over the chosen e of g_e(x) (x W_e + b_e).
 
-    Experts that were not chosen are not computed. In evaluation mode there is no noise. Add
-    `auxiliary_loss()` to the loss after each call, or a few experts take all the inputs.
+    Experts that are not chosen are not computed. In evaluation mode there is no noise. Add
+    `auxiliary_loss()` to the loss after each call, or the gate collapses to a few experts.
 
     Args:
-        in_features: size of each input.
-        out_features: size of each output.
-        experts: E, how many linear layers there are.
-        chosen: k, how many of them an input uses.
-        importance_weight: factor on the importance loss; the paper's is 0.1.
-        load_weight: factor on the load loss; the paper's is 0.1.
-        bias: whether the experts have biases.
-        device: where the parameters live.
-        dtype: their type.
+        in_features: Size of each input.
+        out_features: Size of each output.
+        experts: E, the number of linear layers.
+        chosen: k, the number of experts per input.
+        importance_weight: Coefficient of the importance loss; 0.1 in the paper.
+        load_weight: Coefficient of the load loss; 0.1 in the paper.
+        bias: Whether the experts have biases.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Attributes:
-        experts: the W_e, shape (experts, in_features, out_features).
-        bias: the b_e, shape (experts, out_features), or None.
+        experts: Weights W_e, shape (experts, in_features, out_features).
+        bias: Biases b_e, shape (experts, out_features), or None.
 
     Raises:
         ValueError: if a size is not a positive integer, or more experts are chosen than exist.
@@ -72,11 +72,11 @@ class MoELinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new experts such that y starts at the scale of `torch.nn.Linear`'s output.
+        """Draw new experts for which y starts at the scale of `torch.nn.Linear`'s output.
 
-        W_g and W_noise start at zero, as the paper has it, so that all experts get their share of
-        the inputs. k independent experts with gates of 1 / k give outputs sqrt(k) times smaller
-        than one expert's.
+        W_g and W_noise start at zero, as in the paper, so that the load starts balanced. The output
+        of k independent experts with gates of 1 / k is sqrt(k) times smaller than that of one
+        expert.
         """
         nn.init.zeros_(self.gate)
         nn.init.zeros_(self.noise)
@@ -107,11 +107,11 @@ class MoELinear(nn.Module):
     def auxiliary_loss(self) -> Tensor:
         """Return the balancing loss of the last call in training mode, zero before the first.
 
-        It is importance_weight * CV^2(importance) + load_weight * CV^2(load), where CV is the
-        standard deviation over the experts divided by their mean, an expert's importance is the sum
-        of its gates over the inputs, and its load is how many inputs would be expected to choose it
-        if its noise were drawn again and the other experts' kept. Where all experts are chosen the
-        load is even and counts for nothing.
+        It is importance_weight * CV^2(importance) + load_weight * CV^2(load). CV is the standard
+        deviation over the experts divided by their mean, an expert's importance is the sum of its
+        gates over the inputs, and its load is the expected number of inputs that choose it if its
+        own noise is redrawn and that of the other experts is kept. If all experts are chosen, the
+        load is balanced and its loss is zero.
         """
         return self.gate.new_zeros(()) if self._balance is None else self._balance
 
@@ -123,11 +123,11 @@ class MoELinear(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # It belongs to a graph, which is neither copied nor saved.
+        # The loss belongs to an autograd graph, which can be neither copied nor saved.
         return {**self.__dict__, "_balance": None}
 
     def _gates(self, x: Tensor) -> Tensor:
-        """Gates of x, shape (B, in_features), noisy in training mode; keeps their balance."""
+        """Gates of x, shape (B, in_features), noisy in training mode; keeps the auxiliary loss."""
         clean = x @ self.gate
         if not self.training:
             return self._softmax_of_chosen(clean)
@@ -146,10 +146,10 @@ class MoELinear(nn.Module):
         return torch.zeros_like(h).scatter(-1, places, torch.softmax(values, dim=-1))
 
     def _chance_of_choice(self, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
-        """P(x, e), shape (B, E): that expert e is chosen, over new draws of its own noise alone.
+        """P(x, e), shape (B, E): the probability that e is chosen if only its noise is redrawn.
 
-        It must beat the k-th largest of the others: the k-th largest of all, unless e is among the
-        first k itself, and the next one then.
+        e is chosen if it exceeds the k-th largest of the other experts: the k-th largest of all,
+        or the (k + 1)-th if e itself is among the top k.
         """
         largest = noisy.topk(self.chosen + 1, dim=-1).values
         last_in, first_out = largest[:, -2:-1], largest[:, -1:]
@@ -158,7 +158,7 @@ class MoELinear(nn.Module):
 
 
 def _squared_variation(values: Tensor) -> Tensor:
-    """Variance over squared mean of the values, a scalar; zero where there is nothing to vary."""
+    """Variance over squared mean of the values, a scalar; zero for one value or a zero mean."""
     mean = values.mean()
     if len(values) == 1 or mean == 0:
         return values.sum() * 0

@@ -12,26 +12,26 @@ from neurocoder._checks import check_input, check_positive
 class NSMLinear(nn.Module):
     """A linear layer whose weights are a mixture of stored ones (Le, Tran and Venkatesh 2020).
 
-    A memory holds N programs, a weight matrix V(n) with its bias each, under keys k(n). From the
-    input come a query q and a strength beta > 0, and
+    A memory holds N programs, each a weight matrix V(n) with a bias, under keys k(n). The input
+    gives a query q and a strength beta > 0, and
 
         a = softmax(beta * cos(q, k)),    W = sum over n of a(n) V(n),    y = x W + b.
 
-    The paper queries with the state of a recurrent controller; here, as for all layers that are
-    compared, q and beta are linear in the layer's own input. The bias is stored and mixed like the
-    weights. A W per input is never built to run the layer: x meets the stored matrices first, then
-    the attention weighs the results, which takes as many multiplications and `out_features` numbers
-    in place of every `in_features * out_features`.
+    The paper queries with the state of a recurrent controller; here, as in all baselines, q and
+    beta are linear in the layer's own input. The bias is stored and mixed like the weights. The
+    forward pass never builds W: x is multiplied by the stored matrices first, and the results are
+    then weighted by the attention. That takes as many multiplications, but per program and input it
+    stores `out_features` numbers instead of `in_features * out_features`.
 
     Args:
-        in_features: size of each input.
-        out_features: size of each output.
-        programs: N. Five, with keys of five numbers, is what the Neurocoder's authors compare with
-            in their code.
-        key_size: size of query and keys.
-        bias: whether the programs have biases.
-        device: where the parameters live.
-        dtype: their type.
+        in_features: Size of each input.
+        out_features: Size of each output.
+        programs: N, the number of programs. The Neurocoder's authors use five, with keys of size
+            five, as the baseline in their code.
+        key_size: Size of query and keys.
+        bias: Whether the programs have biases.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Attributes:
         keys: k, shape (programs, key_size).
@@ -73,9 +73,9 @@ class NSMLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new parameters such that the mixture starts at the scale of `torch.nn.Linear`.
+        """Draw new parameters for which the mixture starts at the scale of `torch.nn.Linear`.
 
-        Attention starts out nearly even, and the mean of N independent matrices is sqrt(N) times
+        Attention starts nearly uniform, and the mean of N independent matrices is sqrt(N) times
         smaller than one of them.
         """
         self.query_network.reset_parameters()
@@ -107,11 +107,11 @@ class NSMLinear(nn.Module):
         return torch.einsum("...n,nio->...io", self.attention(x), self.programs)
 
     def auxiliary_loss(self) -> Tensor:
-        """Return the mean cosine of the pairs of keys, from -1 to 1: it keeps programs apart.
+        """Return the mean cosine similarity of all pairs of keys, from -1 to 1.
 
-        Keys that lie close together are always attended to together, and their programs collapse
-        into one. The paper sums over the pairs; its authors' code takes the mean, and so do we, so
-        that a weight on it means the same for any number of programs.
+        Similar keys are always attended to together, and their programs collapse into one. The
+        paper sums over the pairs; we take the mean, as its authors' code does, so that the
+        coefficient does not depend on the number of programs.
         """
         programs = len(self.keys)
         if programs == 1:
