@@ -29,8 +29,9 @@ def main() -> int:
     config = parse_args(sys.argv[1:])
     if config.workers > 0:
         from agents.system.processes import process_context
+        from agents.training import FORKSERVER_PRELOAD
 
-        process_context()  # loads torch for the workers while it is loaded here
+        process_context(FORKSERVER_PRELOAD)  # loads torch for the workers while it is loaded here
     try:
         require_opencv()
         from agents.training.supervisor import train

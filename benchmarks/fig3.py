@@ -28,7 +28,7 @@ from agents.config import SettingError, TrainConfig
 from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
 from agents.run_folder import RunFolderError
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 from benchmarks.suite import (
     Planned,
     StatusLine,

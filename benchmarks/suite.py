@@ -22,7 +22,7 @@ from agents.checkpoint import list_checkpoints, step_of
 from agents.config import SettingError, TrainConfig
 from agents.monitoring.console import format_seconds
 from agents.run_folder import RunFolderError, lock_run_folder, open_run
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 
 ROOT = Path(__file__).parent.parent
 TRAIN = (sys.executable, str(ROOT / "train_a3c.py"))

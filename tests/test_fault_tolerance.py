@@ -174,7 +174,7 @@ class Remembered(Watchdog):
 
 if __name__ == "__main__":
     agents.training.worker_pool.Watchdog = Remembered
-    signal.signal(signal.SIGUSR1, lambda *_: [setattr(m, "patience", 3.0) for m in made])
+    signal.signal(signal.SIGUSR1, lambda *_: [setattr(m, "timeout", 3.0) for m in made])
     sys.exit(train(parse_args(sys.argv[1:])))
 """
 

@@ -20,7 +20,7 @@ from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
 from agents.run_folder import create_run_folder, open_run
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 from benchmarks import fig3, suite, variants
 from benchmarks.suite import Planned, StatusLine, Suite, SuiteError, is_same
 from benchmarks.tables import Result, table
@@ -334,7 +334,7 @@ def test_when_the_suite_is_killed_its_training_is_told(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 from benchmarks.suite import Suite
 Suite(Path({str(tmp_path)!r}), [], StopSignals()).run_child(
     [sys.executable, {str(program)!r}], Path({str(tmp_path / "log")!r}))

@@ -4,11 +4,8 @@ Only this process touches CUDA. It computes in float32 throughout: neither bfloa
 `torch.compile` nor CUDA graphs are used, for none of them was measured.
 """
 
-import contextlib
-import os
 import signal
 import time
-import traceback
 from collections import deque
 from multiprocessing.connection import Connection
 
@@ -26,11 +23,11 @@ from agents.a3c.worker import (
     make_training_env,
 )
 from agents.config import TrainConfig
-from agents.monitoring.records import CrashRecord, RolloutRecord, UpdateRecord
+from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.diagnostics import program_statistics
 from agents.networks.flat_parameters import FlatParameters
-from agents.system.child_process import init_child
+from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
 from agents.training.batcher import Batch, RolloutBatcher, pin
 from agents.training.rollout_queue import RolloutQueue
@@ -243,7 +240,7 @@ def run_learner(
     init_child(connection)
     # It holds the newest statistics, and ends when the parent has said so, not with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
+    with report_crash(connection, "the learner"):
         learner = Learner(config, shared, slots)
         while not shared.stop and shared.global_step < config.total_timesteps:
             record = learner.update()
@@ -253,7 +250,3 @@ def run_learner(
             else:
                 time.sleep(WAIT_S)
         learner.write_back()
-    except Exception:
-        with contextlib.suppress(OSError):  # the parent may be what is gone
-            send(connection, CrashRecord("the learner", traceback.format_exc()))
-        os._exit(1)

@@ -4,10 +4,7 @@ Beside it stands the worker that plays for a learner: an update of both begins w
 parameters and t_max steps, and ends with a gradient pushed here, a rollout handed over there.
 """
 
-import contextlib
-import os
 import time
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -19,11 +16,11 @@ from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.returns import lambda_returns
 from agents.a3c.rollout import Rollout
 from agents.config import TrainConfig
-from agents.monitoring.records import CrashRecord, RolloutRecord, UpdateRecord
+from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.diagnostics import program_statistics
 from agents.networks.flat_parameters import FlatParameters
-from agents.system.child_process import init_child
+from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
 from agents.training.rollout_queue import RolloutQueue, SlotRollout
 from agents.training.shared_state import SharedState
@@ -214,7 +211,7 @@ def run_worker(
         slots: where rollouts go; None where the worker learns from them itself.
     """
     init_child(connection)
-    try:
+    with report_crash(connection, f"worker {index}"):
         worker: Worker | RolloutWorker
         if slots is None:
             worker = Worker(index, config, shared, make_env, incarnation)
@@ -226,7 +223,3 @@ def run_worker(
                 send(connection, record)
             else:
                 time.sleep(WAIT_S)
-    except Exception:
-        with contextlib.suppress(OSError):  # the parent may be what is gone
-            send(connection, CrashRecord(f"worker {index}", traceback.format_exc()))
-        os._exit(1)

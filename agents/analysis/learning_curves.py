@@ -14,8 +14,7 @@ import numpy.typing as npt
 from agents.config import TrainConfig
 from agents.evaluation.results import EVALUATIONS, read_evaluations
 from agents.run_folder import RunFolderError, open_run
-from agents.system.csv_lines import cells
-from agents.system.files import read_bounded
+from agents.system.files import read_csv_rows
 
 log = logging.getLogger("train")
 
@@ -24,7 +23,6 @@ Numbers = npt.NDArray[np.float64]
 TRAINING, SAMPLED, GREEDY = "training", "sampled", "greedy"
 METRICS = (TRAINING, SAMPLED, GREEDY)
 
-MOST_BYTES = 2**28
 # Settings whose value needs a better name than their own.
 _NAMES: dict[tuple[str, object], str] = {
     ("neurocoder_steps", 1): "single-step",
@@ -147,22 +145,23 @@ def read_progress(path: Path) -> Progress:
         RunFolderError: if there is no such file, or nothing in it.
     """
     try:
-        text = read_bounded(path, MOST_BYTES).decode(errors="replace")
+        lines = read_csv_rows(path)
     except FileNotFoundError:
         raise RunFolderError(f"{path.parent}: has no progress.csv") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunFolderError(f"{path}: {error}") from error
-    header, _, rest = text.partition("\n")
-    columns = header.rstrip("\r").split(",")
+    columns = lines[0].cells if lines else []
     missing = {"wall_time", "global_step", "recent_return", "SPS"} - set(columns)
     if missing:
-        what = f"has no column {min(missing)}" if text.strip() else "is empty"
+        what = f"has no column {min(missing)}" if lines else "is empty"
         raise RunFolderError(f"{path}: {what}")
     rows: list[tuple[float, float, float, float]] = []
     damaged = 0
-    for line in rest.split("\n")[:-1]:
+    for line, cells in lines[1:]:
+        if not line.endswith("\n"):
+            continue
         try:
-            row = _parse(columns, line)
+            row = _parse(columns, cells)
         except ValueError:
             damaged += 1
             continue
@@ -229,9 +228,9 @@ def _evaluation_points(
     return steps, hours, np.array([points[step] for step in sorted(points)])
 
 
-def _parse(columns: Sequence[str], line: str) -> tuple[float, float, float, float]:
+def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, float, float, float]:
     """Step, wall time, steps per second and return of a line; ValueError where it is damaged."""
-    row = dict(zip(columns, cells(line.rstrip("\r")), strict=True))
+    row = dict(zip(columns, cells, strict=True))
     step, time = int(row["global_step"]), float(row["wall_time"])
     rate = float(row["SPS"] or 0)
     score = float(row["recent_return"]) if row["recent_return"] else math.nan

@@ -13,8 +13,7 @@ from rich import box
 from rich.table import Table
 
 from agents.evaluation.episode import EpisodeResult
-from agents.system.csv_lines import cells, whole_number
-from agents.system.files import write_atomically
+from agents.system.files import parse_count, read_csv_rows, write_atomically
 from envs import PUBLISHED_SCORES, human_normalised
 
 log = logging.getLogger("train")
@@ -164,15 +163,14 @@ def read_evaluations(folder: Path) -> list[EvaluationRow]:
     """
     path = folder / EVALUATIONS
     try:
-        lines = path.read_text(errors="replace").split("\n")
+        rows = read_csv_rows(path)
     except FileNotFoundError:
         return []
     found, malformed = [], 0
-    for line in lines[:-1] if lines[-1] == "" else lines:
+    for row in rows:
         try:
-            row = cells(line)
-            if row != list(COLUMNS):
-                found.append(_parse(dict(zip(COLUMNS, row, strict=True))))
+            if row.cells != list(COLUMNS):
+                found.append(_parse(dict(zip(COLUMNS, row.cells, strict=True))))
         except ValueError:  # noqa: PERF203
             malformed += 1
     if malformed:
@@ -194,11 +192,11 @@ def truncate_after_step(folder: Path, global_step: int) -> None:
     """
     path = folder / EVALUATIONS
     try:
-        lines = path.read_text(errors="replace").splitlines(keepends=True)
+        rows = read_csv_rows(path)
     except FileNotFoundError:
         return
-    kept = [line for line in lines if not _is_later(line, global_step)]
-    if kept != lines:
+    kept = [row.line for row in rows if not _is_later(row.cells, global_step)]
+    if len(kept) < len(rows):
         write_atomically(path, "".join(kept).encode())
 
 
@@ -226,10 +224,10 @@ def _csv_line(cells: Sequence[object]) -> str:
     return line.getvalue()
 
 
-def _is_later(line: str, global_step: int) -> bool:
+def _is_later(cells: list[str], global_step: int) -> bool:
     """Whether a line is a row of the evaluator's about a later step."""
-    row = dict(zip(COLUMNS, cells(line), strict=False))
-    step = whole_number(row.get("global_step", ""))
+    row = dict(zip(COLUMNS, cells, strict=False))
+    step = parse_count(row.get("global_step", ""))
     return row.get("source") == TRAINING and step is not None and step > global_step
 
 

@@ -26,7 +26,7 @@ from agents.evaluation.results import (
 from agents.evaluation.runner import RANDOM, evaluate_policy, make_network
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import open_run
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -22,8 +22,7 @@ from agents.monitoring.console import Display, Status
 from agents.monitoring.records import UpdateRecord
 from agents.monitoring.tensorboard import write_config, write_hparams, write_programs
 from agents.networks.program_statistics import HeadSummary
-from agents.system.csv_lines import cells, whole_number
-from agents.system.files import write_atomically
+from agents.system.files import parse_count, read_csv_rows, write_atomically
 from envs import Episode
 from envs.protocol import FRAME_SKIP
 
@@ -343,18 +342,18 @@ def keep_rows_until(path: Path, global_step: int) -> None:
         global_step: of the last row to keep.
     """
     try:
-        lines = path.read_text(errors="replace").split("\n")
+        rows = read_csv_rows(path)
     except FileNotFoundError:
         return
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="")
     writer.writeheader()
-    header = cells(lines[0])
+    header = rows[0].cells if rows else []
     if "global_step" not in header:  # damaged; what rows there are may be whole
         header = list(COLUMNS)
-    for line in lines[1:]:
-        row = dict(zip(header, cells(line), strict=False))
-        step = whole_number(row.get("global_step", ""))
+    for _, cells in rows[1:]:
+        row = dict(zip(header, cells, strict=False))
+        step = parse_count(row.get("global_step", ""))
         if len(row) == len(header) and step is not None and step <= global_step:
             writer.writerow(row)
     write_atomically(path, text.getvalue().encode())

@@ -49,16 +49,3 @@ class EvaluationRecord:
     scalars: dict[str, float]
     text: str
     programs: dict[str, HeadSummary] = field(default_factory=dict)
-
-
-@dataclass
-class CrashRecord:
-    """The last words of a process that raised.
-
-    Attributes:
-        who: "worker 3".
-        traceback: as text.
-    """
-
-    who: str
-    traceback: str

@@ -1,10 +1,11 @@
-"""ChildProcess processes as their parent sees them: started, heard, buried."""
+"""Start, poll and reap child processes."""
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection as mp_connection
 from multiprocessing.connection import Connection
@@ -12,8 +13,9 @@ from typing import Any
 
 import torch
 
-from agents.system.messages import MessageReader
-from agents.system.processes import STOP_SIGNALS, reaper
+from agents.system.messages import CrashRecord, MessageReader, send
+from agents.system.processes import reaper
+from agents.system.signals import STOP_SIGNALS
 
 JOIN_TIMEOUT_S = 1.0
 
@@ -28,28 +30,28 @@ class ChildProcess:
     inbox: MessageReader
 
     def kill(self) -> None:
-        """End the process at once, also one that is stopped.
+        """Kill the process, even if it is stopped.
 
-        Not with `Process.kill`, which leaves a process alone once the fork server is gone.
+        Not with `Process.kill`, which does nothing once the fork server is gone.
         """
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGKILL)
 
 
-def start_child(context: Any, name: str, role: Callable[..., None], *args: Any) -> ChildProcess:
-    """Start `role(connection, *args)` in a process of its own.
+def start_child(context: Any, name: str, target: Callable[..., None], *args: Any) -> ChildProcess:
+    """Run `target(connection, *args)` in a new process.
 
     Args:
-        context: of multiprocessing.
-        name: of the process.
-        role: importable by name.
-        *args: pickled, or shared where they are shared tensors.
+        context: A multiprocessing context.
+        name: The name of the process.
+        target: A function that can be imported by name.
+        *args: Its arguments, pickled; shared tensors stay shared.
 
     Raises:
-        OSError: if the process cannot be started.
+        OSError: If the process cannot be started.
     """
     ours, theirs = context.Pipe()
-    process = context.Process(target=role, args=(theirs, *args), name=name, daemon=True)
+    process = context.Process(target=target, args=(theirs, *args), name=name, daemon=True)
     try:
         process.start()
     except EOFError as error:
@@ -65,19 +67,22 @@ def start_child(context: Any, name: str, role: Callable[..., None], *args: Any) 
 
 
 def init_child(connection: Connection, *, on_message: Callable[[Any], None] | None = None) -> None:
-    """What every role does first: leave Ctrl-C to the parent, and end when the parent does.
+    """Prepare a child process; the first call of every target.
+
+    Ctrl-C is left to the parent, the process exits when the parent does, and torch and OpenCV
+    compute in one thread.
 
     Args:
-        connection: to the parent.
-        on_message: called, in a thread, with what the parent sends; without it the parent sends
-            nothing.
+        connection: The connection to the parent.
+        on_message: Called in a thread with each message from the parent. Without it the parent
+            sends nothing.
     """
     # Blocked while the fork server started, and inherited from it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    # Ctrl-C reaches the whole process group; the parent answers it.
+    # Ctrl-C reaches the whole process group; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    # OpenCV would start a pool of threads for pictures of 84 x 84.
+    # OpenCV would start a thread pool for images of 84 x 84.
     import cv2
 
     cv2.setNumThreads(0)
@@ -96,15 +101,39 @@ def init_child(connection: Connection, *, on_message: Callable[[Any], None] | No
     threading.Thread(target=listen, daemon=True).start()
 
 
-def receive(
+@contextlib.contextmanager
+def report_crash(connection: Connection, name: str) -> Iterator[None]:
+    """Send the traceback to the parent and exit with code 1 if the block raises.
+
+    Args:
+        connection: The connection to the parent.
+        name: The name of this process in messages, such as "worker 3".
+    """
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(OSError):  # the cause may be that the parent is gone
+            send(connection, CrashRecord(name, traceback.format_exc()))
+        os._exit(1)
+
+
+def poll(
     children: list[ChildProcess], timeout: float
 ) -> tuple[list[tuple[ChildProcess, Any]], list[ChildProcess]]:
-    """Return what children have sent, waiting for the first message; and who has ended.
+    """Wait for messages from child processes.
 
-    A child has ended when its connection has: the operating system closes it however a process
-    dies, and only after everything that it had sent. One whose messages make no sense has too.
+    A child has exited when its connection is at its end: the operating system closes it however a
+    process dies, and only after everything sent has been read. One that sends something that cannot
+    be unpickled counts as exited too.
+
+    Args:
+        children: The processes to poll.
+        timeout: Seconds to wait for the first message.
+
+    Returns:
+        The messages with their senders, and the children that have exited.
     """
-    messages, ended = [], []
+    messages, exited = [], []
     by_connection = {child.connection: child for child in children}
     for ready in mp_connection.wait(list(by_connection), timeout):
         assert isinstance(ready, Connection)
@@ -112,15 +141,15 @@ def receive(
         try:
             messages += [(child, message) for message in child.inbox.read()]
         except Exception:  # the end, or bytes that cannot be unpickled
-            ended.append(child)
-    return messages, ended
+            exited.append(child)
+    return messages, exited
 
 
 def reap(child: ChildProcess) -> str:
-    """Wait for the process, or kill it where that takes long; free what it held.
+    """Wait for a process to exit, kill it if that takes long, and free its resources.
 
     Returns:
-        How it ended: "exit code 1", "SIGKILL".
+        How it ended, such as "exit code 1" or "SIGKILL".
     """
     child.process.join(timeout=JOIN_TIMEOUT_S)
     if child.process.is_alive():

@@ -1,37 +1,96 @@
-"""Files that are there whole or not at all. Imports nothing heavy: replaying needs no torch."""
+"""Files that are written whole or not at all, and that may have been damaged by a crash.
+
+Imports nothing heavy: the replay command runs without torch.
+"""
 
 import contextlib
+import csv
+import errno
 import os
 import re
 import stat
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+# Of a CSV file: far more than a run of a year writes.
+MAX_CSV_BYTES = 2**28
 
 
-def read_bounded(path: Path, most: int) -> bytes:
+class CsvRow(NamedTuple):
+    """One line of a CSV file.
+
+    Attributes:
+        line: The line as it stands in the file, with its newline where it has one.
+        cells: The cells; empty if the line cannot be parsed.
+    """
+
+    line: str
+    cells: list[str]
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
     """Read a file that should not be large.
 
     Args:
-        path: of an ordinary file: one that never ends, or never begins, is not waited for.
-        most: bytes that it may have.
+        path: A regular file; FIFOs and devices are rejected.
+        max_bytes: The largest size accepted.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is larger, or no ordinary file.
+        OSError: If the file cannot be read.
+        ValueError: If it is larger, or not a regular file.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not an ordinary file")
-        if status.st_size > most:
-            raise ValueError(f"too large: {status.st_size:,} bytes, where {most:,} is the most")
-        return file.read(most)
+        if status.st_size > max_bytes:
+            raise ValueError(f"too large: {status.st_size:,} bytes, at most {max_bytes:,} expected")
+        return file.read(max_bytes)
+
+
+def read_csv_rows(path: Path) -> list[CsvRow]:
+    """Read a CSV file that a crash may have truncated or filled with zeros.
+
+    The file is parsed line by line, so that a quote opened by damage does not swallow the lines
+    after it. A last line without a newline may still be being written.
+
+    Returns:
+        One row per line, the header included. A line that is not CSV, or holds NUL bytes or bytes
+        that are not UTF-8, has no cells.
+
+    Raises:
+        OSError: If the file cannot be read, is over `MAX_CSV_BYTES` or is not a regular file.
+    """
+    try:
+        text = read_bounded(path, MAX_CSV_BYTES).decode(errors="replace")
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    lines = text.split("\n")
+    whole = [CsvRow(f"{line}\n", _parse_csv_line(line)) for line in lines[:-1]]
+    return whole + [CsvRow(line, _parse_csv_line(line)) for line in lines[-1:] if line]
+
+
+def _parse_csv_line(line: str) -> list[str]:
+    if "\0" in line or "\ufffd" in line:
+        return []
+    try:
+        return next(csv.reader([line.removesuffix("\r")]), [])
+    except csv.Error:
+        return []
+
+
+def parse_count(text: str) -> int | None:
+    """The number a CSV cell holds in plain ASCII digits, or None."""
+    return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file such that it is there whole or not at all, also when the machine dies.
+    """Write a file so that it is there whole or not at all, even if the machine crashes.
 
     Raises:
-        OSError: if writing fails, naming the file; one that was there stays.
+        OSError: If writing fails, with the file's name; an existing file is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -53,24 +112,21 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def remove_stale_temp_files(folder: Path) -> None:
-    """Delete the temporary files that processes which were killed have left below a folder.
+    """Delete the temporary files that killed processes have left.
 
     Args:
-        folder: looked through with all its folders. A temporary file is `.NAME.PID.tmp`, perhaps
-            with one more ending; those of processes that still live are left alone.
+        folder: Searched recursively for `.NAME.PID.tmp`, optionally with one more suffix. Files of
+            processes that are still running are kept.
     """
     for path in folder.rglob(".*.tmp*"):
         match = re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)
-        if match and not _is_alive(int(match[1])):
+        if match and not _pid_exists(int(match[1])):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _is_alive(pid: int) -> bool:
+def _pid_exists(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
+        return psutil.pid_exists(pid)
+    except OverflowError:  # the name was not made here
         return True
-    return True

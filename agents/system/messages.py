@@ -1,32 +1,46 @@
-"""What a child process sends to its parent, read without ever waiting for the rest of it.
+"""Messages from child processes to their parent, read without blocking on an incomplete one.
 
-`Connection.recv` waits until a message is whole. A process that is stopped while it writes one
-would stop its parent with it, so the parent takes what is there and keeps an unfinished piece. The
-processes share no lock: a child that is killed while it writes leaves a piece that is thrown away.
+`Connection.recv` blocks until a message is complete: a child that is stopped while it writes one
+would stop its parent too. So the parent reads what is there and keeps the incomplete rest. The
+processes share no lock: what a child was writing when it was killed is discarded.
 """
 
 import os
 import pickle
 import struct
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-# In front of each message: the number of its bytes.
+# Precedes each message: its number of bytes.
 LENGTH = struct.Struct("!Q")
 READ_SIZE = 1 << 16
 
 
+@dataclass
+class CrashRecord:
+    """The last message of a process that raised an exception.
+
+    Attributes:
+        who: The name of the process, such as "worker 3".
+        traceback: The traceback as text.
+    """
+
+    who: str
+    traceback: str
+
+
 def pack(message: Any) -> bytes:
-    """A message as it goes through the connection."""
+    """A message as the bytes that go through the connection."""
     payload = pickle.dumps(message)
     return LENGTH.pack(len(payload)) + payload
 
 
 def send(connection: Connection, message: Any) -> None:
-    """Send a message to the parent, which reads it with an `MessageReader`.
+    """Send a message to the parent, which reads it with a `MessageReader`.
 
     Raises:
-        OSError: if the parent is gone.
+        OSError: If the parent is gone.
     """
     rest = memoryview(pack(message))
     while rest:
@@ -37,7 +51,7 @@ class MessageReader:
     """The parent's end of a connection.
 
     Args:
-        connection: from a child that writes with `send`.
+        connection: The connection to a child that uses `send`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -45,11 +59,11 @@ class MessageReader:
         self._unread = bytearray()
 
     def read(self) -> list[Any]:
-        """Take what is there, at least a byte of it; return the messages that are whole now.
+        """Read what is there, at least one byte; return the messages that are complete now.
 
         Raises:
-            EOFError: if the child has closed its end and nothing is left.
-            OSError: if the connection is broken.
+            EOFError: If the child has closed its end and nothing is left.
+            OSError: If the connection is broken.
         """
         data = os.read(self.connection.fileno(), READ_SIZE)
         if not data:

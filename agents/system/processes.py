@@ -1,88 +1,85 @@
-"""How processes are started, and how the signals that stop a run are taken in."""
+"""How child processes are started: from a fork server, with huge pages where Linux has them."""
 
 import functools
 import multiprocessing
 import multiprocessing.util
 import os
 import signal
+from collections.abc import MutableMapping
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from agents.system.huge_pages import ask_for_huge_pages
 from agents.system.reaper import Reaper
+from agents.system.signals import STOP_SIGNALS
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class StopSignals:
-    """Inside, a first SIGINT or SIGTERM is noted for the run to end; a second ends it at once.
-
-    Attributes:
-        received: the number of the signal that came, or None.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        for number in STOP_SIGNALS:
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:
-            os._exit(128 + number)  # the workers see their connections close, and end
-        self.received = number
+# In each step a worker touches its emulators, parameters and activations: megabytes each, and more
+# pages of 4 KiB than the processor's TLB holds. glibc's allocator asks for pages of 2 MiB if this
+# variable says so at program start (https://sourceware.org/glibc/manual/latest/html_node/
+# Tunables.html). macOS's allocator and glibc before 2.35 ignore it.
+_TUNABLES_VARIABLE = "GLIBC_TUNABLES"
+# Large blocks come from the heap too, which is contiguous and so suits huge pages. Freed memory
+# stays there for the next rollout instead of being returned to the kernel, which would zero it.
+_TUNABLES = {
+    "glibc.malloc.hugetlb": 1,
+    "glibc.malloc.mmap_threshold": 100_000_000,
+    "glibc.malloc.trim_threshold": 1_000_000_000,
+}
 
 
 @functools.cache
 def reaper() -> Reaper:
-    """The one process that clears up behind this one."""
+    """The one reaper of this process, started at the first call."""
     return Reaper()
 
 
-def process_context() -> Any:
-    """Processes from a fork server that has torch loaded already; fresh ones where there is none.
+def process_context(preload: str | None = None) -> Any:
+    """Return a multiprocessing context: a fork server where there is one, else "spawn".
 
     Never plain fork: a forked copy of a process with running threads may deadlock. The first call
-    starts the fork server and does not wait for it: the earlier it comes, the more of its loading
-    goes on beside what else there is to do. To be asked for before each start: a fork server that
-    died is replaced here.
+    starts the fork server without waiting for it: the earlier the call, the more of its imports
+    overlap with other work. Call it before starting each process: a fork server that died is
+    replaced here.
+
+    Args:
+        preload: A module that the fork server imports before it forks.
     """
-    # The folder of the fork server's socket, which only an orderly end would remove.
+    # The directory of the fork server's socket, which is removed only by an orderly exit.
     reaper().remove_on_exit(_socket_folder())
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    ask_for_huge_pages(os.environ)
+    request_huge_pages(os.environ)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["agents.training.forkserver_preload"])
-    # The fork server finds what to load through this; it is not told our sys.path (Python 3.11).
+    if preload is not None:
+        context.set_forkserver_preload([preload])
+    # The fork server does not get our sys.path (Python 3.11), but reads this.
     root = str(Path(__file__).parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, *paths]))
-    # Until it has loaded everything, the fork server would die of a Ctrl-C that is meant for us.
-    # The tracker comes first because starting it unblocks the signals.
+    # While it imports, the fork server would die of a Ctrl-C that is meant for us. The resource
+    # tracker must start first because starting it unblocks the signals.
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    # While it loads, or compiles, it does not notice that we are gone.
-    _kill_at_the_end(getattr(forkserver._forkserver, "_forkserver_pid", None))
+    # While it imports, or compiles, it does not notice that we have exited.
+    _kill_on_exit(getattr(forkserver._forkserver, "_forkserver_pid", None))
     return context
 
 
+def request_huge_pages(environment: MutableMapping[str, str]) -> None:
+    """Have programs started with this environment use huge pages; existing choices are kept."""
+    words = [word for word in environment.get(_TUNABLES_VARIABLE, "").split(":") if word]
+    chosen = {word.partition("=")[0] for word in words}
+    words += [f"{name}={value}" for name, value in _TUNABLES.items() if name not in chosen]
+    environment[_TUNABLES_VARIABLE] = ":".join(words)
+
+
 @functools.cache
-def _kill_at_the_end(pid: int | None) -> None:
+def _kill_on_exit(pid: int | None) -> None:
     if pid is not None:
         reaper().kill_on_exit(pid)
 

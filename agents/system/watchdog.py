@@ -1,65 +1,65 @@
-"""Notices processes that still live but no longer do anything."""
+"""Watchdog: finds processes that are alive but make no progress."""
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-# At most so much of the time between two looks counts.
-LONGEST_TICK_S = 1.0
+import psutil
+
+# At most this much of the time between two checks counts.
+MAX_TICK_S = 1.0
 
 Name = TypeVar("Name")
 
 
 class Watchdog(Generic[Name]):
-    """Counts for how long each process has shown no sign of progress.
+    """Counts for how long each process has shown no progress.
 
-    Time counts only while the one who looks is running too: when the whole machine or program was
-    suspended, or the looker was held up by a slow disk, nobody is to blame for having been silent.
+    Time counts only while the caller of `check` is running too: if the whole machine or program was
+    suspended, or a slow disk held it up, the processes it watches are not to blame.
 
     Args:
-        patience: seconds of silence that are allowed.
-        clock: gives seconds; never goes back.
+        timeout: Seconds without progress that are allowed.
+        clock: A monotonic clock, in seconds.
     """
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.patience, self._clock = patience, clock
-        self._last_look = clock()
-        self._beats: dict[Name, Any] = {}
-        self._silence: dict[Name, float] = {}
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeout, self._clock = timeout, clock
+        self._last_check = clock()
+        self._heartbeats: dict[Name, Any] = {}
+        self._idle_seconds: dict[Name, float] = {}
 
-    def look(self, beats: Mapping[Name, Any]) -> list[Name]:
-        """Return those who have been silent for too long; for each of them, time starts anew.
+    def check(self, heartbeats: Mapping[Name, Any]) -> list[Name]:
+        """Return the processes that have been idle for too long, and restart their time.
 
         Args:
-            beats: of every process that is to show progress now: a value that changes as it does.
-                One that was not among them at the last look starts anew.
+            heartbeats: For every process to watch now, a value that changes as it makes progress. A
+                process that was not in the last check starts from zero.
         """
         now = self._clock()
-        passed = min(now - self._last_look, LONGEST_TICK_S)
-        self._last_look = now
-        for name in self._beats.keys() - beats.keys():
-            del self._beats[name], self._silence[name]
-        for name, beat in beats.items():
-            silent = name in self._beats and self._beats[name] == beat
-            self._silence[name] = self._silence[name] + passed if silent else 0.0
-            self._beats[name] = beat
-        too_long = [name for name, seconds in self._silence.items() if seconds > self.patience]
-        self._silence |= dict.fromkeys(too_long, 0.0)
-        return too_long
+        passed = min(now - self._last_check, MAX_TICK_S)
+        self._last_check = now
+        for name in self._heartbeats.keys() - heartbeats.keys():
+            del self._heartbeats[name], self._idle_seconds[name]
+        for name, heartbeat in heartbeats.items():
+            idle = name in self._heartbeats and self._heartbeats[name] == heartbeat
+            self._idle_seconds[name] = self._idle_seconds[name] + passed if idle else 0.0
+            self._heartbeats[name] = heartbeat
+        timed_out = [name for name, idle in self._idle_seconds.items() if idle > self.timeout]
+        self._idle_seconds |= dict.fromkeys(timed_out, 0.0)
+        return timed_out
 
 
-def cpu_time(pid: int) -> int | None:
-    """What a process and its threads have had of the processors, in the system's ticks.
+def cpu_time(pid: int) -> float | None:
+    """CPU time that a process and its threads have used, user and system, in seconds.
 
-    A process that is starved still gets some; one that is stopped, or waits for ever, gets none.
+    A process that is starved still gets some; one that is stopped, or waits forever, gets none.
 
     Returns:
-        The number, or None where there is no such process or the system does not say (macOS).
+        The time, or None if there is no such process or the system does not tell.
     """
-    with contextlib.suppress(OSError):
-        # After the name, which may hold anything but ends with the last parenthesis (proc(5)).
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-    return None
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return times.user + times.system

@@ -1,11 +1,8 @@
 """The evaluator: plays whole games with a snapshot of the parameters, beside the training."""
 
-import contextlib
 import logging
-import os
 import queue
 import time
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,15 +15,22 @@ from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.recorder import Recorder
 from agents.evaluation.results import TRAINING, EvaluationRow, Summary, append_evaluation, summarise
 from agents.evaluation.runner import GREEDY, SAMPLED, evaluate_policy, make_network
-from agents.monitoring.records import CrashRecord, EvaluationRecord
+from agents.monitoring.records import EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
 from agents.networks.program_statistics import INSPECT_EVERY, EvenSampler
-from agents.system.child_process import ChildProcess, init_child, reap, start_child
+from agents.system.child_process import (
+    ChildProcess,
+    init_child,
+    reap,
+    report_crash,
+    start_child,
+)
 from agents.system.files import remove_stale_temp_files
 from agents.system.messages import send
 from agents.system.processes import process_context
 from agents.system.watchdog import Watchdog
+from agents.training import FORKSERVER_PRELOAD
 from agents.training.shared_state import SharedState
 
 log = logging.getLogger("train")
@@ -88,9 +92,9 @@ class EvaluatorProcess:
     def poll(self) -> None:
         """Have the evaluator process begin if it is time, and kill it if it hangs."""
         busy = self._child if self._evaluating is not None else None
-        if busy and self._heartbeats.look({busy.name: int(self._decisions)}):
-            patience = self._heartbeats.patience
-            log.warning("the evaluator has done nothing for %.0f s; killing it", patience)
+        if busy and self._heartbeats.check({busy.name: int(self._decisions)}):
+            timeout = self._heartbeats.timeout
+            log.warning("the evaluator has done nothing for %.0f s; killing it", timeout)
             busy.kill()
         if not self.due:
             return
@@ -98,7 +102,7 @@ class EvaluatorProcess:
         try:
             if self._child is None:
                 self._child = start_child(
-                    process_context(),
+                    process_context(FORKSERVER_PRELOAD),
                     "evaluator",
                     run_evaluator,
                     *(self.config, self.folder, self._snapshot, self._decisions),
@@ -176,7 +180,7 @@ def run_evaluator(
 
     requests: queue.SimpleQueue[int] = queue.SimpleQueue()
     init_child(connection, on_message=requests.put)
-    try:
+    with report_crash(connection, "the evaluator"):
         network = make_network(config)
         parameters = FlatParameters(network).parameters
         while True:
@@ -184,10 +188,6 @@ def run_evaluator(
             parameters.copy_(snapshot)
             record = play_evaluation(config, folder, network, step, show_progress)
             send(connection, record)
-    except Exception:
-        with contextlib.suppress(OSError):  # the parent may be what is gone
-            send(connection, CrashRecord("the evaluator", traceback.format_exc()))
-        os._exit(1)
 
 
 def play_evaluation(

@@ -1,10 +1,13 @@
-"""Loaded by the fork server alone, once for all the processes that come from it."""
+"""Imported by the fork server alone, once for all the processes it forks."""
 
 import gc
 
-import cv2  # noqa: F401 - every process wants it, see `children.init_child`
+import cv2  # noqa: F401 - every process needs it, see `child_process.init_child`
 
-# The collector would write into every object that it looks at, and so give each process a copy of
-# the pages that they share.
+import agents.networks.neurocoder_kernel
+import agents.training.worker_pool  # noqa: F401 - imports what workers and learner run
+
+# The garbage collector writes into every object it visits, and so would give each process its own
+# copy of the shared pages.
 gc.collect()
 gc.freeze()

@@ -17,12 +17,14 @@ from agents.config import SettingError, TrainConfig, flag
 from agents.evaluation.results import truncate_after_step
 from agents.monitoring.console import format_seconds, make_display, status_line
 from agents.monitoring.metrics import Metrics
-from agents.monitoring.records import CrashRecord, EvaluationRecord, RolloutRecord, UpdateRecord
+from agents.monitoring.records import EvaluationRecord, RolloutRecord, UpdateRecord
 from agents.run_folder import create_run_folder, lock_run_folder, resume_run_folder, update_meta
-from agents.system.child_process import receive
+from agents.system.child_process import poll
 from agents.system.files import remove_stale_temp_files
-from agents.system.processes import StopSignals, reaper
+from agents.system.messages import CrashRecord
+from agents.system.processes import reaper
 from agents.system.resources import available_cpus
+from agents.system.signals import StopSignals
 from agents.training.checkpointer import Checkpointer
 from agents.training.evaluator import EvaluatorProcess
 from agents.training.preflight import build_network
@@ -260,7 +262,7 @@ class Run:
     def _receive(self, timeout: float) -> list[int]:
         """Take in what has come, waiting for the first; return the workers that ended."""
         workers = self.pool.workers
-        messages, ended = receive([*workers.values(), *self.evaluations.children], timeout)
+        messages, ended = poll([*workers.values(), *self.evaluations.children], timeout)
         for _, record in messages:
             self._take(record)
         for child in ended:

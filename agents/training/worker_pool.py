@@ -13,6 +13,7 @@ from agents.system.child_process import ChildProcess, reap, start_child
 from agents.system.processes import process_context
 from agents.system.resources import available_cpus
 from agents.system.watchdog import Watchdog, cpu_time
+from agents.training import FORKSERVER_PRELOAD
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 
@@ -120,17 +121,17 @@ class WorkerPool:
         incarnation = self._incarnations[index]
         self._incarnations[index] += 1
         self._work_at_start[index] = self._work(index)
-        context = process_context()
-        role: Callable[..., None]
+        context = process_context(FORKSERVER_PRELOAD)
+        target: Callable[..., None]
         arguments: tuple[Any, ...]
         if index == self.config.workers:
-            role, arguments = run_learner, (self.config, self.shared, self.slots)
+            target, arguments = run_learner, (self.config, self.shared, self.slots)
         else:
-            role = run_worker
+            target = run_worker
             arguments = (index, self.config, self.shared, self.make_env, incarnation, self.slots)
         name = self._name(index).replace(" ", "-")
         try:
-            self.workers[index] = start_child(context, name, role, *arguments)
+            self.workers[index] = start_child(context, name, target, *arguments)
         except OSError as error:
             # A fork server that is killed takes a moment to be seen dead, and be replaced.
             time.sleep(PAUSE_AFTER_FAILED_START_S)
@@ -162,11 +163,11 @@ class WorkerPool:
         times = {i: cpu_time(child.process.pid) for i, child in self.workers.items()}
         alive = {i: (updates[i], spent) for i, spent in times.items() if spent is not None}
         for heartbeats, beats in ((self._updates, updates), (self._signs_of_life, alive)):
-            for index in heartbeats.look(beats):
+            for index in heartbeats.check(beats):
                 log.warning(
                     "%s has done nothing for %.0f s; killing it",
                     self._name(index),
-                    heartbeats.patience,
+                    heartbeats.timeout,
                 )
                 self.workers[index].kill()
 

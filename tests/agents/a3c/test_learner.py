@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from tests.agents.training.test_learning import CONFIG, play_greedily, trained_network
 
 from agents.a3c.learner import Learner, SerialLearner
 from agents.a3c.optimizers import OPTIMIZERS
@@ -19,6 +18,7 @@ from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import train
 from tests.agents.tiny_env import ACTIONS, OPTIMUM, make_tiny_env
+from tests.agents.training.test_learning import CONFIG, play_greedily, trained_network
 
 SMALL = TrainConfig(
     workers=0,

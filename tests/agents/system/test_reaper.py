@@ -45,12 +45,12 @@ def test_a_killed_program_leaves_no_process_no_folder_and_no_half_written_file(t
         start_new_session=True,
     )
     assert program.stdout.readline() == b"told\n"
-    whole = tmp_path / "run" / "checkpoints" / "step_1.pt"
-    half = tmp_path / "run" / "checkpoints" / f".step_2.pt.{program.pid}.tmp"
+    whole = tmp_path / "run" / "checkpoints" / "step_1.safetensors"
+    half = tmp_path / "run" / "checkpoints" / f".step_2.safetensors.{program.pid}.tmp"
     for file in (whole, half):
         file.write_bytes(b"x")
     (reaper,) = psutil.Process(program.pid).children()
-    reaper.send_signal(signal.SIGTERM)  # to which it is deaf
+    reaper.send_signal(signal.SIGTERM)  # which it has blocked
     assert sleeper.poll() is None
     os.killpg(program.pid, signal.SIGKILL)  # the reaper is not of this group
     program.communicate()

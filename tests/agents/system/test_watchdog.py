@@ -3,12 +3,9 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 
-import pytest
-
-from agents.system.watchdog import LONGEST_TICK_S, Watchdog, cpu_time
+from agents.system.watchdog import MAX_TICK_S, Watchdog, cpu_time
 
 
 class Clock:
@@ -18,63 +15,58 @@ class Clock:
         return self.now
 
 
-def make(patience=10.0):
+def make(timeout=10.0):
     clock = Clock()
-    return clock, Watchdog(patience, clock)
+    return clock, Watchdog(timeout, clock)
 
 
-def look_every_half_second(clock, heartbeats, seconds, beats):
+def check_every_half_second(clock, heartbeats, seconds, beats):
     silent = []
     for _ in range(int(seconds * 2)):
         clock.now += 0.5
-        silent += heartbeats.look(beats() if callable(beats) else beats)
+        silent += heartbeats.check(beats() if callable(beats) else beats)
     return silent
 
 
 def test_who_shows_no_progress_is_named_once_in_so_long():
     clock, heartbeats = make()
     moving = iter(range(1000))
-    assert look_every_half_second(
+    assert check_every_half_second(
         clock, heartbeats, 25, lambda: {"still": 1, "moving": next(moving)}
     ) == ["still", "still"]
 
 
-def test_silence_of_less_than_the_patience_is_no_fault():
+def test_idling_for_less_than_the_timeout_is_allowed():
     clock, heartbeats = make()
-    assert look_every_half_second(clock, heartbeats, 10, {"a": 1}) == []
-    assert look_every_half_second(clock, heartbeats, 10, {"a": 2}) == []
+    assert check_every_half_second(clock, heartbeats, 10, {"a": 1}) == []
+    assert check_every_half_second(clock, heartbeats, 10, {"a": 2}) == []
 
 
-def test_time_while_nobody_looked_does_not_count():
+def test_time_while_nobody_checked_does_not_count():
     clock, heartbeats = make()
-    heartbeats.look({"a": 1})
+    heartbeats.check({"a": 1})
     for _ in range(5):
         clock.now += 3600.0
-        assert heartbeats.look({"a": 1}) == []
-    assert heartbeats.patience > 5 * LONGEST_TICK_S
+        assert heartbeats.check({"a": 1}) == []
+    assert heartbeats.timeout > 5 * MAX_TICK_S
 
 
 def test_who_is_looked_at_again_starts_anew():
     clock, heartbeats = make()
-    assert look_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
-    heartbeats.look({})
-    assert look_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
+    assert check_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
+    heartbeats.check({})
+    assert check_every_half_second(clock, heartbeats, 9, {"a": 1}) == []
 
 
-needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it in files")
-
-
-@needs_proc
-def test_who_computes_has_had_time_of_the_processors():
+def test_a_process_that_computes_has_used_cpu_time():
     before = cpu_time(os.getpid())
     until = time.process_time() + 0.1
     while time.process_time() < until:
         pass
-    assert cpu_time(os.getpid()) >= before + 5  # ticks are hundredths of a second
+    assert 0.05 <= cpu_time(os.getpid()) - before < 10
 
 
-@needs_proc
-def test_who_waits_gets_no_time_whatever_its_name(tmp_path):
+def test_a_process_that_waits_uses_no_cpu_time_whatever_its_name(tmp_path):
     program = tmp_path / "a) R 7 (b"
     program.symlink_to(shutil.which("sleep"))
     with subprocess.Popen([program, "60"]) as process:
@@ -85,5 +77,5 @@ def test_who_waits_gets_no_time_whatever_its_name(tmp_path):
         process.kill()
 
 
-def test_nothing_is_known_of_a_process_that_is_not_there():
+def test_nothing_is_known_of_a_process_that_does_not_exist():
     assert cpu_time(2**22 + 1) is None

@@ -13,7 +13,7 @@ from agents.checkpoint import load_checkpoint
 from agents.config import TrainConfig
 from agents.evaluation.results import read_evaluations
 from agents.networks.actor_critic import ActorCritic
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, EvaluatorProcess, play_evaluation
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import Run, train
@@ -125,9 +125,9 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
                 if not stopped:
                     stopped.append(child.process.pid)
                     os.kill(child.process.pid, signal.SIGSTOP)
-                    run.evaluations._heartbeats.patience = 2.0
+                    run.evaluations._heartbeats.timeout = 2.0
             if run.evaluations.deaths:
-                run.evaluations._heartbeats.patience = 60.0
+                run.evaluations._heartbeats.timeout = 60.0
             if run.metrics.evaluation and signals.received is None:
                 os.kill(os.getpid(), signal.SIGINT)
 

@@ -127,9 +127,9 @@ def test_a_learner_that_hangs_is_killed_and_replaced(tmp_path):
     def story(run):
         updates_after(run, 5)
         os.kill(pid_of(run, LEARNER), signal.SIGSTOP)
-        run.pool._signs_of_life.patience = 2.0
+        run.pool._signs_of_life.timeout = 2.0
         wait_for(lambda: run.restarts == 1)
-        run.pool._signs_of_life.patience = 60.0
+        run.pool._signs_of_life.timeout = 60.0
         updates_after(run, 5)
 
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)

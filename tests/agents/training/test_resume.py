@@ -20,7 +20,7 @@ from agents.evaluation.results import (
     summarise,
 )
 from agents.run_folder import lock_run_folder
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 from agents.training.supervisor import Run, train
 from tests.agents.tiny_env import make_tiny_env
 

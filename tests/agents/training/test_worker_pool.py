@@ -21,7 +21,7 @@ import agents.training.worker_pool
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
-from agents.system.processes import StopSignals
+from agents.system.signals import StopSignals
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import Run, train
 from agents.training.worker_pool import MAX_RESTARTS, TrainingFailedError, WorkerPool, hang_timeout
@@ -97,9 +97,9 @@ def test_a_worker_that_falls_ill_is_replaced_within_seconds(illness, tmp_path):
     def story(run):
         if "stopped" in illness:  # before, the start-up may take a busy machine longer
             wait_for(lambda: any(map(is_stopped, list(run.pool.workers.values()))))
-            run.pool._signs_of_life.patience = 2.0
+            run.pool._signs_of_life.timeout = 2.0
         wait_for(lambda: run.restarts == 1)
-        run.pool._signs_of_life.patience = 60.0
+        run.pool._signs_of_life.timeout = 60.0
         began = time.monotonic()
         (index,) = [i for i in range(2) if run.pool._deaths[i]]
         before = [updates_of(run, i) for i in range(2)]

@@ -1,4 +1,4 @@
-"""Large pages are asked for, and come where the system has them."""
+"""Huge pages are requested, and come where the system has them."""
 
 import os
 import platform
@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents.system.huge_pages import ask_for_huge_pages
-from agents.system.processes import process_context
+from agents.system.processes import process_context, request_huge_pages
 
 SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def test_what_is_asked_for_already_stays():
     environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:glibc.cpu.x86_shstk=on"}
-    ask_for_huge_pages(environment)
+    request_huge_pages(environment)
     words = environment["GLIBC_TUNABLES"].split(":")
     assert words[:2] == ["glibc.malloc.hugetlb=0", "glibc.cpu.x86_shstk=on"]
     assert [word.split("=")[0] for word in words[2:]] == [
@@ -27,9 +26,9 @@ def test_what_is_asked_for_already_stays():
 
 def test_asking_again_changes_nothing():
     environment: dict[str, str] = {}
-    ask_for_huge_pages(environment)
+    request_huge_pages(environment)
     once = dict(environment)
-    ask_for_huge_pages(environment)
+    request_huge_pages(environment)
     assert environment == once
 
 
