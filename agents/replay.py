@@ -32,7 +32,8 @@ from agents.system.resources import require_opencv
 from envs.protocol import FRAME_SKIP
 
 if TYPE_CHECKING:
-    from agents.evaluation.overlay import Panel
+    from agents.evaluation.overlay import Overlay
+    from agents.networks.inspection import PolicyOutput
 
 Look = Callable[[npt.NDArray[np.uint8], bool], object]
 
@@ -71,30 +72,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_opencv()
     except MachineError as error:
         parser.error(str(error))
-    from agents.evaluation.video import CONSOLE_FPS, VideoError, VideoWriter, write_still
+    from agents.evaluation.video import (
+        CONSOLE_FPS,
+        VideoError,
+        VideoWriter,
+        frames_of_step,
+        write_still,
+    )
 
     try:
         trace = load_replay(args.trace)
         with ExitStack() as stack:
-            panel, look = None, None
+            overlay: Overlay | None = None
+            outputs: list[PolicyOutput] = []
+            look: Look | None = None
             if args.overlay is not None:
-                panel, look = stack.enter_context(_onlooker(trace, args.overlay))
+                overlay, outputs, look = stack.enter_context(_onlooker(trace, args.overlay))
             video = None
             if args.video is not None:
-                compose = None if panel is None else panel.compose
-                video = stack.enter_context(VideoWriter(Path(args.video), compose))
+                video = stack.enter_context(VideoWriter(Path(args.video)))
 
             def show(step: StepResult) -> None:
-                if panel is not None:
-                    panel.step(step)
+                images = frames_of_step(step.info["screens"])
+                if overlay is not None:
+                    images = [overlay.render(image, outputs[-1], step) for image in images]
                 if video is not None:
-                    video.add(step.info["screens"])
+                    for image in images:
+                        video.write(image)
                 if step.length == still_at:
-                    compose = None if panel is None else panel.compose
-                    write_still(Path(args.still[1]), step.info["screens"], compose)
+                    write_still(Path(args.still[1]), images[-1])
 
             shows = video is not None or still_at > 0
-            game = verify_replay(trace, show, keep_screens=shows, on_observation=look)
+            game = verify_replay(
+                trace, show if shows else None, keep_screens=shows, on_observation=look
+            )
     except ReplayMismatchError as error:
         print(f"{args.trace}: NOT the same game: {escape_to_one_line(str(error))}", file=sys.stderr)
         return 1
@@ -115,15 +126,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _onlooker(trace: Replay, run: str) -> Iterator[tuple["Panel", Look]]:
-    """Inside, a run's network looks on: its panel, and what to tell of every observation.
+def _onlooker(trace: Replay, run: str) -> Iterator[tuple["Overlay", list["PolicyOutput"], Look]]:
+    """Let a run's network look on: its overlay, its outputs so far, and what to call at every step.
 
     Raises:
         OverlayError: if the run cannot be used, or is one of another game.
     """
     # Torch takes seconds to load, and is not needed otherwise.
     from agents.checkpoint import CheckpointError
-    from agents.evaluation.overlay import panel_factory
+    from agents.evaluation.overlay import overlay_factory
     from agents.evaluation.session import load_agent
     from agents.evaluation.trajectory import observer
     from agents.run_folder import RunFolderError, open_run
@@ -138,9 +149,11 @@ def _onlooker(trace: Replay, run: str) -> Iterator[tuple["Panel", Look]]:
         agent = load_agent(folder, config)
     except (RunFolderError, CheckpointError) as error:
         raise OverlayError(str(error)) from error
-    panel = panel_factory(config, agent.global_step)(trace.game.mode, trace.game.seed)
+    overlay = overlay_factory(config, agent.global_step)(trace.game.mode, trace.game.seed)
+    outputs: list[PolicyOutput] = []
     with agent.network.acting():
-        yield panel, observer(agent.network, len(panel.action_names), panel.think)
+        look = observer(agent.network, len(overlay.action_names), outputs.append)
+        yield overlay, outputs, look
 
 
 if __name__ == "__main__":

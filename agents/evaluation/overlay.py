@@ -1,4 +1,4 @@
-"""The panel beside a recorded game: what the network thought when it played.
+"""Video frames with an overlay: the game, and what the network computed when it played.
 
 The game fills the upper left, 640 x 480; beside it are the policy, the score and the value. Below
 are the programs of actor and critic, where the heads compose any:
@@ -53,72 +53,73 @@ _RIGHT = WIDTH - _MARGIN
 _CURVE: Box = (_VALUE_X + 30, 236, _RIGHT - _VALUE_X - 30, 110)
 
 
-class Panel:
-    """Draws one game's pictures: tell it the thought and the step of a decision, then compose.
+class Overlay:
+    """Draws one episode's frames together with what the network computed.
 
     Args:
-        title: of the game.
-        subtitle: who plays.
-        action_names: of the A actions.
+        title: The game.
+        subtitle: Who plays.
+        action_names: The names of the A actions.
     """
 
     def __init__(self, title: str, subtitle: str, action_names: Sequence[str]) -> None:
         self.title, self.subtitle, self.action_names = title, subtitle, tuple(action_names)
-        self._thought: PolicyOutput | None = None
-        self._board: Picture | None = None
-        self._ground: Picture | None = None
+        self._canvas: Picture | None = None
+        self._background: Picture | None = None
+        self._drawn_step = 0
         self._values: list[float] = []
         self._rewards: list[float] = []
         self._highest, self._lowest = Scale(), Scale()
         self._actor, self._critic = Scale(), Scale()
 
-    def think(self, thought: PolicyOutput) -> None:
-        """Take in what the network thought, without leading dimensions; the step follows."""
-        self._thought = thought
+    def render(self, frame: Picture, output: PolicyOutput | None, step: StepResult) -> Picture:
+        """Put a frame of the game beside the panels of an agent step.
 
-    def step(self, step: StepResult) -> None:
-        """Draw the decision that was played, with the thought before it, if there was one."""
-        thought = self._thought
-        if self._ground is None:
-            self._ground = self._draw_ground(thought)
-        board = self._ground.copy()
-        self._rewards.append(step.reward)
-        self._draw_policy(board, thought, step.action)
-        self._draw_score(board, step)
-        if thought is not None:
-            self._draw_value(board, float(thought.value))
-            y = GAME_HEIGHT + 2  # puts the maps on whole blocks of 8 x 8 pixels
-            if thought.actor is not None:
-                draw_program(board, 16, y, "Actor", thought.actor, self._actor)
-            if thought.critic is not None:
-                x = WIDTH // 2 + 16
-                draw_program(board, x, y, "Critic", thought.critic, self._critic)
-        self._board = board
+        The curves are histories: they take in each agent step once, when its first frame is
+        rendered. Steps must come in order.
 
-    def compose(self, picture: Picture) -> Picture:
-        """Put a picture of the game, (480, 640, 3) uint8 RGB, beside the last decision's panel.
+        Args:
+            frame: Shape (480, 640, 3), uint8 RGB.
+            output: What the network computed before the step, without leading dimensions; None for
+                random play.
+            step: What the agent did, and what came of it.
 
         Returns:
-            (720, 1280, 3) where heads compose programs, otherwise (480, 1280, 3).
-
-        Raises:
-            ValueError: if there was no step yet.
+            A new image: (720, 1280, 3) where heads compose programs, otherwise (480, 1280, 3).
         """
-        if self._board is None:
-            raise ValueError("there is nothing to show before the first step")
-        shown = self._board.copy()
-        shown[:GAME_HEIGHT, :GAME_WIDTH] = picture
-        return shown
+        if self._canvas is None or step.length != self._drawn_step:
+            self._canvas = self._draw(output, step)
+            self._drawn_step = step.length
+        image = self._canvas.copy()
+        image[:GAME_HEIGHT, :GAME_WIDTH] = frame
+        return image
 
-    def _draw_ground(self, thought: PolicyOutput | None) -> Picture:
+    def _draw(self, output: PolicyOutput | None, step: StepResult) -> Picture:
+        if self._background is None:
+            self._background = self._draw_background(output)
+        canvas = self._background.copy()
+        self._rewards.append(step.reward)
+        self._draw_policy(canvas, output, step.action)
+        self._draw_score(canvas, step)
+        if output is not None:
+            self._draw_value(canvas, float(output.value))
+            y = GAME_HEIGHT + 2  # puts the maps on whole blocks of 8 x 8 pixels
+            if output.actor is not None:
+                draw_program(canvas, 16, y, "Actor", output.actor, self._actor)
+            if output.critic is not None:
+                x = WIDTH // 2 + 16
+                draw_program(canvas, x, y, "Critic", output.critic, self._critic)
+        return canvas
+
+    def _draw_background(self, output: PolicyOutput | None) -> Picture:
         """What stays the same for the whole game."""
-        composes = thought is not None and (thought.actor or thought.critic) is not None
+        composes = output is not None and (output.actor or output.critic) is not None
         ground = blank(WIDTH, HEIGHT + (PROGRAMS_HEIGHT if composes else 0))
         write(ground, self.title, _POLICY_X, 40, 24)
         write(ground, self.subtitle, _POLICY_X, 62, 13, MUTED)
         write(ground, "Policy", _POLICY_X, 100, 16)
         write(ground, "Score", _VALUE_X, 100, 16)
-        if thought is None:
+        if output is None:
             write(ground, "random: there is no network", _POLICY_X + 60, 100, 12, MUTED)
             return ground
         write(ground, "probability, % (line: all equal)", _POLICY_X + 290, 100, 12, MUTED, "r")
@@ -132,13 +133,13 @@ class Panel:
         write(ground, "reward", middle - 28, below, 11, MUTED)
         if composes:
             fill(ground, (WIDTH // 2, GAME_HEIGHT + 14, 1, PROGRAMS_HEIGHT - 28), RULE)
-        if thought is not None and isinstance(thought.actor, NeurocoderProgram):
+        if output is not None and isinstance(output.actor, NeurocoderProgram):
             write(ground, "Attention", _VALUE_X, 418, 16)
             write(ground, "w, of each component to each slot", _RIGHT, 418, 12, MUTED, "r")
             attention_legend(ground, (_VALUE_X, 430, _RIGHT - _VALUE_X, 10))
         return ground
 
-    def _draw_policy(self, board: Picture, thought: PolicyOutput | None, action: int) -> None:
+    def _draw_policy(self, board: Picture, output: PolicyOutput | None, action: int) -> None:
         count = len(self.action_names)
         name_width = max(text_width(name, 12) for name in self.action_names)
         x = _POLICY_X + name_width + 10
@@ -147,8 +148,8 @@ class Panel:
             colour = ACCENT if i == action else MUTED
             line = row[1] + row[3] // 2 + 5
             write(board, self.action_names[i], x - 10, line, 12, colour, "r")
-            if thought is not None:
-                share = float(thought.probabilities[i])
+            if output is not None:
+                share = float(output.probabilities[i])
                 bar(board, row, share, ACCENT if i == action else BAR)
                 fill(board, (row[0] + round(row[2] / count), row[1], 1, row[3]), MUTED)
                 colour = ACCENT if i == action else TEXT
@@ -187,11 +188,11 @@ class Panel:
         write(board, f"{low:g}", x - 6, y + height, 11, MUTED, "r")
 
 
-PanelFactory = Callable[[str, int], Panel]
+OverlayFactory = Callable[[str, int], Overlay]
 
 
-def panel_factory(config: TrainConfig, global_step: int | None) -> PanelFactory:
-    """How a run's games get their panels: from mode and seed of the game.
+def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFactory:
+    """Make the overlays of a run's episodes: a function of the episode's mode and seed.
 
     Args:
         config: of the run.
@@ -201,10 +202,10 @@ def panel_factory(config: TrainConfig, global_step: int | None) -> PanelFactory:
     names = action_names(env)
     env.close()
 
-    def make(mode: str, seed: int) -> Panel:
+    def make(mode: str, seed: int) -> Overlay:
         who = "random play"
         if mode != "random" and global_step is not None:
             who = f"{config.head} head, {global_step:,} decisions of training, {mode} play"
-        return Panel(config.game, f"{who}, seed {seed}", names)
+        return Overlay(config.game, f"{who}, seed {seed}", names)
 
     return make

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult, GameSettings, StepResult
-from agents.evaluation.overlay import Panel, PanelFactory
+from agents.evaluation.overlay import Overlay, OverlayFactory
 from agents.evaluation.replay_file import Replay
-from agents.evaluation.video import CONSOLE_FPS, VideoError, VideoWriter
+from agents.evaluation.video import CONSOLE_FPS, VideoError, VideoWriter, frames_of_step
 from agents.networks.inspection import PolicyOutput
 from envs.protocol import FRAME_SKIP
 
@@ -29,8 +29,8 @@ class Recorder:
         config: of the run.
         checkpoint: name of the network's file; empty for random play.
         global_step: decisions the network was trained for; None for random play.
-        make_panel: makes the panel that is drawn beside a game, from mode and seed; None for
-            videos of the game alone.
+        make_overlay: Makes the overlay of an episode, from its mode and seed; None for videos of
+            the game alone.
         videos: whether to write videos; traces are written in any case.
         max_video_seconds: a longer game's video ends there, and a warning says so. Its trace is
             whole, and `python -m agents.replay` makes a whole video of it.
@@ -46,14 +46,15 @@ class Recorder:
         config: TrainConfig,
         checkpoint: str = "",
         global_step: int | None = None,
-        make_panel: PanelFactory | None = None,
+        make_overlay: OverlayFactory | None = None,
         videos: bool = True,
         max_video_seconds: float = MAX_VIDEO_SECONDS,
     ) -> None:
         self.folder, self.settings = folder, GameSettings.of(config)
         self.checkpoint, self.global_step = checkpoint, global_step
-        self._make_panel = make_panel
-        self._panel: Panel | None = None
+        self._make_overlay = make_overlay
+        self._overlay: Overlay | None = None
+        self._output: PolicyOutput | None = None
         self._max_decisions = int(max_video_seconds * CONSOLE_FPS / FRAME_SKIP)
         self._wants_videos = videos
         self._video: VideoWriter | None = None
@@ -68,32 +69,34 @@ class Recorder:
     @property
     def wants_thoughts(self) -> bool:
         """Whether `think` is to be called."""
-        return self._wants_videos and self._make_panel is not None
+        return self._wants_videos and self._make_overlay is not None
 
     def begin(self, mode: str, seed: int) -> None:
         """A game begins."""
         if not self._wants_videos:
             return
         path = self.folder / "videos" / f"{self._name(mode, seed)}.webm"
-        self._panel = None if self._make_panel is None else self._make_panel(mode, seed)
+        self._overlay = None if self._make_overlay is None else self._make_overlay(mode, seed)
+        self._output = None
         try:
             path.parent.mkdir(exist_ok=True)
-            self._video = VideoWriter(path, None if self._panel is None else self._panel.compose)
+            self._video = VideoWriter(path)
         except (OSError, VideoError) as error:
             self._drop_video(error)
 
     def think(self, thought: PolicyOutput) -> None:
         """A network chose an action, which is played next."""
-        if self._panel is not None:
-            self._panel.think(thought)
+        self._output = thought
 
     def step(self, step: StepResult) -> None:
         """A decision was played."""
         if self._video is not None and step.length <= self._max_decisions:
-            if self._panel is not None:
-                self._panel.step(step)
             try:
-                self._video.add(step.info["screens"])
+                for frame in frames_of_step(step.info["screens"]):
+                    image = frame
+                    if self._overlay is not None:
+                        image = self._overlay.render(frame, self._output, step)
+                    self._video.write(image)
             except (OSError, VideoError) as error:
                 self._drop_video(error)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from agents.checkpoint import BEST, CheckpointError, load_checkpoint, load_newest_checkpoint
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult, StepResult
-from agents.evaluation.overlay import panel_factory
+from agents.evaluation.overlay import overlay_factory
 from agents.evaluation.recorder import Recorder
 from agents.evaluation.results import (
     EvaluationRow,
@@ -114,7 +114,7 @@ class EvaluationSession:
                 self.config,
                 self.agent.checkpoint if self.agent else "",
                 global_step,
-                panel_factory(self.config, global_step) if overlay else None,
+                overlay_factory(self.config, global_step) if overlay else None,
             )
         self._console = Console(highlight=False)
         self._signals = StopSignals()

@@ -1,20 +1,18 @@
-"""Videos of games: VP9 in WebM, which browsers and common players open.
+"""Videos of episodes: VP9 in WebM, which browsers and common players open.
 
 A console frame lasts a sixtieth of a second. Many games draw a sprite on every other frame only, so
-a video that took every second frame might never show it. Here each picture is the pixelwise maximum
-of two console frames, as in what the agent sees, shown for two frames' time: 30 pictures a second,
-two for each decision. Nothing flickers, nothing is lost, and it costs about half of all 60 frames:
-for Frostbite some 0.6 s of computing and 23 kB for each second of the game, against 1.2 s and 36 kB
-(one core of the 2-core machine that the README's numbers are from, busy with other things).
+a video that took every second frame might never show it. Here each video frame is the pixelwise
+maximum of two console frames, as in what the agent sees, shown for two frames' time: 30 frames a
+second, two for each agent step. Nothing flickers and nothing is lost.
 
 The console's pixels are wider than high: its screen filled a television of 4:3, and so does the
-picture. Enlarging repeats pixels, without blurring them.
+video frame. Enlarging repeats pixels, without blurring them.
 """
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -25,13 +23,12 @@ import numpy.typing as npt
 from agents.system.files import write_atomically
 from envs.protocol import FRAME_SKIP
 
-Picture = npt.NDArray[np.uint8]
-Compose = Callable[[Picture], Picture]
+Image = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 
 CONSOLE_FPS = 60
-FRAMES_PER_PICTURE = 2
-FPS = CONSOLE_FPS // FRAMES_PER_PICTURE
-PICTURES_PER_DECISION = FRAME_SKIP // FRAMES_PER_PICTURE
+MERGED_FRAMES = 2  # console frames in a video frame
+FPS = CONSOLE_FPS // MERGED_FRAMES
+FRAMES_PER_STEP = FRAME_SKIP // MERGED_FRAMES
 WIDTH, HEIGHT = 640, 480
 
 
@@ -39,46 +36,39 @@ class VideoError(Exception):
     """A video that could not be written; the message names the file and says why."""
 
 
-def enlarge(picture: Picture) -> Picture:
+def enlarge(screen: Image) -> Image:
     """Scale a console's screen, (height, 160, 3) uint8 of any height, to (480, 640, 3)."""
-    shown: Picture = np.asarray(
-        cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST), np.uint8
+    enlarged: Image = np.asarray(
+        cv2.resize(screen, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST), np.uint8
     )
-    return shown
+    return enlarged
 
 
-def pictures_of_decision(screens: npt.NDArray[np.uint8]) -> list[Picture]:
-    """The two pictures of one decision.
+def frames_of_step(screens: npt.NDArray[np.uint8]) -> list[Image]:
+    """The two video frames of one agent step.
 
     Args:
-        screens: its console frames, (n, height, width, 3) uint8, n = 4, or fewer at the game's end.
+        screens: Its console frames, (n, height, width, 3) uint8, n = 4, or fewer where the episode
+            ended within the step.
 
     Returns:
-        Two pictures, (height, width, 3) uint8. Where the game ended within the decision, the last
-        one is repeated, so that the video lasts as long as the decisions did.
+        Two frames, (480, 640, 3) uint8. Where the episode ended within the step, the last one is
+        repeated, so that the video lasts as long as the agent steps did.
     """
-    pairs = [
-        screens[start : start + FRAMES_PER_PICTURE].max(axis=0)
-        for start in range(0, len(screens), FRAMES_PER_PICTURE)
+    frames = [
+        enlarge(screens[start : start + MERGED_FRAMES].max(axis=0))
+        for start in range(0, len(screens), MERGED_FRAMES)
     ]
-    return pairs + pairs[-1:] * (PICTURES_PER_DECISION - len(pairs))
+    return frames + frames[-1:] * (FRAMES_PER_STEP - len(frames))
 
 
-def write_still(path: Path, screens: npt.NDArray[np.uint8], compose: Compose | None = None) -> None:
-    """Write the last picture of a decision as a PNG.
-
-    Args:
-        path: of the file, ending in ".png".
-        screens: as in `VideoWriter.add`.
-        compose: as in `VideoWriter`.
+def write_still(path: Path, image: Image) -> None:
+    """Write an image, (height, width, 3) uint8 RGB, as a PNG.
 
     Raises:
         VideoError: if it cannot be written.
     """
-    picture = enlarge(pictures_of_decision(screens)[-1])
-    if compose is not None:
-        picture = compose(picture)
-    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     try:
         write_atomically(path, data.tobytes())
     except OSError as error:
@@ -86,46 +76,43 @@ def write_still(path: Path, screens: npt.NDArray[np.uint8], compose: Compose | N
 
 
 class VideoWriter:
-    """Writes a game, decision by decision.
+    """Writes a video, frame by frame.
 
     The file has another name until it is finished: a video that was broken off never looks whole.
     As a context manager it finishes the video, or drops it where something was raised.
 
     Args:
-        path: of the video, ending in ".webm".
-        compose: makes the picture that is shown from an enlarged one, both (480, 640, 3) uint8 RGB;
-            the place for overlays. Its result has the same shape throughout, with even sides.
+        path: The video's file, ending in ".webm".
+
+    Attributes:
+        frames: The number of frames written so far.
 
     Raises:
         VideoError: if OpenCV cannot write such a file here.
     """
 
-    def __init__(self, path: Path, compose: Compose | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         if path.suffix != ".webm":
             raise VideoError(f"{path}: the name of a video must end in .webm")
-        self.path, self._compose = path, compose
+        self.path = path
         # The writer takes the container from the suffix.
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.webm")
         self._writer: cv2.VideoWriter | None = None
         self._shape: tuple[int, ...] = ()
-        self.pictures = 0
+        self.frames = 0
 
-    def add(self, screens: npt.NDArray[np.uint8]) -> None:
-        """Add one decision's console frames, (n, height, width, 3) uint8 RGB.
+    def write(self, frame: Image) -> None:
+        """Add one frame, (height, width, 3) uint8 RGB; all have the same shape, with even sides.
 
         Raises:
-            VideoError: if the file cannot be opened, or a picture has another size than the first.
+            VideoError: if the file cannot be opened, or a frame has another size than the first.
         """
-        for picture in pictures_of_decision(screens):
-            shown = enlarge(picture)
-            if self._compose is not None:
-                shown = self._compose(shown)
-            if self._writer is None:
-                self._writer, self._shape = self._open(shown), shown.shape
-            if shown.shape != self._shape:
-                raise VideoError(f"{self.path}: a picture is {shown.shape}, not {self._shape}")
-            self._write(self._writer, shown)
-            self.pictures += 1
+        if self._writer is None:
+            self._writer, self._shape = self._open(frame), frame.shape
+        if frame.shape != self._shape:
+            raise VideoError(f"{self.path}: a frame is {frame.shape}, not {self._shape}")
+        self._encode(self._writer, frame)
+        self.frames += 1
 
     def finish(self, path: Path | None = None) -> None:
         """Complete the file, check it, and give it its name.
@@ -139,13 +126,13 @@ class VideoWriter:
         self.path = path or self.path
         try:
             if self._writer is None:
-                raise VideoError(f"{self.path}: there are no pictures to write")
+                raise VideoError(f"{self.path}: there are no frames to write")
             self._release()
             # The writer does not tell of failures, so it is asked what it wrote.
-            written = count_pictures(self._temporary)
-            if written != self.pictures:
+            written = count_frames(self._temporary)
+            if written != self.frames:
                 raise VideoError(
-                    f"{self.path}: not written whole ({written} of {self.pictures} pictures)"
+                    f"{self.path}: not written whole ({written} of {self.frames} frames)"
                 )
             try:
                 with self._temporary.open("rb") as file:
@@ -176,8 +163,8 @@ class VideoWriter:
         else:
             self.abandon()
 
-    def _open(self, picture: Picture) -> cv2.VideoWriter:
-        height, width, _ = picture.shape
+    def _open(self, frame: Image) -> cv2.VideoWriter:
+        height, width, _ = frame.shape
         try:
             self._temporary.touch()  # says why, where OpenCV would only say no
         except OSError as error:
@@ -195,12 +182,12 @@ class VideoWriter:
             )
         return writer
 
-    def _write(self, writer: cv2.VideoWriter, picture: Picture) -> None:
-        # On a full disk it would remark on every picture; `finish` says it once.
+    def _encode(self, writer: cv2.VideoWriter, frame: Image) -> None:
+        # On a full disk it would remark on every frame; `finish` says it once.
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
-            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         except cv2.error as error:
             raise VideoError(f"{self.path}: {error}") from error
         finally:
@@ -213,8 +200,8 @@ class VideoWriter:
             self._writer = None
 
 
-def count_pictures(path: Path) -> int:
-    """How many pictures a video's own header claims; 0 for a file that is none."""
+def count_frames(path: Path) -> int:
+    """How many frames a video's own header claims; 0 for a file that is none."""
     with _without_opencvs_remarks():
         video = cv2.VideoCapture(str(path))
         try:

@@ -17,7 +17,7 @@ from agents.evaluation.episode import GameSettings
 from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
 from agents.evaluation.runner import evaluate_policy, play_game
 from agents.evaluation.session import load_agent
-from agents.evaluation.video import count_pictures
+from agents.evaluation.video import count_frames, enlarge
 from agents.run_folder import open_run
 from tests.agents.curve_runs import write_progress
 from tests.agents.report_pages import read_data, unpack
@@ -158,7 +158,7 @@ def test_the_picture_of_a_decision_is_what_was_on_the_screen_before_it(run, show
     env.close()
     for t in range(1, game.length):
         before = np.maximum(screens[t - 1][-2], screens[t - 1][-1])
-        assert shown.thumbnails[t] == thumbnail(before)
+        assert shown.thumbnails[t] == thumbnail(enlarge(before))
     decoded = cv2.imdecode(np.frombuffer(shown.thumbnails[5], np.uint8), cv2.IMREAD_COLOR)
     assert decoded.shape == (72, 96, 3)
 
@@ -171,7 +171,7 @@ def test_the_video_in_the_page_shows_every_decision(page, shown, tmp_path):
     )
     path = tmp_path / "game.webm"
     path.write_bytes(base64.b64decode(source.removeprefix("data:video/webm;base64,")))
-    assert count_pictures(path) == 2 * len(shown.programs.actions)
+    assert count_frames(path) == 2 * len(shown.programs.actions)
 
 
 def test_the_curve_is_that_of_progress_csv_and_the_evaluations(page):

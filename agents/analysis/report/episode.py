@@ -17,7 +17,7 @@ from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.runner import RANDOM, evaluate_policy
 from agents.evaluation.trajectory import Trajectory, record_trajectory
-from agents.evaluation.video import VideoWriter, pictures_of_decision
+from agents.evaluation.video import VideoWriter, frames_of_step
 from agents.networks.actor_critic import ActorCritic
 
 # What a page may hold of one game, so that it stays below 15 MB with base64's third on top.
@@ -115,8 +115,10 @@ def _show(
             def watch(step: StepResult) -> None:
                 nonlocal last_line
                 if step.length <= most_decisions:
-                    video.add(step.info["screens"])
-                    thumbnails.append(thumbnail(pictures_of_decision(step.info["screens"])[-1]))
+                    frames = frames_of_step(step.info["screens"])
+                    for frame in frames:
+                        video.write(frame)
+                    thumbnails.append(thumbnail(frames[-1]))
                 if time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
                     last_line = time.monotonic()
                     print(f"the game shown: {step.length:,} decisions", file=sys.stderr, flush=True)
@@ -129,7 +131,7 @@ def _show(
 
 
 def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
-    """A console's picture, (height, width, 3) uint8 RGB, as a small JPEG."""
+    """A video frame, (height, width, 3) uint8 RGB, as a small JPEG."""
     small = cv2.resize(picture, THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])

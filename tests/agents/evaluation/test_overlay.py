@@ -7,11 +7,11 @@ import pytest
 
 from agents.evaluation.drawing import ACCENT, BAR
 from agents.evaluation.episode import StepResult
-from agents.evaluation.overlay import Panel, panel_factory
+from agents.evaluation.overlay import Overlay, overlay_factory
 from agents.networks.inspection import HypernetProgram, NeurocoderProgram, PolicyOutput
 from tests.agents.runs import make_config
 
-NAMES = panel_factory(make_config(), 1)("greedy", 1).action_names
+NAMES = overlay_factory(make_config(), 1)("greedy", 1).action_names
 GAME = np.full((480, 640, 3), 77, np.uint8)
 
 
@@ -22,27 +22,24 @@ def make_program(rows=10, slots=20, seed=0):
     return NeurocoderProgram(u, v, s, sigma, np.float32(0.5))
 
 
-def make_thought(**changes):
+def make_output(**changes):
     probabilities = np.full(18, 1 / 18, np.float32)
-    thought = PolicyOutput(probabilities, np.float32(1.5), make_program(), make_program(seed=1))
-    return dataclasses.replace(thought, **changes)
+    output = PolicyOutput(probabilities, np.float32(1.5), make_program(), make_program(seed=1))
+    return dataclasses.replace(output, **changes)
 
 
-def draw(thought, action=0, reward=0.0, score=10.0, names=NAMES):
-    panel = Panel("Frostbite", "someone", names)
-    if thought is not None:
-        panel.think(thought)
-    panel.step(StepResult(action, reward, 1, score, {}))
-    return panel.compose(GAME)
+def draw(output, action=0, reward=0.0, score=10.0, names=NAMES):
+    overlay = Overlay("Frostbite", "someone", names)
+    return overlay.render(GAME, output, StepResult(action, reward, 1, score, {}))
 
 
 def test_the_game_stands_unchanged_beside_the_panel():
-    picture = draw(make_thought())
+    picture = draw(make_output())
     assert (picture.shape, picture.dtype) == ((720, 1280, 3), np.uint8)
     np.testing.assert_array_equal(picture[:480, :640], GAME)
     z = HypernetProgram(np.linspace(-2, 2, 8, dtype=np.float32))
-    assert draw(make_thought(actor=z, critic=z)).shape == (720, 1280, 3)
-    assert draw(make_thought(actor=None, critic=None)).shape == (480, 1280, 3)
+    assert draw(make_output(actor=z, critic=z)).shape == (720, 1280, 3)
+    assert draw(make_output(actor=None, critic=None)).shape == (480, 1280, 3)
     assert draw(None).shape == (480, 1280, 3)
 
 
@@ -55,9 +52,9 @@ def attention_from(picture, x, slots=20):
 
 
 def test_the_maps_colours_read_by_the_legend_are_the_attention():
-    thought = make_thought()
-    picture = draw(thought)
-    for left, program in ((40, thought.actor), (680, thought.critic)):
+    output = make_output()
+    picture = draw(output)
+    for left, program in ((40, output.actor), (680, output.critic)):
         maps = (program.u_attention, program.v_attention, program.s_attention)
         for i, expected in enumerate(maps):
             found = attention_from(picture, left + 168 * i)
@@ -71,7 +68,7 @@ def length_of(row, colour):
 def test_bars_are_as_long_as_the_probabilities_and_the_chosen_one_is_marked():
     probabilities = np.zeros(18, np.float32)
     probabilities[[3, 7]] = 0.75, 0.25
-    picture = draw(make_thought(probabilities=probabilities), action=7)
+    picture = draw(make_output(probabilities=probabilities), action=7)
     # A mark at an even share takes one pixel of each bar.
     columns = picture[:, 760:920]
     heights = [y for y in range(110, 470) if length_of(columns[y], BAR) > 20]
@@ -90,9 +87,9 @@ def test_bars_are_as_long_as_the_probabilities_and_the_chosen_one_is_marked():
         ({"probabilities": np.eye(18, dtype=np.float32)[4]}, (640, 100, 330, 380)),
     ],
 )
-def test_another_thought_changes_its_own_part_of_the_picture_and_no_other(changes, box):
+def test_another_output_changes_its_own_part_of_the_picture_and_no_other(changes, box):
     x, y, width, height = box
-    differs = (draw(make_thought()) != draw(make_thought(**changes))).any(axis=-1)
+    differs = (draw(make_output()) != draw(make_output(**changes))).any(axis=-1)
     assert differs[y : y + height, x : x + width].any()
     differs[y : y + height, x : x + width] = False
     assert not differs.any()
@@ -100,7 +97,7 @@ def test_another_thought_changes_its_own_part_of_the_picture_and_no_other(change
 
 def test_a_gate_and_singular_values_are_drawn_to_scale():
     program = dataclasses.replace(make_program(), residual_gate=np.float32(0.25))
-    picture = draw(make_thought(actor=program))
+    picture = draw(make_output(actor=program))
     gate = [length_of(row, ACCENT) for row in picture[482:510, :640]]
     half = [length_of(row, ACCENT) for row in picture[482:510, 640:]]
     assert max(half) == pytest.approx(2 * max(gate), abs=1)
@@ -113,7 +110,7 @@ def test_a_gate_and_singular_values_are_drawn_to_scale():
 @pytest.mark.parametrize(("rows", "slots"), [(1, 1), (60, 200), (400, 7)])
 def test_layers_of_any_size_are_drawn(rows, slots):
     program = make_program(rows, slots)
-    assert draw(make_thought(actor=program, critic=program)).shape == (720, 1280, 3)
+    assert draw(make_output(actor=program, critic=program)).shape == (720, 1280, 3)
 
 
 def test_numbers_that_are_no_numbers_do_not_stop_a_recording():
@@ -124,10 +121,27 @@ def test_numbers_that_are_no_numbers_do_not_stop_a_recording():
         residual_gate=nan,
         u_attention=np.full((10, 20), nan),
     )
-    thought = make_thought(value=nan, actor=program, probabilities=np.full(18, nan))
-    assert draw(thought, reward=float("nan"), score=float("nan")).shape == (720, 1280, 3)
+    output = make_output(value=nan, actor=program, probabilities=np.full(18, nan))
+    assert draw(output, reward=float("nan"), score=float("nan")).shape == (720, 1280, 3)
 
 
-def test_before_the_first_step_there_is_nothing_to_show():
-    with pytest.raises(ValueError, match="first step"):
-        Panel("Frostbite", "", NAMES).compose(GAME)
+def test_frames_of_one_step_share_its_panels_and_do_not_advance_the_curves():
+    once, twice = (Overlay("Frostbite", "someone", NAMES) for _ in range(2))
+    other = GAME // 2
+    for length in (1, 2, 3):
+        output = make_output(value=np.float32(length))
+        step = StepResult(0, float(length), length, 10.0 * length, {})
+        first = twice.render(other, output, step)
+        second = twice.render(GAME, output, step)
+        np.testing.assert_array_equal(first[:480, :640], other)
+        first[:480, :640] = GAME
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_array_equal(once.render(GAME, output, step), second)
+
+
+def test_the_value_curve_remembers_earlier_steps():
+    overlay = Overlay("Frostbite", "someone", NAMES)
+    overlay.render(GAME, make_output(value=np.float32(9)), StepResult(0, 0.0, 1, 10.0, {}))
+    second = overlay.render(GAME, make_output(), StepResult(0, 0.0, 2, 10.0, {}))
+    alone = draw(make_output())
+    assert (second != alone)[236:346, 1000:].any()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from agents.evaluation.overlay import panel_factory
+from agents.evaluation.overlay import overlay_factory
 from agents.evaluation.recorder import Recorder
 from agents.evaluation.replay_file import Replay, load_replay, verify_replay
 from agents.evaluation.runner import evaluate_policy
@@ -92,7 +92,7 @@ def fail_at(method, monkeypatch, call=1):
     monkeypatch.setattr(VideoWriter, method, failing)
 
 
-@pytest.mark.parametrize(("method", "call"), [("add", 1), ("add", 6), ("finish", 1)])
+@pytest.mark.parametrize(("method", "call"), [("write", 1), ("write", 12), ("finish", 1)])
 def test_a_video_that_fails_costs_a_warning_and_neither_trace_nor_game_nor_later_videos(
     recorder, monkeypatch, caplog, tmp_path, method, call
 ):
@@ -187,9 +187,9 @@ def test_traces_alone_need_no_screens(tmp_path):
     assert not (tmp_path / "videos").exists()
 
 
-def test_with_a_panel_the_games_are_the_same_and_the_video_shows_the_thoughts(network, tmp_path):
+def test_with_an_overlay_the_games_are_the_same_and_the_video_shows_the_thoughts(network, tmp_path):
     config = make_config(max_frames=16)
-    recorder = Recorder(tmp_path, config, global_step=7, make_panel=panel_factory(config, 7))
+    recorder = Recorder(tmp_path, config, global_step=7, make_overlay=overlay_factory(config, 7))
     sizes, moved = [], []
     for mode in ("sampled", "random"):
         (plain,) = evaluate_policy(network, config, mode, 1, seed=4)
