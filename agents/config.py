@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.errors import UserError, escape_to_one_line, is_printable
-from envs import UnknownGameError, resolve_game
+from envs import AtariConfig, UnknownGameError, resolve_game
 
 # Training returns are shown as the mean over this many episodes.
 RECENT_EPISODES = 100
@@ -108,6 +108,7 @@ class TrainConfig:
     vf_coef: float = setting(0.5, "learning", "weight of the value loss", low=0, high=1e6)
     max_grad_norm: float = setting(0.5, "learning", "the task gradient is scaled down to this norm", above=0, high=1e6)
 
+    frame_skip: int = setting(4, "environment", "frames that every action is repeated for", low=1, high=100)
     sticky_actions: float = setting(0.25, "environment", "probability that the emulator repeats the last action", low=0, high=1)
     noop_max: int = setting(30, "environment", "random no-ops at a game's start: 0 to noop_max - 1", low=0, high=10_000)
     max_frames: int = setting(108_000, "environment", "frames after which a game is cut off", low=8, high=10**8)
@@ -130,6 +131,12 @@ class TrainConfig:
     def uses_central_learner(self) -> bool:
         """Whether one learner computes the gradients, and the workers only play."""
         return self.learner != "worker"
+
+    @property
+    def atari(self) -> AtariConfig:
+        """The game and the rules it is played by."""
+        names = (spec.name for spec in dataclasses.fields(AtariConfig))
+        return AtariConfig(**{name: getattr(self, name) for name in names})
 
     def learning_rate_at(self, global_step: int) -> float:
         """The learning rate after so many decisions: falling linearly, zero from the budget on."""

@@ -29,7 +29,7 @@ from agents.evaluation.replay_file import (
     verify_replay,
 )
 from agents.system.resources import require_opencv
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 if TYPE_CHECKING:
     from agents.evaluation.overlay import Overlay

@@ -53,8 +53,8 @@ from agents.system.resources import available_cpus
 from agents.training import supervisor
 from agents.training import worker_pool as pool
 from benchmarks.system_info import describe, system_info
-from envs import TrainingEnv, resolve_game
-from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE
+from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
+from envs.config import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE
 
 WARM_UP_UPDATES = 2
 PATIENCE_S = 120.0
@@ -338,11 +338,11 @@ def time_steps(
 def emulator_alone(game: str, games: int, seconds: float) -> dict[str, dict[str, float]]:
     """The emulator's own time: as a worker uses it, bare, and with a thread for every core."""
     seeds = np.arange(games)
-    env = TrainingEnv(resolve_game(game), games, seeds=seeds)
+    env = AtariTrainingEnv(AtariConfig(game), games, seeds=seeds)
     env.reset()
     results = {
-        f"TrainingEnv, {games} games, 1 thread": time_steps(
-            env.step, games, env.num_actions, seconds
+        f"AtariTrainingEnv, {games} games, 1 thread": time_steps(
+            env.step, games, num_actions(AtariConfig(game)), seconds
         )
     }
     env.close()

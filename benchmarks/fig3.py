@@ -44,12 +44,12 @@ from benchmarks.variants import (
     Parameters,
     UnmatchableError,
     as_flags,
-    count_actions,
     count_parameters,
     match_neurocoder,
     settings_of,
 )
-from envs.protocol import FRAME_SKIP
+from envs import num_actions
+from envs.config import FRAME_SKIP
 
 EVALUATE = (sys.executable, "-m", "agents.evaluate")
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
@@ -112,7 +112,7 @@ def plan(
             common += ["--workers", str(args.workers), "--run-dir", str(out / "runs"), *more]
             common += ["--core", args.core, *as_flags(settings_of(name))]
             config = parse_args(common)
-            actions = actions or count_actions(config)
+            actions = actions or num_actions(config.atari)
             shown = name
             if args.match == "parameters" and (sizes := match_neurocoder(config, actions)):
                 common += as_flags(sizes)

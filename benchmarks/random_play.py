@@ -11,7 +11,7 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
-from envs import Episode, TrainingEnv, resolve_game
+from envs import AtariConfig, AtariTrainingEnv, Episode, num_actions
 
 
 def random_games(game: str, episodes: int, seed: int) -> list[Episode]:
@@ -20,14 +20,16 @@ def random_games(game: str, episodes: int, seed: int) -> list[Episode]:
     per_env = -(-episodes // num_envs)
     rng = np.random.default_rng(seed)
     seeds = rng.integers(2**31, size=num_envs)
-    env = TrainingEnv(resolve_game(game), num_envs, seeds=seeds)
+    config = AtariConfig(game)
+    env = AtariTrainingEnv(config, num_envs, seeds=seeds)
     env.reset()
     games: list[list[Episode]] = [[] for _ in range(num_envs)]
     while any(len(played) < per_env for played in games):
-        step = env.step(rng.integers(env.num_actions, size=num_envs))
-        ended = np.flatnonzero(step.terminated | step.truncated)
-        for index, episode in zip(ended, step.episodes, strict=True):
-            games[index].append(episode)
+        *_, info = env.step(rng.integers(num_actions(config), size=num_envs))
+        if "episode" in info:
+            for i in np.flatnonzero(info["_episode"]):
+                raw_return, length = (float(info["episode"][key][i]) for key in "rl")
+                games[i].append(Episode(raw_return, int(length)))
     env.close()
     return [episode for played in games for episode in played[:per_env]]
 

@@ -37,7 +37,7 @@ import numpy as np
 from agents.config import TrainConfig, choices
 from agents.system.resources import available_cpus
 from benchmarks.system_info import describe, system_info
-from envs import TrainingEnv, resolve_game
+from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
 
 HEADS = choices("head")
 CORES = choices("core")
@@ -50,12 +50,14 @@ SB3_ENVIRONMENTS = 16
 
 def emulator_rate(game: str, threads: int, seconds: float) -> float:
     """Decisions per second of 16 environments with random actions."""
-    env = TrainingEnv(resolve_game(game), 16, seeds=np.arange(16), num_threads=threads)
+    config = AtariConfig(game)
+    env = AtariTrainingEnv(config, 16, seeds=np.arange(16), num_threads=threads)
     env.reset()
+    actions = num_actions(config)
     rng = np.random.default_rng(0)
     steps, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        env.step(rng.integers(env.num_actions, size=env.num_envs))
+        env.step(rng.integers(actions, size=env.num_envs))
         steps += env.num_envs
     rate = steps / (time.perf_counter() - start)
     env.close()

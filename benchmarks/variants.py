@@ -4,9 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from agents.a3c.worker import make_training_env
 from agents.config import TrainConfig, choices, flag
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.heads import head_factory
@@ -66,15 +63,6 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
         else:
             words += [flag(name), str(value)]
     return words
-
-
-def count_actions(config: TrainConfig) -> int:
-    """The size of the game's action space."""
-    env = make_training_env(config, np.zeros(1, np.int64))
-    try:
-        return env.num_actions
-    finally:
-        env.close()
 
 
 def count_parameters(config: TrainConfig, num_actions: int) -> Parameters:

@@ -1,4 +1,4 @@
-"""One game at a time, with a screen to look at, for evaluation and recording."""
+"""A single environment that can be rendered, for evaluation and recording."""
 
 from typing import Any, SupportsFloat
 
@@ -9,83 +9,62 @@ import numpy.typing as npt
 from ale_py.env import AtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-from envs.games import Game, require_playable
-from envs.protocol import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE, check_protocol
+from envs.config import SCREEN_SIZE, STACK_SIZE, AtariConfig, silence_emulator
 
 GrayScreen = npt.NDArray[np.uint8]
 Stack = npt.NDArray[np.uint8]
 
 
 def make_evaluation_env(
-    game: Game,
-    *,
-    sticky_actions: float = 0.25,
-    noop_max: int = 30,
-    fire_reset: bool = False,
-    max_frames: int = 108_000,
-    full_action_space: bool = False,
-    keep_screens: bool = False,
+    config: AtariConfig, *, keep_screens: bool = False
 ) -> gymnasium.Env[Stack, int]:
-    """Make an environment that plays whole games by the rules of training, one at a time.
+    """Make an environment that plays whole episodes by the rules of training, one at a time.
 
     Observations are (4, 84, 84) uint8, rewards raw, and a lost life does not end anything. The
-    opening and the frame limit are those of `TrainingEnv`, which is why they are done here:
-    Gymnasium's own no-ops number 1 .. noop_max instead of 0 .. noop_max - 1, and ALE's own frame
-    limit counts them. The number of no-ops comes from another random generator than in training, so
-    the two paths agree in its distribution, not draw by draw.
+    opening and the frame limit are those of `AtariTrainingEnv`, which is why they are implemented
+    here: Gymnasium's own no-ops number 1 .. noop_max instead of 0 .. noop_max - 1, and ALE's own
+    frame limit counts them. The number of no-ops comes from another random generator than in
+    training, so the two paths agree in its distribution, not draw by draw.
 
-    `render()` gives the console's screen in colour: (210, 160, 3) uint8 in most games, up to 250
-    rows in some. `reset(seed=...)` decides the whole game; a later `reset()` without a seed goes on
-    with the same random streams. `info["lives"]` counts the lives left.
+    `render()` gives the emulator's screen in colour: (210, 160, 3) uint8 in most games, up to 250
+    rows in some. `reset(seed=...)` determines the whole episode; a later `reset()` without a seed
+    continues the same random streams. `info["lives"]` counts the lives left.
 
     Args:
-        game: what to play.
-        sticky_actions: probability, at every frame, that the console repeats the action of the
-            frame before instead of the given one.
-        noop_max: 0 .. noop_max - 1 no-op frames open each game.
-        fire_reset: whether a new game is begun by pressing FIRE.
-        max_frames: frames after which a game is truncated, not counting its opening.
-        full_action_space: all 18 actions instead of those the game uses.
-        keep_screens: whether `step` also gives every console frame of the decision, in colour, as
-            `info["screens"]`: (n, height, width, 3) uint8 with n = 4, or fewer where the game ended
-            within the decision. Nothing else changes.
-
-    Raises:
-        UnknownGameError, UnplayableGameError: the emulator cannot play this game.
-        ValueError: another argument is out of its range.
+        config: The game and its rules.
+        keep_screens: Whether `step` also returns every frame of the agent step, in colour, as
+            `info["screens"]`: (n, height, width, 3) uint8 with n = `frame_skip`, or fewer where the
+            episode ended within the step. Nothing else changes.
     """
-    require_playable(game)
-    check_protocol(sticky_actions=sticky_actions, noop_max=noop_max, max_frames=max_frames)
-    # Set before the emulator is made, which would otherwise print a banner.
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    silence_emulator()
     # Not through gymnasium.make: not every game has an id, and registration would have to be
     # repeated in every child process.
     console = AtariEnv(
-        game.rom,
+        config.rom,
         obs_type="grayscale",
         frameskip=1,
-        repeat_action_probability=sticky_actions,
-        full_action_space=full_action_space,
+        repeat_action_probability=config.sticky_actions,
+        full_action_space=config.full_action_space,
         max_num_frames_per_episode=0,
         render_mode="rgb_array",
     )
-    opened = _Opening(console, noop_max=noop_max, fire_reset=fire_reset)
-    limited = _FrameLimit(opened, max_frames=max_frames)
+    opened = _Opening(console, noop_max=config.noop_max, fire_reset=config.fire_reset)
+    limited = _FrameLimit(opened, max_frames=config.max_frames)
     screens: list[npt.NDArray[np.uint8]] = []
-    pictures = AtariPreprocessing(
+    images = AtariPreprocessing(
         _ScreenTap(limited, console, screens) if keep_screens else limited,
         noop_max=0,
-        frame_skip=FRAME_SKIP,
+        frame_skip=config.frame_skip,
         screen_size=SCREEN_SIZE,
         terminal_on_life_loss=False,
         grayscale_obs=True,
     )
-    stacked = FrameStackObservation(pictures, STACK_SIZE, padding_type="zero")
-    return _ScreensOfDecision(stacked, screens) if keep_screens else stacked
+    stacked = FrameStackObservation(images, STACK_SIZE, padding_type="zero")
+    return _ScreensOfStep(stacked, screens) if keep_screens else stacked
 
 
 class _Opening(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
-    """Open each game with FIRE, if asked for, and a random number of no-ops."""
+    """Open each episode with FIRE, if asked for, and a random number of no-ops."""
 
     def __init__(self, console: AtariEnv, *, noop_max: int, fire_reset: bool) -> None:
         super().__init__(console)
@@ -116,7 +95,7 @@ class _Opening(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
 
 
 class _FrameLimit(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
-    """Truncate a game at its limit of frames, counted from the end of the opening."""
+    """Truncate an episode at its frame limit, counted from the end of the opening."""
 
     def __init__(self, env: gymnasium.Env[GrayScreen, int], *, max_frames: int) -> None:
         super().__init__(env)
@@ -137,7 +116,7 @@ class _FrameLimit(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
 
 
 class _ScreenTap(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
-    """Add the screen after every console frame to a list; it sits below the frame skip."""
+    """Append every emulator frame to a list; sits below the frame skip."""
 
     def __init__(
         self,
@@ -154,8 +133,8 @@ class _ScreenTap(gymnasium.Wrapper[GrayScreen, int, GrayScreen, int]):
         return result
 
 
-class _ScreensOfDecision(gymnasium.Wrapper[Stack, int, Stack, int]):
-    """Hand out what `_ScreenTap` gathered in one decision; it sits above the frame skip."""
+class _ScreensOfStep(gymnasium.Wrapper[Stack, int, Stack, int]):
+    """Return what `_ScreenTap` gathered in one agent step; sits above the frame skip."""
 
     def __init__(
         self, env: gymnasium.Env[Stack, int], screens: list[npt.NDArray[np.uint8]]

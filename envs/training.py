@@ -1,203 +1,187 @@
-"""Many games at once, for collecting experience."""
+"""A vector environment for collecting experience."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ale_py.vector_env import AtariVectorEnv
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.games import Game, require_playable
-from envs.protocol import FRAME_SKIP, OBSERVATION_SHAPE, SCREEN_SIZE, STACK_SIZE, check_protocol
+from envs.config import SCREEN_SIZE, STACK_SIZE, AtariConfig, num_actions
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A whole game, from its first decision to its end or to the frame limit.
+    """A whole episode, from its first agent step to its end or to the frame limit.
 
     Attributes:
-        raw_return: the game's score as the emulator counts it, unclipped and undiscounted.
-        length: the number of decisions; the ignored step after an end is none.
+        raw_return: The score as the emulator counts it, unclipped and undiscounted.
+        length: The number of agent steps.
     """
 
     raw_return: float
     length: int
 
 
-@dataclass(slots=True)
-class TrainingStep:
-    """What one step of all B games brought.
-
-    Attributes:
-        observations: (B, 4, 84, 84) uint8, oldest picture first. At an end they still show the old
-            game: the new one's first observation comes with the next, ignored, step.
-        rewards: (B,) float32, raw; zero at ignored steps.
-        terminated: (B,) bool, the game is over.
-        truncated: (B,) bool, the frame limit was reached; never together with `terminated`.
-        life_lost: (B,) bool, a life went but the game is not over; it may come together with
-            `truncated`.
-        ignored: (B,) bool, this game had ended on the step before, so the action was not played:
-            `observations` hold the new game's first one, and nothing else happened.
-        episodes: the whole games that ended in this step, in the order of the environments.
-    """
-
-    observations: npt.NDArray[np.uint8]
-    rewards: npt.NDArray[np.float32]
-    terminated: npt.NDArray[np.bool_]
-    truncated: npt.NDArray[np.bool_]
-    life_lost: npt.NDArray[np.bool_]
-    ignored: npt.NDArray[np.bool_]
-    episodes: list[Episode]
-
-
-class TrainingEnv:
+class AtariTrainingEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[Any]]):
     """B copies of one game, stepped together by ale-py's C++ vector environment.
 
-    Rewards are raw and games are whole. Clipping rewards and ending returns at a lost life are the
-    learner's business: the emulator's own options for them either hide the raw score or make a lost
-    life look like the end of the game. See `envs.protocol` for what an observation is.
+    Rewards are raw and episodes are whole. Clipping rewards and ending returns at a lost life are
+    left to the agent: the emulator's own options for them either hide the raw score or make a lost
+    life look like the end of the episode. `envs.config` describes the observations.
 
-    Every array that `reset` and `step` hand out is fresh: the emulator moves its buffers out and
+    Autoreset mode is `NEXT_STEP`: at an end, `step` still returns the old episode's observation;
+    the next step ignores the action, returns the new episode's first observation, a reward of 0 and
+    neither terminates nor truncates. Termination and truncation never come together.
+
+    `info` follows Gymnasium's convention for vector environments: `lives`, the lives left, (B,)
+    int32; and at a step that ends an episode `episode`, the finished episodes' raw returns `r` and
+    lengths `l` in agent steps, (B,) each, valid where the mask `_episode` is true (as written by
+    `gymnasium.wrappers.vector.RecordEpisodeStatistics`).
+
+    Every array that `reset` and `step` return is fresh: the emulator moves its buffers out and
     never writes to them again, so they may be kept without a copy.
 
     Args:
-        game: what to play.
+        config: The game and its rules.
         num_envs: B, the number of copies.
-        seeds: (B,) integers in [0, 2**31), one per copy. Games with the same seed and the same
-            actions are identical, in any position.
-        num_threads: emulator threads; they help only where there are idle cores.
-        sticky_actions: probability, at every frame, that the console repeats the action of the
-            frame before instead of the given one.
-        noop_max: 0 .. noop_max - 1 no-op frames open each game.
-        fire_reset: whether a new game is begun by pressing FIRE.
-        max_frames: frames after which a game is truncated, not counting its opening.
-        full_action_space: all 18 actions instead of those the game uses.
-
-    Attributes:
-        num_envs: B.
-        num_actions: the number of actions.
-        observation_shape: (4, 84, 84).
+        seeds: (B,) integers in [0, 2**31), one per copy, for the first `reset` if that is given
+            none. Copies with the same seed and the same actions are identical, in any position.
+        num_threads: The number of emulator threads; they help only where there are idle cores.
 
     Raises:
-        UnknownGameError, UnplayableGameError: the emulator cannot play this game.
-        ValueError: another argument is out of its range.
+        ValueError: `num_envs`, `seeds` or `num_threads` is out of its range.
     """
 
     def __init__(
         self,
-        game: Game,
+        config: AtariConfig,
         num_envs: int,
         *,
-        seeds: npt.NDArray[np.integer],
+        seeds: npt.NDArray[np.integer] | None = None,
         num_threads: int = 1,
-        sticky_actions: float = 0.25,
-        noop_max: int = 30,
-        fire_reset: bool = False,
-        max_frames: int = 108_000,
-        full_action_space: bool = False,
     ) -> None:
-        require_playable(game)
-        check_protocol(sticky_actions=sticky_actions, noop_max=noop_max, max_frames=max_frames)
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if num_threads < 1:
             raise ValueError(f"num_threads must be at least 1, got {num_threads}")
-        self._pending_seeds: npt.NDArray[np.int64] | None = _checked_seeds(seeds, num_envs)
+        self._seeds = None if seeds is None else _checked_seeds(seeds, num_envs)
         self._emulators = AtariVectorEnv(
-            game.rom,
+            config.rom,
             num_envs,
             num_threads=min(num_threads, num_envs),
-            max_num_frames_per_episode=max_frames,
-            repeat_action_probability=sticky_actions,
-            full_action_space=full_action_space,
+            max_num_frames_per_episode=config.max_frames,
+            repeat_action_probability=config.sticky_actions,
+            full_action_space=config.full_action_space,
             autoreset_mode=AutoresetMode.NEXT_STEP,
             img_height=SCREEN_SIZE,
             img_width=SCREEN_SIZE,
             grayscale=True,
             stack_num=STACK_SIZE,
-            frameskip=FRAME_SKIP,
+            frameskip=config.frame_skip,
             maxpool=True,
-            noop_max=noop_max,
+            noop_max=config.noop_max,
             episodic_life=False,
             life_loss_info=False,
             reward_clipping=False,
-            use_fire_reset=fire_reset,
+            use_fire_reset=config.fire_reset,
         )
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs = num_envs
-        self.num_actions = len(self._emulators.ale.get_action_set())
-        self.observation_shape: tuple[int, int, int] = OBSERVATION_SHAPE
-        self._closed = False
-        self._lives: npt.NDArray[np.int32] = np.zeros(num_envs, np.int32)
+        self.single_observation_space = self._emulators.single_observation_space
+        self.single_action_space = self._emulators.single_action_space
+        self.observation_space = self._emulators.observation_space
+        self.action_space = self._emulators.action_space
+        self._num_actions = num_actions(config)
+        self._everywhere: npt.NDArray[np.bool_] = np.ones(num_envs, np.bool_)
+        self._ready = False
         self._ended: npt.NDArray[np.bool_] = np.zeros(num_envs, np.bool_)
         self._returns: npt.NDArray[np.float64] = np.zeros(num_envs, np.float64)
         self._lengths: npt.NDArray[np.int64] = np.zeros(num_envs, np.int64)
 
-    def reset(self) -> npt.NDArray[np.uint8]:
-        """Begin new games everywhere, whatever the old ones were at.
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int] | npt.NDArray[np.integer] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+        """Start new episodes everywhere.
 
-        The first call applies the seeds. Later ones go on with the emulators' random streams, so
-        that they do not replay the same openings.
+        Args:
+            seed: A seed for every copy; or one number s, for s, s + 1, ... Without one, the first
+                call takes the constructor's seeds, and later calls continue the emulators' random
+                streams, so that openings do not repeat.
+            options: Must be empty: copies are reset together.
 
         Returns:
-            (B, 4, 84, 84) uint8, the first observations.
+            The first observations, (B, 4, 84, 84) uint8, and `info`.
+
+        Raises:
+            ValueError: The seeds are no (B,) integers in [0, 2**31), or there are options.
         """
-        observations, info = self._emulators.reset(seed=self._pending_seeds)
-        self._pending_seeds = None
-        self._lives = info["lives"]
+        if options:
+            raise ValueError(f"reset() takes no options, got {options}")
+        if isinstance(seed, int):
+            seed = np.arange(seed, seed + self.num_envs)
+        seeds = self._seeds if seed is None else _checked_seeds(np.asarray(seed), self.num_envs)
+        observations, info = self._emulators.reset(seed=seeds)
+        self._seeds, self._ready = None, True
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._returns[:] = 0.0
         self._lengths[:] = 0
-        return observations
+        return observations, self._info(info)
 
-    def step(self, actions: npt.NDArray[np.int64]) -> TrainingStep:
-        """Play one decision in every game.
+    def step(
+        self, actions: npt.NDArray[np.int64]
+    ) -> tuple[
+        npt.NDArray[np.uint8],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.bool_],
+        npt.NDArray[np.bool_],
+        dict[str, Any],
+    ]:
+        """Play one agent step in every copy.
 
         Args:
-            actions: (B,) int64, each in [0, num_actions).
+            actions: (B,) int64, each in [0, single_action_space.n).
+
+        Returns:
+            Observations, (B, 4, 84, 84) uint8, oldest image first; raw rewards, (B,) float32;
+            terminations and truncations, (B,) bool; and `info`.
 
         Raises:
-            ValueError: the actions have another shape or type, or one is out of range.
-            RuntimeError: there was no `reset` before.
+            ValueError: The actions have another shape or type, or one is out of range.
+            RuntimeError: There was no `reset` before.
         """
         self._check_actions(actions)
-        if self._pending_seeds is not None:
+        if not self._ready:
             raise RuntimeError("step() was called before reset()")
-        observations, rewards, terminated, truncated, info = self._emulators.step(actions)
-        ignored, ended = self._ended, terminated | truncated
-        # Lives may rise within a game (a bonus) and change freely from one game to the next; some
-        # games have none at all. Only a fall within a game that is not over is a lost life.
-        life_lost = (info["lives"] < self._lives) & ~(terminated | ignored)
-        self._lives = info["lives"]
-        self._returns += rewards
-        self._lengths += ~ignored
-        self._ended = ended
-        return TrainingStep(
-            observations=observations,
-            rewards=rewards.astype(np.float32),
-            terminated=terminated,
-            truncated=truncated,
-            life_lost=life_lost,
-            ignored=ignored,
-            episodes=self._finish_games(ended) if ended.any() else [],
+        observations, rewards, terminations, truncations, emulator_info = self._emulators.step(
+            actions
         )
+        info = self._info(emulator_info)
+        self._returns += rewards
+        self._lengths += ~self._ended
+        self._ended = ended = terminations | truncations
+        if ended.any():
+            info["episode"] = {
+                "r": np.where(ended, self._returns, 0.0),
+                "l": np.where(ended, self._lengths, 0),
+            }
+            info["_episode"] = ended
+            self._returns[ended] = 0.0
+            self._lengths[ended] = 0
+        return observations, rewards.astype(np.float32), terminations, truncations, info
 
-    def close(self) -> None:
-        """Stop the emulators and their threads; a second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
+    def close_extras(self, **_: Any) -> None:
+        """Stop the emulators and their threads; called by `close`, once."""
         self._emulators.close()
         del self._emulators  # the threads are joined only when the C++ object goes
 
-    def _finish_games(self, ended: npt.NDArray[np.bool_]) -> list[Episode]:
-        """Take the finished games' totals and clear them for the games that follow."""
-        episodes = [
-            Episode(raw_return=float(self._returns[i]), length=int(self._lengths[i]))
-            for i in np.flatnonzero(ended)
-        ]
-        self._returns[ended] = 0.0
-        self._lengths[ended] = 0
-        return episodes
+    def _info(self, emulator_info: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        return {"lives": emulator_info["lives"], "_lives": self._everywhere}
 
     def _check_actions(self, actions: npt.NDArray[np.int64]) -> None:
         # Not a courtesy: ale-py 0.12.1 waits forever after an action that is out of range.
@@ -205,8 +189,8 @@ class TrainingEnv:
             raise ValueError(
                 f"actions must be ({self.num_envs},) int64, got {actions.shape} {actions.dtype}"
             )
-        if actions.min() < 0 or actions.max() >= self.num_actions:
-            raise ValueError(f"actions must be in [0, {self.num_actions}), got {actions.tolist()}")
+        if actions.min() < 0 or actions.max() >= self._num_actions:
+            raise ValueError(f"actions must be in [0, {self._num_actions}), got {actions.tolist()}")
 
 
 def _checked_seeds(seeds: npt.NDArray[np.integer], num_envs: int) -> npt.NDArray[np.int64]:

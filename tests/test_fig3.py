@@ -421,8 +421,6 @@ def test_parameters_are_those_of_the_network():
     config = TrainConfig(head="linear")
     torso = 4 * 64 * 16 + 16 + 16 * 16 * 32 + 32 + 32 * 81 * 256 + 256
     assert count_parameters(config, 6) == Parameters(torso + 257 * 7, 257 * 7)
-    assert variants.count_actions(TrainConfig(game="Pong")) == 6
-    assert variants.count_actions(TrainConfig(game="Pong", full_action_space=True)) == 18
 
 
 def test_what_cannot_be_matched_is_said(monkeypatch):

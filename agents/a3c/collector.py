@@ -1,53 +1,46 @@
 """The one collector: plays T steps in a batch of environments with a network's sampled actions."""
 
 from functools import cached_property
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.a3c.rollout import CollectedSteps, Rollout
 from agents.networks.actor_critic import ActorCritic
-from envs import Episode, TrainingStep
+from envs import Episode
+from envs.config import OBSERVATION_SHAPE
 
 
-class BatchedEnvironment(Protocol):
-    """What the collector asks of its environments; `envs.TrainingEnv` is one."""
+def action_count(env: VectorEnv[Any, Any, Any]) -> int:
+    """The size of an environment's discrete action space.
 
-    @property
-    def num_envs(self) -> int:
-        """B."""
-        ...
-
-    @property
-    def num_actions(self) -> int:
-        """The size of the action space."""
-        ...
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Of one environment's observation."""
-        ...
-
-    def reset(self) -> np.ndarray:
-        """Start all games; return the first observations, uint8, shape (B, 4, 84, 84)."""
-        ...
-
-    def step(self, actions: np.ndarray) -> TrainingStep:
-        """Play one action in each environment."""
-        ...
-
-    def close(self) -> None:
-        """Free the games."""
-        ...
+    Raises:
+        TypeError: The environments have another kind of action space, their observations are not
+            (4, 84, 84) uint8, or they do not autoreset in Gymnasium's `NEXT_STEP` mode.
+    """
+    actions, observations = env.single_action_space, env.single_observation_space
+    if not isinstance(actions, Discrete) or actions.start != 0:
+        raise TypeError(f"the action space must be Discrete and start at 0, got {actions}")
+    if observations.shape != OBSERVATION_SHAPE or observations.dtype != np.uint8:
+        raise TypeError(f"observations must be {OBSERVATION_SHAPE} uint8, got {observations}")
+    mode = env.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        raise TypeError(f"environments must autoreset in NEXT_STEP mode, got {mode}")
+    return int(actions.n)
 
 
 class Collector:
     """Plays a batch of environments with a network's sampled actions.
 
     Args:
-        env: the environments; they are reset here.
+        env: Any Gymnasium vector environment that `action_count` accepts; it is reset here.
+            `info["lives"]`, where there is one, tells of lost lives, and `info["episode"]` of
+            finished episodes, as `gymnasium.wrappers.vector.RecordEpisodeStatistics` writes it;
+            without it the rewards are summed up.
         network: acts; whoever changes its parameters does so between two collections.
         num_steps: T.
         gamma: discount while a game goes on.
@@ -60,7 +53,7 @@ class Collector:
 
     def __init__(
         self,
-        env: BatchedEnvironment,
+        env: VectorEnv[Any, Any, Any],
         network: ActorCritic,
         *,
         num_steps: int,
@@ -71,8 +64,12 @@ class Collector:
         self.env, self.network, self.random = env, network, random
         self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
         self.episodes: list[Episode] = []
-        self._observations = torch.from_numpy(env.reset())
+        observations, info = env.reset()
+        self._observations = torch.from_numpy(observations)
         self._starts = np.ones(env.num_envs, np.bool_)
+        self._ended_before = np.zeros(env.num_envs, np.bool_)
+        self._lives = info.get("lives", np.zeros(env.num_envs, np.int32))
+        self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
         self._state = network.initial_state(env.num_envs)
         self._ended, self._truncated = np.zeros((2, num_steps, env.num_envs), np.bool_)
 
@@ -96,29 +93,51 @@ class Collector:
                 policy, self._state = self.network.policy(seen, self._state, starts)
                 logits = policy.numpy()
                 actions = sample(logits, self.random)
-                step = self._play(actions)
-                logits_at[t], actions_at[t], rewards[t] = logits, actions, step.rewards
-                np.logical_not(step.ignored, out=valid[t])
-                np.logical_or(step.terminated, step.life_lost, out=self._ended[t])
-                self._truncated[t] = step.truncated
+                ignored = self._ended_before
+                rewards[t], terminated, life_lost, self._truncated[t] = self._play(actions)
+                logits_at[t], actions_at[t] = logits, actions
+                np.logical_not(ignored, out=valid[t])
+                np.logical_or(terminated, life_lost, out=self._ended[t])
             starts = torch.from_numpy(self._starts)
             steps.finish(self.network, self._observations, self._state, starts)
         zero = np.float32(0)
         steps.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
         steps.traces.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
 
-    def _play(self, actions: npt.NDArray[np.int64]) -> TrainingStep:
-        step = self.env.step(actions)
-        self.episodes += step.episodes
-        self._observations = torch.from_numpy(step.observations)
-        # An ignored step is the one that leads to a new game's first observation.
-        self._starts = step.ignored
-        return step
+    def _play(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
+        """Play a step; return rewards, terminations, lost lives and truncations, (B,) each."""
+        observations, rewards, terminated, truncated, info = self.env.step(actions)
+        self._observations = torch.from_numpy(observations)
+        # In NEXT_STEP mode, the step after an end ignores its action and starts a new episode.
+        self._starts = ignored = self._ended_before
+        self._ended_before = ended = terminated | truncated
+        # Lives may rise within an episode (a bonus) and change freely from one to the next; some
+        # games have none at all. Only a fall within a running episode is a lost life.
+        lives = info.get("lives", self._lives)
+        life_lost = (lives < self._lives) & ~(terminated | ignored)
+        self._lives = lives
+        self._returns += rewards
+        self._lengths += ~ignored
+        if ended.any():
+            self._finish_episodes(ended, info.get("episode"))
+        return rewards, terminated, life_lost, truncated
+
+    def _finish_episodes(
+        self, ended: npt.NDArray[np.bool_], statistics: dict[str, npt.NDArray[Any]] | None
+    ) -> None:
+        returns, lengths = self._returns, self._lengths
+        if statistics is not None:
+            returns, lengths = statistics["r"], statistics["l"]
+        self.episodes += [
+            Episode(float(returns[i]), int(lengths[i])) for i in np.flatnonzero(ended)
+        ]
+        self._returns[ended] = 0.0
+        self._lengths[ended] = 0
 
     @cached_property
     def _rollout(self) -> Rollout:
         env = self.env
-        return Rollout.empty(self.num_steps, env.num_envs, env.num_actions, self.network)
+        return Rollout.empty(self.num_steps, env.num_envs, action_count(env), self.network)
 
 
 def sample(logits: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArray[np.int64]:

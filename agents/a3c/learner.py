@@ -8,10 +8,11 @@ import signal
 import time
 from collections import deque
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
+from gymnasium.vector import VectorEnv
 
-from agents.a3c.collector import BatchedEnvironment
 from agents.a3c.gradients import compute_gradients
 from agents.a3c.losses import log_prob
 from agents.a3c.optimizers import OPTIMIZERS
@@ -174,7 +175,7 @@ class SerialLearner:
         self.learner = Learner(config, shared, slots)
 
     @property
-    def env(self) -> BatchedEnvironment:
+    def env(self) -> VectorEnv[Any, Any, Any]:
         """The worker's environments."""
         return self.worker.env
 

@@ -7,10 +7,12 @@ parameters and t_max steps, and ends with a gradient pushed here, a rollout hand
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
-from agents.a3c.collector import BatchedEnvironment, Collector
+from agents.a3c.collector import Collector, action_count
 from agents.a3c.gradients import compute_gradients
 from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.returns import lambda_returns
@@ -24,28 +26,19 @@ from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
 from agents.training.rollout_queue import RolloutQueue, SlotRollout
 from agents.training.shared_state import SharedState
-from envs import TrainingEnv, resolve_game
+from envs import AtariTrainingEnv
 
 # Opening the heads costs some twenty forward passes; once in so many updates it is not noticed.
 UPDATES_BETWEEN_DIAGNOSTICS = 100
 # Between two looks for a free slot: far less than it takes to fill one.
 WAIT_S = 1e-3
 
-EnvironmentFactory = Callable[[TrainConfig, np.ndarray], BatchedEnvironment]
+EnvironmentFactory = Callable[[TrainConfig, np.ndarray], VectorEnv[Any, Any, Any]]
 
 
-def make_training_env(config: TrainConfig, seeds: np.ndarray) -> TrainingEnv:
-    """The worker's games, one for each seed."""
-    return TrainingEnv(
-        resolve_game(config.game),
-        len(seeds),
-        seeds=seeds,
-        sticky_actions=config.sticky_actions,
-        noop_max=config.noop_max,
-        fire_reset=config.fire_reset,
-        max_frames=config.max_frames,
-        full_action_space=config.full_action_space,
-    )
+def make_training_env(config: TrainConfig, seeds: np.ndarray) -> AtariTrainingEnv:
+    """Make a worker's environments, one for each seed."""
+    return AtariTrainingEnv(config.atari, len(seeds), seeds=seeds)
 
 
 class Actor:
@@ -74,7 +67,7 @@ class Actor:
         env = make_env(config, seeds.astype(np.int64))
 
         self.env = env
-        self.network = ActorCritic(env.num_actions, config)
+        self.network = ActorCritic(action_count(env), config)
         self.flat = FlatParameters(self.network)
         self.pull()
         self.collector = Collector(

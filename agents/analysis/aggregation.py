@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.analysis.learning_curves import TRAINING, LearningCurve, Numbers
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 STEPS, FRAMES, HOURS = "steps", "frames", "hours"
 AXES = (STEPS, FRAMES, HOURS)

@@ -12,7 +12,7 @@ from agents.analysis.aggregation import CONFIDENCE, FRAMES, HOURS, RESAMPLES, ST
 from agents.analysis.learning_curves import TRAINING
 from agents.config import RECENT_EPISODES
 from envs import PUBLISHED_SCORES
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 FORMATS = ("png", "svg", "pdf")
 

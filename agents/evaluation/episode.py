@@ -12,60 +12,8 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from agents.config import TrainConfig
-from envs import make_evaluation_env, resolve_game
-
 GameEnv = gymnasium.Env[npt.NDArray[np.uint8], int]
 Screen = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class GameSettings:
-    """What is played, and by which rules; see `envs.make_evaluation_env`.
-
-    Attributes:
-        game: the name, as in `envs.Game.name`.
-        sticky_actions: probability that the console repeats the last action.
-        noop_max: 0 .. noop_max - 1 no-op frames open each game.
-        fire_reset: whether a game is begun by pressing FIRE.
-        max_frames: frames after which a game is truncated.
-        full_action_space: all 18 actions instead of the game's own.
-    """
-
-    game: str
-    sticky_actions: float
-    noop_max: int
-    fire_reset: bool
-    max_frames: int
-    full_action_space: bool
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> "GameSettings":
-        """The rules that a training run plays by. Games are whole there too."""
-        return cls(
-            game=config.game,
-            sticky_actions=config.sticky_actions,
-            noop_max=config.noop_max,
-            fire_reset=config.fire_reset,
-            max_frames=config.max_frames,
-            full_action_space=config.full_action_space,
-        )
-
-    def make_env(self, *, keep_screens: bool = False) -> GameEnv:
-        """Make the environment.
-
-        Raises:
-            ValueError: a setting is out of its range, or there is no such game.
-        """
-        return make_evaluation_env(
-            resolve_game(self.game),
-            sticky_actions=self.sticky_actions,
-            noop_max=self.noop_max,
-            fire_reset=self.fire_reset,
-            max_frames=self.max_frames,
-            full_action_space=self.full_action_space,
-            keep_screens=keep_screens,
-        )
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,14 @@ from agents.evaluation.drawing import (
     text_width,
     write,
 )
-from agents.evaluation.episode import GameSettings, StepResult, action_names
+from agents.evaluation.episode import StepResult, action_names
 from agents.evaluation.program_plots import Scale, draw_program
 from agents.evaluation.video import CONSOLE_FPS
 from agents.evaluation.video import HEIGHT as GAME_HEIGHT
 from agents.evaluation.video import WIDTH as GAME_WIDTH
 from agents.networks.inspection import NeurocoderProgram, PolicyOutput
-from envs.protocol import FRAME_SKIP
+from envs import make_evaluation_env
+from envs.config import FRAME_SKIP
 
 WIDTH, HEIGHT, PROGRAMS_HEIGHT = 1280, GAME_HEIGHT, 240
 CURVE_SECONDS = 20
@@ -198,7 +199,7 @@ def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFact
         config: of the run.
         global_step: decisions the network was trained for; None if only random play is shown.
     """
-    env = GameSettings.of(config).make_env()
+    env = make_evaluation_env(config.atari)
     names = action_names(env)
     env.close()
 

@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, GameSettings, StepResult
+from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.overlay import Overlay, OverlayFactory
 from agents.evaluation.replay_file import Replay
 from agents.evaluation.video import CONSOLE_FPS, VideoError, VideoWriter, frames_of_step
 from agents.networks.inspection import PolicyOutput
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 log = logging.getLogger("train")
 
@@ -50,7 +50,7 @@ class Recorder:
         videos: bool = True,
         max_video_seconds: float = MAX_VIDEO_SECONDS,
     ) -> None:
-        self.folder, self.settings = folder, GameSettings.of(config)
+        self.folder, self.settings = folder, config.atari
         self.checkpoint, self.global_step = checkpoint, global_step
         self._make_overlay = make_overlay
         self._overlay: Overlay | None = None

@@ -11,7 +11,7 @@ import math
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, GameSettings, OnStep, run_episode
+from agents.evaluation.episode import EpisodeResult, OnStep, run_episode
 from agents.evaluation.small_npz import read_arrays
 from agents.system.files import write_atomically
-from envs import resolve_game
-from envs.protocol import FRAME_SKIP, check_protocol
+from envs import AtariConfig, make_evaluation_env
 
 FORMAT_VERSION = 1
 # The longest game that the settings allow has 25 M decisions; its description is a few hundred
@@ -55,7 +53,7 @@ class Replay:
         ale_version: of ale-py when the game was played.
     """
 
-    settings: GameSettings
+    settings: AtariConfig
     game: EpisodeResult
     checkpoint: str = ""
     global_step: int | None = None
@@ -95,7 +93,7 @@ def load_replay(path: str | Path) -> Replay:
         if not isinstance(rest, dict) or rest.get("format") != FORMAT_VERSION:
             found = rest.get("format") if isinstance(rest, dict) else None
             raise ValueError(f"format {found!r}, not {FORMAT_VERSION}")
-        settings = GameSettings(**rest["settings"])
+        settings = _read_settings(rest["settings"])
         names = {key: name for name, key in _KEYS.items()}
         fields = {names.get(key, key): value for key, value in rest["game"].items()}
         game = EpisodeResult(actions=actions, **fields)
@@ -138,7 +136,7 @@ def verify_replay(
     """
     recorded = trace.game
     try:
-        env = trace.settings.make_env(keep_screens=keep_screens)
+        env = make_evaluation_env(trace.settings, keep_screens=keep_screens)
     except ValueError as error:
         raise ReplayError(f"{trace.settings.game}: {error}") from error
     try:
@@ -190,16 +188,21 @@ def _read_arrays(path: Path) -> tuple[npt.NDArray[np.uint8], str]:
     return actions, str(text)
 
 
+def _read_settings(settings: Any) -> AtariConfig:
+    """Raises TypeError or ValueError for what no environment can have."""
+    if not isinstance(settings, dict):
+        raise TypeError(f"its settings are {repr(settings)[:200]}")
+    names = {spec.name for spec in fields(AtariConfig)}
+    # Files from before frame skip was a setting lack it.
+    if missing := names - {"frame_skip"} - set(settings):
+        raise ValueError(f"its settings lack {', '.join(sorted(missing))}")
+    return AtariConfig(**settings)
+
+
 def _check(trace: Replay) -> None:
     """Raise ValueError for what no game can have."""
-    game, settings = trace.game, trace.settings
+    game = trace.game
     expected: list[tuple[Any, str, Any]] = [
-        (settings, "game", str),
-        (settings, "sticky_actions", (int, float)),
-        (settings, "noop_max", int),
-        (settings, "fire_reset", bool),
-        (settings, "max_frames", int),
-        (settings, "full_action_space", bool),
         (game, "mode", str),
         (game, "seed", int),
         (game, "score", (int, float)),
@@ -223,22 +226,16 @@ def _check(trace: Replay) -> None:
         raise ValueError("a hash is not 64 hexadecimal digits")
     if not 0 <= (trace.global_step or 0) <= 10**15:
         raise ValueError(f"global_step is {trace.global_step}")
-    resolve_game(settings.game)
-    check_protocol(
-        sticky_actions=settings.sticky_actions,
-        noop_max=settings.noop_max,
-        max_frames=settings.max_frames,
-    )
-    TrainConfig(**asdict(settings))  # no run can have other settings than these
     if not 0 <= game.seed < 2**31:
         raise ValueError(f"seed {game.seed} is not in [0, 2**31)")
     if not math.isfinite(game.score):
         raise ValueError(f"score is {game.score}")
     if game.length != len(game.actions):
         raise ValueError(f"length is {game.length}, but there are {len(game.actions)} actions")
-    if game.length > -(-settings.max_frames // FRAME_SKIP):
+    if game.length > trace.settings.max_steps:
         raise ValueError(
-            f"{game.length} decisions are over the limit of {settings.max_frames} frames"
+            f"{game.length} agent steps of {trace.settings.frame_skip} frames are over the limit "
+            f"of {trace.settings.max_frames} frames"
         )
     if game.actions.max() >= 18:
         raise ValueError(f"action {game.actions.max()} is not one of the console's 18")

@@ -14,9 +14,10 @@ import torch
 
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult as EpisodeResult
-from agents.evaluation.episode import GameEnv, GameSettings, OnStep, StepResult, run_episode
+from agents.evaluation.episode import GameEnv, OnStep, StepResult, run_episode
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput, inspect
+from envs import make_evaluation_env, num_actions
 
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 MODES = (SAMPLED, GREEDY, RANDOM)
@@ -137,7 +138,7 @@ def play_game(
     """Play one whole game.
 
     Args:
-        env: as of `GameSettings.make_env`; it is reset here.
+        env: made by `envs.make_evaluation_env`; it is reset here.
         mode: "sampled", "greedy" or "random".
         seed: below 2**31; decides the whole game, together with the network.
         network: acts; not needed for random play. Its parameters must not change meanwhile.
@@ -189,7 +190,7 @@ def evaluate_policy(
         ValueError: as `EvaluationPolicy`.
     """
     wants_screens = recorder is not None and recorder.wants_screens
-    env = GameSettings.of(config).make_env(keep_screens=wants_screens)
+    env = make_evaluation_env(config.atari, keep_screens=wants_screens)
     games: list[EpisodeResult] = []
 
     listeners: list[OnPolicyOutput] = [] if on_thought is None else [on_thought]
@@ -261,11 +262,7 @@ def episode_seeds(seed: int, episodes: int) -> list[int]:
 
 def make_network(config: TrainConfig) -> ActorCritic:
     """A run's network, with parameters yet to be filled in."""
-    env = GameSettings.of(config).make_env()
-    try:
-        return ActorCritic(count_actions(env), config)
-    finally:
-        env.close()
+    return ActorCritic(num_actions(config.atari), config)
 
 
 def count_actions(env: GameEnv) -> int:

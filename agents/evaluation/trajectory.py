@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, GameSettings, OnStep, StepResult, action_names
+from agents.evaluation.episode import EpisodeResult, OnStep, StepResult, action_names
 from agents.evaluation.replay_file import Replay, verify_replay
 from agents.evaluation.runner import GREEDY, RANDOM, EvaluationPolicy, play_game
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import Floats, PolicyOutput, Program, stack_outputs
+from envs import make_evaluation_env
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +80,7 @@ def record_trajectory(
     if mode == RANDOM:
         raise ValueError("random play has no thoughts")
     diary = _TrajectoryBuilder(keep_screens)
-    settings = GameSettings.of(config)
-    env = settings.make_env(keep_screens=keep_screens or on_step is not None)
+    env = make_evaluation_env(config.atari, keep_screens=keep_screens or on_step is not None)
 
     def watch(step: StepResult) -> None:
         diary.step(step)
@@ -112,7 +112,7 @@ def replay_trajectory(
         ValueError: if the network has another number of actions than the game.
     """
     diary = _TrajectoryBuilder(keep_screens)
-    env = trace.settings.make_env()
+    env = make_evaluation_env(trace.settings)
     names = action_names(env)
     env.close()
     with network.acting():

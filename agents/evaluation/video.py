@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.system.files import write_atomically
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 Image = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 

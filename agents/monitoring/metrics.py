@@ -24,7 +24,7 @@ from agents.monitoring.tensorboard import write_config, write_hparams, write_pro
 from agents.networks.program_statistics import HeadSummary
 from agents.system.files import parse_count, read_csv_rows, write_atomically
 from envs import Episode
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 log = logging.getLogger("train")
 

@@ -14,7 +14,7 @@ from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
 from agents.system.resources import SHARED_MEMORY, available_cpus, free_shared_memory, memory_limit
 from agents.training.rollout_queue import entries_per_worker, queue_size, rollout_layout
-from envs.protocol import OBSERVATION_SHAPE
+from envs.config import OBSERVATION_SHAPE
 
 log = logging.getLogger("train")
 

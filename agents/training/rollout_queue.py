@@ -23,7 +23,7 @@ from agents.a3c.rollout import CollectedSteps
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.torso import interleave
-from envs.protocol import OBSERVATION_SHAPE
+from envs.config import OBSERVATION_SHAPE
 
 # Where every field begins, for a device reads whole words.
 ALIGNMENT = 64

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from agents.a3c.collector import action_count
 from agents.a3c.learner import SerialLearner
 from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.worker import EnvironmentFactory, Worker, make_training_env
@@ -31,7 +32,7 @@ from agents.training.preflight import build_network
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import TrainingFailedError, WorkerPool
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 log = logging.getLogger("train")
 
@@ -205,7 +206,7 @@ class Run:
         """The size of the game's action space, asked of one game that is closed at once."""
         env = self.make_env(self.config, torch.zeros(1, dtype=torch.int64).numpy())
         try:
-            return env.num_actions
+            return action_count(env)
         finally:
             env.close()
 

@@ -16,7 +16,6 @@ import agents.a3c.learner
 import agents.a3c.worker
 from agents.config import TrainConfig
 from agents.system.messages import pack
-from envs import TrainingStep
 from tests.agents.tiny_env import TinyEnv
 
 STEPS_IN_HEALTH = 40
@@ -29,7 +28,7 @@ class IllGame(TinyEnv):
         super().__init__(num_envs)
         self.illness, self.steps = illness, 0
 
-    def step(self, actions: np.ndarray) -> TrainingStep:
+    def step(self, actions):
         self.steps += 1
         if self.steps == STEPS_IN_HEALTH:
             self.illness()
@@ -99,12 +98,12 @@ class NanGame(TinyEnv):
 
     steps = 0
 
-    def step(self, actions: np.ndarray) -> TrainingStep:
+    def step(self, actions):
         self.steps += 1
-        step = super().step(actions)
+        observations, rewards, *rest = super().step(actions)
         if self.steps > STEPS_IN_HEALTH:
-            step.rewards[:] = np.nan
-        return step
+            rewards[:] = np.nan
+        return (observations, rewards, *rest)
 
 
 def make_nan_game(config: TrainConfig, seeds: np.ndarray) -> NanGame:  # noqa: ARG001
@@ -116,7 +115,7 @@ class SlowGame(TinyEnv):
 
     folder = Path()
 
-    def step(self, actions: np.ndarray) -> TrainingStep:
+    def step(self, actions):
         file = self.folder / "be slow"
         with contextlib.suppress(FileNotFoundError):
             file.rename(self.folder / str(os.getpid()))

@@ -6,10 +6,10 @@ import torch
 
 from agents.checkpoint import Checkpoint, save_checkpoint
 from agents.config import TrainConfig
-from agents.evaluation.episode import GameSettings
 from agents.evaluation.runner import count_actions
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import write_json
+from envs import make_evaluation_env
 
 SMALL = {
     "neurocoder_slots": 4,
@@ -26,7 +26,7 @@ def make_config(**settings):
 
 def make_network(config, seed=0):
     torch.manual_seed(seed)
-    env = GameSettings.of(config).make_env()
+    env = make_evaluation_env(config.atari)
     network = ActorCritic(count_actions(env), config)
     env.close()
     return network

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agents.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_checkpoint
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, GameSettings
+from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, ReplayError, load_replay
 from agents.evaluation.results import COLUMNS, append_evaluation, read_evaluations
 from agents.run_folder import RunFolderError, open_run
@@ -38,7 +38,7 @@ META = {"format": "2", "progress": json.dumps(PROGRESS)}
 SEALED = seal(TENSORS, META)
 UNSEALED = safetensors.torch.save(TENSORS, META | {"format": "1"})
 
-SETTINGS = GameSettings.of(TrainConfig(game="Pong", max_frames=80))
+SETTINGS = TrainConfig(game="Pong", max_frames=80).atari
 GAME = EpisodeResult("greedy", 3, 1.0, 12, np.arange(12, dtype=np.uint8), "0" * 64, False, "1" * 64)
 CONFIG = json.dumps(dataclasses.asdict(TrainConfig())).encode()
 

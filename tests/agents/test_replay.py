@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from agents.evaluation.episode import GameSettings
 from agents.evaluation.replay_file import Replay, verify_replay
 from agents.evaluation.runner import play_game
 from agents.evaluation.video import enlarge
 from agents.replay import main
+from envs import make_evaluation_env
 from tests.agents.runs import make_config, make_run
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def trace():
-    settings = GameSettings.of(make_config(max_frames=102))
-    return Replay(settings, play_game(settings.make_env(), "random", 3))
+    settings = make_config(max_frames=102).atari
+    return Replay(settings, play_game(make_evaluation_env(settings), "random", 3))
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_it_is_a_command(path):
 
 
 def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
-    settings = GameSettings.of(make_config(max_frames=16))
+    settings = make_config(max_frames=16).atari
     path = tmp_path / "game.npz"
-    Replay(settings, play_game(settings.make_env(), "random", 3)).save(path)
+    Replay(settings, play_game(make_evaluation_env(settings), "random", 3)).save(path)
     run = make_run(tmp_path / "run", make_config(head="linear"))
     assert main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)]) == 0
     assert "identical" in capsys.readouterr().out

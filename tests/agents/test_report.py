@@ -13,12 +13,12 @@ from agents import report
 from agents.analysis.report.data import by_action, project, strongest
 from agents.analysis.report.episode import show_game, thumbnail
 from agents.analysis.report.page import as_json
-from agents.evaluation.episode import GameSettings
 from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
 from agents.evaluation.runner import evaluate_policy, play_game
 from agents.evaluation.session import load_agent
 from agents.evaluation.video import count_frames, enlarge
 from agents.run_folder import open_run
+from envs import make_evaluation_env
 from tests.agents.curve_runs import write_progress
 from tests.agents.report_pages import read_data, unpack
 from tests.agents.runs import make_config, make_run
@@ -151,7 +151,7 @@ def test_data_cannot_end_the_script_that_holds_it():
 def test_the_picture_of_a_decision_is_what_was_on_the_screen_before_it(run, shown):
     folder, config = open_run(run)
     screens = []
-    env = GameSettings.of(config).make_env(keep_screens=True)
+    env = make_evaluation_env(config.atari, keep_screens=True)
     network = load_agent(folder, config).network
     game = shown.programs.game
     play_game(env, "sampled", game.seed, network, lambda s: screens.append(s.info["screens"]))

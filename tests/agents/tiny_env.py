@@ -1,9 +1,13 @@
-"""A game small enough to be solved in seconds, behind the interface of the training environment."""
+"""A game small enough to be solved in seconds, as a Gymnasium vector environment."""
+
+from typing import ClassVar
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 from agents.config import TrainConfig
-from envs import Episode, TrainingStep
 
 ROOMS = 3
 ACTIONS = 3
@@ -11,34 +15,35 @@ OPTIMUM = 1.0
 CONSOLATION = 0.2
 
 
-class TinyEnv:
+class TinyEnv(VectorEnv):
     """A corridor of three rooms; the room's right action leads on, the last room pays 1.
 
     Each room's right action differs and is never 0. Action 0 leaves at once with a consolation of
     0.2, any other wrong action leaves with nothing. The screen shows the room as a bright square.
-    Nothing is random, and games restart as `TrainingEnv` restarts them: the step after an end is
-    ignored.
+    Nothing is random, and nothing but Gymnasium's interface is there: neither lives nor episode
+    statistics.
     """
 
-    num_actions = ACTIONS
-    observation_shape = (4, 84, 84)
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    single_observation_space = Box(0, 255, (4, 84, 84), np.uint8)
+    single_action_space = Discrete(ACTIONS)
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self._rooms = np.zeros(num_envs, dtype=np.int64)
         self._ended = np.zeros(num_envs, dtype=bool)
 
-    def reset(self) -> np.ndarray:
+    def reset(self, *, seed=None, options=None):  # noqa: ARG002
         self._rooms[:] = 0
         self._ended[:] = False
-        return self._screens()
+        return self._screens(), {}
 
-    def step(self, actions: np.ndarray) -> TrainingStep:
-        ignored = self._ended.copy()
+    def step(self, actions):
         rewards = np.zeros(self.num_envs, dtype=np.float32)
-        episodes = []
         for i, action in enumerate(actions):
-            if ignored[i]:
+            if self._ended[i]:
                 self._rooms[i], self._ended[i] = 0, False
                 continue
             right = action == 1 + self._rooms[i] % 2
@@ -49,25 +54,13 @@ class TinyEnv:
                 rewards[i] = CONSOLATION
             if right and not last:
                 self._rooms[i] += 1
-                continue
-            self._ended[i] = True
-            episodes.append(Episode(float(rewards[i]), int(self._rooms[i]) + 1))
+            else:
+                self._ended[i] = True
         no = np.zeros(self.num_envs, dtype=bool)
-        return TrainingStep(
-            observations=self._screens(),
-            rewards=rewards,
-            terminated=self._ended.copy(),
-            truncated=no,
-            life_lost=no,
-            ignored=ignored,
-            episodes=episodes,
-        )
-
-    def close(self) -> None:
-        pass
+        return self._screens(), rewards, self._ended.copy(), no, {}
 
     def _screens(self) -> np.ndarray:
-        screens = np.zeros((self.num_envs, *self.observation_shape), dtype=np.uint8)
+        screens = np.zeros((self.num_envs, 4, 84, 84), dtype=np.uint8)
         for i, room in enumerate(self._rooms):
             screens[i, :, 28 * room : 28 * room + 28, 28 * room : 28 * room + 28] = 255
         return screens
@@ -86,7 +79,7 @@ class BrokenGame(TinyEnv):
 
     steps = 0
 
-    def step(self, actions: np.ndarray) -> TrainingStep:
+    def step(self, actions):
         self.steps += 1
         if self.steps == 3:
             raise BrokenError("the third step is one too many")

@@ -2,14 +2,17 @@ import numpy as np
 import pytest
 from ale_py.env import AtariEnv
 
-from envs import UnplayableGameError, list_games, make_evaluation_env, resolve_game
+from envs import AtariConfig, UnplayableGameError, list_games, make_evaluation_env
 
-FROSTBITE = resolve_game("Frostbite")
-PONG = resolve_game("Pong")
+FROSTBITE, PONG = "Frostbite", "Pong"
+
+
+def make(game, *, keep_screens=False, **settings):
+    return make_evaluation_env(AtariConfig(game, **settings), keep_screens=keep_screens)
 
 
 def test_spaces_and_the_screen_are_as_documented():
-    env = make_evaluation_env(PONG)
+    env = make(PONG)
     observation, _ = env.reset(seed=1)
     assert env.observation_space.shape == (4, 84, 84)
     assert env.observation_space.dtype == np.uint8
@@ -19,17 +22,17 @@ def test_spaces_and_the_screen_are_as_documented():
     assert screen.shape == (210, 160, 3)
     assert screen.dtype == np.uint8
     assert screen.any()
-    assert make_evaluation_env(PONG, full_action_space=True).action_space.n == 18
+    assert make(PONG, full_action_space=True).action_space.n == 18
 
 
 def test_a_new_games_stack_is_padded_with_zeros():
-    observation, _ = make_evaluation_env(FROSTBITE).reset(seed=1)
+    observation, _ = make(FROSTBITE).reset(seed=1)
     assert not observation[:3].any()
     assert observation[3].any()
 
 
 def test_rewards_are_raw_and_a_lost_life_does_not_end_the_game():
-    env = make_evaluation_env(FROSTBITE)
+    env = make(FROSTBITE)
     observation, info = env.reset(seed=2)
     lives, falls, rewards = info["lives"], 0, set()
     rng = np.random.default_rng(0)
@@ -48,7 +51,7 @@ def test_rewards_are_raw_and_a_lost_life_does_not_end_the_game():
 
 
 def opening_lengths(resets=150, **settings):
-    env = make_evaluation_env(settings.pop("game", PONG), **settings)
+    env = make(settings.pop("game", PONG), **settings)
     env.reset(seed=3)
     return {env.reset()[1]["episode_frame_number"] for _ in range(resets)}
 
@@ -63,20 +66,20 @@ def test_fire_takes_the_place_of_one_no_op_only_when_asked_for():
     assert opening_lengths(noop_max=6, fire_reset=True) == set(range(1, 6))
     assert opening_lengths(5, noop_max=1, fire_reset=True) == {1}
     # Ms. Pac-Man has no FIRE.
-    game = resolve_game("MsPacman")
+    game = "MsPacman"
     assert opening_lengths(5, game=game, noop_max=1, fire_reset=True) == {0}
 
 
 def test_a_game_without_a_no_op_among_its_actions_opens_with_no_ops_too():
-    backgammon = resolve_game("Backgammon")
-    env = make_evaluation_env(backgammon)
+    backgammon = "Backgammon"
+    env = make(backgammon)
     assert "NOOP" not in env.unwrapped.get_action_meanings()
     assert max(opening_lengths(10, game=backgammon)) > 0
 
 
 @pytest.mark.parametrize(("max_frames", "decisions"), [(100, 25), (101, 26), (104, 26)])
 def test_the_frame_limit_truncates_and_does_not_count_the_opening(max_frames, decisions):
-    env = make_evaluation_env(FROSTBITE, max_frames=max_frames, noop_max=30)
+    env = make(FROSTBITE, max_frames=max_frames, noop_max=30)
     openings = set()
     for seed in range(3):
         _, info = env.reset(seed=seed)
@@ -90,7 +93,7 @@ def test_the_frame_limit_truncates_and_does_not_count_the_opening(max_frames, de
 
 
 def play(seed, num_steps=200, **settings):
-    env = make_evaluation_env(FROSTBITE, **settings)
+    env = make(FROSTBITE, **settings)
     rng = np.random.default_rng(0)
     first, _ = env.reset(seed=seed)
     return np.stack([first, *(env.step(int(rng.integers(18)))[0] for _ in range(num_steps))])
@@ -110,12 +113,12 @@ def test_without_stickiness_and_noops_the_seed_makes_no_difference():
 
 @pytest.mark.parametrize("sticky_actions", [0.0, 0.25, 0.5])
 def test_the_emulator_is_given_the_probability_of_sticky_actions(sticky_actions):
-    env = make_evaluation_env(PONG, sticky_actions=sticky_actions)
+    env = make(PONG, sticky_actions=sticky_actions)
     assert env.unwrapped.ale.getFloat("repeat_action_probability") == sticky_actions
 
 
 def test_observations_are_fresh_arrays_that_nothing_overwrites():
-    env = make_evaluation_env(PONG)
+    env = make(PONG)
     kept = [env.reset(seed=1)[0]]
     copies = [kept[0].copy()]
     for t in range(30):
@@ -126,7 +129,7 @@ def test_observations_are_fresh_arrays_that_nothing_overwrites():
 
 
 def test_nothing_is_printed_when_an_environment_is_made(capfd):
-    make_evaluation_env(PONG).reset(seed=1)
+    make(PONG).reset(seed=1)
     assert capfd.readouterr() == ("", "")
 
 
@@ -135,19 +138,19 @@ def test_nothing_is_printed_when_an_environment_is_made(capfd):
 )
 def test_a_setting_out_of_range_is_named_with_its_value(setting, value):
     with pytest.raises(ValueError, match=f"{setting}.*{value}"):
-        make_evaluation_env(PONG, **{setting: value})
+        make(PONG, **{setting: value})
 
 
 def test_unplayable_games_are_refused_before_the_emulator_is_asked():
     for game in list_games():
         if not game.playable:
             with pytest.raises(UnplayableGameError):
-                make_evaluation_env(game)
+                make(game.name)
 
 
 def test_the_console_frames_of_a_decision_are_handed_out_when_asked_for():
-    kept = make_evaluation_env(FROSTBITE, keep_screens=True, max_frames=10, noop_max=1)
-    plain = make_evaluation_env(FROSTBITE, max_frames=10, noop_max=1)
+    kept = make(FROSTBITE, keep_screens=True, max_frames=10, noop_max=1)
+    plain = make(FROSTBITE, max_frames=10, noop_max=1)
     kept.reset(seed=4)
     plain.reset(seed=4)
     for frames in (4, 4, 2):
@@ -163,7 +166,7 @@ def test_the_console_frames_of_a_decision_are_handed_out_when_asked_for():
 
 
 def test_the_frames_handed_out_are_those_that_a_console_without_frame_skip_shows():
-    env = make_evaluation_env(PONG, keep_screens=True, sticky_actions=0.0, noop_max=0)
+    env = make(PONG, keep_screens=True, sticky_actions=0.0, noop_max=0)
     env.reset(seed=4)
     console = AtariEnv("pong", obs_type="rgb", frameskip=1, repeat_action_probability=0.0)
     console.reset(seed=4)

@@ -1,14 +1,15 @@
 """Training and evaluation show the same game, pixel for pixel and reward for reward.
 
 Both emulators draw stickiness from ALE's own generator, so with the same ALE seed and the same
-actions they must play the same game. `TrainingEnv` passes its seeds to ALE as they are; Gymnasium
-derives ALE's seed from its own and reports it in `info["seeds"]`. Neither reseeds between games.
+actions they must play the same game. `AtariTrainingEnv` passes its seeds to ALE as they are;
+Gymnasium derives ALE's seed from its own and reports it in `info["seeds"]`. Neither reseeds between
+games.
 """
 
 import numpy as np
 import pytest
 
-from envs import TrainingEnv, list_games, make_evaluation_env, resolve_game
+from envs import AtariConfig, AtariTrainingEnv, list_games, make_evaluation_env, num_actions
 
 
 def seed_pairs(first, count):
@@ -30,45 +31,50 @@ def play_both(game, *, games, seed=0, max_steps=20_000, **settings):
     Returns the numbers of lives lost, of terminated and of truncated games, and the scores.
     """
     ((gym_seed, ale_seed),) = seed_pairs(seed, 1)
-    training = TrainingEnv(game, 1, seeds=np.array([ale_seed]), **settings)
-    evaluation = make_evaluation_env(game, **settings)
+    config = AtariConfig(game, **settings)
+    training = AtariTrainingEnv(config, 1, seeds=np.array([ale_seed]))
+    evaluation = make_evaluation_env(config)
     observation, info = evaluation.reset(seed=gym_seed)
     assert int(info["seeds"][1]) == ale_seed
-    np.testing.assert_array_equal(training.reset()[0], observation)
-    assert training.num_actions == evaluation.action_space.n
+    ours, our_info = training.reset()
+    np.testing.assert_array_equal(ours[0], observation)
+    assert our_info["lives"][0] == info["lives"]
+    assert training.single_action_space.n == evaluation.action_space.n == num_actions(config)
 
     rng = np.random.default_rng(seed)
     lives, falls, terminations, truncations, score, scores = info["lives"], 0, 0, 0, 0.0, []
-    over = False
+    over, length = False, 0
     for t in range(max_steps):
-        action = int(rng.integers(training.num_actions))
-        step = training.step(np.array([action]))
-        assert step.ignored[0] == over
+        action = int(rng.integers(num_actions(config)))
+        ours, our_reward, our_terminated, our_truncated, our_info = training.step(
+            np.array([action])
+        )
         if over:
             observation, info = evaluation.reset()
-            reward, terminated, truncated, life_lost = 0.0, False, False, False
+            reward, terminated, truncated, length = 0.0, False, False, 0
         else:
             observation, reward, terminated, truncated, info = evaluation.step(action)
-            life_lost = info["lives"] < lives and not terminated
+            falls += info["lives"] < lives and not terminated
+            length += 1
         lives = info["lives"]
-        assert (step.observations[0] == observation).all(), f"pixels differ at step {t}"
-        assert step.rewards[0] == reward, t
-        assert step.terminated[0] == terminated, t
-        assert step.truncated[0] == truncated, t
-        assert step.life_lost[0] == life_lost, t
-        falls += life_lost
+        assert (ours[0] == observation).all(), f"pixels differ at step {t}"
+        assert our_reward[0] == reward, t
+        assert our_terminated[0] == terminated, t
+        assert our_truncated[0] == truncated, t
+        assert our_info["lives"][0] == lives, t
         terminations += terminated
         truncations += truncated
         score += reward
         over = terminated or truncated
-        assert len(step.episodes) == over
+        assert ("episode" in our_info) == over
         if over:
-            assert step.episodes[0].raw_return == score
+            assert our_info["episode"]["r"][0] == score
+            assert our_info["episode"]["l"][0] == length
             scores.append(score)
             score = 0.0
             if len(scores) == games:
                 # The new game's first observation has to agree as well.
-                first = training.step(np.array([0])).observations[0]
+                first = training.step(np.array([0]))[0][0]
                 np.testing.assert_array_equal(first, evaluation.reset()[0])
                 break
     return falls, terminations, truncations, scores
@@ -79,13 +85,13 @@ def play_both(game, *, games, seed=0, max_steps=20_000, **settings):
     [("Frostbite", 4, 12), ("MontezumaRevenge", 2, 10), ("Breakout", 5, 20), ("MsPacman", 2, 4)],
 )
 def test_whole_games_agree_with_sticky_actions(name, games, lives_lost):
-    falls, terminations, truncations, _ = play_both(resolve_game(name), games=games, noop_max=1)
+    falls, terminations, truncations, _ = play_both(name, games=games, noop_max=1)
     assert (terminations, truncations) == (games, 0)
     assert falls == lives_lost
 
 
 def test_a_whole_game_of_pong_agrees_and_is_lost():
-    _, terminations, _, scores = play_both(resolve_game("Pong"), games=1, noop_max=1)
+    _, terminations, _, scores = play_both("Pong", games=1, noop_max=1)
     assert terminations == 1
     assert -21 <= scores[0] < -15
 
@@ -93,7 +99,7 @@ def test_a_whole_game_of_pong_agrees_and_is_lost():
 @pytest.mark.parametrize("sticky_actions", [0.0, 0.5, 1.0])
 def test_every_stickiness_agrees(sticky_actions):
     play_both(
-        resolve_game("Frostbite"),
+        "Frostbite",
         games=1,
         max_steps=400,
         noop_max=1,
@@ -102,26 +108,26 @@ def test_every_stickiness_agrees(sticky_actions):
 
 
 def test_the_full_action_space_agrees():
-    play_both(resolve_game("Breakout"), games=1, max_steps=200, noop_max=1, full_action_space=True)
+    play_both("Breakout", games=1, max_steps=200, noop_max=1, full_action_space=True)
 
 
 def test_beginning_with_fire_agrees():
-    play_both(resolve_game("Breakout"), games=3, noop_max=1, fire_reset=True)
+    play_both("Breakout", games=3, noop_max=1, fire_reset=True)
 
 
 @pytest.mark.parametrize("max_frames", [201, 202, 203, 204])
 def test_games_that_are_truncated_agree_wherever_the_limit_falls_in_a_decision(max_frames):
     _, terminations, truncations, _ = play_both(
-        resolve_game("Frostbite"), games=3, noop_max=1, max_frames=max_frames
+        "Frostbite", games=3, noop_max=1, max_frames=max_frames
     )
     assert (terminations, truncations) == (0, 3)
 
 
 def test_a_game_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both():
     """The limit is set to the game's own length in frames, and to one less."""
-    game = resolve_game("Frostbite")
+    game = "Frostbite"
     ((gym_seed, _),) = seed_pairs(0, 1)
-    env = make_evaluation_env(game, noop_max=1)
+    env = make_evaluation_env(AtariConfig(game, noop_max=1))
     env.reset(seed=gym_seed)
     rng = np.random.default_rng(0)
     terminated = False
@@ -135,13 +141,13 @@ def test_a_game_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both()
 @pytest.mark.parametrize("fire_reset", [False, True])
 def test_openings_with_the_same_number_of_no_ops_agree(fire_reset):
     """The two paths draw no-ops from different generators: take the seeds where they coincide."""
-    game, settings = resolve_game("Breakout"), {"noop_max": 3, "fire_reset": fire_reset}
+    game, settings = "Breakout", {"noop_max": 3, "fire_reset": fire_reset}
     pairs = seed_pairs(0, 12)
     seeds = np.array([ale_seed for _, ale_seed in pairs])
-    emulators = TrainingEnv(game, len(seeds), seeds=seeds, **settings)._emulators
+    emulators = AtariTrainingEnv(AtariConfig(game, **settings), len(seeds))._emulators
     first, info = emulators.reset(seed=seeds)
     steps = [emulators.step(np.full(len(seeds), t % 4))[0] for t in range(20)]
-    evaluation = make_evaluation_env(game, **settings)
+    evaluation = make_evaluation_env(AtariConfig(game, **settings))
     lengths = set()
     for i, (gym_seed, _) in enumerate(pairs):
         observation, evaluation_info = evaluation.reset(seed=gym_seed)
@@ -158,5 +164,5 @@ def test_openings_with_the_same_number_of_no_ops_agree(fire_reset):
     "game", [game for game in list_games() if game.playable], ids=lambda game: game.name
 )
 def test_every_playable_game_runs_and_agrees(game):
-    play_both(game, games=3, max_steps=60, noop_max=1)
-    play_both(game, games=3, max_steps=60, noop_max=1, fire_reset=True)
+    play_both(game.name, games=3, max_steps=60, noop_max=1)
+    play_both(game.name, games=3, max_steps=60, noop_max=1, fire_reset=True)

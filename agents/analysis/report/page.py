@@ -24,7 +24,7 @@ from agents.analysis.report.episode import MOST_WEIGHT_BYTES, ShownEpisode
 from agents.evaluation.overlay import DECISIONS_PER_SECOND
 from agents.evaluation.results import Summary
 from envs import PUBLISHED_SCORES
-from envs.protocol import FRAME_SKIP
+from envs.config import FRAME_SKIP
 
 TEMPLATE = Path(__file__).with_name("template.html")
 STYLE = TEMPLATE.with_name("report.css")

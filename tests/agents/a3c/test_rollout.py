@@ -1,13 +1,16 @@
 """What the collector writes down, against a game whose every step is scripted."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.a3c.collector import Collector, sample
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
-from envs import Episode, TrainingStep
 
 GAMMA, LAMBDA = 0.9, 0.8
 
@@ -16,31 +19,38 @@ GAMMA, LAMBDA = 0.9, 0.8
 SCRIPT = ["", "life", "end", "new", "", "cut", "new", "", "cut+life", "new"]
 
 
-class ScriptedGame:
+class ScriptedGame(VectorEnv):
     """Observation number n is filled with n; its reward for leaving it is 10 * n."""
 
-    num_envs, num_actions = 1, 3
-    observation_shape = (4, 84, 84)
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    num_envs = 1
+    single_observation_space = Box(0, 255, (4, 84, 84), np.uint8)
+    single_action_space = Discrete(3)
 
     def __init__(self, script=SCRIPT):
         self.script, self.steps, self.actions = script, 0, []
+        self.lives = 1000
 
     def reset(self):
-        return self._screen()
+        return self._screen(), {"lives": np.array([self.lives])}
 
     def step(self, actions):
         what = self.script[self.steps % len(self.script)]
         self.steps += 1
         self.actions.append(int(actions[0]))
         ended = "end" in what or "cut" in what
-        return TrainingStep(
-            observations=self._screen(),
-            rewards=np.array([10.0 * (self.steps - 1)], dtype=np.float32),
-            terminated=np.array(["end" in what]),
-            truncated=np.array(["cut" in what]),
-            life_lost=np.array(["life" in what]),
-            ignored=np.array([what == "new"]),
-            episodes=[Episode(float(self.steps), self.steps)] if ended else [],
+        # Lives fall at the end of an episode too, and between two episodes: neither is a lost life.
+        self.lives -= "life" in what or what in ("end", "new")
+        info = {"lives": np.array([self.lives])}
+        if ended:
+            info["episode"] = {"r": np.array([self.steps]), "l": np.array([self.steps])}
+            info["_episode"] = np.array([True])
+        return (
+            self._screen(),
+            np.array([10.0 * (self.steps - 1)], dtype=np.float32),
+            np.array(["end" in what]),
+            np.array(["cut" in what]),
+            info,
         )
 
     def close(self):

@@ -13,7 +13,7 @@ import torch
 
 import agents.evaluation.replay_file
 from agents.config import TrainConfig
-from agents.evaluation.episode import GameSettings, run_episode
+from agents.evaluation.episode import run_episode
 from agents.evaluation.replay_file import (
     Replay,
     ReplayError,
@@ -23,17 +23,18 @@ from agents.evaluation.replay_file import (
 )
 from agents.evaluation.runner import MODES, count_actions, play_game
 from agents.networks.actor_critic import ActorCritic
+from envs import make_evaluation_env
 
 CONFIG = TrainConfig(game="Frostbite", max_frames=242, actor_gain=30.0)
 
 
 def record(mode="random", config=CONFIG, seed=3):
     torch.manual_seed(0)
-    env = GameSettings.of(config).make_env()
+    env = make_evaluation_env(config.atari)
     network = ActorCritic(count_actions(env), config) if mode != "random" else None
     game = play_game(env, mode, seed, network)
     env.close()
-    return Replay(GameSettings.of(config), game, checkpoint="step_000000000009.pt", global_step=9)
+    return Replay(config.atari, game, checkpoint="step_000000000009.pt", global_step=9)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_one_changed_action_is_noticed_whether_or_not_it_changes_the_score(trace
 
 
 def test_a_game_that_looked_different_on_the_way_has_another_course():
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     one, other = (run_episode(env, seed, lambda *_: 2, "random")[0] for seed in (3, 4))
     again = run_episode(env, 3, lambda *_: 2, "random")[0]
     assert np.array_equal(one.actions, other.actions)
@@ -176,20 +177,22 @@ def rewrite(path, **changes):
     [
         ({"format": 2}, "format 2, not 1"),
         ({"settings__game": "Frostbit"}, "unknown game"),
-        ({"settings__game": 7}, "game is 7"),
+        ({"settings__game": 7}, "game must be of type str, got 7"),
         ({"settings__game": "Combat"}, "cannot be played"),
         ({"settings__sticky_actions": 1.5}, r"sticky_actions .* 1\.5"),
         ({"settings__noop_max": -1}, "noop_max .* -1"),
-        ({"settings__max_frames": 2.5}, r"max_frames is 2\.5"),
+        ({"settings__max_frames": 2.5}, r"max_frames must be of type int, got 2\.5"),
         ({"settings__max_frames": 8}, "over the limit of 8 frames"),
-        ({"settings__fire_reset": 1}, "fire_reset is 1"),
+        ({"settings__fire_reset": 1}, "fire_reset must be of type bool, got 1"),
         ({"settings__colour": 1}, "colour"),
-        ({"settings__noop_max": 10**9}, "--noop-max 1000000000"),
-        ({"settings__max_frames": 10**9}, "--max-frames 1000000000"),
-        ({"settings__max_frames": 7}, "--max-frames 7"),
+        ({"settings__noop_max": 10**9}, "noop_max must be .* got 1000000000"),
+        ({"settings__max_frames": 10**9}, "max_frames must be .* got 1000000000"),
+        ({"settings__max_frames": 0}, "max_frames must be .* got 0"),
+        ({"settings__frame_skip": 101}, "frame_skip must be .* got 101"),
+        ({"settings__frame_skip": 10**4000}, "frame_skip must be .* got 1000"),
         ({"settings__sticky_actions": float("nan")}, "sticky_actions"),
-        ({"settings__game": "Pong" * 1000}, "game is 'PongPong"),
-        ({"settings": None}, "Replay|mapping"),
+        ({"settings__game": "Pong" * 1000}, "game must have at most 100 characters, got 'PongPong"),
+        ({"settings": None}, "settings are None"),
         ({"ale_version": "0.1\x1b[2J"}, "ale_version is"),
         ({"checkpoint": "a\nb"}, "checkpoint is"),
         ({"global_step": -1}, "global_step is -1"),
@@ -393,7 +396,7 @@ def test_a_failed_write_leaves_nothing_behind(trace, tmp_path, monkeypatch):
 
 
 def test_leaving_a_game_is_not_its_end():
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     choices = iter([1, 2, 3, None])
     game, ended = run_episode(env, 1, lambda *_: next(choices), "random")
     assert not ended

@@ -1,14 +1,16 @@
 """Whole games: the seed decides them, and acting is as in training."""
 
 import hashlib
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.a3c.collector import Collector
 from agents.config import TrainConfig
-from agents.evaluation.episode import GameSettings, hash_screen
+from agents.evaluation.episode import hash_screen
 from agents.evaluation.runner import (
     MODES,
     EvaluationPolicy,
@@ -18,7 +20,7 @@ from agents.evaluation.runner import (
     play_game,
 )
 from agents.networks.actor_critic import ActorCritic
-from envs import TrainingEnv, TrainingStep, resolve_game
+from envs import AtariTrainingEnv, make_evaluation_env
 
 # The gain gives the policy preferences; a network starts with next to none.
 CONFIG = TrainConfig(game="Frostbite", max_frames=120, core="lstm", actor_gain=30.0)
@@ -44,10 +46,10 @@ def same(one, other):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_seed_decides_the_game_and_another_seed_gives_another(mode, network):
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     first = play_game(env, mode, 7, network)
     play_game(env, mode, 9, network)  # what was played in between makes no difference
-    again = play_game(GameSettings.of(CONFIG).make_env(), mode, 7, network)
+    again = play_game(make_evaluation_env(CONFIG.atari), mode, 7, network)
     other = play_game(env, mode, 8, network)
     assert same(first, again)
     assert first.screen_hash != other.screen_hash
@@ -57,7 +59,7 @@ def test_the_seed_decides_the_game_and_another_seed_gives_another(mode, network)
 
 
 def test_sampled_and_random_actions_follow_from_the_seed_not_from_torchs_own_generator(network):
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     torch.manual_seed(1)
     first = play_game(env, "sampled", 7, network)
     torch.manual_seed(2)
@@ -65,7 +67,7 @@ def test_sampled_and_random_actions_follow_from_the_seed_not_from_torchs_own_gen
 
 
 def test_greedy_play_takes_the_most_probable_action_of_a_network_that_sees_the_whole_game(network):
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     game = play_game(env, "greedy", 7, network)
     observations = [env.reset(seed=7)[0]]
     observations += [env.step(int(action))[0] for action in game.actions[:-1]]
@@ -110,35 +112,28 @@ def test_random_play_uses_every_action_about_equally_often_and_needs_no_network(
     assert counts.max() < 600
 
 
-class OneAtATime:
+class OneAtATime(VectorEnv):
     """An evaluation environment behind the interface that the collector asks for."""
 
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP}
     num_envs = 1
-    num_actions = NUM_ACTIONS
-    observation_shape = (4, 84, 84)
 
     def __init__(self, seeds):
-        self.env, self.seeds, self.ended = GameSettings.of(CONFIG).make_env(), iter(seeds), False
+        self.env, self.seeds, self.ended = make_evaluation_env(CONFIG.atari), iter(seeds), False
+        self.single_observation_space = self.env.observation_space
+        self.single_action_space = self.env.action_space
 
     def reset(self):
-        return self.env.reset(seed=next(self.seeds))[0][None]
+        return self.env.reset(seed=next(self.seeds))[0][None], {}
 
     def step(self, actions):
-        no = np.zeros(1, bool)
+        reward, terminated, truncated = 0.0, False, False
         if self.ended:
-            self.ended = False
-            return TrainingStep(self.reset(), np.zeros(1, np.float32), no, no, no, ~no, [])
-        observation, reward, terminated, truncated, _ = self.env.step(int(actions[0]))
+            observation = self.reset()[0][0]
+        else:
+            observation, reward, terminated, truncated, _ = self.env.step(int(actions[0]))
         self.ended = terminated or truncated
-        return TrainingStep(
-            observation[None],
-            np.array([reward], np.float32),
-            np.array([terminated]),
-            np.array([truncated]),
-            no,
-            no,
-            [],
-        )
+        return (observation[None], *(np.array([x]) for x in (reward, terminated, truncated)), {})
 
     def close(self):
         self.env.close()
@@ -152,7 +147,7 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
         return torch.multinomial(policy, 1, generator=generator)[:, 0].numpy()
 
     monkeypatch.setattr("agents.a3c.collector.sample", draw_as_a_player_does)
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     first, second = (play_game(env, "sampled", seed, network) for seed in (11, 12))
     collector = Collector(
         OneAtATime([11, 12]),
@@ -200,7 +195,7 @@ def test_evaluation_plays_the_games_of_its_seeds_in_order(network):
     games = evaluate_policy(network, CONFIG, "sampled", 3, seed=5, progress=seen.append)
     assert [game.seed for game in games] == episode_seeds(5, 3)
     assert seen == games
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     for game in games:
         assert same(game, play_game(env, "sampled", game.seed, network))
 
@@ -220,32 +215,6 @@ def test_scores_are_raw_and_a_lost_life_does_not_end_the_game():
     assert game.score == sum(rewards) >= 10
     assert max(rewards) >= 10
     assert game.length == len(rewards)
-
-
-def test_every_setting_of_the_runs_protocol_reaches_the_game(monkeypatch):
-    given = {}
-    monkeypatch.setattr(
-        "agents.evaluation.episode.make_evaluation_env",
-        lambda game, **s: given.update(s, game=game.name),
-    )
-    config = TrainConfig(
-        game="Pong",
-        sticky_actions=0.1,
-        noop_max=7,
-        fire_reset=True,
-        max_frames=500,
-        full_action_space=True,
-    )
-    GameSettings.of(config).make_env(keep_screens=True)
-    assert given == {
-        "game": "Pong",
-        "sticky_actions": 0.1,
-        "noop_max": 7,
-        "fire_reset": True,
-        "max_frames": 500,
-        "full_action_space": True,
-        "keep_screens": True,
-    }
 
 
 class Notes:
@@ -296,15 +265,14 @@ def test_when_told_to_stop_the_finished_games_are_returned_and_the_last_is_aband
 
 def test_an_error_in_the_middle_closes_the_environment_and_abandons_the_recording(monkeypatch):
     notes, closed = Notes(), []
-    make_env = GameSettings.make_env
 
-    def watched(self, **settings):
-        env = make_env(self, **settings)
+    def watched(config, **settings):
+        env = make_evaluation_env(config, **settings)
         close = env.close
         monkeypatch.setattr(env, "close", lambda: (closed.append(True), close()))
         return env
 
-    monkeypatch.setattr(GameSettings, "make_env", watched)
+    monkeypatch.setattr("agents.evaluation.runner.make_evaluation_env", watched)
 
     def fail(_):
         raise RuntimeError("stop here")
@@ -317,7 +285,7 @@ def test_an_error_in_the_middle_closes_the_environment_and_abandons_the_recordin
 
 
 def test_what_cannot_be_played_is_refused():
-    env = GameSettings.of(CONFIG).make_env()
+    env = make_evaluation_env(CONFIG.atari)
     with pytest.raises(ValueError, match="careful"):
         play_game(env, "careful", 1)
     with pytest.raises(ValueError, match="greedy play needs a network"):
@@ -354,9 +322,7 @@ def test_a_screens_hash_is_sha_256_of_its_size_and_pixels():
 def test_training_and_evaluation_have_the_same_actions():
     for game, full in (("Pong", False), ("Pong", True), ("Frostbite", False)):
         config = TrainConfig(game=game, full_action_space=full)
-        training = TrainingEnv(
-            resolve_game(game), 1, seeds=np.zeros(1, int), full_action_space=full
-        )
-        evaluation = GameSettings.of(config).make_env()
-        assert training.num_actions == count_actions(evaluation)
+        training = AtariTrainingEnv(config.atari, 1)
+        evaluation = make_evaluation_env(config.atari)
+        assert training.single_action_space.n == count_actions(evaluation)
         training.close()

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from agents.evaluation.episode import GameSettings
 from agents.evaluation.replay_file import Replay
 from agents.evaluation.runner import play_game
 from agents.evaluation.trajectory import record_trajectory, replay_trajectory
 from agents.networks.inspection import NeurocoderProgram
+from envs import make_evaluation_env
 from tests.agents.runs import make_config, make_network
 
 CONFIG = make_config(core="lstm", max_frames=60)
@@ -42,7 +42,7 @@ def test_a_game_is_arrays_with_a_row_for_each_decision(played):
 
 def test_the_rows_are_the_thoughts_and_steps_of_the_game_in_their_order(network, played):
     thoughts, steps = [], []
-    env = GameSettings.of(CONFIG).make_env(keep_screens=True)
+    env = make_evaluation_env(CONFIG.atari, keep_screens=True)
     play_game(env, "sampled", 5, network, steps.append, thoughts.append)
     assert played.values.tolist() == [float(thought.value) for thought in thoughts]
     assert played.rewards.tolist() == [step.reward for step in steps]
@@ -54,7 +54,7 @@ def test_the_rows_are_the_thoughts_and_steps_of_the_game_in_their_order(network,
 
 
 def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
-    trace = Replay(GameSettings.of(CONFIG), played.game)
+    trace = Replay(CONFIG.atari, played.game)
     again = replay_trajectory(trace, network)
     assert again.screens is None
     for name in ("actions", "rewards", "probabilities", "values"):
@@ -73,7 +73,7 @@ def test_random_play_is_refused(network):
 
 
 def test_a_network_for_other_actions_is_refused(network):
-    settings = GameSettings.of(make_config(game="Pong", max_frames=60))
+    settings = make_config(game="Pong", max_frames=60).atari
     other = make_config(game="Pong", max_frames=60)
     game = record_trajectory(make_network(other), other, "sampled", 5).game
     with pytest.raises(ValueError, match="6 actions"):
