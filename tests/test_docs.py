@@ -10,7 +10,7 @@ from agents.checkpoint import FORMAT_VERSION, load_newest_checkpoint
 from agents.cli import flag_table
 from agents.config import TrainConfig, choices, flag
 from agents.evaluation import results as evaluations
-from agents.monitoring import metrics
+from agents.monitoring import progress_csv
 from agents.training.supervisor import train
 from benchmarks.variants import count_parameters
 from tests.code_names import defined_names
@@ -94,7 +94,7 @@ def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
         assert path.is_dir() or any(relative.match(pattern) for pattern in named), relative
     for column in evaluations.COLUMNS:
         assert f"`{column}`" in FILES
-    for column in metrics.COLUMNS[:5]:
+    for column in progress_csv.COLUMNS[:5]:
         assert f"`{column}`" in FILES
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while training: a live display, plain lines, or nothing."""
+"""The console during training: a live panel, plain lines, or nothing."""
 
 import logging
 import math
@@ -16,22 +16,22 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands.
+    """The progress of a run.
 
     Attributes:
-        title: of the run.
-        global_step: decisions so far.
-        total_timesteps: the budget.
-        steps_per_second: over the last interval.
-        seconds_left: until the budget is spent at this rate.
-        elapsed: seconds of training, earlier sessions included.
-        episodes: whole games played.
-        recent_return: mean raw score of the last games, and over how many; as text.
-        best_return: highest raw score of a game; NaN before the first.
-        evaluation: the last one, as text; empty before the first.
-        workers_alive: worker processes.
-        restarts: of worker processes.
-        skipped: updates left out because their gradient was not finite.
+        title: Name of the run.
+        global_step: Agent steps so far.
+        total_timesteps: The budget in agent steps.
+        steps_per_second: Rate over the last logging interval.
+        seconds_left: Time until the budget is spent at the mean rate.
+        elapsed: Seconds of training, earlier sessions included.
+        episodes: Number of episodes that ended.
+        recent_return: Mean raw return of the last episodes and their number, as text.
+        best_return: Highest raw return of an episode; NaN before the first.
+        evaluation: The last evaluation as text; empty before the first.
+        workers_alive: Number of running worker processes.
+        restarts: Number of workers that were restarted.
+        skipped: Number of updates skipped because of a gradient that was not finite.
     """
 
     title: str
@@ -50,21 +50,26 @@ class Status:
 
 
 class Display(Protocol):
-    """Shows how a run stands; `handler` takes what is to be said besides."""
+    """Shows the progress of a run; `handler` prints log messages."""
 
     handler: logging.Handler
 
-    def show(self, status: Status, *, point: bool) -> None:
-        """Show a status; `point` says that a new point was written, as every interval."""
+    def show(self, status: Status, *, new_row: bool) -> None:
+        """Show a status.
+
+        Args:
+            status: The progress.
+            new_row: Whether a row was logged, which happens once per logging interval.
+        """
         ...
 
     def close(self) -> None:
-        """Leave the terminal in order."""
+        """Restore the terminal."""
         ...
 
 
 def make_display(*, quiet: bool) -> Display:
-    """The display that suits the terminal, or the lack of one."""
+    """Return a live panel on a terminal, lines elsewhere, or the quiet display."""
     if quiet:
         return QuietDisplay()
     if sys.stdout.isatty() and not Console().is_dumb_terminal:
@@ -79,7 +84,7 @@ class QuietDisplay:
         self.handler: logging.Handler = logging.StreamHandler(sys.stderr)
         self.handler.setLevel(logging.WARNING)
 
-    def show(self, status: Status, *, point: bool) -> None:
+    def show(self, status: Status, *, new_row: bool) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -87,19 +92,19 @@ class QuietDisplay:
 
 
 class LineDisplay:
-    """One line for each point: for logs and pipes.
+    """Prints one line for each logged row, for logs and pipes.
 
     Args:
-        stream: where the lines go; messages go to stderr.
+        stream: Where the lines are printed; messages go to stderr.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
         self.handler: logging.Handler = logging.StreamHandler(sys.stderr)
 
-    def show(self, status: Status, *, point: bool) -> None:
-        """Print a line, if this is a point, and if there still is somewhere to print to."""
-        if self._stream is None or not point:
+    def show(self, status: Status, *, new_row: bool) -> None:
+        """Print a line if a row was logged and the stream is still open."""
+        if self._stream is None or not new_row:
             return
         try:
             self._stream.write(status_line(status) + "\n")
@@ -108,14 +113,14 @@ class LineDisplay:
             self._stream = None  # a closed terminal must not end a run
 
     def close(self) -> None:
-        """The stream is not ours to close."""
+        """Leave the stream open: its owner closes it."""
 
 
 class LiveDisplay:
-    """A panel that is drawn anew in place, with messages scrolling above it.
+    """A panel that is redrawn in place, with messages scrolling above it.
 
     Args:
-        console: the terminal.
+        console: The terminal.
     """
 
     REDRAW_S = 0.5
@@ -125,12 +130,12 @@ class LiveDisplay:
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._started = False
         self._last_time = -math.inf
-        self.handler: logging.Handler = _AboveHandler(self)
+        self.handler: logging.Handler = _ConsoleHandler(self)
 
-    def show(self, status: Status, *, point: bool) -> None:
-        """Draw the panel, twice a second at most."""
+    def show(self, status: Status, *, new_row: bool) -> None:
+        """Draw the panel, at most twice a second."""
         now = time.monotonic()
-        if self._console is None or (not point and now - self._last_time < self.REDRAW_S):
+        if self._console is None or (not new_row and now - self._last_time < self.REDRAW_S):
             return
         self._last_time = now
         try:
@@ -141,7 +146,7 @@ class LiveDisplay:
         except (OSError, ValueError):
             self._console = None  # a closed terminal must not end a run
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a message above the panel."""
         if self._console is None:
             return
@@ -151,7 +156,7 @@ class LiveDisplay:
             self._console = None
 
     def close(self) -> None:
-        """Leave the last panel standing, and give the cursor back."""
+        """Keep the last panel on the screen, and restore the cursor."""
         if not self._started:
             return
         self._started = False
@@ -161,23 +166,27 @@ class LiveDisplay:
             self._console = None
 
 
-class _AboveHandler(logging.Handler):
-    """Hands messages to the live display, which prints them above itself."""
+class _ConsoleHandler(logging.Handler):
+    """Prints messages above the live panel.
+
+    Unlike `rich.logging.RichHandler` it breaks no long line, so that commands can be copied, and
+    survives a terminal that is closed.
+    """
 
     def __init__(self, display: LiveDisplay) -> None:
         super().__init__()
         self._display = display
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._display.say(self.format(record))
+        self._display.print(self.format(record))
 
 
 def status_line(status: Status) -> str:
-    """One line of plain text."""
+    """Return the progress as one line of plain text."""
     parts = [
         f"{status.global_step:,} / {status.total_timesteps:,} steps",
         f"{status.steps_per_second:,.0f} steps/s",
-        f"{status.episodes:,} games, return {status.recent_return}",
+        f"{status.episodes:,} episodes, return {status.recent_return}",
     ]
     if math.isfinite(status.best_return):
         parts.append(f"best {status.best_return:g}")
@@ -193,7 +202,7 @@ def status_line(status: Status) -> str:
 
 
 def status_panel(status: Status) -> Group:
-    """The same for a terminal: a bar, and figures under it."""
+    """Return the progress for a terminal: a bar, and a grid of figures below it."""
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
         Text(status.title, style="bold"),
@@ -207,11 +216,11 @@ def status_panel(status: Status) -> Group:
         ("steps", f"{status.global_step:,} of {status.total_timesteps:,}"),
         ("return", status.recent_return),
         ("steps/s", f"{status.steps_per_second:,.0f}"),
-        ("best game", best),
+        ("best episode", best),
         ("elapsed", format_seconds(status.elapsed)),
         ("evaluation", status.evaluation or "-"),
         ("workers", f"{status.workers_alive}, {status.restarts} restarts"),
-        ("games", f"{status.episodes:,}"),
+        ("episodes", f"{status.episodes:,}"),
     ]
     if status.skipped:
         figures.append(("skipped updates", f"{status.skipped:,}"))
@@ -222,7 +231,7 @@ def status_panel(status: Status) -> Group:
 
 
 def format_seconds(seconds: float) -> str:
-    """Seconds as h:mm:ss, with days before it where there are any."""
+    """Format seconds as h:mm:ss, with the days in front if there are any."""
     if not math.isfinite(seconds):
         return "-"
     minutes, second = divmod(int(seconds), 60)

@@ -1,8 +1,13 @@
-"""What TensorBoard gets besides curves: settings, programs, and how a run ended."""
+"""TensorBoard's event files: scalars, settings, programs, and the row of the HPARAMS page."""
 
+import contextlib
+import functools
+import logging
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,9 @@ from torch.utils.tensorboard.summary import hparams
 from agents.config import TrainConfig
 from agents.networks.program_statistics import HeadSummary
 
-# Where and how a run is shown is no setting of what is learned.
+log = logging.getLogger("train")
+
+# Settings that do not affect what is learned.
 NON_HPARAMS = (
     "run_dir",
     "resume",
@@ -24,7 +31,7 @@ NON_HPARAMS = (
     "log_interval",
     "quiet",
 )
-# TensorBoard's own bins grow by tenths of their place: much too wide for what lies in (0, 1).
+# TensorBoard's default bins grow by a tenth from one to the next: too wide for values in (0, 1).
 _BINS: dict[str, Any] = {
     "singular_values": 40,
     "attention_entropy": np.linspace(0, 1, 101),
@@ -32,19 +39,109 @@ _BINS: dict[str, Any] = {
 }
 
 
-def write_config(writer: SummaryWriter, config: TrainConfig, global_step: int) -> None:
-    """Write all settings as a table, under `config`."""
-    rows = [f"| `{name}` | `{value}` |" for name, value in asdict(config).items() if value != ""]
-    writer.add_text("config", "\n".join(["| setting | value |", "|---|---|", *rows]), global_step)
+class TensorBoardWriter:
+    """Writes a run's events; errors, such as a full disk, are logged and do not end the run.
+
+    The file is opened at the first write, and after an error another one at the next.
+
+    Args:
+        folder: The run directory.
+        purge_step: First step that TensorBoard drops from earlier event files; None for none.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        self._folder = folder
+        self._purge_step = purge_step
+        self._writer: SummaryWriter | None = None
+
+    def add_scalars(self, scalars: Mapping[str, float], global_step: int) -> None:
+        """Write scalars.
+
+        Args:
+            scalars: Tag -> value.
+            global_step: Agent steps so far.
+        """
+
+        def write(writer: SummaryWriter) -> None:
+            for tag, value in scalars.items():
+                writer.add_scalar(tag, value, global_step)
+
+        self._write(write)
+
+    def add_programs(self, programs: Mapping[str, HeadSummary], global_step: int) -> None:
+        """Write `programs/HEAD/...`: mean attention as an image, the rest as histograms.
+
+        Args:
+            programs: Head -> its program statistics.
+            global_step: Agent steps so far.
+        """
+        if programs:
+            self._write(lambda writer: _write_programs(writer, programs, global_step))
+
+    def log_config(self, config: TrainConfig, global_step: int) -> None:
+        """Write all settings as a table, under `config`."""
+        settings = {name: value for name, value in asdict(config).items() if value != ""}
+        rows = [f"| `{name}` | `{value}` |" for name, value in settings.items()]
+        table = "\n".join(["| setting | value |", "|---|---|", *rows])
+        self._write(lambda writer: writer.add_text("config", table, global_step))
+
+    def log_hparams(
+        self,
+        config: TrainConfig,
+        results: Mapping[str, float],
+        global_step: int,
+        *,
+        finished: bool,
+    ) -> None:
+        """Write the run's row of the HPARAMS page.
+
+        `SummaryWriter.add_hparams` would add a second run in a folder below the run's.
+
+        Args:
+            config: The run's settings; `NON_HPARAMS` are left out.
+            results: Name -> value, written as `results/NAME`; what is not finite is left out.
+            global_step: Agent steps so far.
+            finished: Whether the budget is spent; otherwise the page shows no end of the run.
+        """
+        settings = {name: v for name, v in asdict(config).items() if name not in NON_HPARAMS}
+        metrics = {f"results/{name}": v for name, v in results.items() if math.isfinite(v)}
+        experiment, start, end = hparams(settings, metrics)
+
+        def write(writer: SummaryWriter) -> None:
+            events = writer._get_file_writer()
+            for summary in (experiment, start, end) if finished else (experiment, start):
+                events.add_summary(summary)
+            for tag, value in metrics.items():
+                writer.add_scalar(tag, value, global_step)
+
+        self._write(write)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        try:
+            if self._writer:
+                self._writer.close()
+        except OSError as error:
+            log.error("TensorBoard's events could not be written: %s", error)
+
+    def _write(self, write: Callable[[SummaryWriter], None]) -> None:
+        try:
+            if self._writer is None:
+                _silence_writer_threads()
+                self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
+                self._purge_step = None  # a file opened after a failure purges nothing
+            write(self._writer)
+            self._writer.flush()
+        except OSError as error:
+            self._writer = None  # its thread has ended
+            _remove_empty_event_files(self._folder)
+            log.error("TensorBoard's events could not be written: %s", error)
 
 
-def write_programs(
+def _write_programs(
     writer: SummaryWriter, programs: Mapping[str, HeadSummary], global_step: int
 ) -> None:
-    """Write `programs/HEAD/...`: mean attention as a picture, the other figures as histograms."""
-    if not programs:
-        return
-    # Other heads need no drawing, and OpenCV is not there on every machine that trains.
+    # Imported late: other heads draw nothing, and not every machine that trains has OpenCV.
     from agents.evaluation.program_plots import attention_picture
 
     for head, summary in programs.items():
@@ -57,30 +154,22 @@ def write_programs(
                 writer.add_histogram(f"programs/{head}/{name}", values, global_step, bins=bins)
 
 
-def write_hparams(
-    writer: SummaryWriter,
-    config: TrainConfig,
-    results: Mapping[str, float],
-    global_step: int,
-    *,
-    finished: bool,
-) -> None:
-    """Write the run's row of the HPARAMS page, into the run's own events.
+@functools.cache
+def _silence_writer_threads() -> None:
+    """Suppress the traceback of TensorBoard's thread on OSError: its caller gets the error too."""
+    previous = threading.excepthook
 
-    `SummaryWriter.add_hparams` would open a second run in a folder below.
+    def hook(args: threading.ExceptHookArgs) -> None:
+        is_writer = type(args.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(args.exc_value, OSError)):
+            previous(args)
 
-    Args:
-        writer: of the run.
-        config: its settings; those that do not bear on learning are left out.
-        results: name -> value; written as `results/NAME`, what is not finite left out.
-        global_step: of the results.
-        finished: whether the budget is spent. Without it the page shows no end of the run.
-    """
-    settings = {name: v for name, v in asdict(config).items() if name not in NON_HPARAMS}
-    metrics = {f"results/{name}": v for name, v in results.items() if math.isfinite(v)}
-    experiment, start, end = hparams(settings, metrics)
-    events = writer._get_file_writer()
-    for summary in (experiment, start, end) if finished else (experiment, start):
-        events.add_summary(summary)
-    for tag, value in metrics.items():
-        writer.add_scalar(tag, value, global_step)
+    threading.excepthook = hook
+
+
+def _remove_empty_event_files(folder: Path) -> None:
+    """Remove the empty files that attempts to write to a full disk leave."""
+    for path in folder.glob("events.out.tfevents.*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()

@@ -17,7 +17,7 @@ from agents.checkpoint import CheckpointError, list_checkpoints
 from agents.config import SettingError, TrainConfig, flag
 from agents.evaluation.results import truncate_after_step
 from agents.monitoring.console import format_seconds, make_display, status_line
-from agents.monitoring.metrics import Metrics
+from agents.monitoring.logger import TrainingLogger
 from agents.monitoring.records import EvaluationRecord, RolloutRecord, UpdateRecord
 from agents.run_folder import create_run_folder, lock_run_folder, resume_run_folder, update_meta
 from agents.system.child_process import poll
@@ -126,16 +126,16 @@ class Run:
                 truncate_after_step(self.folder, self.shared.global_step)
             except OSError as error:
                 log.error("evaluations of the lost steps stay in their file: %s", error)
-        self.metrics = Metrics(
+        self.metrics = TrainingLogger(
             self.folder,
             config.total_timesteps,
             config.log_interval,
             display,
             title=f"{config.game}, {config.head}",
-            progress=progress,
+            state=progress,
             resumed_at=self._resumed_at,
         )
-        self.metrics.begin(config)
+        self.metrics.log_config(config, self.shared.global_step)
         self.slots = (
             RolloutQueue.create(config, self.network, num_actions)
             if config.uses_central_learner
@@ -167,13 +167,16 @@ class Run:
         self._tick(force=True)
         received = self.signals.received
         status = "failed" if failure else "interrupted" if received else "finished"
-        self.metrics.conclude(self.config, self.shared.global_step, finished=status == "finished")
+        self.metrics.log_hparams(
+            self.config, self.shared.global_step, finished=status == "finished"
+        )
+        statistics = self.metrics.statistics
         self._note(
             status=status,
             global_step=self.shared.global_step,
-            episodes=self.metrics.episodes,
-            recent_return=self.metrics.recent_return if self.metrics.recent else None,
-            seconds=round(self.metrics.elapsed, 1),
+            episodes=statistics.episodes,
+            recent_return=statistics.recent_return if statistics.recent else None,
+            seconds=round(statistics.elapsed, 1),
         )
         self._say_goodbye(status, failure, saved)
         if failure:
@@ -295,9 +298,10 @@ class Run:
             self._take_evaluation(record)
             return
         if isinstance(record, RolloutRecord):
-            self.metrics.add_episodes(record.episodes)
+            self.metrics.statistics.add_episodes(record.episodes)
             return
-        self.metrics.add(record)
+        self.metrics.statistics.add_episodes(record.episodes)
+        self.metrics.statistics.add_scalars(record.scalars)
         self._nonfinite_in_a_row = 0 if record.scalars else self._nonfinite_in_a_row + 1
         if self._nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
             raise NotFiniteError(f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite")
@@ -322,7 +326,7 @@ class Run:
         }
 
     def _tick(self, *, force: bool = False) -> None:
-        self.metrics.tick(self.shared.global_step, self._gauges(), force=force)
+        self.metrics.log_if_due(self.shared.global_step, self._gauges(), force=force)
         # Not while updates fail: a checkpoint of then might replace one that can be trained on.
         if self.saver.due and not self._nonfinite_in_a_row and self.pool.sync_optimizer_state():
             self._save()
@@ -331,7 +335,7 @@ class Run:
             log.debug("%s", status_line(status))
 
     def _save(self) -> Path | None:
-        progress = {**self.metrics.progress(), "restarts": self.restarts}
+        progress = {**self.metrics.statistics.state(), "restarts": self.restarts}
         return self.saver.save(self.folder, progress)
 
     def _save_at_the_end(self, failure: TrainingFailedError | None) -> Path | None:
@@ -379,9 +383,9 @@ class Run:
             status,
             f"{step:,}",
             f"{step * FRAME_SKIP:,}",
-            format_seconds(self.metrics.elapsed),
-            f"{self.metrics.episodes:,}",
-            self.metrics.recent_return_text,
+            format_seconds(self.metrics.statistics.elapsed),
+            f"{self.metrics.statistics.episodes:,}",
+            self.metrics.statistics.recent_return_text,
         )
         if failure:
             log.error(

@@ -4,7 +4,7 @@ import csv
 from dataclasses import asdict
 
 from agents.config import TrainConfig
-from agents.monitoring.metrics import COLUMNS
+from agents.monitoring.progress_csv import COLUMNS
 from agents.run_folder import write_json
 
 DAY = 1_700_000_000.0

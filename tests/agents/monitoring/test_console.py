@@ -40,11 +40,11 @@ class ClosedTerminal(io.StringIO):
         raise OSError(5, "Input/output error")
 
 
-def test_lines_hold_every_figure_and_come_with_points_only():
+def test_lines_hold_every_figure_and_come_with_rows_only():
     stream = io.StringIO()
     display = LineDisplay(stream)
-    display.show(STATUS, point=True)
-    display.show(STATUS, point=False)
+    display.show(STATUS, new_row=True)
+    display.show(STATUS, new_row=False)
     (line,) = stream.getvalue().splitlines()
     for figure in FIGURES:
         assert figure in line
@@ -53,7 +53,7 @@ def test_lines_hold_every_figure_and_come_with_points_only():
 def test_a_live_panel_holds_every_figure_and_messages_stand_above_it():
     stream = io.StringIO()
     display = LiveDisplay(Console(file=stream, force_terminal=True, width=100))
-    display.show(STATUS, point=True)
+    display.show(STATUS, new_row=True)
     record = logging.LogRecord("train", logging.INFO, "", 0, "worker [3] died", None, None)
     display.handler.emit(record)
     display.close()
@@ -68,7 +68,7 @@ def test_updates_left_out_are_shown_only_when_there_are_some():
     for skipped, shown in ((0, False), (5, True)):
         stream = io.StringIO()
         display = LiveDisplay(Console(file=stream, force_terminal=True, width=100))
-        display.show(dataclasses.replace(STATUS, skipped=skipped), point=True)
+        display.show(dataclasses.replace(STATUS, skipped=skipped), new_row=True)
         display.close()
         assert ("skipped" in stream.getvalue()) == shown
 
@@ -82,20 +82,20 @@ def test_a_terminal_that_is_gone_does_not_end_the_run(kind):
         else LiveDisplay(Console(file=closed, force_terminal=True))
     )
     for _ in range(2):
-        display.show(STATUS, point=True)
+        display.show(STATUS, new_row=True)
     display.close()
 
 
 def test_quiet_says_nothing_but_warnings(capsys):
     display = make_display(quiet=True)
     assert isinstance(display, QuietDisplay)
-    display.show(STATUS, point=True)
+    display.show(STATUS, new_row=True)
     assert display.handler.level == logging.WARNING
     assert capsys.readouterr().out == ""
 
 
 def test_without_a_terminal_there_are_lines(capsys):
-    make_display(quiet=False).show(STATUS, point=True)
+    make_display(quiet=False).show(STATUS, new_row=True)
     assert "500 / 1,000 steps" in capsys.readouterr().out
 
 

@@ -128,7 +128,7 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
                     run.evaluations._heartbeats.timeout = 2.0
             if run.evaluations.deaths:
                 run.evaluations._heartbeats.timeout = 60.0
-            if run.metrics.evaluation and signals.received is None:
+            if run.metrics.statistics.evaluation and signals.received is None:
                 os.kill(os.getpid(), signal.SIGINT)
 
         run._tick = tick

@@ -105,12 +105,12 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
         full = CONFIG.workers * entries_per_worker(CONFIG)
         # All but those that it had taken without having said so.
         wait_for(lambda: run.slots.waiting == full)
-        episodes, written = run.metrics.episodes, run.slots.written.clone()
+        episodes, written = run.metrics.statistics.episodes, run.slots.written.clone()
         memory = [psutil.Process(pid_of(run, i)).memory_info().rss for i in range(2)]
         beats = run.slots.beats.clone()
         time.sleep(1.5)
         assert run.slots.written.equal(written)
-        assert run.metrics.episodes <= episodes + 50  # those that were on their way
+        assert run.metrics.statistics.episodes <= episodes + 50  # those that were on their way
         assert bool((run.slots.beats[:2] > beats[:2]).all())
         for i in range(2):
             assert psutil.Process(pid_of(run, i)).memory_info().rss < memory[i] + 2**22

@@ -58,7 +58,7 @@ def steps_of(folder):
 def test_what_the_checkpoint_holds_is_restored_exactly(folder):
     before = newest(folder)
     run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
-    progress = run.metrics.progress()
+    progress = run.metrics.statistics.state()
     assert run.shared.global_step == before.progress["global_step"]
     assert run.shared.updates == before.progress["updates"]
     for key in ("episodes", "recent_games", "best_return"):

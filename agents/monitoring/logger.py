@@ -1,0 +1,166 @@
+"""The logger of a run: writes TensorBoard, `progress.csv` and the console at intervals."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from agents.config import TrainConfig
+from agents.monitoring.console import Display, Status
+from agents.monitoring.metrics import TrainingStatistics
+from agents.monitoring.progress_csv import PROGRESS_CSV, ProgressCsv, truncate_after_step
+from agents.monitoring.tensorboard import TensorBoardWriter
+from agents.networks.program_statistics import HeadSummary
+
+
+class TrainingLogger:
+    """Writes a run's statistics to its files and shows them on the console.
+
+    A resumed run continues its curves: what was written after its checkpoint is removed from
+    `progress.csv`, and TensorBoard is told to drop it.
+
+    Args:
+        folder: The run directory.
+        total_timesteps: The budget in agent steps.
+        log_interval: Seconds between two rows.
+        display: The console.
+        title: Name of the run on the console.
+        state: The statistics' `state()` at the checkpoint that is resumed; empty for a new run.
+        resumed_at: That checkpoint's global step; None for a new run.
+
+    Attributes:
+        statistics: The statistics of the run.
+        display: The console.
+
+    Raises:
+        OSError: If `progress.csv` cannot be opened.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total_timesteps: int,
+        log_interval: float,
+        display: Display,
+        title: str = "",
+        state: Mapping[str, Any] | None = None,
+        resumed_at: int | None = None,
+    ) -> None:
+        self.statistics = TrainingStatistics(state, resumed_at or 0)
+        self.display = display
+        self._total_timesteps, self._log_interval, self._title = (
+            total_timesteps,
+            log_interval,
+            title,
+        )
+        if resumed_at is not None:
+            truncate_after_step(folder / PROGRESS_CSV, resumed_at)
+        self._csv = ProgressCsv(folder)
+        # TensorBoard drops what earlier event files hold from the purge step on.
+        self._tensorboard = TensorBoardWriter(
+            folder, purge_step=None if resumed_at is None else resumed_at + 1
+        )
+        self._last_time = time.monotonic()
+        self._written_step = resumed_at
+
+    def add_evaluation(
+        self,
+        global_step: int,
+        scalars: Mapping[str, float],
+        text: str,
+        programs: Mapping[str, HeadSummary] = MappingProxyType({}),
+    ) -> None:
+        """Log an evaluation at once.
+
+        Args:
+            global_step: Global step of the evaluated parameters.
+            scalars: TensorBoard tag -> value.
+            text: The same as text.
+            programs: Program statistics of Neurocoder heads, if there are any.
+        """
+        self.statistics.add_evaluation(scalars, text)
+        self._tensorboard.add_scalars(scalars, global_step)
+        self._tensorboard.add_programs(programs, global_step)
+
+    def log_config(self, config: TrainConfig, global_step: int) -> None:
+        """Write the settings to TensorBoard."""
+        self._tensorboard.log_config(config, global_step)
+
+    def log_hparams(self, config: TrainConfig, global_step: int, *, finished: bool) -> None:
+        """Write settings and results for TensorBoard's HPARAMS page.
+
+        Args:
+            config: The run's settings.
+            global_step: Agent steps so far.
+            finished: Whether the budget is spent.
+        """
+        results = self.statistics.results()
+        self._tensorboard.log_hparams(config, results, global_step, finished=finished)
+
+    def log_if_due(
+        self, global_step: int, gauges: Mapping[str, float], *, force: bool = False
+    ) -> None:
+        """Write a row if the interval has passed, and refresh the console.
+
+        Args:
+            global_step: Agent steps so far.
+            gauges: TensorBoard tag -> present value.
+            force: Write a row now.
+        """
+        now = time.monotonic()
+        due = force or now - self._last_time >= self._log_interval
+        if due:
+            self._last_time = now
+        # The last row of a run may be due right after another one, and the first of a resumed run
+        # at the step of its checkpoint: no step has two rows.
+        if due and global_step != self._written_step:
+            self._write(global_step, gauges)
+            self._written_step = global_step
+        self.display.show(self.status(global_step, gauges), new_row=due)
+
+    def status(self, global_step: int, gauges: Mapping[str, float]) -> Status:
+        """Return what the console shows.
+
+        Args:
+            global_step: Agent steps so far.
+            gauges: TensorBoard tag -> present value.
+        """
+        statistics = self.statistics
+        mean_rate = statistics.mean_steps_per_second(global_step)
+        remaining = max(self._total_timesteps - global_step, 0)
+        return Status(
+            title=self._title,
+            global_step=global_step,
+            total_timesteps=self._total_timesteps,
+            steps_per_second=statistics.steps_per_second or mean_rate,
+            seconds_left=remaining / mean_rate if mean_rate else math.inf,
+            elapsed=statistics.elapsed,
+            episodes=statistics.episodes,
+            recent_return=statistics.recent_return_text,
+            best_return=statistics.best_return,
+            evaluation=statistics.evaluation,
+            workers_alive=int(gauges.get("a3c/workers_alive", 0)),
+            restarts=int(gauges.get("a3c/restarts", 0)),
+            skipped=int(gauges.get("a3c/nonfinite_updates", 0)),
+        )
+
+    def close(self) -> None:
+        """Flush and close the files and the console."""
+        self.display.close()
+        self._tensorboard.close()
+        self._csv.close()
+
+    def _write(self, global_step: int, gauges: Mapping[str, float]) -> None:
+        statistics = self.statistics
+        scalars = statistics.end_interval(global_step) | dict(gauges)
+        self._tensorboard.add_scalars(scalars, global_step)
+        row: dict[str, object] = {tag.rpartition("/")[2]: v for tag, v in scalars.items()}
+        row["wall_time"] = f"{time.time():.3f}"
+        row["global_step"] = global_step
+        row["episodes"] = statistics.episodes
+        if statistics.recent:
+            row["recent_return"] = statistics.recent_return
+            row["recent_length"] = statistics.recent_length
+        self._csv.append(row)

@@ -1,0 +1,56 @@
+"""`progress.csv` survives full disks and damage."""
+
+import csv
+import io
+import logging
+
+import pytest
+
+from agents.monitoring.progress_csv import COLUMNS, ProgressCsv, truncate_after_step
+
+
+def test_rows_that_found_no_room_are_written_when_there_is_room_again(tmp_path, caplog):
+    path = tmp_path / "progress.csv"
+    progress = ProgressCsv(tmp_path)
+    progress.append({"global_step": 100})
+    complete = path.read_text()
+
+    class FullDisk(io.StringIO):
+        def write(self, text):
+            with path.open("a") as file:
+                file.write(text[:5])  # some of it still fits
+            raise OSError(28, "No space left on device")
+
+    progress._file.close()
+    progress._file = FullDisk()
+    with caplog.at_level("ERROR", logger="train"):
+        logging.getLogger("train").propagate = True
+        progress.append({"global_step": 200})
+    assert "No space left" in caplog.text
+    assert path.read_text() == complete
+    progress.append({"global_step": 300})
+    progress.close()
+    with path.open() as file:
+        assert [row["global_step"] for row in csv.DictReader(file)] == ["100", "200", "300"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda text: text, [10, 20, 30]),
+        (lambda text: text.replace("\n1,20,", '\n"1,20,'), [10, 30]),
+        (lambda text: text.replace(",20,", ",²,"), [10, 30]),
+        (lambda text: text.replace(",20,", ","), [10, 30]),
+        (lambda text: text.replace("wall_time,global_step", "\0" * 21), [10, 20, 30]),
+        (lambda text: text[: text.index(",30,") + 5], [10, 20]),
+        (lambda text: text + "\0" * 100, [10, 20, 30]),
+    ],
+)
+def test_damage_in_the_progress_costs_the_damaged_rows_alone(tmp_path, damage, kept):
+    path = tmp_path / "progress.csv"
+    assert COLUMNS[:2] == ("wall_time", "global_step")
+    rows = [["1", str(step)] + ["2.5"] * (len(COLUMNS) - 2) for step in (10, 20, 30, 40)]
+    path.write_text(damage("".join(",".join(row) + "\n" for row in [COLUMNS, *rows])))
+    truncate_after_step(path, 30)
+    with path.open(newline="") as file:
+        assert [int(row["global_step"]) for row in csv.DictReader(file)] == kept
