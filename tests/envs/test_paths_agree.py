@@ -90,6 +90,16 @@ def test_whole_games_agree_with_sticky_actions(name, games, lives_lost):
     assert falls == lives_lost
 
 
+@pytest.mark.parametrize("frame_skip", [1, 12])
+@pytest.mark.parametrize(("name", "lives_lost"), [("Frostbite", 6), ("Breakout", 8)])
+def test_whole_games_agree_at_other_frame_skips(name, lives_lost, frame_skip):
+    falls, terminations, truncations, _ = play_both(
+        name, games=2, noop_max=1, frame_skip=frame_skip
+    )
+    assert (terminations, truncations) == (2, 0)
+    assert falls == lives_lost
+
+
 def test_a_whole_game_of_pong_agrees_and_is_lost():
     _, terminations, _, scores = play_both("Pong", games=1, noop_max=1)
     assert terminations == 1
@@ -115,27 +125,32 @@ def test_beginning_with_fire_agrees():
     play_both("Breakout", games=3, noop_max=1, fire_reset=True)
 
 
-@pytest.mark.parametrize("max_frames", [201, 202, 203, 204])
-def test_games_that_are_truncated_agree_wherever_the_limit_falls_in_a_decision(max_frames):
+@pytest.mark.parametrize(
+    ("frame_skip", "max_frames"),
+    [(4, 201), (4, 202), (4, 203), (4, 204), (1, 50), (1, 51), *((12, m) for m in range(241, 253))],
+)
+def test_games_that_are_truncated_agree_wherever_the_limit_falls_in_a_step(frame_skip, max_frames):
     _, terminations, truncations, _ = play_both(
-        "Frostbite", games=3, noop_max=1, max_frames=max_frames
+        "Frostbite", games=3, noop_max=1, max_frames=max_frames, frame_skip=frame_skip
     )
     assert (terminations, truncations) == (0, 3)
 
 
-def test_a_game_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both():
+@pytest.mark.parametrize("frame_skip", [1, 4, 12])
+def test_a_game_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both(frame_skip):
     """The limit is set to the game's own length in frames, and to one less."""
     game = "Frostbite"
     ((gym_seed, _),) = seed_pairs(0, 1)
-    env = make_evaluation_env(AtariConfig(game, noop_max=1))
+    env = make_evaluation_env(AtariConfig(game, noop_max=1, frame_skip=frame_skip))
     env.reset(seed=gym_seed)
     rng = np.random.default_rng(0)
     terminated = False
     while not terminated:
         _, _, terminated, _, info = env.step(int(rng.integers(18)))
     frames = info["episode_frame_number"]
-    assert play_both(game, games=1, noop_max=1, max_frames=frames)[1:3] == (1, 0)
-    assert play_both(game, games=1, noop_max=1, max_frames=frames - 1)[1:3] == (0, 1)
+    settings = {"noop_max": 1, "frame_skip": frame_skip}
+    assert play_both(game, games=1, max_frames=frames, **settings)[1:3] == (1, 0)
+    assert play_both(game, games=1, max_frames=frames - 1, **settings)[1:3] == (0, 1)
 
 
 @pytest.mark.parametrize("fire_reset", [False, True])
@@ -166,3 +181,5 @@ def test_openings_with_the_same_number_of_no_ops_agree(fire_reset):
 def test_every_playable_game_runs_and_agrees(game):
     play_both(game.name, games=3, max_steps=60, noop_max=1)
     play_both(game.name, games=3, max_steps=60, noop_max=1, fire_reset=True)
+    for frame_skip in (1, 12):
+        play_both(game.name, games=3, max_steps=60, noop_max=1, frame_skip=frame_skip)

@@ -21,16 +21,17 @@ CONFIG = TrainConfig(
 def play_greedily(network):
     """The return of one whole game in which the likeliest action is always taken."""
     game = TinyEnv(1)
-    observations, state = game.reset(), network.initial_state(1)
-    start = torch.ones(1, dtype=torch.bool)
+    observations, state = game.reset()[0], network.initial_state(1)
+    start, total = torch.ones(1, dtype=torch.bool), 0.0
     for _ in range(10):
         with torch.no_grad():
             seen = network.torso(torch.from_numpy(observations))
             logits, state = network.policy(seen, state, start)
-        step = game.step(np.array([int(logits.argmax())]))
-        if step.episodes:
-            return step.episodes[0].raw_return
-        observations, start = step.observations, torch.zeros(1, dtype=torch.bool)
+        observations, rewards, ended, *_ = game.step(np.array([int(logits.argmax())]))
+        total += float(rewards[0])
+        if ended[0]:
+            return total
+        start = torch.zeros(1, dtype=torch.bool)
     raise AssertionError("the game did not end")
 
 
