@@ -1,10 +1,10 @@
-"""Draw learning curves of runs: mean and spread over seeds, a panel for each game.
+"""Plot learning curves of runs: mean and spread over seeds, with a panel for each game.
 
     python -m agents.plot runs --out curves.png
 
-RUN is a run's folder, a folder of runs, or a pattern; runs may be finished or not, of any length,
-and resumed. Beside the picture (.png, .svg, .pdf) its numbers are written as .csv; with
-`--out NAME.csv` they are written alone. Exit code 0; 2 for what cannot be used.
+RUN is a run directory, a folder of runs, or a pattern; runs may be unfinished, resumed, and of any
+length. The plot's numbers are written beside it (.png, .svg, .pdf) as .csv; `--out NAME.csv` writes
+them alone. Exit code 0; 2 for invalid arguments or runs that cannot be read.
 """
 
 import argparse
@@ -28,17 +28,17 @@ from agents.analysis.learning_curves import (
     find_runs,
     read_curve,
 )
-from agents.analysis.plotting import FORMATS, NoMatplotlibError, plot_curves, require_matplotlib
-from agents.cli import CommandParser
-from agents.errors import escape_to_one_line
+from agents.analysis.plotting import FORMATS, plot_curves, require_matplotlib
+from agents.cli import CommandParser, run_command
+from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError
 from agents.system.files import write_atomically
 
-MOST_DPI = 1200
+MAX_DPI = 1200
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line, plot_curves, and return the exit code."""
+    """Read the command line, plot, and return the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
     out = Path(args.out)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = write_curves(
             out, curves, labels, args.x, args.metric, args.title, common, dpi=args.dpi
         )
-    except (RunFolderError, NoMatplotlibError) as error:
+    except UserError as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(f"--out {out}: cannot be written ({error.strerror or error})")
@@ -61,13 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
-    """The curves of all runs that the arguments stand for, by game, network and seed.
+    """Read the curves of all runs that the arguments refer to.
 
-    What merely was found in a folder, and runs without a point yet, are left out with a warning
-    where they cannot be drawn.
+    Runs that were found in folders and cannot be read, and runs without data, are skipped with a
+    warning.
+
+    Args:
+        arguments: Run directories, folders of runs, or patterns.
+        metric: The metric of the curves.
+
+    Returns:
+        The curves, sorted by game, network and seed.
 
     Raises:
-        RunFolderError: naming the run that cannot be drawn, or if none can.
+        RunFolderError: If a run that was named cannot be read, or no run has data.
     """
     named, found = find_runs(arguments)
     curves = []
@@ -78,9 +85,9 @@ def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
             alone = len(named) + len(found) == 1
             if alone or (folder in named and not isinstance(error, NoDataError)):
                 raise
-            _warn(f"left out: {error}")
+            _warn(f"skipped: {error}")
     if not curves:
-        raise RunFolderError(f"none of the {len(named) + len(found)} runs has a point to draw")
+        raise RunFolderError(f"none of the {len(named) + len(found)} runs has data to plot")
     curves.sort(key=lambda curve: (curve.game, curve.parts, curve.seed, curve.folder))
     twins = Counter((curve.game, curve.parts, curve.seed) for curve in curves)
     for (game, parts, seed), count in twins.items():
@@ -90,7 +97,7 @@ def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
 
 
 def name_curves(parts: Sequence[tuple[str, ...]]) -> tuple[list[str], str]:
-    """A label for each run, from what is not the same in all of them; and what is, in words."""
+    """Return a label for each run, of what differs between them, and a sentence on the rest."""
     common = [part for part in parts[0][1:] if all(part in other[1:] for other in parts)]
     labels = [", ".join([p[0], *(part for part in p[1:] if part not in common)]) for p in parts]
     return labels, f"All runs: {', '.join(common)}." if common else ""
@@ -106,32 +113,32 @@ def write_curves(
     remark: str = "",
     dpi: int = 150,
 ) -> list[Path]:
-    """Write the picture and, beside it, its numbers; or with a name in `.csv`, these alone.
+    """Write the plot and its numbers beside it, or the numbers alone if the name ends in `.csv`.
 
     Args:
-        out: the picture's file, or the numbers'.
-        curves: of the runs.
-        labels: of the curves; those of one game and label are put together.
-        axis: as in `aggregate_over_seeds`.
-        metric: what the curves show.
-        title: of the picture; where empty, one is made.
-        remark: for the picture's small print.
-        dpi: dots per inch, of a png.
+        out: File of the plot, or of the numbers.
+        curves: Curves of single runs.
+        labels: A label for each curve; those of one game and label are aggregated.
+        axis: The x axis: "steps", "frames" or "hours".
+        metric: The metric of the curves.
+        title: Title of the plot; a default if empty.
+        remark: A sentence for the end of the caption.
+        dpi: Resolution of a png.
 
     Returns:
         The files that were written.
 
     Raises:
-        NoMatplotlibError: if a picture is asked for and it is not installed.
-        OSError: if a file cannot be written.
+        MachineError: If scipy, or for a plot matplotlib, is not installed.
+        OSError: If a file cannot be written.
     """
-    bands = aggregate_over_seeds(curves, labels, axis, metric)
-    files = {out.with_suffix(".csv"): aggregated_csv(bands, axis).encode()}
+    aggregated = aggregate_over_seeds(curves, labels, axis, metric)
+    files = {out.with_suffix(".csv"): aggregated_csv(aggregated, axis).encode()}
     ending = out.suffix.lower()[1:]
     if ending != "csv":
-        title = title or _title(bands)
+        title = title or _title(aggregated)
         picture = plot_curves(
-            bands, axis, metric, title=title, remark=remark, format=ending, dpi=dpi
+            aggregated, axis, metric, title=title, remark=remark, format=ending, dpi=dpi
         )
         files = {out: picture, **files}
     for path, data in files.items():
@@ -139,8 +146,8 @@ def write_curves(
     return list(files)
 
 
-def _title(bands: Sequence[AggregatedCurve]) -> str:
-    games = list(dict.fromkeys(band.game for band in bands))
+def _title(curves: Sequence[AggregatedCurve]) -> str:
+    games = {curve.game for curve in curves}
     return "Learning curves" + (f" on {len(games)} games" if len(games) > 1 else "")
 
 
@@ -155,29 +162,29 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run's folder, a folder of runs, or a pattern"
+        "runs", nargs="+", metavar="RUN", help="a run directory, a folder of runs, or a pattern"
     )
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="curves.png, .svg, .pdf, or .csv alone"
     )
-    parser.add_argument("--x", choices=AXES, default=STEPS, help="the horizontal axis (steps)")
+    parser.add_argument("--x", choices=AXES, default=STEPS, help="the x axis (steps)")
     parser.add_argument(
         "--metric",
         choices=METRICS,
         default=TRAINING,
-        help="return of the training games (the default), or the evaluations made while training, "
-        "with sampled or with greedy actions",
+        help="return of the training episodes (the default), or the evaluations during training, "
+        "with sampled or greedy actions",
     )
-    parser.add_argument("--title", default="", help="of the picture")
-    parser.add_argument("--dpi", type=_dpi, default=150, help="dots per inch of a .png (150)")
+    parser.add_argument("--title", default="", help="title of the plot")
+    parser.add_argument("--dpi", type=_dpi, default=150, help="resolution of a .png (150)")
     return parser
 
 
 def _dpi(text: str) -> int:
-    if not text.isdecimal() or not 10 <= int(text) <= MOST_DPI:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 10 to {MOST_DPI}")
+    if not text.isdecimal() or not 10 <= int(text) <= MAX_DPI:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 10 to {MAX_DPI}")
     return int(text)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, "python -m agents.plot")

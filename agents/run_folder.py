@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from agents.config import SettingError, TrainConfig
+from agents.errors import UserError
 from agents.system.files import write_atomically
 
 
-class RunFolderError(Exception):
+class RunFolderError(UserError):
     """A folder that is not a run's, or whose files cannot be used; the message names it."""
 
 

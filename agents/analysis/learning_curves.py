@@ -1,4 +1,4 @@
-"""The learning curves of single runs, as their own files tell them."""
+"""The learning curves of single runs, read from their run directories."""
 
 import dataclasses
 import glob
@@ -32,21 +32,21 @@ _NAMES: dict[tuple[str, object], str] = {
 
 
 class NoDataError(RunFolderError):
-    """A run that has nothing to show yet; the message names it."""
+    """A run has no data yet; the message names it."""
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """What one run scored.
+    """The scores of one run.
 
     Attributes:
-        folder: of the run.
-        game: as in `envs.Game.name`.
-        seed: of the run.
-        parts: what makes the run's network and learning differ from the defaults, the head first.
-        steps: decisions, shape (N,), increasing.
-        hours: of training until then, pauses between sessions not counted, shape (N,).
-        values: raw scores, shape (N,).
+        folder: The run directory.
+        game: The game, as in `envs.Game.name`.
+        seed: The run's seed.
+        parts: The head, then the settings of network and learning that are not the defaults.
+        steps: Agent steps, shape (N,), increasing.
+        hours: Hours of training, pauses between sessions not counted, shape (N,).
+        values: Raw returns, shape (N,).
     """
 
     folder: Path
@@ -63,10 +63,10 @@ class Progress:
     """The rows of a `progress.csv`.
 
     Attributes:
-        steps: decisions, shape (N,), increasing.
-        hours: of training, shape (N,).
-        returns: mean raw return of the last 100 games, NaN before the first game, shape (N,).
-        damaged: lines that were left out.
+        steps: Agent steps, shape (N,), increasing.
+        hours: Hours of training, shape (N,).
+        returns: Mean raw return of the last 100 episodes, NaN before the first, shape (N,).
+        damaged: Number of lines that were skipped.
     """
 
     steps: Numbers
@@ -76,17 +76,17 @@ class Progress:
 
 
 def find_runs(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """The folders of runs that arguments stand for.
+    """Find the run directories that arguments refer to.
 
     Args:
-        arguments: each a run's folder, a folder of runs, or a pattern such as `runs/Pong__*`.
+        arguments: Run directories, folders of runs, or patterns such as `runs/Pong__*`.
 
     Returns:
-        The runs that were named, and those that were found in named folders or by patterns. None
-        twice; links are resolved, so that `runs/latest` and what it points to are one.
+        The runs that were named, and those found in folders or by patterns; without duplicates.
+        Links are resolved, so that `runs/latest` and its target are one run.
 
     Raises:
-        RunFolderError: if an argument stands for no run.
+        RunFolderError: If an argument refers to no run.
     """
     named: dict[Path, None] = {}
     found: dict[Path, None] = {}
@@ -109,26 +109,26 @@ def find_runs(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
 
 
 def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
-    """The curve of one run.
+    """Read the learning curve of a run.
 
     Args:
-        folder: of the run, finished or not.
-        metric: "training" (the mean return of the last 100 training games), or what the evaluator
-            found while the run was training, "sampled" or "greedy". Evaluations count for the
-            multiple of `--eval-interval` at which they were due, so that seeds can be compared.
+        folder: The run directory; the run may be unfinished.
+        metric: "training" (mean return of the last 100 training episodes), or the evaluations
+            during training, "sampled" or "greedy". Their steps are rounded down to the multiple of
+            `--eval-interval` at which they were due, so that seeds can be compared.
 
     Raises:
-        NoDataError: if there is no point yet.
-        RunFolderError: if this is not a run's folder, or its files cannot be used.
+        NoDataError: If there is no data yet.
+        RunFolderError: If this is not a run directory, or its files cannot be read.
     """
     folder, config = open_run(folder)
     progress = read_progress(folder / "progress.csv")
     if progress.damaged:
-        log.warning("%s: %s damaged lines left out", folder / "progress.csv", progress.damaged)
+        log.warning("%s: %s damaged lines skipped", folder / "progress.csv", progress.damaged)
     if metric == TRAINING:
         known = np.isfinite(progress.returns)
         if not known.any():
-            raise NoDataError(f"{folder}: no game has ended yet")
+            raise NoDataError(f"{folder}: no episode has ended yet")
         points = progress.steps[known], progress.hours[known], progress.returns[known]
     else:
         points = _evaluation_points(folder, config, metric, progress)
@@ -138,11 +138,12 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
 def read_progress(path: Path) -> Progress:
     """Read a `progress.csv`.
 
-    Damaged lines are left out and counted; a last one without an end is only being written. Where
-    two sessions of a run overlap, the later one's rows replace the earlier one's.
+    Damaged lines are skipped and counted; a last line without a newline is still being written.
+    Where two sessions of a run overlap, the rows of the later one replace those of the earlier one.
 
     Raises:
-        RunFolderError: if there is no such file, or nothing in it.
+        NoDataError: If the file has no row yet.
+        RunFolderError: If the file is missing, empty or damaged throughout.
     """
     try:
         lines = read_csv_rows(path)
@@ -177,7 +178,7 @@ def read_progress(path: Path) -> Progress:
 
 
 def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
-    """The head, and in words every other setting of network and learning that is not the default's.
+    """Describe the head and all settings of network and learning that are not the defaults.
 
     >>> non_default_settings(TrainConfig(neurocoder_steps=1, core="lstm"))
     ('neurocoder', 'lstm', 'single-step')
@@ -216,20 +217,20 @@ def _evaluation_points(
     except OSError as error:
         raise RunFolderError(f"{folder / EVALUATIONS}: {error}") from error
     interval = max(config.eval_interval, 1)
-    points = {  # a resumed run may have been evaluated twice at a step: the later one counts
+    points = {  # a resumed run may have two evaluations at a step: the later one counts
         row.global_step // interval * interval: row.summary.mean
         for row in rows
         if row.source == "training" and row.summary.mode == metric and row.global_step is not None
     }
     if not points:
-        raise NoDataError(f"{folder}: was not evaluated ({metric}) while training")
+        raise NoDataError(f"{folder}: was not evaluated ({metric}) during training")
     steps = np.array(sorted(points), dtype=np.float64)
     hours = np.interp(steps, progress.steps, progress.hours)
     return steps, hours, np.array([points[step] for step in sorted(points)])
 
 
 def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, float, float, float]:
-    """Step, wall time, steps per second and return of a line; ValueError where it is damaged."""
+    """Return step, wall time, steps/s and return; raise ValueError for a damaged line."""
     row = dict(zip(columns, cells, strict=True))
     step, time = int(row["global_step"]), float(row["wall_time"])
     rate = float(row["SPS"] or 0)
@@ -240,10 +241,10 @@ def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, float, 
 
 
 def _hours(steps: Numbers, times: Numbers, rates: Numbers) -> Numbers:
-    """Hours of training until each row.
+    """Return the hours of training until each row.
 
-    The rate of a row was measured since the row before, so it also says how long that was. The
-    clock on the wall cannot: between two sessions of a run it goes on.
+    A row's rate covers the time since the previous row, so steps / rate is its duration. The wall
+    clock would include the pauses between sessions.
     """
     made, seconds = np.diff(steps, prepend=0.0), np.diff(times, prepend=times[0])
     known = rates > 0

@@ -1,4 +1,4 @@
-"""Learning curves drawn with matplotlib. The only module that needs it."""
+"""Plots of learning curves. The only module of the agent that needs matplotlib."""
 
 import importlib.util
 import io
@@ -11,38 +11,39 @@ import numpy as np
 from agents.analysis.aggregation import CONFIDENCE, FRAMES, HOURS, RESAMPLES, STEPS, AggregatedCurve
 from agents.analysis.learning_curves import TRAINING
 from agents.config import RECENT_EPISODES
+from agents.errors import MachineError
 from envs import PUBLISHED_SCORES
 from envs.config import FRAME_SKIP
 
 FORMATS = ("png", "svg", "pdf")
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness; its yellow is too
-# pale for lines. The three heads keep their colours in every picture.
+# Okabe and Ito's palette, safe for common colour blindness, without its yellow, which is too pale
+# for lines. The three heads have the same colours in every plot.
 _COLOURS = {"linear": "#0072B2", "hypernet": "#009E73", "neurocoder": "#D55E00"}
 _MORE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _STYLES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _GREY = "#595959"
 _MINUS = "\N{MINUS SIGN}"
 _AXIS_LABELS = {STEPS: "agent steps", FRAMES: "frames", HOURS: "hours of training"}
-# A human may be that many times above everything else before the line is left to a remark.
+# The human line is drawn up to this multiple of the other values' span; beyond, it becomes text.
 _HEADROOM = 2.0
 
 
-class NoMatplotlibError(Exception):
-    """It is not installed; the message says how to get it."""
+class NoMatplotlibError(MachineError):
+    """Matplotlib is not installed; the message says how to install it."""
 
     def __init__(self) -> None:
-        super().__init__('pictures need matplotlib: pip install -e ".[plot]"')
+        super().__init__('plots need matplotlib: pip install -e ".[plot]"')
 
 
 def require_matplotlib() -> None:
-    """Raise NoMatplotlibError where it is missing; does not load it."""
+    """Raise NoMatplotlibError if it is missing; does not import it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise NoMatplotlibError
 
 
 def plot_curves(
-    bands: Sequence[AggregatedCurve],
+    curves: Sequence[AggregatedCurve],
     axis: str,
     metric: str,
     *,
@@ -51,46 +52,49 @@ def plot_curves(
     format: str = "png",  # noqa: A002
     dpi: int = 150,
 ) -> bytes:
-    """Draw a panel for each game.
+    """Plot the curves, with one panel for each game.
 
     Args:
-        bands: of all games.
-        axis: that the bands lie on.
-        metric: what they show.
-        title: above all panels.
-        remark: what else to say in the small print.
+        curves: Aggregated curves of all games.
+        axis: Their x axis: "steps", "frames" or "hours".
+        metric: Their metric.
+        title: Title above all panels.
+        remark: A sentence for the end of the caption.
         format: "png", "svg" or "pdf".
-        dpi: dots per inch, of a png.
+        dpi: Resolution of a png.
+
+    Returns:
+        The contents of the image file.
 
     Raises:
-        NoMatplotlibError: if it is not installed.
+        NoMatplotlibError: If matplotlib is not installed.
     """
     require_matplotlib()
-    # Not pyplot: no window system is touched, and no state is left in this process.
+    # Not pyplot, which opens window systems and keeps global state.
     from matplotlib.figure import Figure
 
-    games = list(dict.fromkeys(band.game for band in bands))
+    games = list(dict.fromkeys(curve.game for curve in curves))
     columns = min(len(games), 3)
     rows = -(-len(games) // columns)
     figure = Figure(figsize=(max(5.2 * columns, 7.2), 4.3 * rows + 1.0), layout="constrained")
     figure.suptitle(title, fontsize=13, fontweight="bold")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    styles = _line_styles(bands)
+    styles = _line_styles(curves)
     for game, panel in zip(games, panels, strict=False):
-        _panel(panel, game, [b for b in bands if b.game == game], axis, metric, styles)
+        _panel(panel, game, [c for c in curves if c.game == game], axis, metric, styles)
     for panel in list(panels)[len(games) :]:
         panel.set_visible(False)
-    text = "\n".join(textwrap.wrap(_caption(bands, metric, remark), 40 + 60 * columns))
+    text = "\n".join(textwrap.wrap(_caption(curves, metric, remark), 40 + 60 * columns))
     figure.supxlabel(text, fontsize=7.5, color=_GREY, ha="center")
     image = io.BytesIO()
     figure.savefig(image, format=format, dpi=dpi)
     return image.getvalue()
 
 
-def _line_styles(bands: Sequence[AggregatedCurve]) -> dict[str, tuple[str, Any]]:
-    """Label -> colour and line style: the head's own colour for its first label."""
+def _line_styles(curves: Sequence[AggregatedCurve]) -> dict[str, tuple[str, Any]]:
+    """Return label -> colour and line style; a head's first label has the head's own colour."""
     styles: dict[str, tuple[str, Any]] = {}
-    labels = list(dict.fromkeys(band.label for band in bands))
+    labels = list(dict.fromkeys(curve.label for curve in curves))
     own = dict.fromkeys(_COLOURS, True)
     more = 0
     for label in sorted(labels, key=lambda label: label not in _COLOURS):
@@ -107,16 +111,16 @@ def _line_styles(bands: Sequence[AggregatedCurve]) -> dict[str, tuple[str, Any]]
 def _panel(
     panel: Any,
     game: str,
-    bands: Sequence[AggregatedCurve],
+    curves: Sequence[AggregatedCurve],
     axis: str,
     metric: str,
     styles: dict[str, tuple[str, Any]],
 ) -> None:
-    for band in bands:
-        _draw_band(panel, band, *styles[band.label], points=metric != TRAINING)
+    for curve in curves:
+        _plot_curve(panel, curve, *styles[curve.label], points=metric != TRAINING)
     panel.set_title(game, fontsize=11, pad=8)
     panel.set_xlabel(_AXIS_LABELS[axis])
-    panel.set_ylabel("return per game" if metric == TRAINING else f"score, {metric} play")
+    panel.set_ylabel("return per episode" if metric == TRAINING else f"score, {metric} play")
     panel.grid(color="#E4E4E4", linewidth=0.7)
     panel.set_axisbelow(True)
     for side in ("top", "right"):
@@ -136,28 +140,30 @@ def _panel(
     panel.legend(loc="best", fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none")
 
 
-def _draw_band(panel: Any, band: AggregatedCurve, colour: str, style: Any, *, points: bool) -> None:
-    """Mean, deviation and interval; thin where only some of the runs still reach."""
-    name = f"{band.label} ({_how_many(band)})"
-    marker = "o" if points or len(band.x) == 1 else None
+def _plot_curve(
+    panel: Any, curve: AggregatedCurve, colour: str, style: Any, *, points: bool
+) -> None:
+    """Plot mean, deviation and interval; the mean is thin where some runs have ended."""
+    name = f"{curve.label} ({_seeds_text(curve)})"
+    marker = "o" if points or len(curve.x) == 1 else None
     look = {"color": colour, "linestyle": style, "marker": marker, "markersize": 3.5}
-    panel.plot(band.x, band.mean, linewidth=0.9, **look)
-    whole = np.where(band.n == band.runs, band.mean, np.nan)
-    panel.plot(band.x, whole, linewidth=1.9, label=name, **look)
-    # With few seeds the interval is about as wide as the deviation: a second area would be mud.
-    low, high = band.mean - band.std, band.mean + band.std
-    panel.fill_between(band.x, low, high, where=band.n > 1, color=colour, alpha=0.16, linewidth=0)
-    for end in (band.low, band.high):
-        panel.plot(band.x, end, color=colour, linewidth=0.8, linestyle=":")
+    panel.plot(curve.x, curve.mean, linewidth=0.9, **look)
+    whole = np.where(curve.n == curve.runs, curve.mean, np.nan)
+    panel.plot(curve.x, whole, linewidth=1.9, label=name, **look)
+    # With few seeds the interval is about as wide as the deviation: two areas would blur.
+    low, high = curve.mean - curve.std, curve.mean + curve.std
+    panel.fill_between(curve.x, low, high, where=curve.n > 1, color=colour, alpha=0.16, linewidth=0)
+    for end in (curve.low, curve.high):
+        panel.plot(curve.x, end, color=colour, linewidth=0.8, linestyle=":")
 
 
-def _how_many(band: AggregatedCurve) -> str:
-    last = int(band.n[-1])
-    return f"n={band.runs}" + (f", {last} at the end" if last < band.runs else "")
+def _seeds_text(curve: AggregatedCurve) -> str:
+    last = int(curve.n[-1])
+    return f"n={curve.runs}" + (f", {last} at the end" if last < curve.runs else "")
 
 
 def _reference_lines(panel: Any, game: str) -> None:
-    """Random play and a human, dashed; the latter in words where the curves would be squashed."""
+    """Draw published random and human scores, dashed; a far higher human score becomes text."""
     published = PUBLISHED_SCORES.get(game)
     if published is None:
         return
@@ -184,23 +190,23 @@ def _reference_lines(panel: Any, game: str) -> None:
     panel.set_ylim(low - 0.02 * (high - low), high + 0.06 * (high - low))
 
 
-def _caption(bands: Sequence[AggregatedCurve], metric: str, remark: str) -> str:
+def _caption(curves: Sequence[AggregatedCurve], metric: str, remark: str) -> str:
     words = []
     if metric == TRAINING:
         words.append(
-            "Raw return of training games (sampled actions), "
-            f"mean of the last {RECENT_EPISODES} games."
+            "Raw return of training episodes (sampled actions), "
+            f"mean of the last {RECENT_EPISODES} episodes."
         )
     else:
-        words.append(f"Raw score of whole games, {metric} play: mean of each evaluation.")
-    if any(band.runs > 1 for band in bands):
+        words.append(f"Raw score of whole episodes, {metric} play: mean of each evaluation.")
+    if any(curve.runs > 1 for curve in curves):
         words.append(
             "Line: mean over the seeds (n). Band: one standard deviation over them. "
             f"Dotted: {CONFIDENCE:.0%} bootstrap interval of the mean "
             f"({RESAMPLES:,} resamples of whole seeds)."
         )
-    if any((band.n < band.runs).any() for band in bands):
-        words.append("Thin: the mean over those seeds only that reach so far.")
-    if any(band.game in PUBLISHED_SCORES for band in bands):
+    if any((curve.n < curve.runs).any() for curve in curves):
+        words.append("Thin: the mean over the seeds that reach so far.")
+    if any(curve.game in PUBLISHED_SCORES for curve in curves):
         words.append("Dashed: published scores (Wang et al. 2016).")
     return " ".join(filter(None, [*words, remark]))

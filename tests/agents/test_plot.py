@@ -65,10 +65,10 @@ def test_vector_graphics_say_in_words_what_is_drawn(runs, tmp_path, monkeypatch)
     assert main([str(runs / "Frost*"), "--out", str(out), "--title", "As in Fig. 3"]) == 0
     words = words_of(out)
     for text in (
-        *("As in Fig. 3", "Frostbite", "agent steps", "frames", "return per game"),
+        *("As in Fig. 3", "Frostbite", "agent steps", "frames", "return per episode"),
         *("linear (n=3, 1 at the end)", "random 65.2", "human 4,335, far above"),
-        *("mean of the last 100 games", "one standard deviation", "95% bootstrap interval"),
-        *("2,000 resamples", "those seeds only that reach so far"),
+        *("mean of the last 100 episodes", "one standard deviation", "95% bootstrap interval"),
+        *("2,000 resamples", "the seeds that reach so far"),
     ):
         assert text in words, text
     assert main([str(runs / "Pong__linear__1"), "--out", str(out), "--x", "hours"]) == 0
@@ -154,6 +154,6 @@ def test_of_a_folder_what_cannot_be_drawn_is_left_out_with_a_warning(runs, tmp_p
     assert main([str(runs), "--out", str(tmp_path / "curves.csv")]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("7 runs,")
-    assert "warning: left out: " in said.err
+    assert "warning: skipped: " in said.err
     assert "Frostbite__linear__1: has no progress.csv" in said.err
     assert "Frostbite, linear: 2 runs with seed 2, counted each" in said.err

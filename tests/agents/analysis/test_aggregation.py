@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import random
+import sys
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -18,6 +19,7 @@ from agents.analysis.aggregation import (
     bootstrap_interval,
 )
 from agents.analysis.learning_curves import LearningCurve
+from agents.errors import MachineError
 
 
 def curve(points, seed=1, game="Pong", head="linear"):
@@ -87,6 +89,12 @@ def test_the_interval_at_a_point_does_not_depend_on_seeds_that_do_not_reach_it()
     assert (low[1], high[1]) == tuple(end[0] for end in bootstrap_interval(values[:2, :1]))
     assert high[0] > high[1]
     assert np.isnan(bootstrap_interval(values[:1])).all()
+
+
+def test_where_scipy_is_missing_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(MachineError, match=r'pip install -e "\.\[plot\]"'):
+        bootstrap_interval(np.ones((2, 2)))
 
 
 def test_games_and_labels_are_kept_apart_and_share_a_games_points():

@@ -56,7 +56,7 @@ def test_damaged_lines_are_left_out_with_a_warning_that_names_the_file(damage, t
     lines = (folder / "progress.csv").read_text().splitlines(keepends=True)
     (folder / "progress.csv").write_text("".join([*lines[:2], damage, *lines[2:]]))
     assert read_curve(folder).values.tolist() == [1.0, 2.0, 3.0]
-    assert f"{folder / 'progress.csv'}: 1 damaged lines left out" in caplog.text
+    assert f"{folder / 'progress.csv'}: 1 damaged lines skipped" in caplog.text
 
 
 def test_a_last_line_that_is_still_being_written_is_passed_over_in_silence(tmp_path, caplog):
@@ -117,7 +117,7 @@ def test_runs_are_found_by_name_folder_and_pattern_each_once(tmp_path):
 
 def test_a_run_that_cannot_be_drawn_is_named(tmp_path):
     folder = write_run(tmp_path / "run", [(0, None)])
-    with pytest.raises(NoDataError, match=r"run: no game has ended yet"):
+    with pytest.raises(NoDataError, match=r"run: no episode has ended yet"):
         read_curve(folder)
     with pytest.raises(NoDataError, match=r"run: was not evaluated \(greedy\)"):
         read_curve(folder, "greedy")
