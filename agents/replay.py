@@ -3,8 +3,8 @@
 With `--overlay` a network looks on, and the video shows what it thinks; the actions stay those of
 the recording.
 
-    python -m agents.replay runs/latest/replays/NAME.npz --video again.webm
-    python -m agents.replay runs/latest/replays/NAME.npz --video again.webm --overlay runs/latest
+    python -m agents.replay runs/latest/replays/NAME.npz --video again.mp4
+    python -m agents.replay runs/latest/replays/NAME.npz --video again.mp4 --overlay runs/latest
 
 Exit code 0: identical; 1: something differs; 2: the trace or the command line cannot be used.
 """
@@ -29,7 +29,6 @@ from agents.evaluation.replay_file import (
     verify_replay,
 )
 from agents.system.resources import require_opencv
-from envs.config import FRAME_SKIP
 
 if TYPE_CHECKING:
     from agents.evaluation.overlay import Overlay
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m agents.replay", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
     parser.add_argument("trace", metavar="TRACE.npz", help="a recorded game")
-    parser.add_argument("--video", metavar="OUT.webm", help="also write a video of it")
+    parser.add_argument("--video", metavar="OUT.mp4", help="also write a video of it")
     parser.add_argument(
         "--overlay",
         metavar="RUN",
@@ -73,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MachineError as error:
         parser.error(str(error))
     from agents.evaluation.video import (
-        CONSOLE_FPS,
         VideoError,
         VideoWriter,
         frames_of_step,
+        video_fps,
         write_still,
     )
 
@@ -88,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             look: Look | None = None
             if args.overlay is not None:
                 overlay, outputs, look = stack.enter_context(_onlooker(trace, args.overlay))
-            video = None
+            video, frame_skip = None, trace.settings.frame_skip
             if args.video is not None:
-                video = stack.enter_context(VideoWriter(Path(args.video)))
+                video = stack.enter_context(VideoWriter(Path(args.video), video_fps(frame_skip)))
 
             def show(step: StepResult) -> None:
-                images = frames_of_step(step.info["screens"])
+                images = frames_of_step(step.info["screens"], frame_skip)
                 if overlay is not None:
                     images = [overlay.render(image, outputs[-1], step) for image in images]
                 if video is not None:
@@ -111,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (ReplayError, VideoError, OverlayError) as error:
         parser.error(str(error))
-    seconds = game.length * FRAME_SKIP / CONSOLE_FPS
+    seconds = trace.settings.seconds(game.length)
     ended = "cut off by the frame limit" if game.truncated else "to its end"
     came_from = f"checkpoint {trace.checkpoint}, " if trace.checkpoint else ""
     print(f"{trace.settings.game}, {game.mode} play, {came_from}seed {game.seed}")

@@ -36,7 +36,7 @@ SMALLER = {
     r"--frames \d+": "--frames 3200",
     r"--still \d+": "--still 20",
     r"\bTRACE.npz": "runs/latest/replays/trace.npz",
-    r"\bOUT.webm": "out.webm",
+    r"\bOUT.mp4": "out.mp4",
     r"\bRUN\b": "runs/latest",
     r"--game NAME": "--game Pong",
 }
@@ -107,10 +107,10 @@ def shell(folder, text):
 # What each leaves behind; those that are not here print.
 PRODUCTS = {
     "train_a3c.py": r"checkpoints/step_",
-    "--record": r"videos/.*\.webm$",
+    "--record": r"videos/.*\.mp4$",
     "agents.report": r"report\.html$",
     "agents.plot": r"^curves\.",
-    "--video": r"^out\.webm$",
+    "--video": r"^out\.mp4$",
     "benchmarks.fig3": r"^runs/fig3/table\.md$",
 }
 

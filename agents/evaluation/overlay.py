@@ -34,18 +34,15 @@ from agents.evaluation.drawing import (
 )
 from agents.evaluation.episode import StepResult, action_names
 from agents.evaluation.program_plots import Scale, draw_program
-from agents.evaluation.video import CONSOLE_FPS
 from agents.evaluation.video import HEIGHT as GAME_HEIGHT
 from agents.evaluation.video import WIDTH as GAME_WIDTH
 from agents.networks.inspection import NeurocoderProgram, PolicyOutput
 from envs import make_evaluation_env
-from envs.config import FRAME_SKIP
+from envs.config import FRAMES_PER_SECOND
 
 WIDTH, HEIGHT, PROGRAMS_HEIGHT = 1280, GAME_HEIGHT, 240
 CURVE_SECONDS = 20
-DECISIONS_PER_SECOND = CONSOLE_FPS // FRAME_SKIP
-# A reward is one decision's; shown for so many, it can be read.
-DECISIONS_OF_A_REWARD = 10
+REWARD_SECONDS = 2 / 3  # a reward is one step's; shown for as long, it can be read
 
 _MARGIN = 24
 _POLICY_X = GAME_WIDTH + _MARGIN
@@ -61,10 +58,14 @@ class Overlay:
         title: The game.
         subtitle: Who plays.
         action_names: The names of the A actions.
+        frame_skip: Console frames of an agent step.
     """
 
-    def __init__(self, title: str, subtitle: str, action_names: Sequence[str]) -> None:
+    def __init__(
+        self, title: str, subtitle: str, action_names: Sequence[str], frame_skip: int
+    ) -> None:
         self.title, self.subtitle, self.action_names = title, subtitle, tuple(action_names)
+        self._steps_per_second = FRAMES_PER_SECOND / frame_skip
         self._canvas: Picture | None = None
         self._background: Picture | None = None
         self._drawn_step = 0
@@ -159,11 +160,11 @@ class Overlay:
     def _draw_score(self, board: Picture, step: StepResult) -> None:
         text = f"{step.score:,.0f}"
         write(board, text, _VALUE_X, 140, 34)
-        recent = [r for r in self._rewards[-DECISIONS_OF_A_REWARD:] if r]
+        recent = [r for r in self._rewards[-self._steps_in(REWARD_SECONDS) :] if r]
         if recent:
             x = _VALUE_X + text_width(text, 34) + 12
             write(board, f"{sum(recent):+,.0f}", x, 140, 20, ACCENT if sum(recent) >= 0 else LOSS)
-        seconds = step.length / DECISIONS_PER_SECOND
+        seconds = step.length / self._steps_per_second
         clock = f"{int(seconds // 60)}:{seconds % 60:04.1f}"
         write(board, clock, _RIGHT, 140, 16, MUTED, "r")
 
@@ -178,7 +179,7 @@ class Overlay:
         if low == high:
             high = 1.0
         write(board, f"{round(value, 2) + 0.0:.2f}", _VALUE_X, 220, 34)
-        length = CURVE_SECONDS * DECISIONS_PER_SECOND
+        length = self._steps_in(CURVE_SECONDS)
         curve(board, _CURVE, self._values, length, low, high)
         x, y, width, height = _CURVE
         for age, reward in enumerate(reversed(self._rewards[-length:])):
@@ -187,6 +188,9 @@ class Overlay:
                 fill(board, (at - 1, y + height - 12, 2, 12), ACCENT if reward > 0 else LOSS)
         write(board, f"{high:g}", x - 6, y + 10, 11, MUTED, "r")
         write(board, f"{low:g}", x - 6, y + height, 11, MUTED, "r")
+
+    def _steps_in(self, seconds: float) -> int:
+        return max(2, round(seconds * self._steps_per_second))
 
 
 OverlayFactory = Callable[[str, int], Overlay]
@@ -206,7 +210,7 @@ def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFact
     def make(mode: str, seed: int) -> Overlay:
         who = "random play"
         if mode != "random" and global_step is not None:
-            who = f"{config.head} head, {global_step:,} decisions of training, {mode} play"
-        return Overlay(config.game, f"{who}, seed {seed}", names)
+            who = f"{config.head} head, {global_step:,} agent steps of training, {mode} play"
+        return Overlay(config.game, f"{who}, seed {seed}", names, config.frame_skip)
 
     return make

@@ -7,9 +7,14 @@ from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.overlay import Overlay, OverlayFactory
 from agents.evaluation.replay_file import Replay
-from agents.evaluation.video import CONSOLE_FPS, VideoError, VideoWriter, frames_of_step
+from agents.evaluation.video import (
+    VideoError,
+    VideoWriter,
+    frames_of_step,
+    video_fps,
+)
 from agents.networks.inspection import PolicyOutput
-from envs.config import FRAME_SKIP
+from envs.config import FRAMES_PER_SECOND
 
 log = logging.getLogger("train")
 
@@ -19,7 +24,7 @@ MAX_VIDEO_SECONDS = 300.0
 
 
 class Recorder:
-    """Writes `replays/NAME.npz` and `videos/NAME.webm` for every game that `evaluate` plays.
+    """Writes `replays/NAME.npz` and `videos/NAME.mp4` for every game that `evaluate` plays.
 
     NAME says step, mode, seed and score, as in `step_000000020000_greedy_seed_17_score_260`. What
     cannot be written costs a warning, never the game; and a failing video never costs the trace.
@@ -55,7 +60,7 @@ class Recorder:
         self._make_overlay = make_overlay
         self._overlay: Overlay | None = None
         self._output: PolicyOutput | None = None
-        self._max_decisions = int(max_video_seconds * CONSOLE_FPS / FRAME_SKIP)
+        self._max_decisions = int(max_video_seconds * FRAMES_PER_SECOND / self.settings.frame_skip)
         self._wants_videos = videos
         self._video: VideoWriter | None = None
         self.traces: list[Path] = []
@@ -75,12 +80,12 @@ class Recorder:
         """A game begins."""
         if not self._wants_videos:
             return
-        path = self.folder / "videos" / f"{self._name(mode, seed)}.webm"
+        path = self.folder / "videos" / f"{self._name(mode, seed)}.mp4"
         self._overlay = None if self._make_overlay is None else self._make_overlay(mode, seed)
         self._output = None
         try:
             path.parent.mkdir(exist_ok=True)
-            self._video = VideoWriter(path)
+            self._video = VideoWriter(path, video_fps(self.settings.frame_skip))
         except (OSError, VideoError) as error:
             self._drop_video(error)
 
@@ -92,7 +97,7 @@ class Recorder:
         """A decision was played."""
         if self._video is not None and step.length <= self._max_decisions:
             try:
-                for frame in frames_of_step(step.info["screens"]):
+                for frame in frames_of_step(step.info["screens"], self.settings.frame_skip):
                     image = frame
                     if self._overlay is not None:
                         image = self._overlay.render(frame, self._output, step)
@@ -122,11 +127,11 @@ class Recorder:
                 log.warning("a replay was not written: %s", again)
         if self._video is not None:
             try:
-                self._video.finish(self._video.path.with_name(f"{name}.webm"))
+                self._video.finish(self._video.path.with_name(f"{name}.mp4"))
                 self.videos.append(self._video.path)
                 self._video = None
                 if game.length > self._max_decisions:
-                    seconds = self._max_decisions * FRAME_SKIP / CONSOLE_FPS
+                    seconds = self.settings.seconds(self._max_decisions)
                     log.warning("%s shows the first %.1f seconds only", self.videos[-1], seconds)
             except (OSError, VideoError) as error:
                 self._drop_video(error)
@@ -134,7 +139,7 @@ class Recorder:
     def abandon(self) -> None:
         """The game was left before its end: nothing of it is kept."""
         if self._video is not None:
-            self._video.abandon()
+            self._video.discard()
             self._video = None
 
     def _name(self, mode: str, seed: int) -> str:

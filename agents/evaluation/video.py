@@ -1,18 +1,26 @@
-"""Videos of episodes: VP9 in WebM, which browsers and common players open.
+"""Videos of episodes: H.264 in MP4, which browsers, players and slides open.
+
+The wheel of imageio-ffmpeg brings the encoder, which runs in a process of its own. Where there is
+no such wheel, OpenCV writes VP9 into the MP4 file instead: it takes some twenty times longer.
 
 A console frame lasts a sixtieth of a second. Many games draw a sprite on every other frame only, so
-a video that took every second frame might never show it. Here each video frame is the pixelwise
-maximum of two console frames, as in what the agent sees, shown for two frames' time: 30 frames a
-second, two for each agent step. Nothing flickers and nothing is lost.
+a video of every second frame might never show it. Here each video frame is the pixelwise maximum of
+two console frames, as in what the agent sees, shown for two frames' time: 30 a second. Nothing
+flickers and nothing is lost. An odd frame skip has no such pairs: then the video shows all 60
+console frames of a second.
 
 The console's pixels are wider than high: its screen filled a television of 4:3, and so does the
 video frame. Enlarging repeats pixels, without blurring them.
 """
 
 import contextlib
+import functools
+import logging
 import os
-import sys
-from collections.abc import Iterator
+import re
+import signal
+import subprocess
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -21,19 +29,36 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.system.files import write_atomically
-from envs.config import FRAME_SKIP
+from envs.config import FRAMES_PER_SECOND
+
+log = logging.getLogger("train")
 
 Image = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 
-CONSOLE_FPS = 60
-MERGED_FRAMES = 2  # console frames in a video frame
-FPS = CONSOLE_FPS // MERGED_FRAMES
-FRAMES_PER_STEP = FRAME_SKIP // MERGED_FRAMES
 WIDTH, HEIGHT = 640, 480
+
+# The colours of high-definition television, named in the file: players would have to guess them
+# from the size, and a wrong guess tints the picture.
+_PIXELS = (
+    "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,"
+    "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709"
+)
+# One thread keeps up with playing, and leaves the other cores to training.
+_H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-threads", "1"]
+_FINISH_SECONDS = 60.0
 
 
 class VideoError(Exception):
     """A video that could not be written; the message names the file and says why."""
+
+
+def video_fps(frame_skip: int) -> int:
+    """Frames a second of a video at real speed.
+
+    Args:
+        frame_skip: Console frames of an agent step.
+    """
+    return FRAMES_PER_SECOND // _merged_frames(frame_skip)
 
 
 def enlarge(screen: Image) -> Image:
@@ -44,22 +69,28 @@ def enlarge(screen: Image) -> Image:
     return enlarged
 
 
-def frames_of_step(screens: npt.NDArray[np.uint8]) -> list[Image]:
-    """The two video frames of one agent step.
+def frames_of_step(screens: npt.NDArray[np.uint8], frame_skip: int) -> list[Image]:
+    """The video frames of one agent step.
 
     Args:
-        screens: Its console frames, (n, height, width, 3) uint8, n = 4, or fewer where the episode
-            ended within the step.
+        screens: The step's console frames, (n, height, width, 3) uint8, n = `frame_skip`, or fewer
+            where the episode ended within the step.
+        frame_skip: Console frames of a whole agent step.
 
     Returns:
-        Two frames, (480, 640, 3) uint8. Where the episode ended within the step, the last one is
-        repeated, so that the video lasts as long as the agent steps did.
+        Frames of shape (480, 640, 3), uint8, at `video_fps(frame_skip)`. Where the episode ended
+        within the step the last one is repeated, so that the video lasts as long as the steps did.
     """
+    merged = _merged_frames(frame_skip)
     frames = [
-        enlarge(screens[start : start + MERGED_FRAMES].max(axis=0))
-        for start in range(0, len(screens), MERGED_FRAMES)
+        enlarge(screens[start : start + merged].max(axis=0))
+        for start in range(0, len(screens), merged)
     ]
-    return frames + frames[-1:] * (FRAMES_PER_STEP - len(frames))
+    return frames + frames[-1:] * (frame_skip // merged - len(frames))
+
+
+def _merged_frames(frame_skip: int) -> int:
+    return 2 if frame_skip % 2 == 0 else 1
 
 
 def write_still(path: Path, image: Image) -> None:
@@ -78,74 +109,75 @@ def write_still(path: Path, image: Image) -> None:
 class VideoWriter:
     """Writes a video, frame by frame.
 
-    The file has another name until it is finished: a video that was broken off never looks whole.
-    As a context manager it finishes the video, or drops it where something was raised.
+    The file has a temporary name until it is finished: an incomplete video never looks whole. As a
+    context manager it finishes the video, or discards it where something was raised.
 
     Args:
-        path: The video's file, ending in ".webm".
+        path: The video's file, ending in ".mp4".
+        fps: Frames a second.
 
     Attributes:
         frames: The number of frames written so far.
 
     Raises:
-        VideoError: if OpenCV cannot write such a file here.
+        VideoError: if the name has another ending.
     """
 
-    def __init__(self, path: Path) -> None:
-        if path.suffix != ".webm":
-            raise VideoError(f"{path}: the name of a video must end in .webm")
-        self.path = path
-        # The writer takes the container from the suffix.
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.webm")
-        self._writer: cv2.VideoWriter | None = None
+    def __init__(self, path: Path, fps: int) -> None:
+        if path.suffix != ".mp4":
+            raise VideoError(f"{path}: videos are MP4: the name must end in .mp4")
+        self.path, self.fps = path, fps
+        # ffmpeg and OpenCV take the container from the suffix.
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+        self._encoder: _FFmpegEncoder | _OpenCVEncoder | None = None
         self._shape: tuple[int, ...] = ()
         self.frames = 0
 
     def write(self, frame: Image) -> None:
-        """Add one frame, (height, width, 3) uint8 RGB; all have the same shape, with even sides.
+        """Add one frame, (height, width, 3) uint8 RGB; all have the same shape.
+
+        H.264 wants even sides: an odd one is shown with its last row or column repeated.
 
         Raises:
-            VideoError: if the file cannot be opened, or a frame has another size than the first.
+            VideoError: if the file or the encoder fails, or a frame has another shape.
         """
-        if self._writer is None:
-            self._writer, self._shape = self._open(frame), frame.shape
-        if frame.shape != self._shape:
-            raise VideoError(f"{self.path}: a frame is {frame.shape}, not {self._shape}")
-        self._encode(self._writer, frame)
+        try:
+            if self._encoder is None:
+                self._encoder, self._shape = self._open(frame), frame.shape
+            if frame.shape != self._shape:
+                raise VideoError(f"{self.path}: a frame is {frame.shape}, not {self._shape}")
+            self._encoder.write(_with_even_sides(frame))
+        except OSError as error:
+            raise VideoError(f"{self.path}: {error.strerror or error}") from error
         self.frames += 1
 
     def finish(self, path: Path | None = None) -> None:
-        """Complete the file, check it, and give it its name.
+        """Complete the file, and give it its name.
 
         Args:
-            path: another one than the writer was made with, in the same folder.
+            path: Another path than the writer was made with, in the same folder.
 
         Raises:
             VideoError: if it is not whole, as on a full disk; nothing is left of it then.
         """
         self.path = path or self.path
         try:
-            if self._writer is None:
+            if self._encoder is None:
                 raise VideoError(f"{self.path}: there are no frames to write")
-            self._release()
-            # The writer does not tell of failures, so it is asked what it wrote.
-            written = count_frames(self._temporary)
-            if written != self.frames:
-                raise VideoError(
-                    f"{self.path}: not written whole ({written} of {self.frames} frames)"
-                )
-            try:
-                with self._temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                self._temporary.replace(self.path)
-            except OSError as error:
-                raise VideoError(f"{self.path}: {error}") from error
+            self._encoder.close()
+            with self._temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            self._temporary.replace(self.path)
+        except OSError as error:
+            raise VideoError(f"{self.path}: {error.strerror or error}") from error
         finally:
-            self.abandon()
+            self.discard()
 
-    def abandon(self) -> None:
-        """Drop what was written; after `finish`, do nothing."""
-        self._release()
+    def discard(self) -> None:
+        """Delete what was written; after `finish`, do nothing."""
+        if self._encoder is not None:
+            self._encoder.kill()
+            self._encoder = None
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
@@ -161,73 +193,134 @@ class VideoWriter:
         if kind is None:
             self.finish()
         else:
-            self.abandon()
+            self.discard()
 
-    def _open(self, frame: Image) -> cv2.VideoWriter:
-        height, width, _ = frame.shape
-        try:
-            self._temporary.touch()  # says why, where OpenCV would only say no
-        except OSError as error:
-            raise VideoError(f"{self.path}: {error.strerror or error}") from error
-        fourcc = cv2.VideoWriter.fourcc(*"VP90")
-        with _without_opencvs_remarks():
-            writer = cv2.VideoWriter(
-                str(self._temporary), cv2.CAP_FFMPEG, fourcc, FPS, (width, height)
-            )
-        if not writer.isOpened():
-            self.abandon()
-            raise VideoError(
-                f"{self.path}: this OpenCV ({cv2.__version__}) cannot write VP9 video of "
-                f"{width}x{height}; the wheels of opencv-python from PyPI can"
-            )
-        return writer
-
-    def _encode(self, writer: cv2.VideoWriter, frame: Image) -> None:
-        # On a full disk it would remark on every frame; `finish` says it once.
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        except cv2.error as error:
-            raise VideoError(f"{self.path}: {error}") from error
-        finally:
-            cv2.utils.logging.setLogLevel(level)
-
-    def _release(self) -> None:
-        if self._writer is not None:
-            with _without_opencvs_remarks():
-                self._writer.release()
-            self._writer = None
+    def _open(self, frame: Image) -> "_FFmpegEncoder | _OpenCVEncoder":
+        self._temporary.touch()  # says why it cannot be written better than an encoder does
+        height, width, _ = _with_even_sides(frame).shape
+        ffmpeg = _find_ffmpeg()
+        if ffmpeg is None:
+            return _OpenCVEncoder(self._temporary, width, height, self.fps)
+        return _FFmpegEncoder(ffmpeg, self._temporary, width, height, self.fps)
 
 
-def count_frames(path: Path) -> int:
-    """How many frames a video's own header claims; 0 for a file that is none."""
-    with _without_opencvs_remarks():
-        video = cv2.VideoCapture(str(path))
-        try:
-            return max(0, round(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
-        finally:
-            video.release()
+class _FFmpegEncoder:
+    """An ffmpeg process that encodes H.264.
 
+    If this process is killed, ffmpeg reads the end of its input, and ends as well.
 
-@contextlib.contextmanager
-def _without_opencvs_remarks() -> Iterator[None]:
-    """Keep OpenCV's remarks off the terminal; it prints one with every WebM it opens.
-
-    They go past Python and past OpenCV's own log level, straight to the process's standard error.
+    Raises:
+        OSError: from all methods but `kill`, with ffmpeg's own last words.
     """
+
+    def __init__(self, ffmpeg: str, path: Path, width: int, height: int, fps: int) -> None:
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps}"]
+        # The index goes to the front of the file, so that it plays before it has arrived whole.
+        target = ["-movflags", "+faststart", "-y", str(path)]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
+        # Its own session: Ctrl-C is for this program, which may still want to finish the video.
+        self._process = subprocess.Popen(
+            [
+                *(ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error"),
+                *(*source, "-i", "pipe:0", "-vf", _PIXELS, *_H264, *target),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def write(self, frame: Image) -> None:
+        assert self._process.stdin is not None
+        unwritten = memoryview(frame.tobytes())
+        try:
+            while unwritten:
+                unwritten = unwritten[self._process.stdin.write(unwritten) :]
+        except BrokenPipeError:
+            self._wait()
+            raise OSError(self._last_words()) from None
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._wait()
+        if self._process.returncode != 0:
+            raise OSError(self._last_words())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._errors.close()
+
+    def _wait(self) -> None:
+        try:
+            self._process.wait(_FINISH_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise OSError(f"ffmpeg did not end within {_FINISH_SECONDS:.0f} s") from None
+
+    def _last_words(self) -> str:
+        code = self._process.returncode
+        if code < 0:
+            return f"ffmpeg was killed by {signal.Signals(-code).name}"
+        self._errors.seek(0)
+        lines = self._errors.read(10_000).decode(errors="replace").splitlines()
+        # "[libx264 @ 0x55d0c0] height not divisible by 2": the part of ffmpeg says nothing here.
+        reason = re.sub(r"^(\[.*?\] *)+", "", lines[0]) if lines else f"exit code {code}"
+        return f"ffmpeg failed: {reason}"
+
+
+class _OpenCVEncoder:
+    """OpenCV's writer, with VP9; the methods are those of `_FFmpegEncoder`."""
+
+    def __init__(self, path: Path, width: int, height: int, fps: int) -> None:
+        self._path, self._frames = path, 0
+        fourcc = cv2.VideoWriter.fourcc(*"vp09")
+        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, fourcc, fps, (width, height))
+        if not self._writer.isOpened():
+            raise OSError(
+                f"this OpenCV ({cv2.__version__}) cannot write VP9 video of {width}x{height}; "
+                "the wheels of opencv-python from PyPI can"
+            )
+
+    def write(self, frame: Image) -> None:
+        try:
+            self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        except cv2.error as error:
+            raise OSError(str(error)) from error
+        self._frames += 1
+
+    def close(self) -> None:
+        self._writer.release()
+        # OpenCV reports no failure to write, so count what arrived.
+        video = cv2.VideoCapture(str(self._path))
+        written = round(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+        video.release()
+        if written != self._frames:
+            raise OSError(f"not written whole ({written} of {self._frames} frames)")
+
+    def kill(self) -> None:
+        self._writer.release()
+
+
+@functools.cache
+def _find_ffmpeg() -> str | None:
+    """The path of ffmpeg, or None, with a warning, where there is none."""
     try:
-        sys.stderr.flush()
-        kept = os.dup(2)
-    except (OSError, ValueError, AttributeError):  # there is no standard error
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-            try:
-                yield
-            finally:
-                os.dup2(kept, 2)
-    finally:
-        os.close(kept)
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, OSError, RuntimeError) as error:
+        log.warning(
+            "videos are written by OpenCV as VP9, slowly: imageio-ffmpeg cannot be used (%s)", error
+        )
+        return None
+
+
+def _with_even_sides(frame: Image) -> Image:
+    height, width, _ = frame.shape
+    if height % 2 == width % 2 == 0:
+        return frame
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

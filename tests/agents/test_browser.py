@@ -17,7 +17,7 @@ from tests.agents.runs import make_config
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 PAGE = b"""<!doctype html>
-<video src="/game.webm" muted></video>
+<video src="/game.mp4" muted></video>
 <script>
 const video = document.querySelector("video");
 const times = [];
@@ -50,10 +50,10 @@ video.play();
 def serve(video, reports, arrived):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            is_video = self.path == "/game.webm"
+            is_video = self.path == "/game.mp4"
             body = video if is_video else PAGE
             self.send_response(200)
-            self.send_header("Content-Type", "video/webm" if is_video else "text/html")
+            self.send_header("Content-Type", "video/mp4" if is_video else "text/html")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -43,7 +43,7 @@ def test_the_same_game_is_said_to_be_identical(trace, path, capsys):
 
 def test_another_game_fails_with_code_1_and_what_differs_and_leaves_no_video(trace, path, capsys):
     dataclasses.replace(trace, game=dataclasses.replace(trace.game, score=123.0)).save(path)
-    video = path.with_name("game.webm")
+    video = path.with_name("game.mp4")
     assert main([str(path), "--video", str(video)]) == 1
     printed = capsys.readouterr()
     assert "identical" not in printed.out
@@ -53,7 +53,7 @@ def test_another_game_fails_with_code_1_and_what_differs_and_leaves_no_video(tra
 
 
 def test_the_video_has_every_picture_and_lasts_as_long_as_the_game(path, capsys):
-    video = path.with_name("again.webm")
+    video = path.with_name("again.mp4")
     assert main([str(path), "--video", str(video)]) == 0
     assert str(video) in capsys.readouterr().out
     opened = cv2.VideoCapture(str(video))
@@ -76,8 +76,8 @@ def test_bad_input_is_refused_in_one_line_with_code_2(path, tmp_path, capsys):
         ([tmp_path / "no.npz"], "no.npz: there is no such file"),
         ([tmp_path / "bad.npz"], "bad.npz"),
         ([no_such_action], "Pong has 6 actions"),
-        ([path, "--video", tmp_path / "out.mp4"], "out.mp4"),
-        ([path, "--video", tmp_path / "no" / "out.webm"], "out.webm: No such file"),
+        ([path, "--video", tmp_path / "out.webm"], "the name must end in .mp4"),
+        ([path, "--video", tmp_path / "no" / "out.mp4"], "out.mp4: No such file"),
     ):
         with pytest.raises(SystemExit) as caught:
             main([str(arg) for arg in argv])
@@ -98,9 +98,9 @@ def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
     path = tmp_path / "game.npz"
     Replay(settings, play_game(make_evaluation_env(settings), "random", 3)).save(path)
     run = make_run(tmp_path / "run", make_config(head="linear"))
-    assert main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)]) == 0
+    assert main([str(path), "--video", str(tmp_path / "a.mp4"), "--overlay", str(run)]) == 0
     assert "identical" in capsys.readouterr().out
-    opened = cv2.VideoCapture(str(tmp_path / "a.webm"))
+    opened = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     assert opened.get(cv2.CAP_PROP_FRAME_COUNT) == 8
     assert (opened.get(cv2.CAP_PROP_FRAME_WIDTH), opened.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (
         1280,
@@ -114,10 +114,10 @@ def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, 
     if game is not None:
         make_run(run, make_config(game=game))
     with pytest.raises(SystemExit) as stopped:
-        main([str(path), "--video", str(tmp_path / "a.webm"), "--overlay", str(run)])
+        main([str(path), "--video", str(tmp_path / "a.mp4"), "--overlay", str(run)])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "a.webm").exists()
+    assert not (tmp_path / "a.mp4").exists()
 
 
 def test_a_still_is_the_picture_after_that_decision(trace, path, tmp_path, capsys):

@@ -16,7 +16,7 @@ from agents.analysis.report.page import as_json
 from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
 from agents.evaluation.runner import evaluate_policy, play_game
 from agents.evaluation.session import load_agent
-from agents.evaluation.video import count_frames, enlarge
+from agents.evaluation.video import enlarge
 from agents.run_folder import open_run
 from envs import make_evaluation_env
 from tests.agents.curve_runs import write_progress
@@ -169,9 +169,10 @@ def test_the_video_in_the_page_shows_every_decision(page, shown, tmp_path):
         for name, value in Page(page).attributes
         if (name, value[:10]) == ("src", "data:video")
     )
-    path = tmp_path / "game.webm"
-    path.write_bytes(base64.b64decode(source.removeprefix("data:video/webm;base64,")))
-    assert count_frames(path) == 2 * len(shown.programs.actions)
+    path = tmp_path / "game.mp4"
+    path.write_bytes(base64.b64decode(source.removeprefix("data:video/mp4;base64,")))
+    frames = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
+    assert frames == 2 * len(shown.programs.actions)
 
 
 def test_the_curve_is_that_of_progress_csv_and_the_evaluations(page):
@@ -252,10 +253,10 @@ def test_a_game_too_large_for_a_page_is_shown_as_far_as_it_fits(run, shown):
     np.testing.assert_array_equal(
         part.programs.actor.u_attention, shown.programs.actor.u_attention[:4]
     )
-    limit = len(shown.video) * 2 // 3
+    limit = len(part.video)
     small = show_game(network, config, "sampled", seed, most_video_bytes=limit)
     assert len(small.video) <= limit
-    assert len(small.thumbnails) == len(small.programs.values) < 6
+    assert len(small.thumbnails) == len(small.programs.values) <= 4
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.runner import RANDOM, evaluate_policy
 from agents.evaluation.trajectory import Trajectory, record_trajectory
-from agents.evaluation.video import VideoWriter, frames_of_step
+from agents.evaluation.video import VideoWriter, frames_of_step, video_fps
 from agents.networks.actor_critic import ActorCritic
 
 # What a page may hold of one game, so that it stays below 15 MB with base64's third on top.
@@ -35,7 +35,7 @@ class ShownEpisode:
 
     Attributes:
         programs: of the T decisions; `programs.game` is the whole game.
-        video: WebM, of the T decisions.
+        video: MP4, of the T decisions.
         thumbnails: JPEG of what was last on the screen before each decision, T of them. What there
             was before the first cannot be had: it has the screen after it.
     """
@@ -109,13 +109,13 @@ def _show(
     thumbnails: list[bytes] = []
     last_line = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "game.webm"
-        with VideoWriter(path) as video:
+        path = Path(folder) / "game.mp4"
+        with VideoWriter(path, video_fps(config.frame_skip)) as video:
 
             def watch(step: StepResult) -> None:
                 nonlocal last_line
                 if step.length <= most_decisions:
-                    frames = frames_of_step(step.info["screens"])
+                    frames = frames_of_step(step.info["screens"], config.frame_skip)
                     for frame in frames:
                         video.write(frame)
                     thumbnails.append(thumbnail(frames[-1]))

@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from agents.analysis.report.data import Selection, by_action, project, selections_of, strongest
 from agents.analysis.report.episode import MOST_WEIGHT_BYTES, ShownEpisode
-from agents.evaluation.overlay import DECISIONS_PER_SECOND
 from agents.evaluation.results import Summary
 from envs import PUBLISHED_SCORES
-from envs.config import FRAME_SKIP
+from envs.config import FRAME_SKIP, FRAMES_PER_SECOND
+
+DECISIONS_PER_SECOND = FRAMES_PER_SECOND / FRAME_SKIP
 
 TEMPLATE = Path(__file__).with_name("template.html")
 STYLE = TEMPLATE.with_name("report.css")
@@ -91,7 +92,7 @@ def make_page(
         "header": header_list(header),
         "scores": score_table(header.game, summaries),
         "shown": html.escape(describe_game(shown, summaries)),
-        "video": "data:video/webm;base64," + base64.b64encode(shown.video).decode(),
+        "video": "data:video/mp4;base64," + base64.b64encode(shown.video).decode(),
         "date": html.escape(f"{header.date:%Y-%m-%d %H:%M}"),
         "style": STYLE.read_text(),
         "script": "".join(path.read_text() for path in SCRIPTS),

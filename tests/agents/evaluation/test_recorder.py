@@ -39,9 +39,9 @@ def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorde
         f"random_seed_{games[2].seed}_score_{games[2].score:.0f}",
     ]
     assert [path.name for path in recorder.traces] == [f"{stem}.npz" for stem in stems]
-    assert [path.name for path in recorder.videos] == [f"{stem}.webm" for stem in stems]
+    assert [path.name for path in recorder.videos] == [f"{stem}.mp4" for stem in stems]
     assert names(tmp_path / "replays") == sorted(f"{stem}.npz" for stem in stems)
-    assert names(tmp_path / "videos") == sorted(f"{stem}.webm" for stem in stems)
+    assert names(tmp_path / "videos") == sorted(f"{stem}.mp4" for stem in stems)
     for path, game in zip(recorder.traces, games, strict=True):
         trace = load_replay(path)
         assert (trace.game.score, trace.game.seed) == (game.score, game.seed)
@@ -127,7 +127,8 @@ def test_a_trace_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video
     assert "a replay was not written" not in caplog.text
 
 
-def test_without_the_codec_traces_are_written_all_the_same(recorder, monkeypatch, caplog):
+def test_without_any_encoder_replays_are_written_all_the_same(recorder, monkeypatch, caplog):
+    monkeypatch.setattr("agents.evaluation.video._find_ffmpeg", lambda: None)
     monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0x31313131)
     with caplog.at_level(logging.WARNING, "train"):
         evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)

@@ -1,14 +1,26 @@
-"""Videos: every picture, the right size and speed, and whole or not at all."""
+"""Videos: every frame, the right size and speed, and whole or not at all."""
 
-import os
+import builtins
+import logging
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
-from agents.evaluation.video import VideoError, VideoWriter, enlarge, frames_of_step
+from agents.evaluation import video as video_module
+from agents.evaluation.video import VideoError, VideoWriter, enlarge, frames_of_step, video_fps
+from agents.system.files import remove_stale_temp_files
 
+ROOT = Path(__file__).parents[3]
 RNG = np.random.default_rng(0)
+GREY = np.full((480, 640, 3), 90, np.uint8)
 
 
 def screens(frames=4, height=210, brightness=None):
@@ -17,106 +29,178 @@ def screens(frames=4, height=210, brightness=None):
     return np.full((frames, height, 160, 3), brightness, np.uint8)
 
 
-def add_step(video, given):
-    for frame in frames_of_step(given):
-        video.write(frame)
+def write_video(path, steps, fps=30):
+    with VideoWriter(path, fps) as video:
+        for given in steps:
+            for frame in frames_of_step(given, 4):
+                video.write(frame)
+    return video
 
 
 def read_back(path):
     video = cv2.VideoCapture(str(path))
     fps = video.get(cv2.CAP_PROP_FPS)
-    pictures = []
+    frames = []
     while True:
-        there, picture = video.read()
+        there, frame = video.read()
         if not there:
             video.release()
-            return pictures, fps
-        pictures.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+            return frames, fps
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
-def test_two_pictures_are_written_for_each_decision_at_30_a_second(tmp_path):
-    path = tmp_path / "game.webm"
-    with VideoWriter(path) as video:
-        for decision in range(12):
-            add_step(video, screens(brightness=20 * decision))
-    pictures, fps = read_back(path)
-    assert len(pictures) == video.frames == 24
+def boxes(data):
+    """The boxes of an MP4 file or of one of its boxes: pairs of type and content, in order."""
+    found, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        assert size >= 8
+        found.append((data[at + 4 : at + 8].decode(), data[at + 8 : at + size]))
+        at += size
+    return found
+
+
+def sample_description(data):
+    for name in ("moov", "trak", "mdia", "minf", "stbl", "stsd"):
+        data = dict(boxes(data))[name]
+    return boxes(data[8:])[0]
+
+
+@pytest.fixture
+def without_ffmpeg(monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "imageio_ffmpeg":
+            raise ImportError("No module named 'imageio_ffmpeg'")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    video_module._find_ffmpeg.cache_clear()
+    yield
+    video_module._find_ffmpeg.cache_clear()
+
+
+def use_encoder(monkeypatch, path, script):
+    """Put a shell script in ffmpeg's place."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(video_module, "_find_ffmpeg", lambda: str(path))
+
+
+def test_two_frames_are_written_for_each_step_at_30_a_second(tmp_path):
+    path = tmp_path / "game.mp4"
+    video = write_video(path, [screens(brightness=20 * step) for step in range(12)])
+    frames, fps = read_back(path)
+    assert len(frames) == video.frames == 24
     assert fps == 30
-    # Real speed: a decision is four of the console's sixtieths of a second.
-    assert len(pictures) / fps == pytest.approx(12 * 4 / 60)
-    assert pictures[0].shape == (480, 640, 3)
-    for index, picture in enumerate(pictures):
-        assert abs(picture.mean() - 20 * (index // 2)) < 6
-    assert [entry.name for entry in tmp_path.iterdir()] == ["game.webm"]
-    assert path.read_bytes()[:4] == bytes.fromhex("1a45dfa3")  # Matroska and WebM
-    assert b"V_VP9" in path.read_bytes()
+    # Real speed: an agent step is four of the console's sixtieths of a second.
+    assert len(frames) / fps == pytest.approx(12 * 4 / 60)
+    assert frames[0].shape == (480, 640, 3)
+    for index, frame in enumerate(frames):
+        assert abs(frame.mean() - 20 * (index // 2)) < 6
+    assert [entry.name for entry in tmp_path.iterdir()] == ["game.mp4"]
+
+
+def test_the_file_is_h264_yuv420p_with_its_index_before_its_frames(tmp_path):
+    write_video(tmp_path / "game.mp4", [screens(brightness=50)] * 3)
+    data = (tmp_path / "game.mp4").read_bytes()
+    names = [name for name, _ in boxes(data)]
+    assert names[0] == "ftyp"
+    assert names.index("moov") < names.index("mdat")
+    codec, description = sample_description(data)
+    assert codec == "avc1"
+    # ISO 14496-12: a visual sample entry has 78 bytes before its own boxes.
+    assert int.from_bytes(description[24:26], "big") == 640
+    assert int.from_bytes(description[26:28], "big") == 480
+    settings = dict(boxes(description[78:]))["avcC"]
+    assert settings[1] == 100  # the High profile is 8-bit 4:2:0, which 4:4:4 and 10 bits are not
+    # The end of avcC in that profile: chroma_format_idc 1 is 4:2:0; then bits beyond eight.
+    assert [settings[-4] & 3, settings[-3] & 7, settings[-2] & 7] == [1, 0, 0]
+    colours = dict(boxes(description[78:]))["colr"]
+    assert colours[:4] == b"nclx"
+    assert [int.from_bytes(colours[at : at + 2], "big") for at in (4, 6, 8)] == [1, 1, 1]  # BT.709
 
 
 def test_colours_and_places_are_kept(tmp_path):
-    frames = np.zeros((4, 210, 160, 3), np.uint8)
-    frames[:, :105, :80] = (200, 40, 40)
-    frames[:, 105:, 80:] = (40, 40, 200)
-    with VideoWriter(tmp_path / "game.webm") as video:
-        for _ in range(3):
-            add_step(video, frames)
-    picture = read_back(tmp_path / "game.webm")[0][-1].astype(int)
-    assert np.abs(picture[60:180, 80:240].mean((0, 1)) - (200, 40, 40)).max() < 12
-    assert np.abs(picture[300:420, 400:560].mean((0, 1)) - (40, 40, 200)).max() < 12
-    assert picture[300:420, 80:240].mean() < 10
+    given = np.zeros((4, 210, 160, 3), np.uint8)
+    given[:, :105, :80] = (200, 40, 40)
+    given[:, 105:, 80:] = (40, 40, 200)
+    write_video(tmp_path / "game.mp4", [given] * 3)
+    frame = read_back(tmp_path / "game.mp4")[0][-1].astype(int)
+    assert np.abs(frame[60:180, 80:240].mean((0, 1)) - (200, 40, 40)).max() < 4
+    assert np.abs(frame[300:420, 400:560].mean((0, 1)) - (40, 40, 200)).max() < 4
+    assert frame[300:420, 80:240].mean() < 4
 
 
-def test_a_sprite_that_is_drawn_on_every_other_frame_is_in_every_picture():
+def test_a_sprite_that_is_drawn_on_every_other_frame_is_in_every_video_frame():
     for phase in (0, 1):
-        frames = screens(brightness=0)
-        frames[phase::2, 100:110, 50:60] = 255
-        for frame in frames_of_step(frames):
-            np.testing.assert_array_equal(frame, enlarge(frames[phase]))
+        given = screens(brightness=0)
+        given[phase::2, 100:110, 50:60] = 255
+        for frame in frames_of_step(given, 4):
+            np.testing.assert_array_equal(frame, enlarge(given[phase]))
             assert frame.sum() > 0
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 4])
-def test_a_decision_cut_off_by_the_games_end_lasts_as_long_as_any(frames):
-    given = screens(frames)
-    first, second = frames_of_step(given)
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_step_cut_off_by_the_episodes_end_lasts_as_long_as_any(count):
+    given = screens(count)
+    first, second = frames_of_step(given, 4)
     np.testing.assert_array_equal(first, enlarge(given[:2].max(axis=0)))
-    expected = enlarge(given[2:].max(axis=0)) if frames > 2 else first
+    expected = enlarge(given[2:].max(axis=0)) if count > 2 else first
     np.testing.assert_array_equal(second, expected)
 
 
+@pytest.mark.parametrize(("frame_skip", "frames", "fps"), [(1, 1, 60), (3, 3, 60), (12, 6, 30)])
+def test_other_frame_skips_are_shown_at_real_speed_too(frame_skip, frames, fps):
+    given = screens(frame_skip)
+    shown = frames_of_step(given, frame_skip)
+    assert (len(shown), video_fps(frame_skip)) == (frames, fps)
+    assert frames / fps == pytest.approx(frame_skip / 60)
+    merged = given[:1] if fps == 60 else given[:2]
+    np.testing.assert_array_equal(shown[0], enlarge(merged.max(axis=0)))
+    assert len(frames_of_step(given[:1], frame_skip)) == frames
+
+
 @pytest.mark.parametrize("height", [210, 214, 230, 250])
-def test_screens_of_every_height_fill_a_picture_of_4_to_3_with_unblurred_pixels(height):
+def test_screens_of_every_height_fill_a_frame_of_4_to_3_with_unblurred_pixels(height):
     screen = screens(1, height)[0]
-    shown = enlarge(screen)
-    assert shown.shape == (480, 640, 3)
+    frame = enlarge(screen)
+    assert frame.shape == (480, 640, 3)
     rows = np.arange(480) * height // 480
     columns = np.arange(640) // 4
-    np.testing.assert_array_equal(shown, screen[rows][:, columns])
+    np.testing.assert_array_equal(frame, screen[rows][:, columns])
 
 
-def test_frames_may_be_of_any_even_size(tmp_path):
-    frame = np.full((480, 1280, 3), 10, np.uint8)
-    frame[:, 640:] = 250
-    with VideoWriter(tmp_path / "game.webm") as video:
+@pytest.mark.parametrize("encoder", ["ffmpeg", "opencv"])
+@pytest.mark.parametrize("size", [(480, 1280), (210, 160), (211, 159)])
+def test_frames_may_be_of_any_size(size, encoder, tmp_path, request):
+    if encoder == "opencv":
+        request.getfixturevalue("without_ffmpeg")
+    height, width = size
+    frame = np.full((height, width, 3), 10, np.uint8)
+    frame[:, width // 2 :] = 250
+    with VideoWriter(tmp_path / "game.mp4", 30) as video:
         video.write(frame)
-    found = read_back(tmp_path / "game.webm")[0][0]
-    assert found.shape == (480, 1280, 3)
-    assert found[:, :600].mean() < 20
-    assert found[:, 680:].mean() > 240
+    found = read_back(tmp_path / "game.mp4")[0][0]
+    assert found.shape == (height + height % 2, width + width % 2, 3)
+    assert found[:, : width // 2 - 20].mean() < 20
+    assert found[:, width // 2 + 20 :].mean() > 240
 
 
 def test_frames_of_different_sizes_are_refused(tmp_path):
-    video = VideoWriter(tmp_path / "game.webm")
-    video.write(np.zeros((480, 640, 3), np.uint8))
-    with pytest.raises(VideoError, match=r"game\.webm: a frame is"):
-        video.write(np.zeros((482, 640, 3), np.uint8))
-    video.abandon()
+    video = VideoWriter(tmp_path / "game.mp4", 30)
+    video.write(GREY)
+    with pytest.raises(VideoError, match=r"game\.mp4: a frame is"):
+        video.write(GREY[:478])
+    video.discard()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_video_that_is_broken_off_leaves_nothing(tmp_path):
     def break_off():
-        with VideoWriter(tmp_path / "game.webm") as video:
-            add_step(video, screens())
+        with VideoWriter(tmp_path / "game.mp4", 30) as video:
+            video.write(GREY)
             (unfinished,) = tmp_path.iterdir()
             assert not unfinished.match("game*")
             raise RuntimeError("broken off")
@@ -127,67 +211,182 @@ def test_a_video_that_is_broken_off_leaves_nothing(tmp_path):
 
 
 def test_an_older_video_stays_until_the_new_one_is_finished(tmp_path):
-    path = tmp_path / "game.webm"
+    path = tmp_path / "game.mp4"
     path.write_bytes(b"old")
-    video = VideoWriter(path)
-    add_step(video, screens())
+    video = VideoWriter(path, 30)
+    video.write(GREY)
     assert path.read_bytes() == b"old"
     video.finish()
     assert path.read_bytes() != b"old"
-    video.abandon()
+    video.discard()
     assert path.exists()
 
 
-def test_a_writer_that_lost_pictures_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr("agents.evaluation.video.count_frames", lambda _: 1)
+def test_a_folder_that_is_not_there_another_suffix_and_no_frames_are_refused(tmp_path):
     with (
-        pytest.raises(VideoError, match=r"game\.webm: not written whole \(1 of 2"),
-        VideoWriter(tmp_path / "game.webm") as video,
+        pytest.raises(VideoError, match=r"game\.mp4: No such file or directory"),
+        VideoWriter(tmp_path / "no" / "game.mp4", 30) as video,
     ):
-        add_step(video, screens())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_that_lost_its_end_is_noticed(tmp_path, monkeypatch):
-    release = VideoWriter._release
-
-    def release_and_cut(self):
-        release(self)
-        if self._temporary.exists():
-            os.truncate(self._temporary, 200)
-
-    monkeypatch.setattr(VideoWriter, "_release", release_and_cut)
-    with (
-        pytest.raises(VideoError, match="not written whole"),
-        VideoWriter(tmp_path / "game.webm") as video,
-    ):
-        add_step(video, screens())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_the_codec_the_error_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0x31313131)
-    with (
-        pytest.raises(VideoError, match=r"game\.webm: this OpenCV .* cannot write VP9"),
-        VideoWriter(tmp_path / "game.webm") as video,
-    ):
-        add_step(video, screens())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_is_not_there_another_suffix_and_no_pictures_are_refused(tmp_path):
-    with (
-        pytest.raises(VideoError, match="No such file or directory"),
-        VideoWriter(tmp_path / "no" / "game.webm") as video,
-    ):
-        add_step(video, screens())
-    with pytest.raises(VideoError, match=r"must end in \.webm"):
-        VideoWriter(tmp_path / "game.mp4")
-    with pytest.raises(VideoError, match="no frames"), VideoWriter(tmp_path / "game.webm"):
+        video.write(GREY)
+    with pytest.raises(VideoError, match=r"must end in \.mp4"):
+        VideoWriter(tmp_path / "game.webm", 30)
+    with pytest.raises(VideoError, match="no frames"), VideoWriter(tmp_path / "game.mp4", 30):
         pass
 
 
-def test_opencv_remarks_on_nothing(tmp_path, capfd):
-    with VideoWriter(tmp_path / "game.webm") as video:
-        add_step(video, screens())
+@pytest.mark.parametrize("encoder", ["ffmpeg", "opencv"])
+def test_encoders_print_nothing(encoder, tmp_path, capfd, request):
+    if encoder == "opencv":
+        request.getfixturevalue("without_ffmpeg")
+    write_video(tmp_path / "game.mp4", [screens()])
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_full_disk_is_the_reason_given(tmp_path):
+    video = VideoWriter(tmp_path / "game.mp4", 30)
+    video._temporary.symlink_to("/dev/full")
+    video.write(GREY)
+    with pytest.raises(VideoError, match=r"game\.mp4: ffmpeg failed: .*No space left on device"):
+        video.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_video_is_noticed(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with (
+            pytest.raises(VideoError, match=r"game\.mp4: ffmpeg (failed: |was killed by SIGXFSZ)"),
+            VideoWriter(tmp_path / "game.mp4", 30) as video,
+        ):
+            for _ in range(100):
+                video.write(RNG.integers(0, 255, (480, 640, 3)).astype(np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_is_killed_is_noticed_at_the_next_frames(tmp_path):
+    with (
+        pytest.raises(VideoError, match=r"game\.mp4: ffmpeg was killed by SIGKILL"),
+        VideoWriter(tmp_path / "game.mp4", 30) as video,
+    ):
+        video.write(GREY)
+        video._encoder._process.kill()
+        for _ in range(10):
+            video.write(GREY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_that_fails_at_the_end_is_noticed_and_says_why(tmp_path, monkeypatch):
+    use_encoder(
+        monkeypatch, tmp_path / "ffmpeg", "cat > /dev/null; echo '[mp4 @ 0x1] Bad luck' >&2; exit 3"
+    )
+    with (
+        pytest.raises(VideoError, match=r"game\.mp4: ffmpeg failed: Bad luck$"),
+        VideoWriter(tmp_path / "game.mp4", 30) as video,
+    ):
+        video.write(GREY)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ffmpeg"]
+
+
+def test_an_encoder_without_h264_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_module, "_H264", ["-c:v", "no_such_encoder"])
+    with (
+        pytest.raises(VideoError, match=r"game\.mp4: ffmpeg failed: .*no_such_encoder"),
+        VideoWriter(tmp_path / "game.mp4", 30) as video,
+    ):
+        for _ in range(10):
+            video.write(GREY)
+
+
+def test_an_encoder_that_hangs_is_killed(tmp_path, monkeypatch):
+    use_encoder(monkeypatch, tmp_path / "ffmpeg", "cat > /dev/null; exec sleep 600")
+    monkeypatch.setattr(video_module, "_FINISH_SECONDS", 0.2)
+    video = VideoWriter(tmp_path / "game.mp4", 30)
+    video.write(GREY)
+    process = video._encoder._process
+    with pytest.raises(VideoError, match=r"game\.mp4: ffmpeg did not end within"):
+        video.finish()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_when_the_program_is_killed_no_encoder_and_no_half_video_stay(tmp_path):
+    program = (
+        "import sys, time, numpy as np\n"
+        "from pathlib import Path\n"
+        "from agents.evaluation.video import VideoWriter\n"
+        "video = VideoWriter(Path(sys.argv[1]), 30)\n"
+        "for _ in range(5): video.write(np.zeros((480, 640, 3), np.uint8))\n"
+        "print(video._encoder._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "game.mp4")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        encoder = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+    deadline = time.monotonic() + 30
+    while encoder.is_running() and encoder.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "ffmpeg is still there"
+        time.sleep(0.05)
+    assert not (tmp_path / "game.mp4").exists()
+    remove_stale_temp_files(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_imageio_ffmpeg_opencv_writes_vp9_and_one_line_says_so(
+    without_ffmpeg, tmp_path, caplog
+):
+    with caplog.at_level(logging.WARNING, "train"):
+        for name in ("one.mp4", "two.mp4"):
+            write_video(tmp_path / name, [screens(brightness=60)] * 4)
+    (record,) = caplog.records
+    assert "imageio-ffmpeg cannot be used (No module named 'imageio_ffmpeg')" in record.message
+    frames, fps = read_back(tmp_path / "two.mp4")
+    assert (len(frames), fps, frames[0].shape) == (8, 30, (480, 640, 3))
+    assert abs(frames[-1].mean() - 60) < 4
+    assert sample_description((tmp_path / "two.mp4").read_bytes())[0] == "vp09"
+
+
+def test_on_a_platform_without_a_binary_opencv_is_used_too(tmp_path, monkeypatch, caplog):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
+    def find_nothing():
+        raise RuntimeError("No ffmpeg exe could be found")
+
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", find_nothing)
+    video_module._find_ffmpeg.cache_clear()
+    try:
+        write_video(tmp_path / "game.mp4", [screens()])
+    finally:
+        video_module._find_ffmpeg.cache_clear()
+    assert "No ffmpeg exe could be found" in caplog.text
+    assert len(read_back(tmp_path / "game.mp4")[0]) == 2
+
+
+def test_frames_that_opencv_lost_are_noticed(without_ffmpeg, tmp_path, monkeypatch):
+    class Forgetful:
+        fourcc = cv2.VideoWriter.fourcc
+
+        def __init__(self, *args, writer=cv2.VideoWriter):
+            self.writer, self.frames = writer(*args), 0
+            self.isOpened, self.release = self.writer.isOpened, self.writer.release
+
+        def write(self, frame):
+            if self.frames == 0:
+                self.writer.write(frame)
+            self.frames += 1
+
+    monkeypatch.setattr(cv2, "VideoWriter", Forgetful)
+    with pytest.raises(VideoError, match=r"game\.mp4: not written whole \(1 of 2 frames\)"):
+        write_video(tmp_path / "game.mp4", [screens()])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_ffmpeg_and_vp9_the_error_says_what_is_missing(
+    without_ffmpeg, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0x31313131)
+    with pytest.raises(VideoError, match=r"game\.mp4: this OpenCV .* cannot write VP9"):
+        write_video(tmp_path / "game.mp4", [screens()])
+    assert list(tmp_path.iterdir()) == []

@@ -15,10 +15,10 @@ def test_leftovers_of_dead_processes_are_removed_and_nothing_else(tmp_path):
     process.wait()
     dead, alive = process.pid, os.getpid()
     (tmp_path / "videos").mkdir()
-    gone = [f".step_1.safetensors.{dead}.tmp", f"videos/.step_1_sampled.{dead}.tmp.webm"]
+    gone = [f".step_1.safetensors.{dead}.tmp", f"videos/.step_1_sampled.{dead}.tmp.mp4"]
     stays = [
         f".step_2.safetensors.{alive}.tmp",
-        f"videos/.step_2_sampled.{alive}.tmp.webm",
+        f"videos/.step_2_sampled.{alive}.tmp.mp4",
         f"step_3.{dead}.tmp",
         ".hidden.tmp",
         "step_000000000001.safetensors",
