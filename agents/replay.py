@@ -150,7 +150,7 @@ def _onlooker(trace: Replay, run: str) -> Iterator[tuple["Overlay", list["Policy
         raise OverlayError(str(error)) from error
     overlay = overlay_factory(config, agent.global_step)(trace.game.mode, trace.game.seed)
     outputs: list[PolicyOutput] = []
-    with agent.network.acting():
+    with agent.network.cached_weights():
         look = observer(agent.network, len(overlay.action_names), outputs.append)
         yield overlay, outputs, look
 

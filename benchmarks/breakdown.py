@@ -167,7 +167,7 @@ class TimedWorker(Worker):
         for method in ("policy", "value", "judge"):
             watch.wrap(network, method, self._phase("{}: rest of the network"))
         watch.wrap(network.core, "forward", self._phase("acting: core", "learning: core forward"))
-        for head in (network.acting_actor, network.acting_critic):
+        for head in (network.inference_actor, network.inference_critic):
             watch.wrap(head, "run", "acting: heads")
         for layer in (network.actor, network.critic):
             watch.wrap(layer, "forward", self._phase("acting: heads", "learning: heads forward"))

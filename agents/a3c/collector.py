@@ -85,14 +85,16 @@ class Collector:
         self.episodes = []
         # The environments speak numpy, and writing a few numbers costs a tenth of a tensor's way.
         logits_at, actions_at = steps.behaviour_logits.numpy(), steps.actions.numpy()
-        starts_at, rewards, valid = (t.numpy() for t in (steps.starts, steps.rewards, steps.valid))
-        with self.network.acting():
-            for t, starts in enumerate(steps.starts.unbind()):
+        starts_at, rewards, valid = (
+            t.numpy() for t in (steps.episode_starts, steps.rewards, steps.mask)
+        )
+        with self.network.cached_weights():
+            for t, starts in enumerate(steps.episode_starts.unbind()):
                 starts_at[t] = self._starts
                 seen = steps.see(self.network, t, self._observations)
-                policy, self._state = self.network.policy(seen, self._state, starts)
+                policy, self._state = self.network.act_logits(seen, self._state, starts)
                 logits = policy.numpy()
-                actions = sample(logits, self.random)
+                actions = sample_actions(logits, self.random)
                 ignored = self._ended_before
                 rewards[t], terminated, life_lost, self._truncated[t] = self._play(actions)
                 logits_at[t], actions_at[t] = logits, actions
@@ -102,7 +104,7 @@ class Collector:
             steps.finish(self.network, self._observations, self._state, starts)
         zero = np.float32(0)
         steps.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
-        steps.traces.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
+        steps.lambdas.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
 
     def _play(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
         """Play a step; return rewards, terminations, lost lives and truncations, (B,) each."""
@@ -140,7 +142,9 @@ class Collector:
         return Rollout.empty(self.num_steps, env.num_envs, action_count(env), self.network)
 
 
-def sample(logits: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArray[np.int64]:
+def sample_actions(
+    logits: npt.NDArray[np.float32], random: np.random.Generator
+) -> npt.NDArray[np.int64]:
     """Draw from softmax(logits): the largest of the logits, each with Gumbel noise of its own.
 
     Args:

@@ -36,7 +36,7 @@ def compute_gradients(
         What is to be logged, by tag; empty, and the gradient of no use, where its norm is not
         finite.
     """
-    mask = steps.valid
+    mask = steps.mask
     policy = policy_gradient_loss(judged.logits, steps.actions, advantages, mask)
     value = value_loss(judged.values, returns, mask)
     bonus = entropy(judged.logits, mask)

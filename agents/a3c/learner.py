@@ -27,17 +27,17 @@ from agents.config import TrainConfig
 from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.diagnostics import program_statistics
-from agents.networks.flat_parameters import FlatParameters
+from agents.networks.flat_parameters import flatten_parameters_
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
-from agents.training.batcher import Batch, RolloutBatcher, pin
+from agents.training.batcher import Batch, RolloutBatcher, pin_memory
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 
 # Between two looks for rollouts: little of an update's time.
-WAIT_S = 1e-3
+POLL_INTERVAL_S = 1e-3
 # A learner that is killed costs no more of the optimizer's statistics than this.
-STATISTICS_INTERVAL_S = 5.0
+SYNC_INTERVAL_S = 5.0
 # Over so many updates the rate is taken.
 RATE_WINDOW = 10
 
@@ -52,40 +52,40 @@ class Learner:
     Args:
         config: the settings.
         shared: what it starts from, and where it publishes. Its counters are row 0.
-        slots: where the rollouts come from.
+        queue: where the rollouts come from.
     """
 
-    def __init__(self, config: TrainConfig, shared: SharedState, slots: RolloutQueue) -> None:
-        self.config, self.shared, self.slots = config, shared, slots
+    def __init__(self, config: TrainConfig, shared: SharedState, queue: RolloutQueue) -> None:
+        self.config, self.shared, self.queue = config, shared, queue
         self.device = device = torch.device(config.learner)
         if device.type == "cuda":
             torch.cuda.set_device(device.index or 0)
             torch.backends.cudnn.allow_tf32 = False
-            for tensor in (shared.parameters, shared.statistics):
-                pin(tensor, self)
-        self.network = ActorCritic(slots.layout.num_actions, config).to(device)
-        self.flat = FlatParameters(self.network)
+            for tensor in (shared.parameters, shared.optimizer_state):
+                pin_memory(tensor, self)
+        self.network = ActorCritic(queue.layout.num_actions, config).to(device)
+        self.flat = flatten_parameters_(self.network)
         self.flat.parameters.copy_(shared.parameters)
-        self.statistics = shared.statistics.to(device, copy=True)
+        self.statistics = shared.optimizer_state.to(device, copy=True)
         optimizer = OPTIMIZERS[config.optimizer]
         self.optimizer = optimizer(self.flat.parameters, self.statistics, eps=config.optimizer_eps)
-        self.intake = RolloutBatcher(slots, config.learner_batch, device)
+        self.batcher = RolloutBatcher(queue, config.learner_batch, device)
         self._watch = DeviceTimer(device)
         self._ended: deque[float] = deque([time.monotonic()], maxlen=RATE_WINDOW)
-        self._written_back = time.monotonic()
+        self._synced_at = time.monotonic()
 
     def update(self) -> UpdateRecord | None:
         """Learn from one batch and publish; do nothing, and return None, while too few wait."""
-        self.slots.beats[-1] += 1
-        waiting = self.slots.waiting
-        batch = self.intake.take()
+        self.queue.heartbeats[-1] += 1
+        waiting = self.queue.waiting
+        batch = self.batcher.next_batch()
         if batch is None:
             return None
         waited = time.monotonic() - self._ended[-1]
         counters = self.shared.counters[0]
         lag = self.shared.updates - sum(batch.versions) / len(batch.versions)
         self._watch.start()
-        scalars = self.differentiate(batch)
+        scalars = self.compute_gradients(batch)
         if scalars:
             self.step()
             self._watch.stop()
@@ -93,7 +93,9 @@ class Learner:
             if counters[1] % UPDATES_BETWEEN_DIAGNOSTICS == 0:
                 with torch.no_grad():
                     seen = batch.recall(self.network)
-                scalars |= program_statistics(self.network, seen, batch)
+                scalars |= program_statistics(
+                    self.network, seen, batch.initial_state, batch.episode_starts, batch.mask
+                )
             counters[1] += 1
             scalars |= {
                 "a3c/policy_lag": lag,
@@ -104,15 +106,15 @@ class Learner:
             }
         else:
             counters[2] += 1
-        counters[0] += int(batch.valid.sum())
+        counters[0] += int(batch.mask.sum())
         self._ended.append(time.monotonic())
-        return UpdateRecord(self.slots.memory.shape[0], [], scalars)
+        return UpdateRecord(self.queue.memory.shape[0], [], scalars)
 
     def _rate(self) -> float:
         """Updates a second, over the last ones and the present."""
         return len(self._ended) / (time.monotonic() - self._ended[0])
 
-    def differentiate(self, batch: Batch) -> dict[str, float]:
+    def compute_gradients(self, batch: Batch) -> dict[str, float]:
         """Leave the gradient of the loss in `self.flat.gradients`; return what is to be logged.
 
         The result is empty, and the gradient of no use, where its norm is not finite.
@@ -122,7 +124,7 @@ class Learner:
         target = vtrace(
             batch.rewards.clamp(-1, 1),
             batch.discounts,
-            batch.traces,
+            batch.lambdas,
             judged.values.detach(),
             judged.bootstrap_value,
             log_prob(judged.logits.detach(), batch.actions) - behaviour,
@@ -138,18 +140,18 @@ class Learner:
         """Give the workers the newest parameters."""
         self.shared.parameters.copy_(self.flat.parameters)
 
-    def write_back(self) -> None:
+    def sync_optimizer_state(self) -> None:
         """Give the shared state the optimizer's statistics, and answer who asked for them."""
-        asked = int(self.slots.statistics[0])
-        self.shared.statistics.copy_(self.statistics)
-        self.slots.statistics[1] = asked
-        self._written_back = time.monotonic()
+        asked = int(self.queue.sync_requests[0])
+        self.shared.optimizer_state.copy_(self.statistics)
+        self.queue.sync_requests[1] = asked
+        self._synced_at = time.monotonic()
 
-    def write_back_if_due(self) -> None:
+    def sync_if_due(self) -> None:
         """Write back where a checkpoint wants it, and now and then in any case."""
-        asked, answered = self.slots.statistics.tolist()
-        if asked != answered or time.monotonic() - self._written_back > STATISTICS_INTERVAL_S:
-            self.write_back()
+        asked, answered = self.queue.sync_requests.tolist()
+        if asked != answered or time.monotonic() - self._synced_at > SYNC_INTERVAL_S:
+            self.sync_optimizer_state()
 
 
 class SerialLearner:
@@ -158,7 +160,7 @@ class SerialLearner:
     Args:
         config: the settings.
         shared: parameters, statistics and counters.
-        slots: of one worker.
+        queue: of one worker.
         make_env: makes the worker's environments.
         incarnation: as of a worker.
     """
@@ -167,12 +169,12 @@ class SerialLearner:
         self,
         config: TrainConfig,
         shared: SharedState,
-        slots: RolloutQueue,
+        queue: RolloutQueue,
         make_env: EnvironmentFactory = make_training_env,
         incarnation: int = 0,
     ) -> None:
-        self.worker = RolloutWorker(0, config, shared, slots, make_env, incarnation)
-        self.learner = Learner(config, shared, slots)
+        self.worker = RolloutWorker(0, config, shared, queue, make_env, incarnation)
+        self.learner = Learner(config, shared, queue)
 
     @property
     def env(self) -> VectorEnv[Any, Any, Any]:
@@ -183,7 +185,7 @@ class SerialLearner:
         """Learn where a batch waits; play where none does."""
         learned = self.learner.update()
         if learned:
-            self.learner.write_back()
+            self.learner.sync_optimizer_state()
             return learned
         played = self.worker.update()
         assert played is not None  # there is room for a batch and one more
@@ -228,7 +230,7 @@ class DeviceTimer:
 
 
 def run_learner(
-    connection: Connection, config: TrainConfig, shared: SharedState, slots: RolloutQueue
+    connection: Connection, config: TrainConfig, shared: SharedState, queue: RolloutQueue
 ) -> None:
     """The learner process: update until the budget is spent or the parent says stop.
 
@@ -236,18 +238,18 @@ def run_learner(
         connection: to the parent. Records go through it; its end says that the parent is gone.
         config: the settings.
         shared: parameters, statistics and counters.
-        slots: where the rollouts come from.
+        queue: where the rollouts come from.
     """
     init_child(connection)
     # It holds the newest statistics, and ends when the parent has said so, not with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with report_crash(connection, "the learner"):
-        learner = Learner(config, shared, slots)
+        learner = Learner(config, shared, queue)
         while not shared.stop and shared.global_step < config.total_timesteps:
             record = learner.update()
-            learner.write_back_if_due()
+            learner.sync_if_due()
             if record:
                 send(connection, record)
             else:
-                time.sleep(WAIT_S)
-        learner.write_back()
+                time.sleep(POLL_INTERVAL_S)
+        learner.sync_optimizer_state()

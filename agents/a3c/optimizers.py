@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class SharedOptimizer(Protocol):
-    """Applies one gradient to shared parameters, with statistics that are shared too."""
+    """Applies one gradient to shared parameters, whose state is shared too."""
 
     def step(self, gradient: Tensor, learning_rate: float, updates: int) -> None:
         """Apply a gradient of shape (N,); `updates` is how many were applied before it."""
@@ -15,24 +15,24 @@ class SharedOptimizer(Protocol):
 
 
 class SharedRMSprop:
-    """Shared SharedRMSprop of A3C (Mnih et al. 2016, supplement, eq. S2 and S3).
+    """Shared RMSProp of A3C (Mnih et al. 2016, supplement, eq. S2 and S3).
 
         g = decay * g + (1 - decay) * gradient^2
         parameters -= learning_rate * gradient / sqrt(g + eps)
 
     Args:
         parameters: shared, shape (N,).
-        statistics: shared, shape (1, N): g, zeros at first.
+        state: shared, shape (1, N): g, zeros at first.
         eps: inside the root.
         decay: of g.
     """
 
-    num_statistics = 1
+    num_state_tensors = 1
 
     def __init__(
-        self, parameters: Tensor, statistics: Tensor, *, eps: float, decay: float = 0.99
+        self, parameters: Tensor, state: Tensor, *, eps: float, decay: float = 0.99
     ) -> None:
-        self.parameters, self.square_average = parameters, statistics[0]
+        self.parameters, self.square_average = parameters, state[0]
         self.eps, self.decay = eps, decay
         self._scratch = torch.empty_like(parameters)
 
@@ -44,28 +44,28 @@ class SharedRMSprop:
         self.parameters.addcdiv_(gradient, root, value=-learning_rate)
 
 
-class Adam:
+class SharedAdam:
     """Adam (Kingma and Ba 2015) with shared moments and a shared count of updates.
 
     Args:
         parameters: shared, shape (N,).
-        statistics: shared, shape (2, N): first and second moment, zeros at first.
+        state: shared, shape (2, N): first and second moment, zeros at first.
         eps: outside the root.
         betas: decays of the moments.
     """
 
-    num_statistics = 2
+    num_state_tensors = 2
 
     def __init__(
         self,
         parameters: Tensor,
-        statistics: Tensor,
+        state: Tensor,
         *,
         eps: float,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         self.parameters, self.eps, self.betas = parameters, eps, betas
-        self.first_moment, self.second_moment = statistics
+        self.first_moment, self.second_moment = state
         self._updates = torch.zeros((), device=parameters.device)
 
     @torch.no_grad()
@@ -90,4 +90,7 @@ class Adam:
         )
 
 
-OPTIMIZERS: dict[str, type[SharedRMSprop] | type[Adam]] = {"rmsprop": SharedRMSprop, "adam": Adam}
+OPTIMIZERS: dict[str, type[SharedRMSprop] | type[SharedAdam]] = {
+    "rmsprop": SharedRMSprop,
+    "adam": SharedAdam,
+}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.networks.actor_critic import ActorCritic
-from agents.networks.torso import Activations
+from agents.networks.torso import TorsoCache
 
 
 class Judged(NamedTuple):
@@ -39,14 +39,14 @@ class Steps:
         valid: false for the step after a game's end, whose action is ignored, shape (T, B).
     """
 
-    starts: Tensor
+    episode_starts: Tensor
     initial_state: Tensor
     actions: Tensor
     behaviour_logits: Tensor
     rewards: Tensor
     discounts: Tensor
-    traces: Tensor
-    valid: Tensor
+    lambdas: Tensor
+    mask: Tensor
 
 
 class CollectedSteps(Steps):
@@ -77,11 +77,11 @@ class Rollout(CollectedSteps):
     """The steps that a worker learns from itself, written anew at every collection.
 
     Attributes:
-        activations: what the torso saw and computed while acting, T * B rows, step after step.
+        cache: what the torso saw and computed while acting, T * B rows, step after step.
         bootstrap_value: value of the observations after the last step, shape (B,).
     """
 
-    activations: Activations
+    cache: TorsoCache
     bootstrap_value: Tensor
 
     @classmethod
@@ -91,37 +91,39 @@ class Rollout(CollectedSteps):
         """Allocate a rollout for a network that will play it; its contents are zeros."""
         steps = (num_steps, num_envs)
         return cls(
-            starts=torch.zeros(steps, dtype=torch.bool),
+            episode_starts=torch.zeros(steps, dtype=torch.bool),
             initial_state=network.initial_state(num_envs),
             actions=torch.zeros(steps, dtype=torch.int64),
             behaviour_logits=torch.zeros(*steps, num_actions),
             rewards=torch.zeros(steps),
             discounts=torch.zeros(steps),
-            traces=torch.zeros(steps),
-            valid=torch.zeros(steps, dtype=torch.bool),
-            activations=network.torso.make_activations(num_steps * num_envs),
+            lambdas=torch.zeros(steps),
+            mask=torch.zeros(steps, dtype=torch.bool),
+            cache=network.torso.make_cache(num_steps * num_envs),
             bootstrap_value=torch.zeros(num_envs),
         )
 
     @property
     def observations(self) -> Tensor:
         """What was acted on, uint8, shape (T, B, 4, 84, 84)."""
-        return self.activations.screens.unflatten(0, tuple(self.actions.shape))
+        return self.cache.observations.unflatten(0, tuple(self.actions.shape))
 
     def see(self, network: ActorCritic, t: int, screens: Tensor) -> Tensor:
         """See `CollectedSteps`; everything is kept that the torso's gradient needs."""
         rows = slice(t * len(screens), (t + 1) * len(screens))
-        return network.torso.act(screens, self.activations, rows)
+        return network.torso.forward_cached(screens, self.cache, rows)
 
     def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:
         """See `CollectedSteps`; the network that played is the one that learns."""
-        self.bootstrap_value.copy_(network.value(network.torso(screens), state, starts))
+        self.bootstrap_value.copy_(network.act_values(network.torso(screens), state, starts))
 
     def recall(self, network: ActorCritic) -> Tensor:
         """What the torso has seen, shape (T, B, seen), with a gradient; see `Torso.recall`."""
-        return network.torso.recall(self.activations).unflatten(0, tuple(self.actions.shape))
+        return network.torso.cached_features(self.cache).unflatten(0, tuple(self.actions.shape))
 
     def judge(self, network: ActorCritic) -> Judged:
         """What the network says of them, with a gradient; it must be the one that played."""
-        output = network.judge(self.recall(network), self.initial_state, self.starts)
+        output = network.forward_heads(
+            self.recall(network), self.initial_state, self.episode_starts
+        )
         return Judged(output.logits, output.values, self.bootstrap_value)

@@ -21,7 +21,7 @@ from agents.config import TrainConfig
 from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.diagnostics import program_statistics
-from agents.networks.flat_parameters import FlatParameters
+from agents.networks.flat_parameters import flatten_parameters_
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
 from agents.training.rollout_queue import RolloutQueue, SlotRollout
@@ -31,7 +31,7 @@ from envs import AtariTrainingEnv
 # Opening the heads costs some twenty forward passes; once in so many updates it is not noticed.
 UPDATES_BETWEEN_DIAGNOSTICS = 100
 # Between two looks for a free slot: far less than it takes to fill one.
-WAIT_S = 1e-3
+POLL_INTERVAL_S = 1e-3
 
 EnvironmentFactory = Callable[[TrainConfig, np.ndarray], VectorEnv[Any, Any, Any]]
 
@@ -68,8 +68,8 @@ class Actor:
 
         self.env = env
         self.network = ActorCritic(action_count(env), config)
-        self.flat = FlatParameters(self.network)
-        self.pull()
+        self.flat = flatten_parameters_(self.network)
+        self.pull_parameters()
         self.collector = Collector(
             env,
             self.network,
@@ -79,7 +79,7 @@ class Actor:
             random=np.random.default_rng(action_seed),
         )
 
-    def pull(self) -> None:
+    def pull_parameters(self) -> None:
         """Take the newest shared parameters."""
         self.flat.parameters.copy_(self.shared.parameters)
 
@@ -97,31 +97,35 @@ class Worker(Actor):
     ) -> None:
         super().__init__(index, config, shared, make_env, incarnation)
         optimizer = OPTIMIZERS[config.optimizer]
-        self.optimizer = optimizer(shared.parameters, shared.statistics, eps=config.optimizer_eps)
+        self.optimizer = optimizer(
+            shared.parameters, shared.optimizer_state, eps=config.optimizer_eps
+        )
 
     def update(self) -> UpdateRecord:
         """Play t_max steps, learn from them, and change the shared parameters."""
-        self.pull()
+        self.pull_parameters()
         rollout = self.collector.collect()
-        scalars = self.differentiate(rollout)
+        scalars = self.compute_gradients(rollout)
         counters = self.shared.counters[self.index]
         if scalars:
-            self.push()
+            self.apply_gradients()
             if counters[1] % UPDATES_BETWEEN_DIAGNOSTICS == 0 and self.index == 0:
                 seen = rollout.recall(self.network)
-                scalars |= program_statistics(self.network, seen, rollout)
+                scalars |= program_statistics(
+                    self.network, seen, rollout.initial_state, rollout.episode_starts, rollout.mask
+                )
             counters[1] += 1
         else:
             counters[2] += 1
-        counters[0] += int(rollout.valid.sum())
+        counters[0] += int(rollout.mask.sum())
         return UpdateRecord(self.index, self.collector.episodes, scalars)
 
-    def push(self) -> None:
+    def apply_gradients(self) -> None:
         """Apply the gradient to the shared parameters."""
         learning_rate = self.config.learning_rate_at(self.shared.global_step)
         self.optimizer.step(self.flat.gradients, learning_rate, self.shared.updates)
 
-    def differentiate(self, rollout: Rollout) -> dict[str, float]:
+    def compute_gradients(self, rollout: Rollout) -> dict[str, float]:
         """Leave the gradient of the loss in `self.flat.gradients`; return what is to be logged.
 
         The result is empty, and the gradient of no use, where its norm is not finite.
@@ -131,7 +135,7 @@ class Worker(Actor):
         returns = lambda_returns(
             rollout.rewards.clamp(-1, 1),
             rollout.discounts,
-            rollout.traces,
+            rollout.lambdas,
             values,
             rollout.bootstrap_value,
         )
@@ -148,7 +152,7 @@ class RolloutWorker(Actor):
         index: which of the workers.
         config: the settings.
         shared: parameters and counters.
-        slots: where the rollouts go.
+        queue: where the rollouts go.
         make_env: as of `Actor`.
         incarnation: as of `Actor`.
     """
@@ -158,28 +162,28 @@ class RolloutWorker(Actor):
         index: int,
         config: TrainConfig,
         shared: SharedState,
-        slots: RolloutQueue,
+        queue: RolloutQueue,
         make_env: EnvironmentFactory = make_training_env,
         incarnation: int = 0,
     ) -> None:
         super().__init__(index, config, shared, make_env, incarnation)
-        self.slots = slots
+        self.queue = queue
         self._rollouts = [
-            SlotRollout.of(slots.layout.views(memory)) for memory in slots.memory[index]
+            SlotRollout.of(queue.layout.views(memory)) for memory in queue.memory[index]
         ]
 
     def update(self) -> RolloutRecord | None:
         """Play t_max steps and hand them over; do nothing, and return None, without a free slot."""
-        self.slots.beats[self.index] += 1
-        slot = self.slots.free_slot(self.index)
+        self.queue.heartbeats[self.index] += 1
+        slot = self.queue.acquire(self.index)
         if slot is None:
             return None
         # Asked for first: parameters that come in while they are copied make them newer than this.
         # Such a mixture is a policy like any other; what it thought is written down.
         version = self.shared.updates
-        self.pull()
+        self.pull_parameters()
         self.collector.collect_into(self._rollouts[slot])
-        self.slots.hand_over(self.index, slot, version)
+        self.queue.commit(self.index, slot, version)
         return RolloutRecord(self.index, self.collector.episodes)
 
 
@@ -190,7 +194,7 @@ def run_worker(
     shared: SharedState,
     make_env: EnvironmentFactory,
     incarnation: int,
-    slots: RolloutQueue | None = None,
+    queue: RolloutQueue | None = None,
 ) -> None:
     """The worker process: update until the budget is spent or the parent says stop.
 
@@ -201,18 +205,18 @@ def run_worker(
         shared: what all workers share.
         make_env: makes its environments.
         incarnation: differs at every start of this worker.
-        slots: where rollouts go; None where the worker learns from them itself.
+        queue: where rollouts go; None where the worker learns from them itself.
     """
     init_child(connection)
     with report_crash(connection, f"worker {index}"):
         worker: Worker | RolloutWorker
-        if slots is None:
+        if queue is None:
             worker = Worker(index, config, shared, make_env, incarnation)
         else:
-            worker = RolloutWorker(index, config, shared, slots, make_env, incarnation)
+            worker = RolloutWorker(index, config, shared, queue, make_env, incarnation)
         while not shared.stop and shared.global_step < config.total_timesteps:
             record = worker.update()
             if record:
                 send(connection, record)
             else:
-                time.sleep(WAIT_S)
+                time.sleep(POLL_INTERVAL_S)

@@ -117,7 +117,7 @@ class EvaluationPolicy:
             return int(self._random.integers(self.num_actions))
         seen = self.network.torso(torch.from_numpy(observation)[None])
         before, starts = self._state, torch.tensor([start])
-        logits, self._state = self.network.policy(seen, before, starts)
+        logits, self._state = self.network.act_logits(seen, before, starts)
         if self._on_thought is not None and self._decisions % self._think_every == 0:
             self._on_thought(inspect(self.network, seen, before, starts, logits))
         self._decisions += 1
@@ -272,4 +272,4 @@ def count_actions(env: GameEnv) -> int:
 
 def _frozen(network: ActorCritic | None) -> AbstractContextManager[None]:
     """Inside, the network's parameters stay as they are, so that it acts quicker."""
-    return nullcontext() if network is None else network.acting()
+    return nullcontext() if network is None else network.cached_weights()

@@ -115,7 +115,7 @@ def replay_trajectory(
     env = make_evaluation_env(trace.settings)
     names = action_names(env)
     env.close()
-    with network.acting():
+    with network.cached_weights():
         on_observation = observer(network, len(names), diary.thoughts.append)
         game = verify_replay(
             trace, diary.step, keep_screens=keep_screens, on_observation=on_observation

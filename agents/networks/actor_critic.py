@@ -16,12 +16,12 @@ from neurocoder import NeurocoderLinear, frozen_keys
 
 
 class ActorCriticOutput(NamedTuple):
-    """What the network says of T steps of B environments.
+    """The network's outputs for T steps of B environments.
 
     Attributes:
-        logits: of the policy, shape (T, B, A).
-        values: shape (T, B).
-        state: of the core after the last step, shape (2, B, S).
+        logits: Policy logits, shape (T, B, A).
+        values: State values, shape (T, B).
+        state: The core's state after the last step, shape (2, B, S).
     """
 
     logits: Tensor
@@ -30,11 +30,11 @@ class ActorCriticOutput(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """Policy and value of a stack of screens; the heads are the only thing that agents vary.
+    """Policy and value of stacked observations; agents differ in their heads only.
 
     Args:
-        num_actions: A.
-        config: the settings; its group "network" and that of the head count.
+        num_actions: A, the size of the action space.
+        config: The settings; its group "network" and that of the head matter here.
     """
 
     def __init__(self, num_actions: int, config: TrainConfig) -> None:
@@ -45,60 +45,65 @@ class ActorCritic(nn.Module):
         self.actor = head(self.core.features, num_actions)
         self.critic = head(self.core.features, 1)
         self.actor_gain = config.actor_gain
-        self.acting_actor, self.acting_critic = (
-            inference_head(self.actor),
-            inference_head(self.critic),
-        )
+        self.inference_actor = inference_head(self.actor)
+        self.inference_critic = inference_head(self.critic)
 
-    def forward(self, observations: Tensor, state: Tensor, starts: Tensor) -> ActorCriticOutput:
+    def forward(
+        self, observations: Tensor, state: Tensor, episode_starts: Tensor
+    ) -> ActorCriticOutput:
         """Run T steps of B environments.
 
         Args:
-            observations: screens, uint8, shape (T, B, 4, 84, 84).
-            state: of the core before the first step, shape (2, B, S).
-            starts: bool, shape (T, B): true where an observation is a new game's first. The state
-                is zeroed there.
+            observations: Stacked screens, uint8, shape (T, B, 4, 84, 84).
+            state: The core's state before the first step, shape (2, B, S).
+            episode_starts: Bool, shape (T, B): true where an observation is the first of an
+                episode. The state is reset to zero there.
         """
-        return self.judge(self.see(observations), state, starts)
+        return self.forward_heads(self.forward_torso(observations), state, episode_starts)
 
-    def see(self, observations: Tensor) -> Tensor:
-        """What the torso sees, shape (T, B, seen), in screens of shape (T, B, 4, 84, 84)."""
+    def forward_torso(self, observations: Tensor) -> Tensor:
+        """Return torso features, shape (T, B, F), of observations, shape (T, B, 4, 84, 84)."""
         return self.torso(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
 
-    def judge(self, seen: Tensor, state: Tensor, starts: Tensor) -> ActorCriticOutput:
-        """What `forward` returns, for what the torso has seen, shape (T, B, seen)."""
-        features, state = self.core(seen, state, starts)
+    def forward_heads(
+        self, torso_features: Tensor, state: Tensor, episode_starts: Tensor
+    ) -> ActorCriticOutput:
+        """Return the output of `forward`, given torso features of shape (T, B, F)."""
+        features, state = self.core(torso_features, state, episode_starts)
         logits = self.actor_gain * self.actor(features)
         return ActorCriticOutput(logits, self.critic(features).squeeze(-1), state)
 
     @contextmanager
-    def acting(self) -> Iterator[None]:
-        """Inside, parameters stay as they are; `policy` and `value` rely on it, and are quicker."""
-        with frozen_keys(self), self.acting_actor.held(), self.acting_critic.held():
+    def cached_weights(self) -> Iterator[None]:
+        """Inside, parameters must not change; `act_logits` and `act_values` are faster there."""
+        frozen = frozen_keys(self)
+        with frozen, self.inference_actor.cached_weights(), self.inference_critic.cached_weights():
             yield
 
     @torch.no_grad()
-    def policy(self, seen: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits alone, shape (B, A), of one step, and the core's new state; no gradient.
+    def act_logits(
+        self, torso_features: Tensor, state: Tensor, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits of one step, shape (B, A), and the core's new state; no gradient.
 
-        Who acts needs no values, and the critic is as costly as the actor.
+        Acting needs no values, and the critic costs as much as the actor.
 
         Args:
-            seen: by the torso, shape (B, seen).
-            state: of the core before it, shape (2, B, S).
-            starts: bool, shape (B,), as in `forward`.
+            torso_features: Output of the torso, shape (B, F).
+            state: The core's state before the step, shape (2, B, S).
+            episode_starts: Bool, shape (B,), as in `forward`.
         """
-        features, state = self.core(seen.unsqueeze(0), state, starts.unsqueeze(0))
-        return self.actor_gain * self.acting_actor.run(features[0]), state
+        features, state = self.core(torso_features.unsqueeze(0), state, episode_starts.unsqueeze(0))
+        return self.actor_gain * self.inference_actor(features[0]), state
 
     @torch.no_grad()
-    def value(self, seen: Tensor, state: Tensor, starts: Tensor) -> Tensor:
-        """The values alone, shape (B,), of one step, without a gradient; arguments of `policy`."""
-        features, _ = self.core(seen.unsqueeze(0), state, starts.unsqueeze(0))
-        return self.acting_critic.run(features[0]).squeeze(-1)
+    def act_values(self, torso_features: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
+        """Return the values of one step, shape (B,), without a gradient; see `act_logits`."""
+        features, _ = self.core(torso_features.unsqueeze(0), state, episode_starts.unsqueeze(0))
+        return self.inference_critic(features[0]).squeeze(-1)
 
     def initial_state(self, batch: int) -> Tensor:
-        """The core's state before a first step, zeros of shape (2, B, S); S is 0 without a core."""
+        """Return the core's first state: zeros, shape (2, B, S), with S = 0 without a core."""
         return torch.zeros(2, batch, self.core.state_size)
 
     def orthogonality_loss(self) -> Tensor:
@@ -112,7 +117,7 @@ class ActorCritic(nn.Module):
 
 
 class IdentityCore(nn.Module):
-    """Passes the torso's features on; has the interface of a core, and a state of size zero."""
+    """Passes the torso's features on; it has a core's interface and a state of size zero."""
 
     state_size = 0
 
@@ -120,13 +125,18 @@ class IdentityCore(nn.Module):
         super().__init__()
         self.features = features
 
-    def forward(self, seen: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Return the features as they are."""
-        return seen, state
+    def forward(
+        self,
+        torso_features: Tensor,
+        state: Tensor,
+        episode_starts: Tensor,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features unchanged."""
+        return torso_features, state
 
 
 class LSTMCore(nn.Module):
-    """An LSTM of 256 units; its state lives through lost lives and is zeroed with a new game."""
+    """An LSTM with 256 units, reset at the start of an episode but not at the loss of a life."""
 
     state_size = 256
 
@@ -135,28 +145,30 @@ class LSTMCore(nn.Module):
         self.features = self.state_size
         self.cell = nn.LSTMCell(features, self.state_size)
 
-    def forward(self, seen: Tensor, state: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, torso_features: Tensor, state: Tensor, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return hidden states (T, B, 256) and the last state (2, B, 256).
 
         Args:
-            seen: shape (T, B, features).
-            state: shape (2, B, 256).
-            starts: bool, shape (T, B).
+            torso_features: Shape (T, B, F).
+            state: Hidden and cell state before the first step, shape (2, B, 256).
+            episode_starts: Bool, shape (T, B).
         """
-        goes_on = (~starts).to(seen.dtype).unsqueeze(-1)
+        not_done = (~episode_starts).to(torso_features.dtype).unsqueeze(-1)
         if torch.is_grad_enabled():
             weights = (
                 self.cell.weight_ih,
                 self.cell.weight_hh,
                 self.cell.bias_ih + self.cell.bias_hh,
             )
-            outputs, cell = LSTMSequence.apply(seen, *state.unbind(), goes_on, *weights)
+            outputs, cell = LSTMSequence.apply(torso_features, *state.unbind(), not_done, *weights)
             return outputs, torch.stack([outputs[-1], cell])
-        # Without a gradient, steps are few, and torch's own cell is quicker.
+        # Without a gradient there are few steps, and torch's own cell is faster.
         hiddens = []
         hidden, cell = state.unbind()
-        for x, goes_on_t in zip(seen.unbind(), goes_on.unbind(), strict=True):
-            hidden, cell = self.cell(x, (hidden * goes_on_t, cell * goes_on_t))
+        for x, not_done_t in zip(torso_features.unbind(), not_done.unbind(), strict=True):
+            hidden, cell = self.cell(x, (hidden * not_done_t, cell * not_done_t))
             hiddens.append(hidden)
         return torch.stack(hiddens), torch.stack([hidden, cell])
 

@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-from agents.a3c.rollout import Steps
 from agents.networks.actor_critic import ActorCritic
 from neurocoder import NeurocoderLinear
 
@@ -13,19 +12,27 @@ SAMPLES = 64
 
 
 @torch.no_grad()
-def program_statistics(network: ActorCritic, seen: Tensor, steps: Steps) -> dict[str, float]:
+def program_statistics(
+    network: ActorCritic,
+    torso_features: Tensor,
+    initial_state: Tensor,
+    episode_starts: Tensor,
+    mask: Tensor,
+) -> dict[str, float]:
     """Statistics of the Neurocoder heads over states of a rollout; empty for other heads.
 
     Args:
         network: its heads are looked into.
-        seen: what its torso sees in the rollout, shape (T, B, seen).
-        steps: the rollout.
+        torso_features: Output of its torso, shape (T, B, F).
+        initial_state: Of its core before the first step, shape (2, B, S).
+        episode_starts: Bool, shape (T, B): true where an observation is an episode's first.
+        mask: Bool, shape (T, B): false for ignored steps.
     """
     heads = {"actor": network.actor, "critic": network.critic}
     if not any(isinstance(head, NeurocoderLinear) for head in heads.values()):
         return {}
-    features, _ = network.core(seen, steps.initial_state, steps.starts)
-    states = features[steps.valid]
+    features, _ = network.core(torso_features, initial_state, episode_starts)
+    states = features[mask]
     states = states[torch.linspace(0, len(states) - 1, SAMPLES).long()] if len(states) else states
     statistics: dict[str, float] = {}
     for name, head in heads.items():

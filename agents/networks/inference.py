@@ -1,7 +1,7 @@
-"""The heads as those call them who act: few screens at a time, again and again, without a gradient.
+"""Inference-only wrappers around the actor and critic heads: small batches, no gradient.
 
-While parameters stay as they are, what depends on them alone is made once. A Neurocoder's head is
-compiled; see `acting_kernel.py`.
+While parameters do not change, what depends on them alone is computed once. A Neurocoder head is
+compiled; see `neurocoder_kernel.py`.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from neurocoder import NeurocoderLinear
 
-# What an ablation leaves out.
-_NOTHING = {
+# Arguments in place of parts that an ablation leaves out.
+_ABSENT = {
     "gate_weight": np.zeros((0, 0), np.float32),
     "gate_bias": np.zeros(0, np.float32),
     "integration_weight": np.zeros((0, 0), np.float32),
@@ -26,54 +26,56 @@ _NOTHING = {
 
 
 class InferenceHead:
-    """A head that is called as it is.
+    """A head that is called unchanged.
 
     Args:
-        layer: the head, (B, in) -> (B, out).
+        layer: The head, (B, in) -> (B, out).
     """
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside, parameters stay as they are."""
+    def cached_weights(self) -> Iterator[None]:
+        """Inside, parameters must not change."""
         yield
 
     @torch.no_grad()
-    def run(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Return y, shape (B, out), without a gradient, of x, shape (B, in)."""
         return self.layer(x)
 
 
 class CompiledNeurocoderHead(InferenceHead):
-    """A Neurocoder's head, compiled: on the CPU and for float32; else it is called as it is."""
+    """A Neurocoder head, compiled for float32 on the CPU; otherwise it is called unchanged."""
 
     layer: NeurocoderLinear
 
     def __init__(self, layer: NeurocoderLinear) -> None:
         super().__init__(layer)
-        self._held: tuple[Any, ...] | None = None
+        self._cached: tuple[Any, ...] | None = None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside, parameters stay as they are."""
-        before, self._held = self._held, self._arguments() if self._is_compiled else None
+    def cached_weights(self) -> Iterator[None]:
+        """Inside, parameters must not change."""
+        before, self._cached = self._cached, self._arguments() if self._is_compiled else None
         try:
             yield
         finally:
-            self._held = before
+            self._cached = before
 
     @torch.no_grad()
-    def run(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Return y, shape (B, out), without a gradient, of x, shape (B, in)."""
         if not self._is_compiled:
             return self.layer(x)
-        # Imported where it is used: it takes a while, and other heads have no use for it.
-        from agents.networks.neurocoder_kernel import run
+        # Imported lazily: it takes a while, and other heads do not need it.
+        from agents.networks.neurocoder_kernel import neurocoder_forward
 
         y = np.empty((len(x), self.layer.out_features), np.float32)
-        run(np.ascontiguousarray(x.detach().numpy()), *(self._held or self._arguments()), y)
+        neurocoder_forward(
+            np.ascontiguousarray(x.detach().numpy()), *(self._cached or self._arguments()), y
+        )
         return torch.from_numpy(y)
 
     @property
@@ -83,10 +85,10 @@ class CompiledNeurocoderHead(InferenceHead):
 
     @torch.no_grad()
     def _arguments(self) -> tuple[Any, ...]:
-        """What `acting_kernel.run` wants between x and y."""
+        """Arguments of `neurocoder_kernel.neurocoder_forward` between x and y."""
         parameters, sizes = self.layer.fused_parameters()
         given = [
-            _NOTHING[name] if p is None else np.ascontiguousarray(p.numpy())
+            _ABSENT[name] if p is None else np.ascontiguousarray(p.numpy())
             for name, p in parameters._asdict().items()
         ]
         keys = self.layer.program_keys().numpy()
@@ -94,7 +96,7 @@ class CompiledNeurocoderHead(InferenceHead):
 
 
 def inference_head(layer: nn.Module) -> InferenceHead:
-    """The same head, for those who act."""
+    """Return the inference-only version of a head."""
     return (
         CompiledNeurocoderHead(layer)
         if isinstance(layer, NeurocoderLinear)

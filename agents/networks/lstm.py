@@ -17,7 +17,7 @@ class LSTMSequence(torch.autograd.Function):
     """`torch.nn.LSTMCell` step after step, its state zeroed where a game starts.
 
     With (i, f, g, o) = (sigmoid, sigmoid, tanh, sigmoid) of W_x x_t + W_h h + b, and h, c the state
-    before the step, zeroed where goes_on_t is zero:
+    before the step, zeroed where not_done_t is zero:
 
         c_t = f c + i g,   h_t = o tanh(c_t).
     """
@@ -28,7 +28,7 @@ class LSTMSequence(torch.autograd.Function):
         x: Tensor,
         hidden: Tensor,
         cell: Tensor,
-        goes_on: Tensor,
+        not_done: Tensor,
         input_weight: Tensor,
         recurrent_weight: Tensor,
         bias: Tensor,
@@ -40,7 +40,7 @@ class LSTMSequence(torch.autograd.Function):
             x: shape (T, B, in).
             hidden: h before the first step, shape (B, S).
             cell: c before the first step, shape (B, S).
-            goes_on: shape (T, B, 1): zero where a game starts, else one.
+            not_done: shape (T, B, 1): zero where a game starts, else one.
             input_weight: W_x, shape (4 S, in), its rows in the order i, f, g, o.
             recurrent_weight: W_h, shape (4 S, S).
             bias: b, shape (4 S,).
@@ -52,18 +52,20 @@ class LSTMSequence(torch.autograd.Function):
         recurrent = recurrent_weight.t()
         hiddens[0], cells[0] = hidden, cell
         for t in range(steps):
-            torch.mul(hiddens[t], goes_on[t], out=hiddens_before[t])
-            torch.mul(cells[t], goes_on[t], out=cells_before[t])
+            torch.mul(hiddens[t], not_done[t], out=hiddens_before[t])
+            torch.mul(cells[t], not_done[t], out=cells_before[t])
             gates[t].view(batch, -1).addmm_(hiddens_before[t], recurrent)
             gates[t, :, :2].sigmoid_()
             gates[t, :, 2].tanh_()
             gates[t, :, 3].sigmoid_()
-            enter, keep, candidate, leave = gates[t].unbind(1)
-            torch.mul(keep, cells_before[t], out=cells[t + 1]).addcmul_(enter, candidate)
+            input_gate, forget_gate, cell_gate, output_gate = gates[t].unbind(1)
+            torch.mul(forget_gate, cells_before[t], out=cells[t + 1]).addcmul_(
+                input_gate, cell_gate
+            )
             torch.tanh(cells[t + 1], out=tanh_cells[t + 1])
-            torch.mul(leave, tanh_cells[t + 1], out=hiddens[t + 1])
+            torch.mul(output_gate, tanh_cells[t + 1], out=hiddens[t + 1])
         ctx.save_for_backward(
-            x, goes_on, input_weight, recurrent_weight,
+            x, not_done, input_weight, recurrent_weight,
             gates, tanh_cells, hiddens_before, cells_before,
         )  # fmt: skip
         return hiddens[1:], cells[-1].clone()
@@ -71,22 +73,22 @@ class LSTMSequence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dhiddens: Tensor, dcell: Tensor) -> Any:
-        """Return the gradients of all inputs; `goes_on` has none."""
-        x, goes_on, input_weight, recurrent_weight, gates, tanh_cells, *before = ctx.saved_tensors
+        """Return the gradients of all inputs; `not_done` has none."""
+        x, not_done, input_weight, recurrent_weight, gates, tanh_cells, *before = ctx.saved_tensors
         hiddens_before, cells_before = before
-        enter, keep, candidate, leave = gates.unbind(2)
+        input_gate, forget_gate, cell_gate, output_gate = gates.unbind(2)
         tanh_cells = tanh_cells[1:]
         # What a gate's derivative is multiplied by: of c for i, f and g, of h for o.
         factors = torch.stack(
             [
-                candidate * enter * (1 - enter),
-                cells_before * keep * (1 - keep),
-                enter * (1 - candidate.square()),
-                tanh_cells * leave * (1 - leave),
+                cell_gate * input_gate * (1 - input_gate),
+                cells_before * forget_gate * (1 - forget_gate),
+                input_gate * (1 - cell_gate.square()),
+                tanh_cells * output_gate * (1 - output_gate),
             ],
             dim=2,
         )
-        from_hidden = leave * (1 - tanh_cells.square())
+        from_hidden = output_gate * (1 - tanh_cells.square())
         dgates = torch.empty_like(gates)
         dhidden = torch.zeros_like(dcell)
         for t in reversed(range(len(x))):
@@ -94,8 +96,8 @@ class LSTMSequence(torch.autograd.Function):
             dcell = torch.addcmul(dcell, dhidden, from_hidden[t])
             torch.mul(factors[t, :, :3], dcell.unsqueeze(1), out=dgates[t, :, :3])
             torch.mul(factors[t, :, 3], dhidden, out=dgates[t, :, 3])
-            dhidden = (dgates[t].view(len(dcell), -1) @ recurrent_weight) * goes_on[t]
-            dcell = dcell * keep[t] * goes_on[t]
+            dhidden = (dgates[t].view(len(dcell), -1) @ recurrent_weight) * not_done[t]
+            dcell = dcell * forget_gate[t] * not_done[t]
         flat = dgates.flatten(2).flatten(0, 1)
         return (
             (flat @ input_weight).view_as(x),

@@ -28,7 +28,7 @@ _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.flo
 _TINY = np.float32(1e-24)
 # exp(z) = 2^n exp(r) with z = n ln 2 + r. The logarithm is given in two parts, of which n times the
 # first is exact; the coefficients are those of Taylor's series, r being at most ln(2) / 2.
-_MOST, _LEAST = np.float32(88), np.float32(-87)
+_EXP_MAX, _EXP_MIN = np.float32(88), np.float32(-87)
 _LOG2_E = np.float32(math.log2(math.e))
 _LN_2_HIGH = np.float32(0.693359375)
 _LN_2_LOW = np.float32(math.log(2) - 0.693359375)
@@ -37,11 +37,11 @@ _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 
 @njit(**_OPTIONS)
-def _exponentiate(x, powers):  # type: ignore[no-untyped-def]
+def _exp_inplace(x, powers):  # type: ignore[no-untyped-def]
     """Put exp(x) in the place of x; `powers`, int32, has room for as many numbers."""
     factors = powers.view(np.float32)
     for i in range(x.size):
-        z = min(max(x[i], _LEAST), _MOST)
+        z = min(max(x[i], _EXP_MIN), _EXP_MAX)
         n = np.floor(z * _LOG2_E + _HALF)
         r = z - n * _LN_2_HIGH
         r -= n * _LN_2_LOW
@@ -56,13 +56,13 @@ def _exponentiate(x, powers):  # type: ignore[no-untyped-def]
 def _sigmoid(x, powers):  # type: ignore[no-untyped-def]
     for i in range(x.size):
         x[i] = -x[i]
-    _exponentiate(x, powers)
+    _exp_inplace(x, powers)
     for i in range(x.size):
         x[i] = _ONE / (_ONE + x[i])
 
 
 @njit(**_OPTIONS)
-def _add_products(x, weight, y):  # type: ignore[no-untyped-def]
+def _add_matmul(x, weight, y):  # type: ignore[no-untyped-def]
     """Y += x weight^T, for x of shape (B, in) and weight of shape (out, in)."""
     batch, size = x.shape
     b = 0
@@ -90,7 +90,7 @@ def _add_products(x, weight, y):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def _step_lstm(total, cell, state, room, powers):  # type: ignore[no-untyped-def]
+def _step_lstm(total, cell, state, scratch, powers):  # type: ignore[no-untyped-def]
     """Eq. 6, of one input: gates before their sigmoid, and candidate before its tanh, in total."""
     size = cell.size
     for i in range(3 * size, 4 * size):
@@ -99,10 +99,10 @@ def _step_lstm(total, cell, state, room, powers):  # type: ignore[no-untyped-def
     for i in range(size):
         candidate = _TWO * total[3 * size + i] - _ONE
         cell[i] = total[i] * candidate + total[size + i] * cell[i]
-        room[i] = _TWO * cell[i]
-    _sigmoid(room, powers)
+        scratch[i] = _TWO * cell[i]
+    _sigmoid(scratch, powers)
     for i in range(size):
-        state[i] = total[2 * size + i] * (_TWO * room[i] - _ONE)
+        state[i] = total[2 * size + i] * (_TWO * scratch[i] - _ONE)
 
 
 @njit(**_OPTIONS)
@@ -125,7 +125,7 @@ def _attend_by_content(query, keys, heads, sharpness, content, powers):  # type:
             highest = max(highest, content[row, p])
         for p in range(slots):
             content[row, p] -= highest
-    _exponentiate(content.reshape(-1), powers)
+    _exp_inplace(content.reshape(-1), powers)
     for row in range(len(content)):
         total = _ZERO
         for p in range(slots):
@@ -183,7 +183,7 @@ def _apply(x, on_u, attention, v, s, residual, gate, y):  # type: ignore[no-unty
             y[o] += on_v[p] * v[p, o]
 
 
-def _run(  # type: ignore[no-untyped-def]
+def _forward(  # type: ignore[no-untyped-def]
     x,
     keys,
     u,
@@ -218,22 +218,22 @@ def _run(  # type: ignore[no-untyped-def]
     content = np.empty((rows, slots), np.float32)
     usage = np.empty((batch, rows, slots), np.float32)
     attention = np.empty((batch, steps, rows, slots), np.float32)
-    room = np.empty(size, np.float32)
+    scratch = np.empty(size, np.float32)
     powers = np.empty(max(4 * size, rows * slots), np.int32)
 
     from_input[:] = input_bias
-    _add_products(x, input_weight, from_input)
+    _add_matmul(x, input_weight, from_input)
     for j in range(steps):
         total[:] = from_input
         if j > 0:
-            _add_products(state, recurrent_weight, total)
+            _add_matmul(state, recurrent_weight, total)
         for b in range(batch):
-            _step_lstm(total[b], cell[b], state[b], room, powers)
+            _step_lstm(total[b], cell[b], state[b], scratch, powers)
         query[:] = query_bias
-        _add_products(state, query_weight, query)
+        _add_matmul(state, query_weight, query)
         if gate_weight.size:
             gate[:] = gate_bias
-            _add_products(state, gate_weight, gate)
+            _add_matmul(state, gate_weight, gate)
         for b in range(batch):
             now = attention[b, j]
             _attend_by_content(query[b], keys, heads, sharpness, content, powers)
@@ -241,22 +241,22 @@ def _run(  # type: ignore[no-untyped-def]
                 now[:] = content
                 continue
             _sigmoid(gate[b], powers)
-            opened = gate[b].reshape(rows, slots)
+            gates = gate[b].reshape(rows, slots)
             for row in range(rows):
                 if j > 0:
-                    _blend(content[row], opened[row], usage[b, row], least_used, now[row])
+                    _blend(content[row], gates[row], usage[b, row], least_used, now[row])
                     continue
                 for p in range(slots):
-                    now[row, p] = usage[b, row, p] = opened[row, p] * content[row, p]
+                    now[row, p] = usage[b, row, p] = gates[row, p] * content[row, p]
 
     on_u, residual_gate = np.zeros((batch, slots), np.float32), np.zeros((batch, 1), np.float32)
-    _add_products(x, u, on_u)
+    _add_matmul(x, u, on_u)
     y[:] = _ZERO
     if bias.size:
         y[:] = bias
     if residual.size:
         residual_gate[:] = integration_bias
-        _add_products(x, integration_weight, residual_gate)
+        _add_matmul(x, integration_weight, residual_gate)
     for b in range(batch):
         _sigmoid(residual_gate[b], powers)
         _apply(x[b], on_u[b], attention[b], v, s, residual, residual_gate[b, 0], y[b])
@@ -274,8 +274,8 @@ def _compile(function: Callable[..., Any], signature: str) -> Callable[..., Any]
 
 
 _MATRIX, _VECTOR, _SIZE = "float32[:, ::1]", "float32[::1]", "int64"
-run = _compile(
-    _run,
+neurocoder_forward = _compile(
+    _forward,
     ", ".join(
         [
             *(_MATRIX, "float32[:, :, ::1]", _MATRIX, _MATRIX, _MATRIX),

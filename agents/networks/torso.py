@@ -1,8 +1,8 @@
-"""The convolutions that look at the screens, run twice: while acting, and backwards while learning.
+"""The convolutional torso, which runs forward while acting and backward while learning.
 
-A worker learns from what it has just played, with the parameters it played with. What the torso
-computed while acting is thus what learning would compute again; it is kept, and learning starts
-with the gradient.
+A worker learns from what it has just played, with the parameters it played with. Learning would
+recompute exactly the torso's forward pass while acting, so its outputs are cached instead, and
+learning starts with the backward pass.
 """
 
 from dataclasses import dataclass
@@ -13,34 +13,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SCREENS_AT_ONCE = 16
+OBSERVATIONS_PER_CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Activations:
-    """What the torso saw and computed of N screens, kept for the gradient.
+class TorsoCache:
+    """Inputs and outputs of the torso's layers for N observations, kept for the backward pass.
 
     Attributes:
-        screens: uint8, shape (N, 4, 84, 84), channels last in memory.
-        convolved: output of every convolution after its ReLU, shape (N, channels, height, width).
-        features: the torso's output, shape (N, features).
+        observations: uint8, shape (N, 4, 84, 84), channels last in memory.
+        convolution_outputs: Output of every convolution after its ReLU, shape
+            (N, channels, height, width).
+        features: The torso's output, shape (N, features).
     """
 
-    screens: Tensor
-    convolved: list[Tensor]
+    observations: Tensor
+    convolution_outputs: list[Tensor]
     features: Tensor
 
 
 class Torso(nn.Module):
-    """Convolutions over the stacked screens.
+    """Convolutions over stacked observations.
 
     `nips`: 16 filters 8x8/4, 32 filters 4x4/2, 256 features (Mnih et al. 2013; the network of A3C).
     `nature`: 32 filters 8x8/4, 64 filters 4x4/2, 64 filters 3x3/1, 512 features (Mnih et al. 2015).
 
-    Memory is laid out with channels last, which trains about twice as fast on CPUs.
+    Tensors are channels last in memory, which trains about twice as fast on CPUs.
 
     Args:
-        kind: which of the two.
+        kind: "nips" or "nature".
     """
 
     def __init__(self, kind: str) -> None:
@@ -61,92 +62,102 @@ class Torso(nn.Module):
             flat, self.features = 64 * 7 * 7, 512
         self.dense = nn.Linear(flat, self.features)
         for layer in [*self.convolutions, self.dense]:
-            # Keeps the scale of the screens through the layers; with torch's default the heads
-            # would start from features some twenty times smaller.
+            # Keeps the scale of the observations through the layers; with torch's default, features
+            # would start some twenty times smaller.
             nn.init.orthogonal_(layer.weight, gain=2**0.5)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, screens: Tensor) -> Tensor:
-        """Return features, shape (N, features), of uint8 screens, shape (N, 4, 84, 84)."""
-        x = self._scaled(screens)
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return features, shape (N, features), of uint8 observations, shape (N, 4, 84, 84)."""
+        x = self._scaled(observations)
         for convolution in self.convolutions:
             x = F.relu(convolution(x))
         return F.relu(self.dense(x.flatten(1)))
 
     @torch.no_grad()
-    def make_activations(self, n: int) -> Activations:
-        """Room for the activations of n screens of 84 x 84; its contents are zeros."""
-        screens = torch.zeros(n, 84, 84, 4, dtype=torch.uint8).permute(0, 3, 1, 2)
-        convolved, x = [], self._scaled(screens[:1])
+    def make_cache(self, n: int) -> TorsoCache:
+        """Allocate a cache for n observations of 84 x 84; its contents are zeros."""
+        observations = torch.zeros(n, 84, 84, 4, dtype=torch.uint8).permute(0, 3, 1, 2)
+        convolution_outputs, x = [], self._scaled(observations[:1])
         for convolution in self.convolutions:
             x = convolution(x)
             shape = (n, *x.shape[1:])
-            convolved.append(x.new_zeros(shape).contiguous(memory_format=torch.channels_last))
+            convolution_outputs.append(
+                x.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+            )
         # The dense layer reads its input in the order channels, height, width.
-        convolved[-1] = convolved[-1].contiguous()
-        return Activations(screens, convolved, x.new_zeros(n, self.features))
+        convolution_outputs[-1] = convolution_outputs[-1].contiguous()
+        return TorsoCache(observations, convolution_outputs, x.new_zeros(n, self.features))
 
     @torch.no_grad()
-    def act(self, screens: Tensor, activations: Activations, rows: slice) -> Tensor:
-        """`forward`, without a gradient, keeping in the given rows what the gradient will need.
+    def forward_cached(self, observations: Tensor, cache: TorsoCache, rows: slice) -> Tensor:
+        """Run `forward` without a gradient and cache, in the given rows, what backward needs.
 
         Returns:
             The features, shape (N, features): a view of these rows.
         """
-        interleave(screens, activations.screens[rows])
-        x = self._scaled(activations.screens[rows])
-        for convolution, convolved in zip(self.convolutions, activations.convolved, strict=True):
-            x = torch.clamp_min(convolution(x), 0, out=convolved[rows])
-        features = activations.features[rows]
+        copy_channels_last(observations, cache.observations[rows])
+        x = self._scaled(cache.observations[rows])
+        for convolution, convolution_outputs in zip(
+            self.convolutions, cache.convolution_outputs, strict=True
+        ):
+            x = torch.clamp_min(convolution(x), 0, out=convolution_outputs[rows])
+        features = cache.features[rows]
         torch.addmm(self.dense.bias, x.flatten(1), self.dense.weight.t(), out=features)
         return features.clamp_min_(0)
 
-    def recall(self, activations: Activations) -> Tensor:
-        """What `act` returned, shape (N, features), now with a gradient.
+    def cached_features(self, cache: TorsoCache) -> Tensor:
+        """Return the cached features, shape (N, features), with a gradient.
 
-        The parameters must be those that `act` ran with, and the activations must stay as they are
-        until the gradient is taken.
+        Parameters must be those that `forward_cached` ran with, and the cache must not change until
+        the gradient is computed.
         """
         layers = [*self.convolutions, self.dense]
         parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-        return _Recalled.apply(self, activations, *parameters)
+        return _CachedForward.apply(self, cache, *parameters)
 
-    def backward(self, dfeatures: Tensor, kept: Activations) -> list[Tensor]:
+    def backward(self, dfeatures: Tensor, cache: TorsoCache) -> list[Tensor]:
         """Gradients of weight and bias of every layer, the dense one last.
 
         Args:
-            dfeatures: the derivative of the loss by the features, shape (N, features).
-            kept: what `act` has kept.
+            dfeatures: Gradient of the loss by the features, shape (N, features).
+            cache: Filled by `forward_cached`.
         """
-        seen = kept.convolved[-1].flatten(1)
-        dy = _relu_backward(dfeatures, kept.features)
-        gradients = [dy.t() @ seen, dy.sum(0)]
-        dy = (dy @ self.dense.weight).view_as(kept.convolved[-1])
+        dense_input = cache.convolution_outputs[-1].flatten(1)
+        dy = _relu_backward(dfeatures, cache.features)
+        gradients = [dy.t() @ dense_input, dy.sum(0)]
+        dy = (dy @ self.dense.weight).view_as(cache.convolution_outputs[-1])
         for i in reversed(range(1, len(self.convolutions))):
-            dy = _relu_backward(dy, kept.convolved[i])
-            dy, *d = _convolution_backward(dy, kept.convolved[i - 1], self.convolutions[i])
+            dy = _relu_backward(dy, cache.convolution_outputs[i])
+            dy, *d = _convolution_backward(
+                dy, cache.convolution_outputs[i - 1], self.convolutions[i]
+            )
             gradients = [*d, *gradients]
-        dy = _relu_backward(dy, kept.convolved[0])
-        # As numbers to compute with, all screens would take megabytes.
+        dy = _relu_backward(dy, cache.convolution_outputs[0])
+        # In chunks: as float32, all observations together would take megabytes.
         pieces = [
-            _convolution_backward(d, self._scaled(screens), self.convolutions[0], to_input=False)
-            for d, screens in zip(
-                dy.split(SCREENS_AT_ONCE), kept.screens.split(SCREENS_AT_ONCE), strict=True
+            _convolution_backward(
+                d, self._scaled(observations), self.convolutions[0], to_input=False
+            )
+            for d, observations in zip(
+                dy.split(OBSERVATIONS_PER_CHUNK),
+                cache.observations.split(OBSERVATIONS_PER_CHUNK),
+                strict=True,
             )
         ]
         _, dweights, dbiases = zip(*pieces, strict=True)
         return [torch.stack(dweights).sum(0), torch.stack(dbiases).sum(0), *gradients]
 
-    def _scaled(self, screens: Tensor) -> Tensor:
+    def _scaled(self, observations: Tensor) -> Tensor:
         dtype = self.dense.weight.dtype
-        return screens.to(dtype, memory_format=torch.channels_last).div_(255)
+        return observations.to(dtype, memory_format=torch.channels_last).div_(255)
 
 
-def interleave(screens: Tensor, out: Tensor) -> None:
-    """Copy screens, uint8, shape (N, C, H, W), to a place that has channels last in memory."""
+def copy_channels_last(observations: Tensor, out: Tensor) -> None:
+    """Copy uint8 observations, shape (N, C, H, W), into a channels-last tensor of that shape."""
     # Five times as fast as torch's own copy.
-    for planes, picture in zip(screens.numpy(), out.permute(0, 2, 3, 1).numpy(), strict=True):
-        cv2.merge(planes, picture)
+    for planes, image in zip(observations.numpy(), out.permute(0, 2, 3, 1).numpy(), strict=True):
+        cv2.merge(planes, image)
 
 
 def _relu_backward(dy: Tensor, y: Tensor) -> Tensor:
@@ -156,7 +167,7 @@ def _relu_backward(dy: Tensor, y: Tensor) -> Tensor:
 def _convolution_backward(
     dy: Tensor, x: Tensor, convolution: nn.Module, *, to_input: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input (None where not asked for), weight and bias."""
+    """Gradients of input (None unless `to_input`), weight and bias."""
     assert isinstance(convolution, nn.Conv2d)
     return torch.ops.aten.convolution_backward(
         dy,
@@ -173,13 +184,13 @@ def _convolution_backward(
     )
 
 
-class _Recalled(torch.autograd.Function):
+class _CachedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, torso: Torso, activations: Activations, *parameters: Tensor) -> Tensor:  # noqa: ARG004
-        ctx.torso, ctx.activations = torso, activations
-        return activations.features.clone()
+    def forward(ctx: Any, torso: Torso, cache: TorsoCache, *parameters: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.torso, ctx.cache = torso, cache
+        return cache.features.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dfeatures: Tensor) -> Any:
-        return None, None, *ctx.torso.backward(dfeatures, ctx.activations)
+        return None, None, *ctx.torso.backward(dfeatures, ctx.cache)

@@ -19,25 +19,25 @@ class Batch(Steps):
 
     Attributes:
         screens: uint8, shape (N, T + 1, B, 84, 84, 4), as they lay in the slots.
-        last_starts: `starts` of the observations after the last step, shape (N * B,).
+        last_episode_starts: `starts` of the observations after the last step, shape (N * B,).
         versions: updates made before the parameters that played were pulled, of each rollout.
     """
 
     screens: Tensor
-    last_starts: Tensor
+    last_episode_starts: Tensor
     versions: list[int]
 
     @classmethod
     def of(cls, fields: dict[str, Tensor], versions: list[int]) -> "Batch":
-        """Of the views of N slots, shapes (N, ...)."""
+        """Of the views of N entries, shapes (N, ...)."""
         screens = fields.pop("screens")
         # Time stays first; all other fields are small, and copied into that order.
         folded = {name: field.transpose(0, 1).flatten(1, 2) for name, field in fields.items()}
-        starts = folded["starts"]
+        starts = folded["episode_starts"]
         return cls(
-            **{**folded, "starts": starts[:-1]},
+            **{**folded, "episode_starts": starts[:-1]},
             screens=screens,
-            last_starts=starts[-1],
+            last_episode_starts=starts[-1],
             versions=versions,
         )
 
@@ -47,8 +47,8 @@ class Batch(Steps):
 
     def judge(self, network: ActorCritic) -> Judged:
         """What the network says of them, with a gradient, and with values of its own throughout."""
-        starts = torch.cat([self.starts, self.last_starts.unsqueeze(0)])
-        output = network.judge(self._see(network), self.initial_state, starts)
+        starts = torch.cat([self.episode_starts, self.last_episode_starts.unsqueeze(0)])
+        output = network.forward_heads(self._see(network), self.initial_state, starts)
         return Judged(output.logits[:-1], output.values[:-1], output.values[-1].detach())
 
     def _see(self, network: ActorCritic) -> Tensor:
@@ -57,58 +57,58 @@ class Batch(Steps):
 
 
 @dataclass
-class _Coming:
+class _InFlightBatch:
     """A batch on its way: its place on the device, whose slots it is, and when it has arrived."""
 
     memory: Tensor
-    slots: list[tuple[int, int]]
+    queue: list[tuple[int, int]]
     versions: list[int]
     arrived: Any
 
 
 class RolloutBatcher:
-    """Takes rollouts from the slots, those first that have waited longest.
+    """Takes rollouts from the queue, those first that have waited longest.
 
     While the learner computes, the next batch is copied already: on CUDA by a stream of its own,
     out of slots that are pinned, so that both go on at once.
 
     Args:
-        slots: of all workers.
+        queue: of all workers.
         batch_size: N.
         device: where the batches go.
     """
 
-    def __init__(self, slots: RolloutQueue, batch_size: int, device: torch.device) -> None:
-        self.slots, self.batch_size = slots, batch_size
-        self._claimed: list[int] = slots.taken.tolist()
-        shape = (batch_size, slots.layout.nbytes)
+    def __init__(self, queue: RolloutQueue, batch_size: int, device: torch.device) -> None:
+        self.queue, self.batch_size = queue, batch_size
+        self._claimed: list[int] = queue.read_count.tolist()
+        shape = (batch_size, queue.layout.nbytes)
         self._memories = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         if self._stream:
-            pin(slots.memory, self)
-        self._coming: _Coming | None = None
+            pin_memory(queue.memory, self)
+        self._in_flight: _InFlightBatch | None = None
 
-    def take(self) -> Batch | None:
+    def next_batch(self) -> Batch | None:
         """Return the next batch, or None while too few rollouts wait.
 
         It is valid until the next call, before which all work on it must be done.
         """
-        coming = self._coming or self._send_for()
-        if coming is None:
+        in_flight = self._in_flight or self._start_copy()
+        if in_flight is None:
             return None
-        if coming.arrived:
-            coming.arrived.synchronize()
-        for worker, _ in coming.slots:
-            self.slots.taken[worker] += 1
-        self._coming = self._send_for()
-        return Batch.of(self.slots.layout.views(coming.memory), coming.versions)
+        if in_flight.arrived:
+            in_flight.arrived.synchronize()
+        for worker, _ in in_flight.queue:
+            self.queue.read_count[worker] += 1
+        self._in_flight = self._start_copy()
+        return Batch.of(self.queue.layout.views(in_flight.memory), in_flight.versions)
 
-    def _send_for(self) -> _Coming | None:
+    def _start_copy(self) -> _InFlightBatch | None:
         """Begin to copy a batch, where enough rollouts wait."""
-        slots, count = self.slots, self.slots.memory.shape[1]
+        queue, count = self.queue, self.queue.memory.shape[1]
         waiting = [
-            (float(slots.times[worker, n % count]), worker, n)
-            for worker, written in enumerate(slots.written.tolist())
+            (float(queue.times[worker, n % count]), worker, n)
+            for worker, written in enumerate(queue.write_count.tolist())
             for n in range(self._claimed[worker], written)
         ]
         if len(waiting) < self.batch_size:
@@ -120,13 +120,13 @@ class RolloutBatcher:
         self._memories.reverse()
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
             for row, (worker, slot) in zip(memory, chosen, strict=True):
-                row.copy_(slots.memory[worker, slot], non_blocking=True)
+                row.copy_(queue.memory[worker, slot], non_blocking=True)
             arrived = self._stream.record_event() if self._stream else None
-        versions = [int(slots.versions[worker, slot]) for worker, slot in chosen]
-        return _Coming(memory, chosen, versions, arrived)
+        versions = [int(queue.versions[worker, slot]) for worker, slot in chosen]
+        return _InFlightBatch(memory, chosen, versions, arrived)
 
 
-def pin(memory: Tensor, owner: object) -> None:
+def pin_memory(memory: Tensor, owner: object) -> None:
     """Pin shared memory, for a device to read and write it without this process's help.
 
     Args:

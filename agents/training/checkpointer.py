@@ -64,7 +64,7 @@ class Checkpointer:
             "updates": self.shared.updates,
             "skipped_updates": self.shared.skipped_updates,
         }
-        parameters, statistics = self.shared.parameters.clone(), self.shared.statistics.clone()
+        parameters, statistics = self.shared.parameters.clone(), self.shared.optimizer_state.clone()
         if not bool(parameters.isfinite().all() and statistics.isfinite().all()):
             log.error("no checkpoint was written: some parameters are not finite")
             return None
@@ -122,11 +122,11 @@ class Checkpointer:
         """
         expected = unflatten(self.shared.parameters, self.network)
         _, checkpoint = load_newest_checkpoint(
-            folder / "checkpoints", expected, len(self.shared.statistics)
+            folder / "checkpoints", expected, len(self.shared.optimizer_state)
         )
         progress = checkpoint.progress
         _fill(self.shared.parameters, checkpoint.parameters, self.network)
-        _fill(self.shared.statistics, checkpoint.statistics, self.network)
+        _fill(self.shared.optimizer_state, checkpoint.statistics, self.network)
         counts = [progress.get(key, 0) for key in ("global_step", "updates", "skipped_updates")]
         self.shared.counters[-1] = torch.tensor(counts)
         try:

@@ -17,7 +17,7 @@ from agents.evaluation.results import TRAINING, EvaluationRow, Summary, append_e
 from agents.evaluation.runner import GREEDY, SAMPLED, evaluate_policy, make_network
 from agents.monitoring.records import EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
-from agents.networks.flat_parameters import FlatParameters
+from agents.networks.flat_parameters import flatten_parameters_
 from agents.networks.program_statistics import INSPECT_EVERY, EvenSampler
 from agents.system.child_process import (
     ChildProcess,
@@ -86,7 +86,7 @@ class EvaluatorProcess:
         """Evaluate in this process."""
         step = self._take_snapshot()
         network = make_network(self.config)
-        FlatParameters(network).parameters.copy_(self._snapshot)
+        flatten_parameters_(network).parameters.copy_(self._snapshot)
         return play_evaluation(self.config, self.folder, network, step, should_stop)
 
     def poll(self) -> None:
@@ -182,7 +182,7 @@ def run_evaluator(
     init_child(connection, on_message=requests.put)
     with report_crash(connection, "the evaluator"):
         network = make_network(config)
-        parameters = FlatParameters(network).parameters
+        parameters = flatten_parameters_(network).parameters
         while True:
             step = requests.get()
             parameters.copy_(snapshot)

@@ -104,12 +104,13 @@ def check_rollouts(config: TrainConfig) -> None:
         steps = config.envs_per_worker * (config.num_steps + 1)
         needed += kept * steps * math.prod(OBSERVATION_SHAPE)
     if needed > memory_limit():
+        number = "--learner-batch" if config.uses_central_learner else "--workers"
         raise SettingError(
             "num_steps",
             config.num_steps,
             f"learning from {samples:,} steps at once takes {_gib(needed)} GiB, "
             f"this machine has {_gib(memory_limit())}; lower --num-steps, "
-            f"--envs-per-worker, {'--learner-batch' if config.uses_central_learner else '--workers'} or "
+            f"--envs-per-worker, {number} or "
             "the head's sizes",
         )
 
@@ -132,7 +133,7 @@ def _check_memory(size: int, config: TrainConfig) -> None:
 def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
     """Where it is too small, a write ends the process with a bus error, without a word."""
     # Parameters, optimizer statistics, and what the evaluator plays with; then counters.
-    copies = 2 + OPTIMIZERS[config.optimizer].num_statistics
+    copies = 2 + OPTIMIZERS[config.optimizer].num_state_tensors
     needed = copies * 4 * size + 64 * (config.workers + 1) + slots + 2**20
     remedy = (
         f"docker run --shm-size={2 * needed // 2**20 + 1}m, or as root: "

@@ -1,4 +1,4 @@
-"""RolloutQueue of shared memory in which workers leave rollouts for the learner.
+"""The rollout queue: shared memory in which workers leave rollouts for the learner.
 
 Every worker owns a ring of slots. Two counts say who may touch them: `written`, which the worker
 alone raises when a rollout is complete, and `taken`, which the learner alone raises when it has
@@ -22,7 +22,7 @@ from torch import Tensor
 from agents.a3c.rollout import CollectedSteps
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
-from agents.networks.torso import interleave
+from agents.networks.torso import copy_channels_last
 from envs.config import OBSERVATION_SHAPE
 
 # Where every field begins, for a device reads whole words.
@@ -53,23 +53,23 @@ class RolloutLayout:
         channels, *screen = OBSERVATION_SHAPE
         return {
             "screens": (torch.uint8, (*more, *screen, channels)),
-            "starts": (torch.bool, more),
+            "episode_starts": (torch.bool, more),
             "initial_state": (torch.float32, (2, self.num_envs, self.state_size)),
             "actions": (torch.int64, steps),
             "behaviour_logits": (torch.float32, (*steps, self.num_actions)),
             "rewards": (torch.float32, steps),
             "discounts": (torch.float32, steps),
-            "traces": (torch.float32, steps),
-            "valid": (torch.bool, steps),
+            "lambdas": (torch.float32, steps),
+            "mask": (torch.bool, steps),
         }
 
     @cached_property
     def nbytes(self) -> int:
         """Bytes of a slot."""
-        return sum(map(_room, self.fields.values()))
+        return sum(map(_aligned_size, self.fields.values()))
 
     def views(self, memory: Tensor) -> dict[str, Tensor]:
-        """The fields of slots, by name.
+        """The fields of entries, by name.
 
         Args:
             memory: uint8, shape (..., nbytes).
@@ -86,7 +86,7 @@ class RolloutLayout:
                 views[name] = piece.view(dtype).unflatten(-1, shape)
             else:
                 views[name] = memory.new_zeros((*memory.shape[:-1], *shape), dtype=dtype)
-            begin += _room((dtype, shape))
+            begin += _aligned_size((dtype, shape))
         return views
 
 
@@ -96,28 +96,28 @@ class SlotRollout(CollectedSteps):
 
     Attributes:
         screens: uint8, shape (T + 1, B, 84, 84, 4); the last row comes after the last step.
-        last_starts: `starts` of that row, shape (B,).
+        last_episode_starts: `starts` of that row, shape (B,).
     """
 
     screens: Tensor
-    last_starts: Tensor
+    last_episode_starts: Tensor
 
     @classmethod
     def of(cls, fields: dict[str, Tensor]) -> "SlotRollout":
         """Of the views of a slot."""
-        starts = fields["starts"]
-        return cls(**{**fields, "starts": starts[:-1]}, last_starts=starts[-1])
+        starts = fields["episode_starts"]
+        return cls(**{**fields, "episode_starts": starts[:-1]}, last_episode_starts=starts[-1])
 
     def see(self, network: ActorCritic, t: int, screens: Tensor) -> Tensor:
         """See `CollectedSteps`; the screens alone are kept."""
         kept = self.screens[t].permute(0, 3, 1, 2)
-        interleave(screens, kept)
+        copy_channels_last(screens, kept)
         return network.torso(kept)
 
     def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:  # noqa: ARG002
         """See `CollectedSteps`; their value is for the learner to say."""
-        interleave(screens, self.screens[-1].permute(0, 3, 1, 2))
-        self.last_starts.copy_(starts)
+        copy_channels_last(screens, self.screens[-1].permute(0, 3, 1, 2))
+        self.last_episode_starts.copy_(starts)
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ class RolloutQueue:
     memory: Tensor
     versions: Tensor
     times: Tensor
-    written: Tensor
-    taken: Tensor
-    beats: Tensor
-    statistics: Tensor
+    write_count: Tensor
+    read_count: Tensor
+    heartbeats: Tensor
+    sync_requests: Tensor
 
     @classmethod
     def create(cls, config: TrainConfig, network: ActorCritic, num_actions: int) -> "RolloutQueue":
@@ -160,27 +160,27 @@ class RolloutQueue:
             memory=zeros(workers, count, layout.nbytes, dtype=torch.uint8),
             versions=zeros(workers, count),
             times=zeros(workers, count, dtype=torch.float64),
-            written=zeros(workers),
-            taken=zeros(workers),
-            beats=zeros(workers + 1),
-            statistics=zeros(2),
+            write_count=zeros(workers),
+            read_count=zeros(workers),
+            heartbeats=zeros(workers + 1),
+            sync_requests=zeros(2),
         )
 
     @property
     def waiting(self) -> int:
         """Rollouts that wait for the learner."""
-        return int((self.written - self.taken).sum())
+        return int((self.write_count - self.read_count).sum())
 
-    def free_slot(self, worker: int) -> int | None:
+    def acquire(self, worker: int) -> int | None:
         """The slot that a worker may fill next; None while all of its rollouts wait."""
-        written, count = int(self.written[worker]), self.memory.shape[1]
-        return written % count if written - int(self.taken[worker]) < count else None
+        written, count = int(self.write_count[worker]), self.memory.shape[1]
+        return written % count if written - int(self.read_count[worker]) < count else None
 
-    def hand_over(self, worker: int, slot: int, version: int) -> None:
+    def commit(self, worker: int, slot: int, version: int) -> None:
         """Give the slot that a worker has filled to the learner."""
         self.versions[worker, slot] = version
         self.times[worker, slot] = time.monotonic()
-        self.written[worker] += 1  # last of all: from here on it is the learner's
+        self.write_count[worker] += 1  # last of all: from here on it is the learner's
 
 
 def rollout_layout(config: TrainConfig, network: ActorCritic, num_actions: int) -> RolloutLayout:
@@ -200,6 +200,6 @@ def queue_size(config: TrainConfig, layout: RolloutLayout) -> int:
     return max(config.workers, 1) * entries_per_worker(config) * layout.nbytes
 
 
-def _room(field: tuple[torch.dtype, tuple[int, ...]]) -> int:
+def _aligned_size(field: tuple[torch.dtype, tuple[int, ...]]) -> int:
     dtype, shape = field
     return math.ceil(math.prod(shape) * dtype.itemsize / ALIGNMENT) * ALIGNMENT

@@ -18,7 +18,7 @@ class SharedState:
 
     Attributes:
         parameters: shape (N,), float32.
-        statistics: the optimizer's, shape (k, N), float32.
+        optimizer_state: the optimizer's, shape (k, N), float32.
         counters: int64, shape (learners + 1, 3): decisions, updates and skipped updates. Row i is
             written by the i-th process that learns alone, that is by worker i or by the one
             learner; the last row is what a resumed run had done before.
@@ -26,23 +26,23 @@ class SharedState:
     """
 
     parameters: Tensor
-    statistics: Tensor
+    optimizer_state: Tensor
     counters: Tensor
     stop: Tensor
 
     @classmethod
-    def create(cls, module: nn.Module, num_statistics: int, learners: int) -> "SharedState":
+    def create(cls, module: nn.Module, num_state_tensors: int, learners: int) -> "SharedState":
         """Put the module's parameters, and zeros for the rest, into shared memory.
 
         Args:
             module: whose parameters these are.
-            num_statistics: k.
+            num_state_tensors: k.
             learners: processes that learn.
         """
         parameters = flatten(module)
         return cls(
             parameters=parameters.share_memory_(),
-            statistics=torch.zeros(num_statistics, len(parameters)).share_memory_(),
+            optimizer_state=torch.zeros(num_state_tensors, len(parameters)).share_memory_(),
             counters=torch.zeros(learners + 1, 3, dtype=torch.int64).share_memory_(),
             stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
         )

@@ -67,14 +67,14 @@ def train(
             machine is too small for so many workers or so large a network.
     """
     with StopSignals() as signals:
-        run = Run(config, argv, make_env, signals)
+        run = TrainingRun(config, argv, make_env, signals)
         try:
             return run.execute()
         finally:
             run.close()
 
 
-class Run:
+class TrainingRun:
     """One training run, from its folder's creation, or its being taken up again, to its last line.
 
     Args:
@@ -97,9 +97,9 @@ class Run:
         self.network = build_network(num_actions, config)
         learners = 1 if config.uses_central_learner else max(config.workers, 1)
         self.shared = SharedState.create(
-            self.network, OPTIMIZERS[config.optimizer].num_statistics, learners
+            self.network, OPTIMIZERS[config.optimizer].num_state_tensors, learners
         )
-        self.saver = Checkpointer(config, self.network, self.shared)
+        self.checkpointer = Checkpointer(config, self.network, self.shared)
         progress: dict[str, Any] = {}
         session = 0
         if config.resume:
@@ -136,23 +136,23 @@ class Run:
             resumed_at=self._resumed_at,
         )
         self.metrics.log_config(config, self.shared.global_step)
-        self.slots = (
+        self.queue = (
             RolloutQueue.create(config, self.network, num_actions)
             if config.uses_central_learner
             else None
         )
-        self.pool = WorkerPool(config, self.shared, make_env, self._first_incarnation, self.slots)
+        self.pool = WorkerPool(config, self.shared, make_env, self._first_incarnation, self.queue)
         self.evaluations = EvaluatorProcess(config, self.shared, self.folder)
         self._restarts_before: int = progress.get("restarts", 0)
         self._nonfinite_in_a_row = 0
 
     def execute(self) -> int:
         """Train; save at the end, however it comes. Return the exit code."""
-        self._say_hello()
+        self._log_start()
         failure: TrainingFailedError | None = None
         try:
             if self.config.workers == 0:
-                self._train_here()
+                self._train_in_process()
             else:
                 self._train_with_workers()
         except TrainingFailedError as error:
@@ -160,25 +160,25 @@ class Run:
         except BaseException:
             self._stop()
             self._save()
-            self._note(status="failed")
+            self._update_meta(status="failed")
             raise
         self._stop()
         saved = self._save_at_the_end(failure)
-        self._tick(force=True)
+        self._log_and_checkpoint(force=True)
         received = self.signals.received
         status = "failed" if failure else "interrupted" if received else "finished"
         self.metrics.log_hparams(
             self.config, self.shared.global_step, finished=status == "finished"
         )
         statistics = self.metrics.statistics
-        self._note(
+        self._update_meta(
             status=status,
             global_step=self.shared.global_step,
             episodes=statistics.episodes,
             recent_return=statistics.recent_return if statistics.recent else None,
             seconds=round(statistics.elapsed, 1),
         )
-        self._say_goodbye(status, failure, saved)
+        self._log_summary(status, failure, saved)
         if failure:
             return 1
         return 128 + received if received else 0
@@ -215,7 +215,7 @@ class Run:
 
     def _restore(self) -> dict[str, Any]:
         try:
-            progress = self.saver.restore(self.folder)
+            progress = self.checkpointer.restore(self.folder)
         except CheckpointError as error:
             raise SettingError("resume", self.config.resume, str(error)) from error
         step = self.shared.global_step
@@ -226,20 +226,20 @@ class Run:
 
     # --- the two ways to run ------------------------------------------------------------------
 
-    def _train_here(self) -> None:
+    def _train_in_process(self) -> None:
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
         worker: Worker | SerialLearner
         last = (self.make_env, self._first_incarnation)
-        if self.slots:
-            worker = SerialLearner(self.config, self.shared, self.slots, *last)
+        if self.queue:
+            worker = SerialLearner(self.config, self.shared, self.queue, *last)
         else:
             worker = Worker(0, self.config, self.shared, *last)
         try:
             while not self.done:
-                self._take(worker.update())
+                self._handle(worker.update())
                 if self.evaluations.due:
-                    self._take(self.evaluations.evaluate_in_process(self._is_interrupted))
-                self._tick()
+                    self._handle(self.evaluations.evaluate_in_process(self._is_interrupted))
+                self._log_and_checkpoint()
         finally:
             worker.env.close()
 
@@ -258,17 +258,17 @@ class Run:
                 if self.done:
                     self.pool.reap(index)
                 else:
-                    self.pool.replace(index)
+                    self.pool.restart(index)
             self.pool.kill_hung()
             self.evaluations.poll()
-            self._tick()
+            self._log_and_checkpoint()
 
     def _receive(self, timeout: float) -> list[int]:
         """Take in what has come, waiting for the first; return the workers that ended."""
         workers = self.pool.workers
         messages, ended = poll([*workers.values(), *self.evaluations.children], timeout)
         for _, record in messages:
-            self._take(record)
+            self._handle(record)
         for child in ended:
             if child in self.evaluations.children:
                 self.evaluations.on_exit()
@@ -290,12 +290,14 @@ class Run:
 
     # --- what comes in, and what is written ------------------------------------------------------
 
-    def _take(self, record: UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord) -> None:
+    def _handle(
+        self, record: UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord
+    ) -> None:
         if isinstance(record, CrashRecord):
             log.error("%s raised\n%s", record.who, record.traceback.rstrip())
             return
         if isinstance(record, EvaluationRecord):
-            self._take_evaluation(record)
+            self._handle_evaluation(record)
             return
         if isinstance(record, RolloutRecord):
             self.metrics.statistics.add_episodes(record.episodes)
@@ -306,7 +308,7 @@ class Run:
         if self._nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
             raise NotFiniteError(f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite")
 
-    def _take_evaluation(self, record: EvaluationRecord) -> None:
+    def _handle_evaluation(self, record: EvaluationRecord) -> None:
         parameters = self.evaluations.finish(record)
         if not record.scalars:  # broken off
             return
@@ -315,7 +317,7 @@ class Run:
         )
         log.info("evaluation at step %s: %s", f"{record.global_step:,}", record.text)
         sampled = record.scalars.get("eval/sampled_return", math.nan)
-        self.saver.save_if_best(self.folder, parameters, record.global_step, sampled)
+        self.checkpointer.save_if_best(self.folder, parameters, record.global_step, sampled)
 
     def _gauges(self) -> dict[str, float]:
         return {
@@ -325,10 +327,14 @@ class Run:
             "a3c/nonfinite_updates": self.shared.skipped_updates,
         }
 
-    def _tick(self, *, force: bool = False) -> None:
+    def _log_and_checkpoint(self, *, force: bool = False) -> None:
         self.metrics.log_if_due(self.shared.global_step, self._gauges(), force=force)
         # Not while updates fail: a checkpoint of then might replace one that can be trained on.
-        if self.saver.due and not self._nonfinite_in_a_row and self.pool.sync_optimizer_state():
+        if (
+            self.checkpointer.due
+            and not self._nonfinite_in_a_row
+            and self.pool.sync_optimizer_state()
+        ):
             self._save()
             # For a person who reads the log a week later.
             status = self.metrics.status(self.shared.global_step, self._gauges())
@@ -336,7 +342,7 @@ class Run:
 
     def _save(self) -> Path | None:
         progress = {**self.metrics.statistics.state(), "restarts": self.restarts}
-        return self.saver.save(self.folder, progress)
+        return self.checkpointer.save(self.folder, progress)
 
     def _save_at_the_end(self, failure: TrainingFailedError | None) -> Path | None:
         """Save, unless that would only push aside what is better; return the newest checkpoint."""
@@ -345,14 +351,14 @@ class Run:
             return older[-1]
         return self._save() or (older[-1] if older else None)
 
-    def _note(self, **changes: Any) -> None:
+    def _update_meta(self, **changes: Any) -> None:
         """Change entries of the run's `meta.json`; if that fails, say so and go on."""
         try:
             update_meta(self.folder, **changes)
         except (OSError, ValueError) as error:
             log.error("meta.json could not be written: %s", error)
 
-    def _say_hello(self) -> None:
+    def _log_start(self) -> None:
         config, parameters = self.config, sum(p.numel() for p in self.network.parameters())
         log.info(
             "%s, %s head, %s workers x %s games, %s parameters, into %s",
@@ -373,7 +379,7 @@ class Run:
         if self._resumed_at is not None:
             log.info("going on from step %s", f"{self._resumed_at:,}")
 
-    def _say_goodbye(
+    def _log_summary(
         self, status: str, failure: TrainingFailedError | None, saved: Path | None
     ) -> None:
         self.metrics.display.close()

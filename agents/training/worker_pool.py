@@ -48,7 +48,7 @@ class WorkerPool:
         shared: what all of them share.
         make_env: makes a worker's environments.
         first_incarnation: of every worker; the next one's is greater by one.
-        slots: what workers and learner share besides; None where the workers learn themselves.
+        queue: what workers and learner share besides; None where the workers learn themselves.
 
     Attributes:
         workers: the processes by the workers' indices; the learner has the index after the last.
@@ -61,14 +61,14 @@ class WorkerPool:
         shared: SharedState,
         make_env: EnvironmentFactory,
         first_incarnation: int = 0,
-        slots: RolloutQueue | None = None,
+        queue: RolloutQueue | None = None,
     ) -> None:
-        self.config, self.shared, self.make_env, self.slots = config, shared, make_env, slots
+        self.config, self.shared, self.make_env, self.queue = config, shared, make_env, queue
         self.workers: dict[int, ChildProcess] = {}
         self.restarts = 0
-        size = config.workers + int(slots is not None)
+        size = config.workers + int(queue is not None)
         self._incarnations = [first_incarnation] * size
-        self._work_at_start = [0] * size
+        self._progress_at_start = [0] * size
         self._failed_starts = [0] * size
         self._deaths: list[deque[float]] = [deque() for _ in range(size)]
         self._has_asked = False
@@ -84,8 +84,8 @@ class WorkerPool:
     @property
     def has_begun(self) -> bool:
         """Whether any worker has played a rollout in this session."""
-        if self.slots:
-            return bool(self.slots.written.any())
+        if self.queue:
+            return bool(self.queue.write_count.any())
         return bool(self.shared.counters[:-1].any())
 
     def start_learner(self) -> None:
@@ -94,7 +94,7 @@ class WorkerPool:
         Raises:
             TrainingFailedError: if this fails again and again.
         """
-        if self.slots:
+        if self.queue:
             self.start(self.config.workers)
 
     def sync_optimizer_state(self) -> bool:
@@ -103,12 +103,12 @@ class WorkerPool:
         Where a learner has them on its device, it is asked to write them back, and has done so at
         one of the next calls.
         """
-        if self.slots is None or self.config.workers not in self.workers:
+        if self.queue is None or self.config.workers not in self.workers:
             return True
         if not self._has_asked:
-            self.slots.statistics[0] += 1
+            self.queue.sync_requests[0] += 1
             self._has_asked = True
-        asked, answered = self.slots.statistics.tolist()
+        asked, answered = self.queue.sync_requests.tolist()
         self._has_asked = asked != answered
         return asked == answered
 
@@ -120,15 +120,15 @@ class WorkerPool:
         """
         incarnation = self._incarnations[index]
         self._incarnations[index] += 1
-        self._work_at_start[index] = self._work(index)
+        self._progress_at_start[index] = self._progress(index)
         context = process_context(FORKSERVER_PRELOAD)
         target: Callable[..., None]
         arguments: tuple[Any, ...]
         if index == self.config.workers:
-            target, arguments = run_learner, (self.config, self.shared, self.slots)
+            target, arguments = run_learner, (self.config, self.shared, self.queue)
         else:
             target = run_worker
-            arguments = (index, self.config, self.shared, self.make_env, incarnation, self.slots)
+            arguments = (index, self.config, self.shared, self.make_env, incarnation, self.queue)
         name = self._name(index).replace(" ", "-")
         try:
             self.workers[index] = start_child(context, name, target, *arguments)
@@ -141,7 +141,7 @@ class WorkerPool:
         """Bury a process that has ended; return how."""
         return reap(self.workers.pop(index))
 
-    def replace(self, index: int) -> None:
+    def restart(self, index: int) -> None:
         """Bury a process that died, and start another in its place.
 
         Raises:
@@ -159,7 +159,7 @@ class WorkerPool:
         if now - self._looked_at < LOOK_INTERVAL_S:
             return
         self._looked_at = now
-        updates = {index: self._beat(index) for index in self.workers}
+        updates = {index: self._heartbeat(index) for index in self.workers}
         times = {i: cpu_time(child.process.pid) for i, child in self.workers.items()}
         alive = {i: (updates[i], spent) for i, spent in times.items() if spent is not None}
         for heartbeats, beats in ((self._updates, updates), (self._signs_of_life, alive)):
@@ -179,17 +179,17 @@ class WorkerPool:
         for index in list(self.workers):
             self.reap(index)
 
-    def _beat(self, index: int) -> tuple[int, ...]:
+    def _heartbeat(self, index: int) -> tuple[int, ...]:
         """What changes with every update, applied or skipped, and with every look for work."""
-        if self.slots:
-            return (int(self.slots.beats[index]),)
+        if self.queue:
+            return (int(self.queue.heartbeats[index]),)
         return tuple(self.shared.counters[index].tolist())
 
-    def _work(self, index: int) -> int:
+    def _progress(self, index: int) -> int:
         """What a process has done so far: updates, applied or skipped, or rollouts handed over."""
-        if self.slots and index < self.config.workers:
-            return int(self.slots.written[index])
-        return int(self.shared.counters[0 if self.slots else index].sum())
+        if self.queue and index < self.config.workers:
+            return int(self.queue.write_count[index])
+        return int(self.shared.counters[0 if self.queue else index].sum())
 
     def _restart(self, index: int, what: str) -> None:
         name = self._name(index)
@@ -199,7 +199,7 @@ class WorkerPool:
         deaths.append(now)
         while now - deaths[0] > RESTART_WINDOW_S:
             deaths.popleft()
-        failed = self._work(index) == self._work_at_start[index]
+        failed = self._progress(index) == self._progress_at_start[index]
         self._failed_starts[index] = self._failed_starts[index] + 1 if failed else 0
         if self._failed_starts[index] >= MAX_FAILED_STARTS:
             raise TrainingFailedError(

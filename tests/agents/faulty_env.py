@@ -69,7 +69,7 @@ def in_the_middle_of_a_push():
         worker.shared.parameters[:half].add_(worker.flat.gradients[:half], alpha=-1e-3)
         kill_me()
 
-    agents.a3c.worker.Worker.push = push_half
+    agents.a3c.worker.Worker.apply_gradients = push_half
 
 
 ILLNESSES = {
@@ -130,7 +130,7 @@ def make_slow_game(config: TrainConfig, seeds: np.ndarray) -> SlowGame:
 
 
 class BrokenLearner(agents.a3c.learner.Learner):
-    def differentiate(self, batch):  # noqa: ARG002
+    def compute_gradients(self, batch):  # noqa: ARG002
         raise RuntimeError("the device fell off its rails")
 
 

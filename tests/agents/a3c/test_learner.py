@@ -38,17 +38,17 @@ LEARNING = dataclasses.replace(
 def make_state(config):
     torch.manual_seed(config.seed)
     network = ActorCritic(ACTIONS, config)
-    shared = SharedState.create(network, OPTIMIZERS[config.optimizer].num_statistics, 1)
+    shared = SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, 1)
     return shared, RolloutQueue.create(config, network, ACTIONS)
 
 
 def make_learner(config, device="cpu"):
     """A learner for whom one batch waits that was played with its own parameters."""
-    shared, slots = make_state(config)
-    worker = RolloutWorker(0, config, shared, slots, make_tiny_env)
+    shared, queue = make_state(config)
+    worker = RolloutWorker(0, config, shared, queue, make_tiny_env)
     for _ in range(config.learner_batch):
         worker.update()
-    return Learner(dataclasses.replace(config, learner=device), shared, slots)
+    return Learner(dataclasses.replace(config, learner=device), shared, queue)
 
 
 HEADS_AND_CORES = [(h, c) for h in ("neurocoder", "hypernet", "linear") for c in ("none", "lstm")]
@@ -59,8 +59,8 @@ def test_on_policy_its_gradient_is_the_workers(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7, learner_batch=1)
     learner = make_learner(config)
     worker = Worker(0, config, make_state(config)[0], make_tiny_env)
-    expected = worker.differentiate(worker.collector.collect())
-    figures = learner.differentiate(learner.intake.take())
+    expected = worker.compute_gradients(worker.collector.collect())
+    figures = learner.compute_gradients(learner.batcher.next_batch())
     assert worker.flat.gradients.norm() > 0
     torch.testing.assert_close(learner.flat.gradients, worker.flat.gradients, rtol=1e-4, atol=1e-6)
     assert figures == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -71,32 +71,32 @@ def test_a_batchs_gradient_is_the_mean_of_its_rollouts(core):
     config = dataclasses.replace(SMALL, core=core, max_grad_norm=1e6)
     learner = make_learner(dataclasses.replace(config, learner_batch=3))
     singles = make_learner(dataclasses.replace(config, learner_batch=3))
-    singles.intake.batch_size = 1
-    singles.intake._memories = [memory[:1] for memory in singles.intake._memories]
+    singles.batcher.batch_size = 1
+    singles.batcher._memories = [memory[:1] for memory in singles.batcher._memories]
     total, count = 0.0, 0
     for _ in range(3):
-        batch = singles.intake.take()
-        singles.differentiate(batch)
-        valid = int(batch.valid.sum())
+        batch = singles.batcher.next_batch()
+        singles.compute_gradients(batch)
+        valid = int(batch.mask.sum())
         total = total + valid * singles.flat.gradients
         count += valid
-    learner.differentiate(learner.intake.take())
+    learner.compute_gradients(learner.batcher.next_batch())
     torch.testing.assert_close(learner.flat.gradients, total / count, rtol=1e-4, atol=1e-6)
 
 
 def test_off_policy_it_weighs_actions_by_what_it_would_have_done_itself():
     learner = make_learner(dataclasses.replace(SMALL, learner_batch=1, ent_coef=0.0, vf_coef=0.0))
-    batch = learner.intake.take()
-    learner.differentiate(batch)
+    batch = learner.batcher.next_batch()
+    learner.compute_gradients(batch)
     before = learner.flat.gradients.clone()
     # The actions taken were far likelier than the learner would have them: weights near zero.
     batch.behaviour_logits.scatter_(-1, batch.actions.unsqueeze(-1), 50.0)
-    learner.differentiate(batch)
+    learner.compute_gradients(batch)
     ratio = (learner.flat.gradients.norm() / before.norm()).item()
     assert 0 < ratio < 0.8
     # And far less likely: weights that are clipped at one.
     batch.behaviour_logits.scatter_(-1, batch.actions.unsqueeze(-1), -50.0)
-    learner.differentiate(batch)
+    learner.compute_gradients(batch)
     torch.testing.assert_close(learner.flat.gradients, before, rtol=1e-3, atol=1e-6)
 
 
@@ -106,7 +106,9 @@ def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7)
     there, here = make_learner(config, "cuda"), make_learner(config)
     for _ in range(2):
-        figures = [learner.differentiate(learner.intake.take()) for learner in (there, here)]
+        figures = [
+            learner.compute_gradients(learner.batcher.next_batch()) for learner in (there, here)
+        ]
         assert figures[0] == pytest.approx(figures[1], rel=1e-3, abs=1e-5)
         torch.testing.assert_close(
             there.flat.gradients.cpu(), here.flat.gradients, rtol=1e-3, atol=1e-5
@@ -114,7 +116,7 @@ def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
         for learner in (there, here):
             learner.step()
             learner.publish()
-            worker = RolloutWorker(0, config, learner.shared, learner.slots, make_tiny_env)
+            worker = RolloutWorker(0, config, learner.shared, learner.queue, make_tiny_env)
             for _ in range(config.learner_batch):
                 worker.update()
     torch.testing.assert_close(
@@ -128,7 +130,7 @@ def test_its_step_is_the_workers_step(optimizer):
     learner = make_learner(config)
     worker = Worker(0, config, make_state(config)[0], make_tiny_env)
     record = learner.update()
-    learner.write_back()
+    learner.sync_optimizer_state()
     worker.update()
     assert record.scalars["a3c/policy_lag"] == 0
     for name in ("parameters", "statistics"):
@@ -139,11 +141,11 @@ def test_its_step_is_the_workers_step(optimizer):
 
 def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pulled():
     config = dataclasses.replace(SMALL, learner_batch=1)
-    shared, slots = make_state(config)
-    worker = RolloutWorker(0, config, shared, slots, make_tiny_env)
+    shared, queue = make_state(config)
+    worker = RolloutWorker(0, config, shared, queue, make_tiny_env)
     for _ in range(3):
         worker.update()
-    learner = Learner(config, shared, slots)
+    learner = Learner(config, shared, queue)
     lags = [learner.update().scalars["a3c/policy_lag"] for _ in range(3)]
     assert lags == [0, 1, 2]
     worker.update()
@@ -164,11 +166,11 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
 
 
 def test_without_processes_it_takes_turns_with_the_worker():
-    shared, slots = make_state(SMALL)
-    both = SerialLearner(SMALL, shared, slots, make_tiny_env)
+    shared, queue = make_state(SMALL)
+    both = SerialLearner(SMALL, shared, queue, make_tiny_env)
     kinds = [type(both.update()) for _ in range(6)]
     assert kinds == [RolloutRecord, RolloutRecord, UpdateRecord] * 2
-    assert bool(shared.statistics.any())
+    assert bool(shared.optimizer_state.any())
 
 
 def newest(folder):

@@ -40,11 +40,11 @@ def test_adam_equals_torchs():
 def test_two_workers_go_on_with_each_others_statistics(kind):
     gradients = [torch.randn(4), torch.randn(4)]
     alone = torch.zeros(4)
-    optimizer = kind(alone, torch.zeros(kind.num_statistics, 4), eps=1e-5)
+    optimizer = kind(alone, torch.zeros(kind.num_state_tensors, 4), eps=1e-5)
     for step, gradient in enumerate(gradients):
         optimizer.step(gradient, 0.01, step)
 
-    together, statistics = torch.zeros(4), torch.zeros(kind.num_statistics, 4)
+    together, statistics = torch.zeros(4), torch.zeros(kind.num_state_tensors, 4)
     for step, gradient in enumerate(gradients):
         kind(together, statistics, eps=1e-5).step(gradient, 0.01, step)
     torch.testing.assert_close(together, alone)
@@ -55,7 +55,7 @@ def test_two_workers_go_on_with_each_others_statistics(kind):
 def test_a_gradient_of_finite_norm_leaves_everything_finite(kind, size):
     gradient = size * torch.tensor([1.0, -1.0, 0.5, 0.0])
     assert math.isfinite(gradient.norm())
-    parameters, statistics = torch.zeros(4), torch.zeros(kind.num_statistics, 4)
+    parameters, statistics = torch.zeros(4), torch.zeros(kind.num_state_tensors, 4)
     optimizer = kind(parameters, statistics, eps=1e-12)
     for step in range(300):
         # Now and then none, so that the moments are of different ages.

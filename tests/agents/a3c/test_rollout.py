@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from agents.a3c.collector import Collector, sample
+from agents.a3c.collector import Collector, sample_actions
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 
@@ -79,19 +79,19 @@ def test_each_kind_of_end_gets_its_own_discount_and_trace():
     discounts = [GAMMA, 0, 0, GAMMA, GAMMA, GAMMA, GAMMA, GAMMA, 0, GAMMA]
     traces = [LAMBDA] * 5 + [0] + [LAMBDA] * 2 + [0, LAMBDA]
     assert rollout.discounts[:, 0].tolist() == pytest.approx(discounts)
-    assert rollout.traces[:, 0].tolist() == pytest.approx(traces)
+    assert rollout.lambdas[:, 0].tolist() == pytest.approx(traces)
 
 
 def test_the_step_behind_an_end_does_not_count():
     rollout = make_collector()[0].collect()
     expected = [what != "new" for what in SCRIPT]
-    assert rollout.valid[:, 0].tolist() == expected
+    assert rollout.mask[:, 0].tolist() == expected
 
 
 def test_starts_mark_the_first_observation_of_each_new_game():
     rollout = make_collector()[0].collect()
     expected = [True] + [what == "new" for what in SCRIPT[:-1]]
-    assert rollout.starts[:, 0].tolist() == expected
+    assert rollout.episode_starts[:, 0].tolist() == expected
 
 
 def test_observations_actions_and_raw_rewards_stand_side_by_side():
@@ -106,7 +106,7 @@ def test_actions_are_drawn_with_the_policys_probabilities():
     policy = np.array([[0.5, 0.3, 0.15, 0.05], [0.01, 0.01, 0.01, 0.97]])
     random, draws = np.random.default_rng(0), 40_000
     logits = np.log(policy).astype(np.float32) + 3  # a constant changes nothing
-    drawn = np.array([sample(logits, random) for _ in range(draws)])
+    drawn = np.array([sample_actions(logits, random) for _ in range(draws)])
     assert drawn.dtype == np.int64
     assert drawn.shape == (draws, 2)
     for column, expected in zip(drawn.T, policy, strict=True):
@@ -122,7 +122,7 @@ def test_the_next_rollout_goes_on_where_the_last_one_stopped():
     collector.collect()
     rollout = collector.collect()
     assert rollout.observations[:, 0, 0, 0, 0].tolist() == [4, 5, 6, 7]
-    assert rollout.starts[:, 0].tolist() == [True, False, False, True]
+    assert rollout.episode_starts[:, 0].tolist() == [True, False, False, True]
 
 
 def test_finished_games_are_reported_once():
@@ -137,7 +137,7 @@ def test_learning_sees_the_policy_and_values_that_acted(core):
     """The recurrent state is carried and zeroed alike when acting step by step and all at once."""
     collector, network = make_collector(core, num_steps=7)
     acted = []
-    policy = network.policy
+    policy = network.act_logits
 
     def spy(*args):
         logits, state = policy(*args)
@@ -145,11 +145,11 @@ def test_learning_sees_the_policy_and_values_that_acted(core):
         return logits, state
 
     collector.collect()
-    network.policy = spy
+    network.act_logits = spy
     rollout = collector.collect()
     # One step more, as learning would see it: the bootstrap value is that of the eighth screen.
     screens = torch.cat([rollout.observations, collector._observations.unsqueeze(0)])
-    starts = torch.cat([rollout.starts, torch.from_numpy(collector._starts).unsqueeze(0)])
+    starts = torch.cat([rollout.episode_starts, torch.from_numpy(collector._starts).unsqueeze(0)])
     with torch.no_grad():
         learned = network(screens, rollout.initial_state, starts)
     assert len(acted) == 7

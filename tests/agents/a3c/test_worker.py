@@ -21,7 +21,7 @@ SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="
 def make_shared(config, workers=1):
     torch.manual_seed(config.seed)
     network = ActorCritic(ACTIONS, config)
-    return SharedState.create(network, OPTIMIZERS[config.optimizer].num_statistics, workers)
+    return SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, workers)
 
 
 def make_worker(config=SMALL, index=0, shared=None, **arguments):
@@ -31,7 +31,7 @@ def make_worker(config=SMALL, index=0, shared=None, **arguments):
 
 def naive_loss(network, rollout, config):
     """The A3C loss of a rollout, step by step and environment by environment."""
-    output = network(rollout.observations, rollout.initial_state, rollout.starts)
+    output = network(rollout.observations, rollout.initial_state, rollout.episode_starts)
     steps, envs = rollout.actions.shape
     policy = value = bonus = 0.0
     count = 0
@@ -40,10 +40,10 @@ def naive_loss(network, rollout, config):
         advantage = 0.0
         for t in reversed(range(steps)):
             reward = max(-1.0, min(1.0, rollout.rewards[t, b].item()))
-            discount, trace = rollout.discounts[t, b].item(), rollout.traces[t, b].item()
+            discount, trace = rollout.discounts[t, b].item(), rollout.lambdas[t, b].item()
             error = reward + discount * values[t + 1] - values[t]
             advantage = error + discount * trace * advantage
-            if not rollout.valid[t, b]:
+            if not rollout.mask[t, b]:
                 continue
             count += 1
             log_pi = torch.log_softmax(output.logits[t, b], dim=0)
@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_the_naive_loss(head, core):
     rollout.rewards.mul_(7.0)  # so that clipping matters
     loss = naive_loss(worker.network, rollout, config)
     gradients = torch.autograd.grad(loss, list(worker.network.parameters()))
-    worker.differentiate(rollout)
+    worker.compute_gradients(rollout)
     expected = torch.cat([g.flatten() for g in gradients])
     torch.testing.assert_close(worker.flat.gradients, expected, rtol=1e-3, atol=1e-6)
 
@@ -85,19 +85,19 @@ def test_a_finite_gradient_whose_squares_are_not_finite_is_skipped(optimizer, mo
     assert record.scalars == {}
     assert worker.shared.skipped_updates == 1
     assert torch.equal(worker.shared.parameters, before)
-    assert not bool(worker.shared.statistics.any())
+    assert not bool(worker.shared.optimizer_state.any())
 
 
 def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
     config = dataclasses.replace(SMALL, head="neurocoder", max_grad_norm=1e-3)
     worker = make_worker(dataclasses.replace(config, orthogonality_coef=0.0))
     rollout = worker.collector.collect()
-    worker.differentiate(rollout)
+    worker.compute_gradients(rollout)
     task = worker.flat.gradients.clone()
     assert task.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
     worker.config = dataclasses.replace(config, orthogonality_coef=0.7)
-    worker.differentiate(rollout)
+    worker.compute_gradients(rollout)
     both = worker.flat.gradients.clone()
     parameters = list(worker.network.parameters())
     loss = 0.7 * worker.network.orthogonality_loss()
@@ -138,7 +138,7 @@ def test_counters_count_decisions_and_leave_out_ignored_steps():
     decisions = 0
     for _ in range(3):
         worker.update()
-        decisions += int(worker.collector._rollout.valid.sum())
+        decisions += int(worker.collector._rollout.mask.sum())
     assert worker.shared.global_step == decisions
     assert decisions < 3 * 4 * 2  # the tiny game ends often enough
 
@@ -149,7 +149,7 @@ def test_the_learning_rate_falls_linearly_to_zero():
     worker.optimizer.step = lambda _, rate, __: rates.append(rate)
     for step in (0, 500, 1000, 1500):
         worker.shared.counters[0, 0] = step
-        worker.push()
+        worker.apply_gradients()
     full = SMALL.learning_rate
     assert rates == pytest.approx([full, full / 2, 0.0, 0.0])
 

@@ -160,16 +160,16 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
     rollout = collector.collect()
     assert rollout.actions[:30, 0].tolist() == first.actions.tolist()
     # The ignored step between the games drew an action too, so only the logits can be compared.
-    assert rollout.starts[:, 0].nonzero().flatten().tolist() == [0, 31]
+    assert rollout.episode_starts[:, 0].nonzero().flatten().tolist() == [0, 31]
     player = EvaluationPolicy("greedy", NUM_ACTIONS, 12, network)
     greedy = [
         player.act(observation.numpy(), bool(start))
         for observation, start in zip(
-            rollout.observations[31:, 0], rollout.starts[31:, 0], strict=True
+            rollout.observations[31:, 0], rollout.episode_starts[31:, 0], strict=True
         )
     ]
     with torch.no_grad():
-        logits = network(rollout.observations, rollout.initial_state, rollout.starts).logits
+        logits = network(rollout.observations, rollout.initial_state, rollout.episode_starts).logits
     assert greedy == logits[31:, 0].argmax(dim=-1).tolist()
     assert second.length == 30
 

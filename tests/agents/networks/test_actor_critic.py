@@ -113,10 +113,10 @@ def test_policy_and_value_are_what_the_whole_network_says(head, core):
     seen = network.torso(screens)
     for holding in (nullcontext, network.acting):
         with holding():
-            logits, after = network.policy(seen, state, starts)
+            logits, after = network.act_logits(seen, state, starts)
             torch.testing.assert_close(logits, whole.logits[0], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(after, whole.state)
-            values = network.value(seen, state, starts)
+            values = network.act_values(seen, state, starts)
             torch.testing.assert_close(values, whole.values[0], rtol=1e-4, atol=1e-5)
         assert not logits.requires_grad
         assert not values.requires_grad

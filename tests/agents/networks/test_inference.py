@@ -101,7 +101,7 @@ def test_parameters_are_those_of_now_and_while_held_those_in_place():
     torch.testing.assert_close(head.run(x), plainly(layer, x), rtol=1e-4, atol=2e-5)
     layer.memory.v.data = layer.memory.v.data - 1.0  # elsewhere in memory
     torch.testing.assert_close(head.run(x), before, rtol=1e-4, atol=2e-5)
-    with head.held():
+    with head.cached_weights():
         keys = head._held[0]
         torch.testing.assert_close(head.run(x), before, rtol=1e-4, atol=2e-5)
         assert head._held[0] is keys
@@ -111,7 +111,7 @@ def test_parameters_are_those_of_now_and_while_held_those_in_place():
 def test_what_was_returned_is_not_written_over_by_the_next_call():
     layer = make_layer()
     head = inference_head(layer)
-    with head.held():
+    with head.cached_weights():
         first = head.run(torch.ones(1, 13))
         kept = first.clone()
         assert not torch.equal(head.run(-torch.ones(1, 13)), kept)

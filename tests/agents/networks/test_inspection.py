@@ -28,7 +28,7 @@ def reference(network, screens):
     seen = torch.from_numpy(screens).unsqueeze(1)
     with torch.no_grad():
         output = network(seen, network.initial_state(1), starts)
-        features, _ = network.core(network.see(seen), network.initial_state(1), starts)
+        features, _ = network.core(network.forward_torso(seen), network.initial_state(1), starts)
     return output, features[:, 0]
 
 

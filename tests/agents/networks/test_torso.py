@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.networks.torso import SCREENS_AT_ONCE, Torso
+from agents.networks.torso import OBSERVATIONS_PER_CHUNK, Torso
 
 KINDS = pytest.mark.parametrize("kind", ["nips", "nature"])
 
@@ -22,32 +22,32 @@ def make_screens(n):
 
 
 def act_in_parts(torso, screens, *lengths):
-    activations, start = torso.make_activations(len(screens)), 0
+    cache, start = torso.make_cache(len(screens)), 0
     features = []
     for length in lengths:
         rows = slice(start, start + length)
-        features.append(torso.act(screens[rows], activations, rows).clone())
+        features.append(torso.forward_cached(screens[rows], cache, rows).clone())
         start += length
-    return activations, torch.cat(features)
+    return cache, torch.cat(features)
 
 
 @KINDS
 def test_acting_computes_the_features_and_keeps_them_with_the_screens(kind):
     torso, screens = make_torso(kind), make_screens(5)
-    activations, acted = act_in_parts(torso, screens, 2, 3)
+    cache, acted = act_in_parts(torso, screens, 2, 3)
     torch.testing.assert_close(acted, torso(screens).detach())
-    assert torch.equal(activations.screens, screens)
-    assert torch.equal(torso.recall(activations), acted)
+    assert torch.equal(cache.observations, screens)
+    assert torch.equal(torso.cached_features(cache), acted)
 
 
 @KINDS
-@pytest.mark.parametrize("n", [3, SCREENS_AT_ONCE + 1])
+@pytest.mark.parametrize("n", [3, OBSERVATIONS_PER_CHUNK + 1])
 def test_the_gradient_is_that_of_the_whole_computation(kind, n):
     torso, screens = make_torso(kind), make_screens(n)
-    activations, _ = act_in_parts(torso, screens, 1, n - 1)
+    cache, _ = act_in_parts(torso, screens, 1, n - 1)
     by_features = torch.randn(n, torso.features, dtype=torch.float64)
     parameters = list(torso.parameters())
-    recalled = torch.autograd.grad(torso.recall(activations), parameters, by_features)
+    recalled = torch.autograd.grad(torso.cached_features(cache), parameters, by_features)
     computed = torch.autograd.grad(torso(screens), parameters, by_features)
     for ours, theirs in zip(recalled, computed, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -56,7 +56,7 @@ def test_the_gradient_is_that_of_the_whole_computation(kind, n):
 def test_what_was_kept_before_is_written_over():
     torso = make_torso("nips")
     first, second = make_screens(4), make_screens(4)
-    activations = torso.make_activations(4)
-    torso.act(first, activations, slice(0, 4))
-    torso.act(second, activations, slice(0, 4))
-    torch.testing.assert_close(torso.recall(activations), torso(second))
+    cache = torso.make_cache(4)
+    torso.forward_cached(first, cache, slice(0, 4))
+    torso.forward_cached(second, cache, slice(0, 4))
+    torch.testing.assert_close(torso.cached_features(cache), torso(second))

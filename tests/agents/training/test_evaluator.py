@@ -16,7 +16,7 @@ from agents.networks.actor_critic import ActorCritic
 from agents.system.signals import StopSignals
 from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, EvaluatorProcess, play_evaluation
 from agents.training.shared_state import SharedState
-from agents.training.supervisor import Run, train
+from agents.training.supervisor import TrainingRun, train
 
 CONFIG = TrainConfig(
     game="Pong",
@@ -78,7 +78,7 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
     )
     signals = StopSignals()
     with signals:
-        run = Run(config, (), signals=signals, make_env=_games())
+        run = TrainingRun(config, (), signals=signals, make_env=_games())
         kills = []
 
         original = run._tick
@@ -115,7 +115,7 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
     )
     signals = StopSignals()
     with signals:
-        run = Run(config, (), signals=signals, make_env=_games())
+        run = TrainingRun(config, (), signals=signals, make_env=_games())
         stopped = []
         original = run._tick
 

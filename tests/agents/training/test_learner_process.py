@@ -82,14 +82,14 @@ def test_a_worker_killed_while_it_fills_a_slot_costs_that_rollout_only(tmp_path)
         pids = {str(pid_of(run, i)): i for i in range(2)}
         wait_for(lambda: any((tmp_path / pid).exists() for pid in pids))
         (index,) = [i for pid, i in pids.items() if (tmp_path / pid).exists()]
-        slots = run.slots
-        wait_for(lambda: slots.taken[index] == slots.written[index])
-        written, taken = int(slots.written[index]), int(slots.taken[index])
+        queue = run.queue
+        wait_for(lambda: queue.read_count[index] == queue.write_count[index])
+        written, taken = int(queue.write_count[index]), int(queue.read_count[index])
         os.kill(pid_of(run, index), signal.SIGKILL)
         # The other's rollouts go on being learned, and the heir's follow without a gap.
         updates_after(run, 10)
-        wait_for(lambda: slots.written[index] > written + 10)
-        assert int(slots.taken[index]) > taken
+        wait_for(lambda: queue.write_count[index] > written + 10)
+        assert int(queue.read_count[index]) > taken
         assert run.restarts == 1
 
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_slow_game, story)
@@ -104,14 +104,14 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
         os.kill(pid_of(run, LEARNER), signal.SIGSTOP)
         full = CONFIG.workers * entries_per_worker(CONFIG)
         # All but those that it had taken without having said so.
-        wait_for(lambda: run.slots.waiting == full)
-        episodes, written = run.metrics.statistics.episodes, run.slots.written.clone()
+        wait_for(lambda: run.queue.waiting == full)
+        episodes, written = run.metrics.statistics.episodes, run.queue.write_count.clone()
         memory = [psutil.Process(pid_of(run, i)).memory_info().rss for i in range(2)]
-        beats = run.slots.beats.clone()
+        beats = run.queue.heartbeats.clone()
         time.sleep(1.5)
-        assert run.slots.written.equal(written)
+        assert run.queue.write_count.equal(written)
         assert run.metrics.statistics.episodes <= episodes + 50  # those that were on their way
-        assert bool((run.slots.beats[:2] > beats[:2]).all())
+        assert bool((run.queue.heartbeats[:2] > beats[:2]).all())
         for i in range(2):
             assert psutil.Process(pid_of(run, i)).memory_info().rss < memory[i] + 2**22
         began.append(time.monotonic())

@@ -26,7 +26,7 @@ def play_greedily(network):
     for _ in range(10):
         with torch.no_grad():
             seen = network.torso(torch.from_numpy(observations))
-            logits, state = network.policy(seen, state, start)
+            logits, state = network.act_logits(seen, state, start)
         observations, rewards, ended, *_ = game.step(np.array([int(logits.argmax())]))
         total += float(rewards[0])
         if ended[0]:

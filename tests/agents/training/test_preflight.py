@@ -71,10 +71,10 @@ def test_too_little_shared_memory_is_refused_with_the_remedy(machine):
 
 def test_the_learners_slots_count_as_shared_memory(machine):
     config = TrainConfig(head="linear", learner="cpu", workers=16)
-    slots = 16 * 2 * (4 * 21 * 4 * 84 * 84)  # 16 workers, two each, of 4 games and 20 + 1 screens
-    machine(free_shared_memory=slots + 20 * MIB)
+    queue = 16 * 2 * (4 * 21 * 4 * 84 * 84)  # 16 workers, two each, of 4 games and 20 + 1 screens
+    machine(free_shared_memory=queue + 20 * MIB)
     build_network(18, config)
-    machine(free_shared_memory=slots)
+    machine(free_shared_memory=queue)
     with pytest.raises(MachineError, match=r"/dev/shm has .* MiB left.*--shm-size=\d+m.*mount"):
         build_network(18, config)
     build_network(18, dataclasses.replace(config, learner="worker"))

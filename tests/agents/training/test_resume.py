@@ -21,7 +21,7 @@ from agents.evaluation.results import (
 )
 from agents.run_folder import lock_run_folder
 from agents.system.signals import StopSignals
-from agents.training.supervisor import Run, train
+from agents.training.supervisor import TrainingRun, train
 from tests.agents.tiny_env import make_tiny_env
 
 SMALL = TrainConfig(
@@ -57,7 +57,7 @@ def steps_of(folder):
 
 def test_what_the_checkpoint_holds_is_restored_exactly(folder):
     before = newest(folder)
-    run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
+    run = TrainingRun(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
     progress = run.metrics.statistics.state()
     assert run.shared.global_step == before.progress["global_step"]
     assert run.shared.updates == before.progress["updates"]
@@ -101,7 +101,7 @@ def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
         append_evaluation(
             folder, EvaluationRow(1.0, TRAINING, "", at, summarise("Pong", [game]), 1)
         )
-    run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
+    run = TrainingRun(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
     run.close()
     assert [row.global_step for row in read_evaluations(folder)] == [step]
 
@@ -126,7 +126,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(folder):
     good = newest(folder)
     bad = folder / "checkpoints" / "step_000000000999.pt"
     bad.write_bytes(list_checkpoints(folder / "checkpoints")[-1].read_bytes()[:-100])
-    run = Run(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
+    run = TrainingRun(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
     assert run.shared.global_step == good.progress["global_step"]
     run.close()
 

@@ -1,4 +1,4 @@
-"""RolloutQueue: what comes out is what was put in, by their owners only, and never more than fits."""
+"""The rollout queue: what comes out is what was put in, and never more than fits."""
 
 import dataclasses
 
@@ -32,9 +32,9 @@ def make_state(config=CONFIG):
 
 
 def make_workers(config=CONFIG):
-    shared, slots = make_state(config)
-    workers = [RolloutWorker(i, config, shared, slots, make_tiny_env) for i in range(2)]
-    return shared, slots, workers
+    shared, queue = make_state(config)
+    workers = [RolloutWorker(i, config, shared, queue, make_tiny_env) for i in range(2)]
+    return shared, queue, workers
 
 
 @pytest.mark.parametrize("state_size", [0, 256])
@@ -54,11 +54,11 @@ def test_the_fields_of_a_slot_do_not_overlap(state_size):
 @pytest.mark.parametrize("core", ["none", "lstm"])
 def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
     config = dataclasses.replace(CONFIG, core=core, learner_batch=4)
-    _, slots, workers = make_workers(config)
+    _, queue, workers = make_workers(config)
     for _ in range(2):
         for worker in workers:
             worker.update()
-    batch = RolloutBatcher(slots, 4, CPU).take()
+    batch = RolloutBatcher(queue, 4, CPU).next_batch()
     unshared = SharedState.create(workers[0].network, 2, 2)
     own = [Worker(i, config, unshared, make_tiny_env) for i in range(2)]
     rollouts = []
@@ -68,13 +68,13 @@ def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
             rollouts.append({k: v.clone() for k, v in vars(rollout).items() if torch.is_tensor(v)})
             rollouts[-1]["screens"] = rollout.observations.clone()
     for name in (
-        "starts",
+        "episode_starts",
         "actions",
         "behaviour_logits",
         "rewards",
         "discounts",
-        "traces",
-        "valid",
+        "lambdas",
+        "mask",
     ):
         expected = torch.cat([r[name] for r in rollouts], dim=1)
         torch.testing.assert_close(getattr(batch, name), expected)
@@ -88,53 +88,55 @@ def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
 
 
 def test_a_worker_whose_rollouts_all_wait_does_nothing_until_one_is_taken():
-    _, slots, workers = make_workers()
+    _, queue, workers = make_workers()
     count = entries_per_worker(CONFIG)
     assert [bool(workers[0].update()) for _ in range(count + 2)] == [True] * count + [False] * 2
-    assert slots.waiting == count
-    before, beats = slots.memory.clone(), int(slots.beats[0])
+    assert queue.waiting == count
+    before, beats = queue.memory.clone(), int(queue.heartbeats[0])
     assert workers[0].update() is None
-    assert torch.equal(slots.memory, before)
-    assert int(slots.beats[0]) > beats  # it is alive, and waits
-    assert RolloutBatcher(slots, 3, CPU).take()
+    assert torch.equal(queue.memory, before)
+    assert int(queue.heartbeats[0]) > beats  # it is alive, and waits
+    assert RolloutBatcher(queue, 3, CPU).next_batch()
     assert workers[0].update()
 
 
 def test_the_rollouts_that_have_waited_longest_are_taken_first():
-    _, slots, workers = make_workers()
+    _, queue, workers = make_workers()
     for index in (0, 1, 1, 0, 1, 0):
         workers[index].update()
-        slots.versions[index, (int(slots.written[index]) - 1) % 4] = int(slots.written.sum())
-    intake = RolloutBatcher(slots, 3, CPU)
-    assert [intake.take().versions for _ in range(2)] == [[1, 2, 3], [4, 5, 6]]
-    assert intake.take() is None
-    assert slots.waiting == 0
+        queue.versions[index, (int(queue.write_count[index]) - 1) % 4] = int(
+            queue.write_count.sum()
+        )
+    batcher = RolloutBatcher(queue, 3, CPU)
+    assert [batcher.next_batch().versions for _ in range(2)] == [[1, 2, 3], [4, 5, 6]]
+    assert batcher.next_batch() is None
+    assert queue.waiting == 0
 
 
 def test_a_rollout_that_was_not_finished_is_written_over_by_the_next_worker():
-    shared, slots, workers = make_workers()
+    shared, queue, workers = make_workers()
     workers[0].update()
-    torn = SlotRollout.of(slots.layout.views(slots.memory[0, 1]))
+    torn = SlotRollout.of(queue.layout.views(queue.memory[0, 1]))
     torn.rewards.fill_(99.0)  # as far as it came
-    heir = RolloutWorker(0, CONFIG, shared, slots, make_tiny_env, incarnation=1)
+    heir = RolloutWorker(0, CONFIG, shared, queue, make_tiny_env, incarnation=1)
     heir.update()
     workers[1].update()
-    batch = RolloutBatcher(slots, 3, CPU).take()
+    batch = RolloutBatcher(queue, 3, CPU).next_batch()
     assert batch is not None
     assert float(batch.rewards.max()) <= 1.0
 
 
 def test_what_a_learner_had_not_copied_is_there_for_the_next():
-    shared, slots, workers = make_workers()
+    shared, queue, workers = make_workers()
     for _ in range(3):
         for worker in workers:
             worker.update()
-    first = Learner(CONFIG, shared, slots)
+    first = Learner(CONFIG, shared, queue)
     first.update()
-    assert slots.waiting == 3  # also those that were on their way to it when it died
-    second = Learner(CONFIG, shared, slots)
+    assert queue.waiting == 3  # also those that were on their way to it when it died
+    second = Learner(CONFIG, shared, queue)
     assert second.update() is not None
-    assert slots.waiting == 0
+    assert queue.waiting == 0
 
 
 def test_there_is_always_room_for_a_batch_to_learn_from_and_one_to_wait():
@@ -147,10 +149,10 @@ def test_there_is_always_room_for_a_batch_to_learn_from_and_one_to_wait():
 
 
 def test_a_rollout_that_breaks_off_is_never_the_learners():
-    shared, slots = make_state()
-    worker = RolloutWorker(0, CONFIG, shared, slots, make_broken_game)
+    shared, queue = make_state()
+    worker = RolloutWorker(0, CONFIG, shared, queue, make_broken_game)
     with pytest.raises(BrokenError):
         worker.update()
-    assert bool(slots.memory.any())  # it had begun
-    assert slots.waiting == 0
-    assert slots.free_slot(0) == 0
+    assert bool(queue.memory.any())  # it had begun
+    assert queue.waiting == 0
+    assert queue.acquire(0) == 0

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from agents.networks.flat_parameters import FlatParameters, flatten, unflatten
+from agents.networks.flat_parameters import flatten, flatten_parameters_, unflatten
 from agents.training.shared_state import SharedState
 
 
@@ -16,20 +16,20 @@ def test_a_flattened_module_computes_what_it_did():
     module = make_module()
     x = torch.randn(5, 3)
     before = module(x).detach()
-    FlatParameters(module)
+    flatten_parameters_(module)
     torch.testing.assert_close(module(x), before)
 
 
 def test_writing_the_flat_tensor_writes_the_parameters():
     module = make_module()
-    flat = FlatParameters(module)
+    flat = flatten_parameters_(module)
     flat.parameters.fill_(0.5)
     assert all((p == 0.5).all() for p in module.parameters())
 
 
 def test_gradients_of_every_backward_pass_arrive_in_the_flat_tensor():
     module = make_module()
-    flat = FlatParameters(module)
+    flat = flatten_parameters_(module)
     reference = make_module()
     for scale in (1.0, 3.0):
         x = scale * torch.ones(2, 3)
@@ -52,14 +52,14 @@ def test_unflatten_gives_the_parameters_by_name():
 
 def test_the_shared_state_lives_in_shared_memory_and_starts_from_the_module():
     module = make_module()
-    shared = SharedState.create(module, num_statistics=2, learners=3)
-    for tensor in (shared.parameters, shared.statistics, shared.counters, shared.stop):
+    shared = SharedState.create(module, num_state_tensors=2, learners=3)
+    for tensor in (shared.parameters, shared.optimizer_state, shared.counters, shared.stop):
         assert tensor.is_shared()
     torch.testing.assert_close(shared.parameters, flatten(module))
-    assert shared.statistics.shape == (2, shared.parameters.numel())
+    assert shared.optimizer_state.shape == (2, shared.parameters.numel())
 
 
 def test_totals_are_sums_over_the_workers_and_what_was_before():
-    shared = SharedState.create(make_module(), num_statistics=1, learners=3)
+    shared = SharedState.create(make_module(), num_state_tensors=1, learners=3)
     shared.counters.copy_(torch.tensor([[10, 1, 0], [20, 2, 0], [30, 3, 4], [5, 5, 5]]))
     assert (shared.global_step, shared.updates, shared.skipped_updates) == (65, 11, 9)

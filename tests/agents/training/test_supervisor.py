@@ -167,12 +167,12 @@ def test_too_many_bad_gradients_in_a_row_end_the_run(tmp_path, monkeypatch):
     good_updates = 3
     calls = []
 
-    def differentiate(worker, rollout):
+    def compute_gradients(worker, rollout):
         calls.append(rollout)
         return original(worker, rollout) if len(calls) <= good_updates else {}
 
-    original = Worker.differentiate
-    monkeypatch.setattr(Worker, "differentiate", differentiate)
+    original = Worker.compute_gradients
+    monkeypatch.setattr(Worker, "compute_gradients", compute_gradients)
     config = run_config(dataclasses.replace(ENDLESS, workers=0), tmp_path)
     assert train(config, (), make_tiny_env) == 1
     assert len(calls) == good_updates + MAX_NONFINITE_IN_A_ROW

@@ -23,7 +23,7 @@ from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.system.signals import StopSignals
 from agents.training.shared_state import SharedState
-from agents.training.supervisor import Run, train
+from agents.training.supervisor import TrainingRun, train
 from agents.training.worker_pool import MAX_RESTARTS, TrainingFailedError, WorkerPool, hang_timeout
 from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_nan_game
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
@@ -51,7 +51,7 @@ class Watched:
 
     def __init__(self, config, make_env, story):
         self.signals = StopSignals()
-        self.run = Run(config, (), make_env, self.signals)
+        self.run = TrainingRun(config, (), make_env, self.signals)
         self.story, self.errors = story, []
 
     def execute(self):
@@ -155,14 +155,14 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
     assert watched.execute() == 130
 
 
-def make_crew(**settings):
+def make_pool(**settings):
     config = dataclasses.replace(CONFIG, **settings)
     shared = SharedState.create(ActorCritic(ACTIONS, config), 1, config.workers)
     return WorkerPool(config, shared, make_tiny_env)
 
 
 def test_one_worker_may_die_only_so_often_in_a_while(monkeypatch):
-    pool = make_crew(workers=16)
+    pool = make_pool(workers=16)
     started = []
     monkeypatch.setattr(pool, "start", started.append)
     for death in range(MAX_RESTARTS):
@@ -187,7 +187,7 @@ def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatc
         return "a child"
 
     monkeypatch.setattr(agents.training.worker_pool, "start_child", start_child)
-    pool = make_crew()
+    pool = make_pool()
     if failures < agents.training.worker_pool.MAX_FAILED_STARTS:
         pool.start(1)
         assert pool.workers == {1: "a child"}
@@ -198,7 +198,7 @@ def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatc
 
 
 def test_deaths_of_long_ago_are_forgiven(monkeypatch):
-    pool = make_crew()
+    pool = make_pool()
     now = [0.0]
     monkeypatch.setattr(agents.training.worker_pool.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(pool, "start", lambda _: None)
@@ -212,7 +212,7 @@ def test_deaths_of_long_ago_are_forgiven(monkeypatch):
 @pytest.mark.parametrize(("computes", "killed"), [(True, []), (False, [0])])
 def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, computes, killed):
     monkeypatch.setattr(agents.training.worker_pool, "LOOK_INTERVAL_S", 0.0)
-    pool, seconds, dead = make_crew(), itertools.count(), []
+    pool, seconds, dead = make_pool(), itertools.count(), []
     for index in range(2):
         process = SimpleNamespace(pid=index)
         pool.workers[index] = SimpleNamespace(process=process, kill=lambda i=index: dead.append(i))
@@ -230,7 +230,7 @@ def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, compu
 
 
 def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypatch):
-    pool, now, looks = make_crew(), [100.0], []
+    pool, now, looks = make_pool(), [100.0], []
     pool.workers[0] = SimpleNamespace(process=SimpleNamespace(pid=0))
     monkeypatch.setattr(agents.training.worker_pool.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(agents.training.worker_pool, "cpu_time", lambda _: looks.append(now[0]))
@@ -242,7 +242,7 @@ def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypat
 
 def test_who_computes_for_ever_without_an_update_is_killed_too(monkeypatch):
     monkeypatch.setattr(agents.training.worker_pool, "LOOK_INTERVAL_S", 0.0)
-    pool, seconds, spent, dead = make_crew(), itertools.count(), itertools.count(), []
+    pool, seconds, spent, dead = make_pool(), itertools.count(), itertools.count(), []
     pool.workers[0] = SimpleNamespace(
         process=SimpleNamespace(pid=0), kill=lambda: dead.append(next(seconds))
     )
