@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from agents.a3c.optimizers import Adam, SharedRMSprop
+from agents.a3c.optimizers import SharedAdam, SharedRMSprop
 
 
 def test_rmsprop_follows_the_papers_formula():
@@ -25,7 +25,7 @@ def test_adam_equals_torchs():
     torch.manual_seed(0)
     start = torch.randn(6)
     parameters = start.clone()
-    optimizer = Adam(parameters, torch.zeros(2, 6), eps=1e-6)
+    optimizer = SharedAdam(parameters, torch.zeros(2, 6), eps=1e-6)
     reference = torch.nn.Parameter(start.clone())
     theirs = torch.optim.Adam([reference], lr=0.01, eps=1e-6)
     for step in range(5):
@@ -36,7 +36,7 @@ def test_adam_equals_torchs():
         torch.testing.assert_close(parameters, reference.detach())
 
 
-@pytest.mark.parametrize("kind", [SharedRMSprop, Adam])
+@pytest.mark.parametrize("kind", [SharedRMSprop, SharedAdam])
 def test_two_workers_go_on_with_each_others_statistics(kind):
     gradients = [torch.randn(4), torch.randn(4)]
     alone = torch.zeros(4)
@@ -51,7 +51,7 @@ def test_two_workers_go_on_with_each_others_statistics(kind):
 
 
 @pytest.mark.parametrize("size", [1e-40, 1e-20, 1.0, 1e18])
-@pytest.mark.parametrize("kind", [SharedRMSprop, Adam])
+@pytest.mark.parametrize("kind", [SharedRMSprop, SharedAdam])
 def test_a_gradient_of_finite_norm_leaves_everything_finite(kind, size):
     gradient = size * torch.tensor([1.0, -1.0, 0.5, 0.0])
     assert math.isfinite(gradient.norm())

@@ -146,7 +146,7 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
         policy = torch.softmax(torch.from_numpy(logits), dim=-1)
         return torch.multinomial(policy, 1, generator=generator)[:, 0].numpy()
 
-    monkeypatch.setattr("agents.a3c.collector.sample", draw_as_a_player_does)
+    monkeypatch.setattr("agents.a3c.collector.sample_actions", draw_as_a_player_does)
     env = make_evaluation_env(CONFIG.atari)
     first, second = (play_game(env, "sampled", seed, network) for seed in (11, 12))
     collector = Collector(

@@ -1,4 +1,4 @@
-"""The heads of those who act, held to the layers that learn."""
+"""The inference-only heads against the layers that learn."""
 
 import copy
 import errno
@@ -10,7 +10,7 @@ import torch
 from numba.core import caching
 from torch import nn
 
-from agents.networks import neurocoder_kernel as acting_kernel
+from agents.networks import neurocoder_kernel
 from agents.networks.inference import CompiledNeurocoderHead, InferenceHead, inference_head
 from neurocoder import NeurocoderLinear
 from neurocoder.attention import least_used_attention
@@ -45,14 +45,14 @@ def test_the_compiled_head_returns_what_the_readable_way_does(variant, batch):
     assert isinstance(head, CompiledNeurocoderHead)
     for _ in range(3):
         x = torch.randn(batch, layer.in_features)
-        torch.testing.assert_close(head.run(x), plainly(layer, x), rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(head(x), plainly(layer, x), rtol=1e-4, atol=2e-5)
 
 
 def test_the_sizes_of_an_atari_agent_lose_no_more_to_rounding_than_torch_does():
     torch.manual_seed(0)
     layer, x = NeurocoderLinear(256, 18), 3 * torch.randn(16, 256)
     exact = plainly(layer, x)
-    lost = (inference_head(layer).run(x) - exact).abs().max()
+    lost = (inference_head(layer)(x) - exact).abs().max()
     assert lost <= 3 * (layer(x) - exact).abs().max()
 
 
@@ -61,7 +61,7 @@ def test_slots_that_tie_are_chosen_alike():
     content, gate = torch.rand(2, 7)
     for least_used in range(1, 8):
         got, used = np.empty(7, np.float32), usage.numpy().copy()
-        acting_kernel._blend(content.numpy(), gate.numpy(), used, least_used, got)
+        neurocoder_kernel._blend(content.numpy(), gate.numpy(), used, least_used, got)
         expected = gate * content + (1 - gate) * least_used_attention(usage, least_used)
         torch.testing.assert_close(torch.from_numpy(got), expected)
         torch.testing.assert_close(torch.from_numpy(used), torch.maximum(usage, expected))
@@ -70,10 +70,10 @@ def test_slots_that_tie_are_chosen_alike():
 def test_exponentials_are_right_wherever_float32_can_say_them():
     x = np.linspace(-87, 88, 100_001, dtype=np.float32)
     got = x.copy()
-    acting_kernel._exponentiate(got, np.empty(x.size, np.int32))
+    neurocoder_kernel._exp_inplace(got, np.empty(x.size, np.int32))
     np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=3e-7)
     far = np.array([-1e30, 1e30, np.nan], np.float32)
-    acting_kernel._exponentiate(far, np.empty(3, np.int32))
+    neurocoder_kernel._exp_inplace(far, np.empty(3, np.int32))
     assert 0 < far[0] < 1e-37
     assert 1e38 < far[1] < np.inf
 
@@ -83,51 +83,51 @@ def test_an_input_that_is_not_finite_is_not_hidden():
     for value in (np.nan, np.inf):
         x = torch.ones(2, layer.in_features)
         x[1, 3] = value
-        y = inference_head(layer).run(x)
+        y = inference_head(layer)(x)
         assert y[0].isfinite().all()
         assert not y[1].isfinite().any()
 
 
 def test_no_input_gives_no_output():
-    assert inference_head(make_layer()).run(torch.zeros(0, 13)).shape == (0, 4)
+    assert inference_head(make_layer())(torch.zeros(0, 13)).shape == (0, 4)
 
 
-def test_parameters_are_those_of_now_and_while_held_those_in_place():
+def test_parameters_are_read_anew_except_inside_cached_weights():
     layer = make_layer()
     head, x = inference_head(layer), torch.randn(2, 13)
-    before = head.run(x)
+    before = head(x)
     with torch.no_grad():
         layer.memory.v.add_(1.0)
-    torch.testing.assert_close(head.run(x), plainly(layer, x), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(head(x), plainly(layer, x), rtol=1e-4, atol=2e-5)
     layer.memory.v.data = layer.memory.v.data - 1.0  # elsewhere in memory
-    torch.testing.assert_close(head.run(x), before, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(head(x), before, rtol=1e-4, atol=2e-5)
     with head.cached_weights():
-        keys = head._held[0]
-        torch.testing.assert_close(head.run(x), before, rtol=1e-4, atol=2e-5)
-        assert head._held[0] is keys
-    assert head._held is None
+        keys = head._cached[0]
+        torch.testing.assert_close(head(x), before, rtol=1e-4, atol=2e-5)
+        assert head._cached[0] is keys
+    assert head._cached is None
 
 
 def test_what_was_returned_is_not_written_over_by_the_next_call():
     layer = make_layer()
     head = inference_head(layer)
     with head.cached_weights():
-        first = head.run(torch.ones(1, 13))
+        first = head(torch.ones(1, 13))
         kept = first.clone()
-        assert not torch.equal(head.run(-torch.ones(1, 13)), kept)
+        assert not torch.equal(head(-torch.ones(1, 13)), kept)
     assert torch.equal(first, kept)
 
 
 def test_what_is_not_compiled_for_is_called_as_it_is():
     layer = make_layer().double()
     x = torch.randn(3, 13, dtype=torch.float64)
-    with inference_head(layer).held():
-        torch.testing.assert_close(inference_head(layer).run(x), layer(x).detach())
+    with inference_head(layer).cached_weights():
+        torch.testing.assert_close(inference_head(layer)(x), layer(x).detach())
     plain = nn.Linear(13, 4)
     head = inference_head(plain)
     assert type(head) is InferenceHead
     x = torch.randn(3, 13)
-    y = head.run(x)
+    y = head(x)
     torch.testing.assert_close(y, plain(x).detach())
     assert not y.requires_grad
 
@@ -135,7 +135,7 @@ def test_what_is_not_compiled_for_is_called_as_it_is():
 def test_inputs_need_not_be_contiguous_and_may_have_a_gradient():
     layer = make_layer()
     x = torch.randn(13, 3).requires_grad_().t()
-    y = inference_head(layer).run(x)
+    y = inference_head(layer)(x)
     torch.testing.assert_close(y, plainly(layer, x.detach()), rtol=1e-4, atol=2e-5)
     assert not y.requires_grad
 
@@ -150,7 +150,7 @@ def compile_anew(tmp_path):
         spec = importlib.util.spec_from_file_location("twice", source)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return acting_kernel._compile(module.twice, "float32(float32)")
+        return neurocoder_kernel._compile(module.twice, "float32(float32)")
 
     return compile_it
 
