@@ -1,37 +1,46 @@
-"""Checkpoints: tensors by name and shape, and the numbers that go with them.
+"""Checkpoints: named tensors and the training state, in a safetensors file.
 
-A checkpoint is a safetensors file, whatever its name ends in: loading one never runs code. It is
-written under a temporary name that no loader looks at, flushed to the disk, and renamed. A checksum
-covers all of it. `docs/files.md` describes the format.
+Loading one never runs code. It is written under a temporary name that no loader looks at, flushed
+to the disk, and renamed. A checksum covers names, shapes, values and metadata, since safetensors
+itself compares sizes only. `docs/files.md` describes the format.
 """
 
+import hashlib
 import json
 import logging
-import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import safetensors.torch
+import torch
 from torch import Tensor
 
-from agents.sealed_tensors import CHECKSUM, MAX_HEADER, DamagedError, seal, unseal
+from agents.errors import UserError
 from agents.system.files import read_bounded, write_atomically
 from agents.system.resources import memory_limit
+from agents.training_state import TrainingState
 
 log = logging.getLogger("train")
 
-FORMAT_VERSION = 2
-# Format 1 is the same without a checksum.
-READABLE = ("1", "2")
-BEST = "best.pt"
+FORMAT_VERSION = 3
+# Format 1 has no checksum; the checksum of format 2 is that of the file's bytes.
+READABLE = ("1", "2", "3")
+SUFFIX = ".safetensors"
+BEST = f"best{SUFFIX}"
+# What formats 1 and 2 were named, though they are safetensors files too.
+_OLD_SUFFIX = ".pt"
+_NAME = re.compile(r"step_[0-9]{12,15}(\.safetensors|\.pt)")
 # Of a file that is not compared with a network: far more than any network here.
 MAX_BYTES = 2**30
-# Optimizers keep one or two statistics of a parameter; room for others to come.
-MAX_STATISTICS = 4
+# Names, shapes and metadata of the largest network take some 100 kB.
+MAX_HEADER = 2**20
+# Optimizers keep one or two tensors per parameter; with room for others to come.
+MAX_STATE_TENSORS = 4
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
 
 
@@ -40,31 +49,36 @@ class Checkpoint:
     """The state of a run.
 
     Attributes:
-        parameters: of the network, by name.
-        statistics: of the optimizer, by name: shape (k, ...) for a parameter of shape (...).
-        progress: what else a run knows of itself, as JSON can hold it; `global_step` at least.
+        parameters: The network's parameters, by name.
+        optimizer_state: By the same names: shape (k, ...) for a parameter of shape (...). Empty in
+            a checkpoint that is only evaluated.
+        training_state: Counters, results and settings.
     """
 
     parameters: dict[str, Tensor]
-    statistics: dict[str, Tensor]
-    progress: dict[str, Any]
+    optimizer_state: dict[str, Tensor]
+    training_state: TrainingState
+
+    @property
+    def global_step(self) -> int:
+        """Agent steps that the network was trained for."""
+        return self.training_state.global_step
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `step_<global_step>.pt` and `latest.json`, then delete all but the newest `keep`.
+    """Write `step_<global_step>.safetensors` and `latest.json`; delete all but the newest `keep`.
 
-    Checkpoints of later steps stay and do not count: a run has such where it went on from an
-    earlier one because those were damaged.
+    Checkpoints of later steps stay and do not count: a run has them if it was resumed from an
+    earlier one because they were damaged.
 
     Returns:
         The file written.
 
     Raises:
-        OSError: if writing fails; the message names the file. Older checkpoints stay as they are
-            then.
+        OSError: If writing fails; the message names the file. Older checkpoints stay as they are.
     """
-    step = checkpoint.progress["global_step"]
-    path = folder / f"step_{step:012d}.pt"
+    step = checkpoint.global_step
+    path = folder / f"step_{step:012d}{SUFFIX}"
     write_checkpoint(path, checkpoint)
     latest = {"checkpoint": path.name, "global_step": step}
     write_atomically(folder / "latest.json", json.dumps(latest, indent=2).encode())
@@ -74,83 +88,146 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     return path
 
 
+def save_best(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `best.safetensors`, in place of an older one whatever its name ends in.
+
+    Raises:
+        OSError: If writing fails; the message names the file.
+    """
+    write_checkpoint(folder / BEST, checkpoint)
+    (folder / BEST).with_suffix(_OLD_SUFFIX).unlink(missing_ok=True)
+
+
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write one checkpoint to the given file.
 
     Raises:
-        OSError: if writing fails; a file that was there stays.
+        OSError: If writing fails; an existing file is kept.
     """
     tensors = {f"parameters/{name}": t for name, t in checkpoint.parameters.items()}
-    tensors |= {f"statistics/{name}": t for name, t in checkpoint.statistics.items()}
-    metadata = {"format": str(FORMAT_VERSION), "progress": json.dumps(checkpoint.progress)}
-    write_atomically(path, seal(tensors, metadata))
+    tensors |= {f"statistics/{name}": t for name, t in checkpoint.optimizer_state.items()}
+    progress = checkpoint.training_state.to_json()
+    metadata = {"format": str(FORMAT_VERSION), "progress": progress}
+    write_atomically(path, serialize(tensors, metadata))
 
 
-def load_checkpoint(
-    path: Path, expected: dict[str, Tensor] | None = None, num_statistics: int | None = None
-) -> Checkpoint:
-    """Read a checkpoint.
+def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> Checkpoint:
+    """Read a checkpoint of any network.
 
     Args:
-        path: the file.
-        expected: parameters whose names, shapes and types the file's must have; they may be on the
-            meta device. No more is read than a checkpoint of them can take.
-        num_statistics: how many statistics of each expected parameter the file must hold too; None
-            if they do not matter.
+        path: The file.
+        max_bytes: The largest file accepted.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, of another format, or does not fit.
+        CheckpointError: If the file is missing, damaged or of another format.
     """
     try:
-        tensors, metadata = unseal(read_bounded(path, _most_bytes(expected)))
-        form = metadata.get("format")
-        if form not in READABLE:
-            raise ValueError(f"format {form!r}, not {' or '.join(READABLE)}")
-        if form != READABLE[0] and CHECKSUM not in metadata:
-            raise ValueError(f"damaged: format {form} has a checksum, this file has none")
+        tensors, metadata = deserialize(read_bounded(path, max_bytes))
         checkpoint = Checkpoint(
-            _take(tensors, "parameters/"), _take(tensors, "statistics/"), _read_progress(metadata)
+            _pop_prefix(tensors, "parameters/"),
+            _pop_prefix(tensors, "statistics/"),
+            TrainingState.from_json(metadata.get("progress", "")),
         )
         if tensors:
             raise ValueError(f"holds {next(iter(tensors))!r}, which is not part of a checkpoint")
-        if expected is not None:
-            _compare("parameters", checkpoint.parameters, expected)
-            _compare_statistics(checkpoint.statistics, expected, num_statistics)
         return checkpoint
-    except (OSError, ValueError, DamagedError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def load_newest_checkpoint(
-    folder: Path, expected: dict[str, Tensor] | None = None, num_statistics: int | None = None
-) -> tuple[Path, Checkpoint]:
-    """Read the newest checkpoint that is sound, with a warning for every newer one that is not.
+def load_checkpoint(
+    path: Path,
+    expected: Mapping[str, Tensor] | None = None,
+    num_state_tensors: int | None = None,
+) -> Checkpoint:
+    """Read a checkpoint and compare it with the network that it is for.
 
     Args:
-        folder: that holds the checkpoints.
-        expected: as in `load_checkpoint`.
-        num_statistics: as in `load_checkpoint`.
-
-    Returns:
-        The file and what it holds.
+        path: The file.
+        expected: The network's parameters, of which names, shapes and types must match; they may be
+            on the meta device. A file larger than a checkpoint of them is not read.
+        num_state_tensors: The number k of tensors that the optimizer keeps per parameter, which the
+            file must have too; None if they do not matter.
 
     Raises:
-        CheckpointError: if there is none; the message names the folder.
+        CheckpointError: If the file is missing, damaged, of another format, or does not match.
     """
+    checkpoint = read_checkpoint(path, _max_bytes(expected))
+    if expected is not None:
+        try:
+            check_matches(checkpoint, expected, num_state_tensors)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    return checkpoint
+
+
+def load_newest_checkpoint(
+    folder: Path, expected: Mapping[str, Tensor] | None = None, num_state_tensors: int | None = None
+) -> tuple[Path, Checkpoint]:
+    """Load the newest checkpoint that is sound, with a warning for every newer one that is not.
+
+    Args:
+        folder: The directory of the checkpoints.
+        expected: As in `load_checkpoint`.
+        num_state_tensors: As in `load_checkpoint`.
+
+    Returns:
+        The file and its content.
+
+    Raises:
+        CheckpointError: If there is none; the message names the directory, and what is wrong with
+            its newest file.
+    """
+    reason = ""
     for path in reversed(list_checkpoints(folder)):
         try:
-            return path, load_checkpoint(path, expected, num_statistics)
+            return path, load_checkpoint(path, expected, num_state_tensors)
         except CheckpointError as error:  # noqa: PERF203
             log.warning("skipping a checkpoint that cannot be used: %s", error)
-    raise CheckpointError(f"{folder}: no checkpoint that can be used")
+            reason = reason or f" ({str(error).removeprefix(f'{folder}/')})"
+    raise CheckpointError(f"{folder}: no checkpoint that can be used{reason}")
+
+
+def check_matches(
+    checkpoint: Checkpoint, expected: Mapping[str, Tensor], num_state_tensors: int | None = None
+) -> None:
+    """Compare a checkpoint with a network's parameters; the arguments are as in `load_checkpoint`.
+
+    Raises:
+        ValueError: If a name, shape or type differs; the message names the parameter.
+    """
+    _check_tensors("parameters", checkpoint.parameters, expected)
+    found = checkpoint.optimizer_state
+    if num_state_tensors is None:
+        if not found:
+            return
+        num_state_tensors = max(t.shape[0] if t.dim() else 0 for t in found.values())
+        if num_state_tensors > MAX_STATE_TENSORS:
+            raise ValueError(
+                f"{num_state_tensors} optimizer statistics of a parameter are too many"
+            )
+    elif num_state_tensors and not found:
+        raise ValueError("has no optimizer state: it can be evaluated, but not resumed")
+    moments = {name: t.expand(num_state_tensors, *t.shape) for name, t in expected.items()}
+    _check_tensors("optimizer statistics", found, moments)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first; `best.pt` is not among them.
+    """The checkpoints of a directory, oldest first; the best one, which has no step, is not listed.
 
-    Nor is anything else that someone put there: what is listed here may be deleted.
+    Nor is any file that was not named by a run: what is listed here may be deleted.
     """
-    return sorted((p for p in folder.glob("step_*.pt") if _NAME.fullmatch(p.name)), key=step_of)
+    return sorted(
+        (path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)),
+        key=lambda path: (step_of(path), path.suffix == SUFFIX),
+    )
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The file of the best checkpoint, whether there is one or not."""
+    best = folder / BEST
+    old = best.with_suffix(_OLD_SUFFIX)
+    return old if old.exists() and not best.exists() else best
 
 
 def step_of(path: Path) -> int:
@@ -158,25 +235,96 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step_"))
 
 
-_NAME = re.compile(r"step_[0-9]{12,15}\.pt")
+def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file whose metadata have a `checksum`.
+
+    Raises:
+        ValueError: If the header is too large for a file that can be read again.
+    """
+    values = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    checksum = _content_digest(values, metadata)
+    data = safetensors.torch.save(values, {**metadata, "checksum": checksum})
+    size = int.from_bytes(data[:8], "little")
+    if size > MAX_HEADER:
+        raise ValueError(f"names and metadata take {size:,} bytes, over {MAX_HEADER:,}")
+    return data
 
 
-def _most_bytes(expected: dict[str, Tensor] | None) -> int:
+def deserialize(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file.
+
+    Nothing is allocated beyond a small multiple of the bytes.
+
+    Raises:
+        ValueError: If this is not a safetensors file of a known format, or the checksum is wrong.
+    """
+    try:
+        metadata = _read_metadata(data)
+        tensors = safetensors.torch.load(data)
+    except Exception as error:  # safetensors and torch raise many types for a damaged file
+        raise ValueError(
+            f"damaged, or not safetensors ({type(error).__name__}: {error})"
+        ) from error
+    version = metadata.get("format")
+    if version not in READABLE:
+        raise ValueError(f"format {version!r}, not {' or '.join(READABLE)}")
+    checksum = metadata.pop("checksum", None)
+    if version == "1" and checksum is None:
+        return tensors, metadata
+    if checksum is None:
+        raise ValueError(f"damaged: format {version} has a checksum, this file has none")
+    if version == "2":
+        blank = data.replace(f'"{checksum}"'.encode(), b'"' + b"0" * 64 + b'"', 1)
+        digest = hashlib.sha256(blank).hexdigest()
+    else:
+        digest = _content_digest(tensors, metadata)
+    if digest != checksum:
+        raise ValueError("damaged: its checksum does not fit")
+    return tensors, metadata
+
+
+def _content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of metadata, names, types, shapes and values, in the order of the names."""
+    names = sorted(tensors)
+    header = [sorted(metadata.items()), [_describe(name, tensors[name]) for name in names]]
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name in names:
+        values = tensors[name].detach().cpu().flatten().view(torch.uint8)
+        digest.update(values.numpy().data)
+    return digest.hexdigest()
+
+
+def _describe(name: str, tensor: Tensor) -> list[object]:
+    return [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+
+
+def _read_metadata(data: bytes) -> dict[str, str]:
+    """The metadata, which `safetensors.torch.load` leaves out."""
+    size = int.from_bytes(data[:8], "little")
+    if size > min(MAX_HEADER, len(data) - 8):
+        raise ValueError(f"its header of {size:,} bytes is cut off, or over {MAX_HEADER:,}")
+    metadata = json.loads(data[8 : 8 + size].decode()).get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("its metadata are not strings by name")
+    return metadata
+
+
+def _max_bytes(expected: Mapping[str, Tensor] | None) -> int:
     if expected is None:
         return MAX_BYTES
     parameters = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-    # Settings may claim any size, and a file with holes have it without taking room on the disk.
-    return min(parameters * (1 + MAX_STATISTICS) + MAX_HEADER, memory_limit() // 4)
+    # Settings may claim any size, and a sparse file have it without taking room on the disk.
+    return min(parameters * (1 + MAX_STATE_TENSORS) + MAX_HEADER, memory_limit() // 4)
 
 
-def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Take out the tensors of a group."""
+def _pop_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove the tensors whose names begin with the prefix, and return them without it."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
-def _compare(what: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise ValueError unless names, shapes and types agree."""
+def _check_tensors(what: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless names, shapes and types match."""
     if not found:
         raise ValueError(f"holds no {what}")
     if found.keys() != expected.keys():
@@ -186,53 +334,3 @@ def _compare(what: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -
         ours, theirs = (f"{t.dtype} {list(t.shape)}" for t in (tensor, found[name]))
         if ours != theirs:
             raise ValueError(f"{what} of {name!r} are {theirs}, the network's are {ours}")
-
-
-def _compare_statistics(
-    found: dict[str, Tensor], expected: dict[str, Tensor], num_statistics: int | None
-) -> None:
-    """Raise ValueError unless there are so many of each parameter; any number if that is None."""
-    if num_statistics is None:
-        if not found:
-            return
-        num_statistics = max(t.shape[0] if t.dim() else 0 for t in found.values())
-        if num_statistics > MAX_STATISTICS:
-            raise ValueError(f"{num_statistics} statistics of a parameter are too many")
-    statistics = {name: t.expand(num_statistics, *t.shape) for name, t in expected.items()}
-    _compare("statistics", found, statistics)
-
-
-# What a run reads of its progress again. The rest is for people.
-_COUNTS = ("global_step", "updates", "skipped_updates", "episodes", "restarts")
-_NUMBERS = ("seconds", "best_return", "mean_return")
-_MOST = 10**15
-
-
-def _read_progress(metadata: dict[str, str]) -> dict[str, Any]:
-    """Raises ValueError unless these are values that a run can go on with."""
-    try:
-        progress = json.loads(metadata.get("progress", ""))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"its progress is not JSON ({error})") from error
-    if not isinstance(progress, dict) or "global_step" not in progress:
-        raise ValueError("does not say how many steps it was trained for")
-    fits = {name: _is_count(progress[name]) for name in _COUNTS if name in progress}
-    fits |= {name: _is_number(progress[name]) for name in _NUMBERS if name in progress}
-    fits["evaluation"] = isinstance(progress.get("evaluation", ""), str)
-    games = progress.get("recent_games", [])
-    fits["recent_games"] = isinstance(games, list) and all(
-        isinstance(game, list) and len(game) == 2 and all(map(_is_number, game)) for game in games
-    )
-    for name, fit in fits.items():
-        if not fit:
-            raise ValueError(f"its {name} cannot be {str(progress[name])[:80]!r}")
-    return progress
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MOST
-
-
-def _is_number(value: Any) -> bool:
-    is_small_int = type(value) is int and abs(value) <= _MOST
-    return is_small_int or (type(value) is float and math.isfinite(value))

@@ -120,12 +120,12 @@ class Soak:
             self._break("progress.csv and TensorBoard do not show one and the same curve")
         meta = json.loads((self.run / "meta.json").read_text())
         checkpoint = load_checkpoint(list_checkpoints(self.run / "checkpoints")[-1])
-        if not meta.get("global_step") == checkpoint.progress["global_step"] == steps[-1]:
+        if not meta.get("global_step") == checkpoint.global_step == steps[-1]:
             self._break("the last checkpoint is not that of the last step")
         if not all(bool(tensor.isfinite().all()) for tensor in checkpoint.parameters.values()):
             self._break("some parameters are not finite")
-        self.report["restarts_counted"] = checkpoint.progress["restarts"]
-        self.report["global_step"] = checkpoint.progress["global_step"]
+        self.report["restarts_counted"] = checkpoint.training_state.restarts
+        self.report["global_step"] = checkpoint.global_step
         memory = [sum(at["by_process"].values()) for at in self.report["memory"]]
         third = max(len(memory) // 3, 1)
         start, end = median(memory[:third]), median(memory[-third:])

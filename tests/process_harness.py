@@ -73,7 +73,7 @@ def family_of(process):
 def step_of_newest(run):
     """The global step of the newest checkpoint; 0 if there is none."""
     files = list_checkpoints(run / "checkpoints")
-    return load_checkpoint(files[-1]).progress["global_step"] if files else 0
+    return load_checkpoint(files[-1]).global_step if files else 0
 
 
 def last_row(run):

@@ -1,9 +1,11 @@
 """The pages in `docs/` say what is so: what runs write, and which code does what."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.checkpoint import FORMAT_VERSION, load_newest_checkpoint
@@ -67,20 +69,26 @@ def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_wri
     assert named_on["hparams"] - results <= {"results/recent_return", "results/best_return"}
 
 
-def test_the_page_on_files_reads_checkpoints_of_both_formats(tmp_path, monkeypatch, capsys):
+def test_the_page_on_files_reads_and_verifies_checkpoints(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", FILES, re.DOTALL)
     monkeypatch.chdir(ROOT)
     exec(code, {})
-    assert capsys.readouterr().out == "13475802 torch.Size([6, 256])\n"
+    assert capsys.readouterr().out == "13475802 (6, 256)\n"
     config = dataclasses.replace(CONFIG, head="linear", eval_interval=0, run_dir=str(tmp_path))
     assert train(config) == 0
     path, checkpoint = load_newest_checkpoint(tmp_path / "latest" / "checkpoints")
     names = {}
-    exec(re.sub('path = ".*"', f'path = "{path}"', code), names)
-    assert names["metadata"]["format"] == str(FORMAT_VERSION) == "2"
-    assert names["metadata"].keys() == {"format", "progress", "checksum"}
-    assert names["progress"] == checkpoint.progress
+    code = re.sub('path = ".*"', f'path = "{path}"', code)
+    exec(code, names)
+    assert names["metadata"]["format"] == str(FORMAT_VERSION) == "3"
+    assert names["metadata"].keys() == {"format", "progress"}
+    assert names["progress"] == json.loads(checkpoint.training_state.to_json())
     assert names["parameters"].keys() == checkpoint.parameters.keys()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(AssertionError):
+        exec(code, {})
 
 
 def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
@@ -104,7 +112,7 @@ def test_every_name_of_code_on_the_page_on_the_algorithm_exists():
     files = {
         path.name for folder in ("agents", "neurocoder") for path in ROOT.glob(f"{folder}/**/*")
     }
-    files |= {path.name for path in ROOT.glob("tests/neurocoder/*.py")} | {"best.pt"}
+    files |= {path.name for path in ROOT.glob("tests/neurocoder/*.py")} | {"best.safetensors"}
     others = {"nn.Linear", "torch.compile", "torch.func"}
     others |= {choice for name in ("head", "torso") for choice in choices(name)}
     spans = inline_code(ALGORITHM)

@@ -134,7 +134,7 @@ def signalled_at(moment, number, folder):
     assert facts["status"] == "interrupted"
     if facts["global_step"] > 0:
         newest = load_checkpoint(list_checkpoints(run / "checkpoints")[-1])
-        assert newest.progress["global_step"] == facts["global_step"]
+        assert newest.global_step == facts["global_step"]
         rows, events = curves(run)
         assert rows == events
         assert rows[-1] == facts["global_step"]

@@ -67,7 +67,7 @@ class FakeChildren:
             the_suite.signals.received = signal.SIGINT
             self.stop_in = None
         write_progress(folder, [(step // 4, 10.0), (step, 100.0 + config.seed)], 1.0)
-        (folder / "checkpoints" / f"step_{step:012d}.pt").touch()
+        (folder / "checkpoints" / f"step_{step:012d}.safetensors").touch()
         return code
 
     def evaluate(self, command):
@@ -227,13 +227,13 @@ def test_of_runs_that_match_the_one_that_came_furthest_counts(tmp_path):
         run = write_run(tmp_path / "runs" / name, **settings)
         (run / "checkpoints").mkdir()
         if step:
-            (run / "checkpoints" / f"step_{step:012d}.pt").touch()
+            (run / "checkpoints" / f"step_{step:012d}.safetensors").touch()
     (tmp_path / "runs" / "latest").symlink_to("e")
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "config.json").write_text("{")
     assert the_suite.find(planned) == tmp_path / "runs" / "b"
     assert not the_suite.is_finished(planned)
-    (tmp_path / "runs" / "a" / "checkpoints" / "step_000000001004.pt").touch()
+    (tmp_path / "runs" / "a" / "checkpoints" / "step_000000001004.safetensors").touch()
     assert the_suite.find(planned) == tmp_path / "runs" / "a"
     assert the_suite.is_finished(planned)
     the_suite.close()
@@ -253,16 +253,16 @@ def test_a_folder_has_one_suite_at_a_time(tmp_path):
 def test_only_the_newest_checkpoints_games_count(tmp_path):
     run = write_run(tmp_path / "run")
     (run / "checkpoints").mkdir()
-    (run / "checkpoints" / "step_000000000900.pt").touch()
-    newest = "step_000000000900.pt"
+    (run / "checkpoints" / "step_000000000900.safetensors").touch()
+    newest = "step_000000000900.safetensors"
 
     def play(score, checkpoint=newest, step=900, source="evaluate", games=2, seed=1):
         game = EpisodeResult("sampled", 1, score, 9, np.zeros(9), "", False)
         summary = summarise("Pong", [game] * games)
         append_evaluation(run, EvaluationRow(0.0, source, checkpoint, step, summary, seed))
 
-    play(1.0, "best.pt")
-    play(2.0, "step_000000000400.pt", 400)
+    play(1.0, "best.safetensors")
+    play(2.0, "step_000000000400.safetensors", 400)
     play(3.0, "", source="training")
     play(4.0, games=1)
     play(5.0, seed=2)

@@ -36,7 +36,7 @@ def test_the_command_trains_on_a_real_game_and_says_how_to_look_at_the_run(head,
     assert result.returncode == 0, result.stderr
     assert re.search(r"4\d\d / 400 steps .* steps/s .* return .* ETA", result.stdout)
     assert f"tensorboard --logdir {tmp_path}" in result.stderr
-    assert list(tmp_path.glob("latest/checkpoints/step_*.pt"))
+    assert list(tmp_path.glob("latest/checkpoints/step_*.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_command_runs_from_any_folder_and_ctrl_c_saves_first(tmp_path):
         process.communicate(timeout=30)
     assert process.returncode == 130
     assert "interrupted" in (tmp_path / "stderr").read_text()
-    assert list(tmp_path.glob("runs/latest/checkpoints/step_*.pt"))
+    assert list(tmp_path.glob("runs/latest/checkpoints/step_*.safetensors"))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8])

@@ -11,7 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
-from agents.checkpoint import BEST, CheckpointError, load_checkpoint, load_newest_checkpoint
+from agents.checkpoint import (
+    CheckpointError,
+    best_checkpoint,
+    load_checkpoint,
+    load_newest_checkpoint,
+)
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult, StepResult
 from agents.evaluation.overlay import overlay_factory
@@ -63,7 +68,7 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
     if which == "latest":
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)
     else:
-        path = folder / "checkpoints" / BEST if which == "best" else Path(which)
+        path = best_checkpoint(folder / "checkpoints") if which == "best" else Path(which)
         checkpoint = load_checkpoint(path, expected)
     if not all(bool(parameter.isfinite().all()) for parameter in checkpoint.parameters.values()):
         raise CheckpointError(f"{path}: some parameters are not finite")
@@ -71,7 +76,7 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(checkpoint.parameters[name])
-    return LoadedAgent(network, path.name, checkpoint.progress["global_step"])
+    return LoadedAgent(network, path.name, checkpoint.global_step)
 
 
 class EvaluationSession:

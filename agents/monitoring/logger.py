@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from agents.config import TrainConfig
 from agents.monitoring.console import Display, Status
@@ -13,6 +12,7 @@ from agents.monitoring.metrics import TrainingStatistics
 from agents.monitoring.progress_csv import PROGRESS_CSV, ProgressCsv, truncate_after_step
 from agents.monitoring.tensorboard import TensorBoardWriter
 from agents.networks.program_statistics import HeadSummary
+from agents.training_state import TrainingState
 
 
 class TrainingLogger:
@@ -27,7 +27,7 @@ class TrainingLogger:
         log_interval: Seconds between two rows.
         display: The console.
         title: Name of the run on the console.
-        state: The statistics' `state()` at the checkpoint that is resumed; empty for a new run.
+        state: The training state of the checkpoint that is resumed; None for a new run.
         resumed_at: That checkpoint's global step; None for a new run.
 
     Attributes:
@@ -45,7 +45,7 @@ class TrainingLogger:
         log_interval: float,
         display: Display,
         title: str = "",
-        state: Mapping[str, Any] | None = None,
+        state: TrainingState | None = None,
         resumed_at: int | None = None,
     ) -> None:
         self.statistics = TrainingStatistics(state, resumed_at or 0)

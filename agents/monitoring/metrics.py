@@ -5,9 +5,9 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from agents.config import RECENT_EPISODES
+from agents.training_state import TrainingState
 from envs import Episode
 from envs.config import FRAME_SKIP
 
@@ -16,7 +16,7 @@ class TrainingStatistics:
     """Sums and means of what has happened in a run; writes nothing.
 
     Args:
-        state: The `state()` at the checkpoint that is resumed; empty for a new run.
+        state: The training state of the checkpoint that is resumed; None for a new run.
         global_step: That checkpoint's global step; 0 for a new run.
 
     Attributes:
@@ -28,20 +28,20 @@ class TrainingStatistics:
         steps_per_second: Rate over the last logging interval; 0 before the first ends.
     """
 
-    def __init__(self, state: Mapping[str, Any] | None = None, global_step: int = 0) -> None:
-        state = state or {}
-        self.episodes: int = state.get("episodes", 0)
-        self.best_return: float = state.get("best_return", math.nan)
-        recent = [Episode(score, length) for score, length in state.get("recent_games", [])]
+    def __init__(self, state: TrainingState | None = None, global_step: int = 0) -> None:
+        state = state or TrainingState()
+        self.episodes = state.episodes
+        self.best_return = math.nan if state.best_return is None else state.best_return
+        recent = [Episode(score, length) for score, length in state.recent_games]
         self.recent: deque[Episode] = deque(recent, maxlen=RECENT_EPISODES)
-        self.evaluation: str = state.get("evaluation", "")
+        self.evaluation = state.evaluation
         self.evaluation_scalars: dict[str, float] = {}
         self.steps_per_second = 0.0
 
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._ended: list[Episode] = []  # in this logging interval
-        self._earlier_seconds: float = state.get("seconds", 0.0)
+        self._earlier_seconds = state.seconds
         self._start_time = self._interval_time = time.monotonic()
         self._start_step = self._interval_step = global_step
 
@@ -70,17 +70,15 @@ class TrainingStatistics:
         seconds = time.monotonic() - self._start_time
         return (global_step - self._start_step) / max(seconds, 1e-9)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> TrainingState:
         """What a checkpoint stores of these statistics."""
-        state = {
-            "episodes": self.episodes,
-            "recent_games": [[e.raw_return, e.length] for e in self.recent],
-            "seconds": self.elapsed,
-            "evaluation": self.evaluation,
-        }
-        if math.isfinite(self.best_return):
-            state["best_return"] = self.best_return
-        return state
+        return TrainingState(
+            episodes=self.episodes,
+            recent_games=tuple((e.raw_return, e.length) for e in self.recent),
+            best_return=self.best_return if math.isfinite(self.best_return) else None,
+            seconds=self.elapsed,
+            evaluation=self.evaluation,
+        )
 
     def add_scalars(self, scalars: Mapping[str, float]) -> None:
         """Add the metrics of an update; values that are not finite are ignored.

@@ -1,6 +1,7 @@
 """All parameters of a module as one flat tensor, and all gradients as another."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,8 @@ def flatten_parameters_(module: nn.Module) -> FlatParameters:
     """
     flat = flatten(module)
     result = FlatParameters(flat, torch.zeros_like(flat))
-    values, gradients = unflatten(flat, module), unflatten(result.gradients, module)
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    values, gradients = unflatten(flat, shapes), unflatten(result.gradients, shapes)
     for name, parameter in module.named_parameters():
         parameter.data, parameter.grad = values[name], gradients[name]
     return result
@@ -41,14 +43,13 @@ def flatten(module: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
 
-def unflatten(flat: Tensor, module: nn.Module) -> dict[str, Tensor]:
-    """Return views of a flat tensor, by the names and shapes of a module's parameters.
+def unflatten(flat: Tensor, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Return views of a flat tensor, by name.
 
     Args:
-        flat: Shape (..., N), for a module with N parameters.
-        module: Gives names and shapes.
+        flat: The parameters one after the other, shape (..., N).
+        shapes: Their names and shapes, N elements in all.
     """
-    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
     pieces = flat.split([math.prod(shape) for shape in shapes.values()], dim=-1)
     return {
         name: piece.unflatten(-1, shape) if shape else piece.squeeze(-1)

@@ -1,27 +1,27 @@
-"""What of a run is saved, when, and how a run takes it up again."""
+"""Checkpointer: when a run is saved, and how a resumed run restores its state."""
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.checkpoint import (
     BEST,
     Checkpoint,
     CheckpointError,
+    best_checkpoint,
     load_checkpoint,
     load_newest_checkpoint,
+    save_best,
     save_checkpoint,
-    write_checkpoint,
 )
 from agents.config import TrainConfig
-from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import unflatten
 from agents.training.shared_state import SharedState
+from agents.training_state import TrainingState
 
 log = logging.getLogger("train")
 
@@ -30,13 +30,14 @@ class Checkpointer:
     """Keeps the checkpoints of a run.
 
     Args:
-        config: the settings.
-        network: gives names and shapes of the parameters.
-        shared: what is saved, and restored.
+        config: The settings.
+        network: Gives the names and shapes of the parameters; not kept.
+        shared: The state that is saved and restored.
     """
 
-    def __init__(self, config: TrainConfig, network: ActorCritic, shared: SharedState) -> None:
-        self.config, self.network, self.shared = config, network, shared
+    def __init__(self, config: TrainConfig, network: nn.Module, shared: SharedState) -> None:
+        self.config, self.shared = config, shared
+        self._shapes = {name: p.shape for name, p in network.named_parameters()}
         self._last_time = time.monotonic()
         self._best_return = float("-inf")
 
@@ -45,12 +46,12 @@ class Checkpointer:
         """Whether the interval between checkpoints has passed."""
         return time.monotonic() - self._last_time >= self.config.checkpoint_interval
 
-    def save(self, folder: Path, progress: dict[str, Any]) -> Path | None:
-        """Write a checkpoint; if that fails, say so and go on.
+    def save(self, folder: Path, state: TrainingState) -> Path | None:
+        """Write a checkpoint; if that fails, log it and go on.
 
         Args:
-            folder: of the run.
-            progress: what the run knows of itself besides counters and settings.
+            folder: The run directory.
+            state: What the run knows; counters and settings are filled in here.
 
         Returns:
             The file, or None if nothing was trained yet or nothing could be written.
@@ -58,20 +59,23 @@ class Checkpointer:
         self._last_time = time.monotonic()
         if self.shared.global_step == 0:
             return None
-        # Counted before the copy: a step counted twice is a smaller harm than one learned twice.
-        counts = {
-            "global_step": self.shared.global_step,
-            "updates": self.shared.updates,
-            "skipped_updates": self.shared.skipped_updates,
-        }
-        parameters, statistics = self.shared.parameters.clone(), self.shared.optimizer_state.clone()
-        if not bool(parameters.isfinite().all() and statistics.isfinite().all()):
+        # Read before the copy: a step counted twice is a smaller harm than one learned twice.
+        state = replace(
+            state,
+            global_step=self.shared.global_step,
+            updates=self.shared.updates,
+            skipped_updates=self.shared.skipped_updates,
+            config=asdict(self.config),
+        )
+        parameters, optimizer_state = (
+            self.shared.parameters.clone(),
+            self.shared.optimizer_state.clone(),
+        )
+        if not bool(parameters.isfinite().all() and optimizer_state.isfinite().all()):
             log.error("no checkpoint was written: some parameters are not finite")
             return None
         checkpoint = Checkpoint(
-            parameters=unflatten(parameters, self.network),
-            statistics=unflatten(statistics, self.network),
-            progress={**counts, **progress, "config": asdict(self.config)},
+            unflatten(parameters, self._shapes), unflatten(optimizer_state, self._shapes), state
         )
         try:
             return save_checkpoint(folder / "checkpoints", checkpoint, self.config.keep_checkpoints)
@@ -82,61 +86,58 @@ class Checkpointer:
     def save_if_best(
         self, folder: Path, parameters: Tensor, global_step: int, mean_return: float
     ) -> None:
-        """Write `best.pt` if no evaluation of this run has been better.
+        """Write `best.safetensors` if no evaluation of this run has been better.
 
-        Its score is that of the evaluation which chose it, and so too high on average: results are
-        reported of the latest checkpoint.
+        Its score is that of the evaluation which selected it, and so too high on average: results
+        are reported of the latest checkpoint.
 
         Args:
-            folder: of the run.
-            parameters: those that were evaluated, shape (N,).
-            global_step: when they were taken.
-            mean_return: mean raw score of the sampled games.
+            folder: The run directory.
+            parameters: The parameters that were evaluated, shape (N,).
+            global_step: The step at which they were copied.
+            mean_return: The mean raw score of the sampled episodes.
         """
         if mean_return <= self._best_return:
             return
-        progress = {
-            "global_step": global_step,
-            "mean_return": mean_return,
-            "config": asdict(self.config),
-        }
-        checkpoint = Checkpoint(unflatten(parameters, self.network), {}, progress)
+        state = TrainingState(global_step, mean_return=mean_return, config=asdict(self.config))
+        checkpoint = Checkpoint(unflatten(parameters, self._shapes), {}, state)
         try:
-            write_checkpoint(folder / "checkpoints" / BEST, checkpoint)
+            save_best(folder / "checkpoints", checkpoint)
         except OSError as error:
             log.error("%s could not be written: %s", BEST, error)
             return
         self._best_return = mean_return
 
-    def restore(self, folder: Path) -> dict[str, Any]:
+    def restore(self, folder: Path) -> TrainingState:
         """Fill the shared state from the newest sound checkpoint of a run.
 
         Args:
-            folder: of the run.
+            folder: The run directory.
 
         Returns:
-            The checkpoint's `progress`.
+            The checkpoint's training state.
 
         Raises:
-            CheckpointError: if there is none that can be used.
+            CheckpointError: If there is none that can be used.
         """
-        expected = unflatten(self.shared.parameters, self.network)
+        expected = unflatten(self.shared.parameters, self._shapes)
         _, checkpoint = load_newest_checkpoint(
             folder / "checkpoints", expected, len(self.shared.optimizer_state)
         )
-        progress = checkpoint.progress
-        _fill(self.shared.parameters, checkpoint.parameters, self.network)
-        _fill(self.shared.optimizer_state, checkpoint.statistics, self.network)
-        counts = [progress.get(key, 0) for key in ("global_step", "updates", "skipped_updates")]
-        self.shared.counters[-1] = torch.tensor(counts)
+        self._copy_into(self.shared.parameters, checkpoint.parameters)
+        self._copy_into(self.shared.optimizer_state, checkpoint.optimizer_state)
+        state = checkpoint.training_state
+        self.shared.counters[-1] = torch.tensor(
+            [state.global_step, state.updates, state.skipped_updates]
+        )
         try:
-            best = load_checkpoint(folder / "checkpoints" / BEST, expected)
-            self._best_return = float(best.progress["mean_return"])
-        except (CheckpointError, KeyError):
-            pass  # none yet, or damaged: the next evaluation writes one
-        return progress
+            best = load_checkpoint(best_checkpoint(folder / "checkpoints"), expected)
+        except CheckpointError:
+            return state  # none yet, or damaged: the next evaluation writes one
+        if best.training_state.mean_return is not None:
+            self._best_return = best.training_state.mean_return
+        return state
 
-
-def _fill(flat: Tensor, values: dict[str, Tensor], network: ActorCritic) -> None:
-    for name, view in unflatten(flat, network).items():
-        view.copy_(values[name])
+    def _copy_into(self, flat: Tensor, values: dict[str, Tensor]) -> None:
+        for name, view in unflatten(flat, self._shapes).items():
+            view.copy_(values[name])

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from agents.training.preflight import build_network
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import TrainingFailedError, WorkerPool
+from agents.training_state import TrainingState
 from envs.config import FRAME_SKIP
 
 log = logging.getLogger("train")
@@ -100,14 +102,14 @@ class TrainingRun:
             self.network, OPTIMIZERS[config.optimizer].num_state_tensors, learners
         )
         self.checkpointer = Checkpointer(config, self.network, self.shared)
-        progress: dict[str, Any] = {}
+        state: TrainingState | None = None
         session = 0
         if config.resume:
             self.folder = Path(config.resume)
             self._lock = lock_run_folder(self.folder)
             remove_stale_temp_files(self.folder)
             try:
-                progress = self._restore()
+                state = self._restore()
                 session = resume_run_folder(config, argv, self.shared.global_step)
             except SettingError:
                 self._lock.close()
@@ -132,7 +134,7 @@ class TrainingRun:
             config.log_interval,
             display,
             title=f"{config.game}, {config.head}",
-            state=progress,
+            state=state,
             resumed_at=self._resumed_at,
         )
         self.metrics.log_config(config, self.shared.global_step)
@@ -143,7 +145,7 @@ class TrainingRun:
         )
         self.pool = WorkerPool(config, self.shared, make_env, self._first_incarnation, self.queue)
         self.evaluations = EvaluatorProcess(config, self.shared, self.folder)
-        self._restarts_before: int = progress.get("restarts", 0)
+        self._restarts_before = state.restarts if state else 0
         self._nonfinite_in_a_row = 0
 
     def execute(self) -> int:
@@ -213,16 +215,16 @@ class TrainingRun:
         finally:
             env.close()
 
-    def _restore(self) -> dict[str, Any]:
+    def _restore(self) -> TrainingState:
         try:
-            progress = self.checkpointer.restore(self.folder)
+            state = self.checkpointer.restore(self.folder)
         except CheckpointError as error:
             raise SettingError("resume", self.config.resume, str(error)) from error
         step = self.shared.global_step
         if step >= self.config.total_timesteps:
             allowed = f"this run has made its {step:,} decisions already; ask for more to go on"
             raise SettingError("total_timesteps", self.config.total_timesteps, allowed)
-        return progress
+        return state
 
     # --- the two ways to run ------------------------------------------------------------------
 
@@ -341,8 +343,8 @@ class TrainingRun:
             log.debug("%s", status_line(status))
 
     def _save(self) -> Path | None:
-        progress = {**self.metrics.statistics.state(), "restarts": self.restarts}
-        return self.checkpointer.save(self.folder, progress)
+        state = replace(self.metrics.statistics.state(), restarts=self.restarts)
+        return self.checkpointer.save(self.folder, state)
 
     def _save_at_the_end(self, failure: TrainingFailedError | None) -> Path | None:
         """Save, unless that would only push aside what is better; return the newest checkpoint."""

@@ -9,6 +9,7 @@ from agents.config import TrainConfig
 from agents.evaluation.runner import count_actions
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import write_json
+from agents.training_state import TrainingState
 from envs import make_evaluation_env
 
 SMALL = {
@@ -34,7 +35,7 @@ def make_network(config, seed=0):
 
 def save(folder, network, step, keep=3):
     parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
-    return save_checkpoint(folder, Checkpoint(parameters, {}, {"global_step": step}), keep)
+    return save_checkpoint(folder, Checkpoint(parameters, {}, TrainingState(step)), keep)
 
 
 def make_run(folder, config=None, steps=(500,)):

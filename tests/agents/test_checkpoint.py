@@ -1,5 +1,6 @@
 """Checkpoints: what is written is what is read, and what is bad is refused."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -12,19 +13,23 @@ import torch
 from agents.checkpoint import (
     Checkpoint,
     CheckpointError,
+    best_checkpoint,
     list_checkpoints,
     load_checkpoint,
     load_newest_checkpoint,
+    save_best,
     save_checkpoint,
 )
 from agents.system.files import write_atomically
+from agents.training_state import TrainingState
+from tests.agents.checkpoints import format_2
 
 
 def make_checkpoint(step=5):
     return Checkpoint(
         parameters={"a.weight": torch.randn(2, 3), "b": torch.randn(4)},
-        statistics={"a.weight": torch.randn(1, 2, 3), "b": torch.randn(1, 4)},
-        progress={"global_step": step, "updates": 2, "config": {"game": "Pong"}},
+        optimizer_state={"a.weight": torch.randn(1, 2, 3), "b": torch.randn(1, 4)},
+        training_state=TrainingState(step, updates=2, config={"game": "Pong"}),
     )
 
 
@@ -32,9 +37,9 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     checkpoint = make_checkpoint()
     path = save_checkpoint(tmp_path, checkpoint, keep=3)
     loaded = load_checkpoint(path, expected=checkpoint.parameters)
-    assert path.name == "step_000000000005.pt"
-    assert loaded.progress == checkpoint.progress
-    for group in ("parameters", "statistics"):
+    assert path.name == "step_000000000005.safetensors"
+    assert loaded.training_state == checkpoint.training_state
+    for group in ("parameters", "optimizer_state"):
         for name, tensor in getattr(checkpoint, group).items():
             assert torch.equal(getattr(loaded, group)[name], tensor)
 
@@ -43,8 +48,8 @@ def test_the_newest_are_kept_and_latest_names_the_newest(tmp_path):
     for step in (1, 2, 30, 4_000):
         save_checkpoint(tmp_path, make_checkpoint(step), keep=2)
     names = [path.name for path in list_checkpoints(tmp_path)]
-    assert names == ["step_000000000030.pt", "step_000000004000.pt"]
-    assert '"step_000000004000.pt"' in (tmp_path / "latest.json").read_text()
+    assert names == ["step_000000000030.safetensors", "step_000000004000.safetensors"]
+    assert '"step_000000004000.safetensors"' in (tmp_path / "latest.json").read_text()
 
 
 def test_a_file_with_other_parameters_is_refused_by_the_parameters_name(tmp_path):
@@ -78,19 +83,62 @@ def rewrite(path, tensors=None, **metadata):
 
 
 def test_a_file_of_format_1_which_had_no_checksum_is_read(tmp_path):
-    rewrite(tmp_path / "step_000000000005.pt")
-    loaded = load_checkpoint(tmp_path / "step_000000000005.pt", {"a": torch.ones(2)}, None)
+    rewrite(tmp_path / "step_000000000005.safetensors")
+    loaded = load_checkpoint(tmp_path / "step_000000000005.safetensors", {"a": torch.ones(2)}, None)
     assert torch.equal(loaded.parameters["a"], torch.zeros(2))
-    agent = Path(__file__).parents[2] / "models" / "pong-linear" / "checkpoints"
-    path, checkpoint = load_newest_checkpoint(agent)
-    assert path.name == f"step_{checkpoint.progress['global_step']:012d}.pt"
 
 
 def test_a_file_of_format_2_without_a_checksum_is_refused(tmp_path):
-    path = tmp_path / "step_000000000005.pt"
+    path = tmp_path / "step_000000000005.safetensors"
     rewrite(path, format="2")
     with pytest.raises(CheckpointError, match="checksum"):
         load_checkpoint(path)
+
+
+def test_a_file_of_format_2_is_read_and_its_checksum_is_that_of_its_bytes(tmp_path):
+    data = format_2({"parameters/a": torch.ones(2)}, {"progress": '{"global_step": 5}'})
+    path = tmp_path / "step_000000000005.pt"
+    path.write_bytes(data)
+    loaded = load_checkpoint(path, {"a": torch.ones(2)})
+    assert torch.equal(loaded.parameters["a"], torch.ones(2))
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="checksum does not fit"):
+        load_checkpoint(path)
+
+
+def test_checkpoints_of_an_old_run_count_with_those_it_writes_after_it_was_resumed(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, make_checkpoint(step), keep=3)
+        new = tmp_path / f"step_{step:012d}.safetensors"
+        new.rename(new.with_suffix(".pt"))
+    assert load_newest_checkpoint(tmp_path)[0].name == "step_000000000003.pt"
+    save_checkpoint(tmp_path, make_checkpoint(3), keep=3)
+    assert load_newest_checkpoint(tmp_path)[0].name == "step_000000000003.safetensors"
+    save_checkpoint(tmp_path, make_checkpoint(4), keep=3)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "step_000000000003.pt",
+        "step_000000000003.safetensors",
+        "step_000000000004.safetensors",
+    ]
+
+
+def test_a_new_best_checkpoint_takes_the_place_of_one_with_the_old_name(tmp_path):
+    assert best_checkpoint(tmp_path).name == "best.safetensors"
+    save_best(tmp_path, make_checkpoint(1))
+    (tmp_path / "best.safetensors").rename(tmp_path / "best.pt")
+    assert best_checkpoint(tmp_path) == tmp_path / "best.pt"
+    assert list_checkpoints(tmp_path) == []
+    save_best(tmp_path, make_checkpoint(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
+    assert load_checkpoint(best_checkpoint(tmp_path)).global_step == 2
+
+
+def test_a_checkpoint_without_optimizer_state_is_evaluated_but_not_resumed(tmp_path):
+    checkpoint = dataclasses.replace(make_checkpoint(), optimizer_state={})
+    save_checkpoint(tmp_path, checkpoint, keep=1)
+    assert load_newest_checkpoint(tmp_path, checkpoint.parameters)[1].optimizer_state == {}
+    with pytest.raises(CheckpointError, match=r"step_0+5\.safetensors: has no optimizer state"):
+        load_newest_checkpoint(tmp_path, checkpoint.parameters, num_state_tensors=1)
 
 
 @pytest.mark.parametrize(
@@ -108,15 +156,16 @@ def test_a_file_of_format_2_without_a_checksum_is_refused(tmp_path):
         ('{"global_step": 5, "seconds": NaN}', "seconds cannot be 'nan'"),
         ('{"global_step": 5, "best_return": "12"}', "best_return"),
         ('{"global_step": 5, "evaluation": 3}', "evaluation"),
+        ('{"global_step": 5, "config": []}', "config"),
         ('{"global_step": 5, "recent_games": "12"}', "recent_games"),
         ('{"global_step": 5, "recent_games": [[1, 2, 3]]}', "recent_games"),
         ('{"global_step": 5, "recent_games": [[1, Infinity]]}', "recent_games"),
     ],
 )
 def test_progress_that_no_run_can_go_on_with_is_refused_by_its_name(tmp_path, progress, words):
-    path = tmp_path / "step_000000000005.pt"
+    path = tmp_path / "step_000000000005.safetensors"
     rewrite(path, progress=progress)
-    with pytest.raises(CheckpointError, match=rf"step_000000000005\.pt: .*{words}"):
+    with pytest.raises(CheckpointError, match=rf"step_000000000005\.safetensors: .*{words}"):
         load_checkpoint(path)
 
 
@@ -128,21 +177,24 @@ def test_progress_that_no_run_can_go_on_with_is_refused_by_its_name(tmp_path, pr
         ({"statistics/a": torch.zeros(1, 2)}, "no parameters"),
         ({"parameters/a": torch.zeros(2), "statistics/b": torch.zeros(1, 2)}, "statistics of 'a'"),
         ({"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(2)}, "statistics of 'a'"),
-        ({"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(5, 2)}, "5 statistics"),
+        (
+            {"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(5, 2)},
+            "5 optimizer",
+        ),
         ({"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(2**40, 0)}, "too many"),
         ({"parameters/a": torch.zeros(2**19)}, "too large"),
     ],
 )
 def test_tensors_that_do_not_fit_the_network_are_refused(tmp_path, tensors, words):
-    path = tmp_path / "step_000000000005.pt"
+    path = tmp_path / "step_000000000005.safetensors"
     rewrite(path, tensors)
     with pytest.raises(CheckpointError, match=words):
         load_checkpoint(path, {"a": torch.zeros(2, device="meta")})
 
 
 def test_what_is_no_ordinary_file_is_refused_without_waiting_for_it(tmp_path):
-    os.mkfifo(tmp_path / "step_000000000005.pt")
-    for path in (tmp_path / "step_000000000005.pt", Path("/dev/zero"), tmp_path):
+    os.mkfifo(tmp_path / "step_000000000005.safetensors")
+    for path in (tmp_path / "step_000000000005.safetensors", Path("/dev/zero"), tmp_path):
         with pytest.raises(CheckpointError, match=r"ordinary|directory"):
             load_checkpoint(path)
 
@@ -151,13 +203,13 @@ def test_loading_skips_what_is_damaged_with_a_warning_and_takes_the_one_before(t
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, make_checkpoint(step), keep=3)
     for step, size in ((2, 100), (3, -1)):
-        path = tmp_path / f"step_{step:012d}.pt"
+        path = tmp_path / f"step_{step:012d}.safetensors"
         path.write_bytes(path.read_bytes()[:size])
     with caplog.at_level(logging.WARNING, "train"):
         path, checkpoint = load_newest_checkpoint(tmp_path)
-    assert (path.name, checkpoint.progress["global_step"]) == ("step_000000000001.pt", 1)
+    assert (path.name, checkpoint.global_step) == ("step_000000000001.safetensors", 1)
     assert [record.args[0].args[0].split(":")[0] for record in caplog.records] == [
-        str(tmp_path / f"step_{step:012d}.pt") for step in (3, 2)
+        str(tmp_path / f"step_{step:012d}.safetensors") for step in (3, 2)
     ]
 
 
@@ -166,22 +218,27 @@ def test_going_on_from_an_older_checkpoint_keeps_what_is_saved_then(tmp_path):
     for step in (100, 200, 300):
         save_checkpoint(tmp_path, make_checkpoint(step), keep=3)
     for step in (200, 300):
-        (tmp_path / f"step_{step:012d}.pt").write_bytes(b"damaged")
+        (tmp_path / f"step_{step:012d}.safetensors").write_bytes(b"damaged")
     save_checkpoint(tmp_path, make_checkpoint(150), keep=1)
-    assert load_newest_checkpoint(tmp_path)[1].progress["global_step"] == 150
+    assert load_newest_checkpoint(tmp_path)[1].training_state.global_step == 150
     save_checkpoint(tmp_path, make_checkpoint(350), keep=1)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000000350.pt"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_000000000350.safetensors"]
 
 
 def test_only_files_that_a_run_has_named_are_listed_and_deleted(tmp_path):
-    others = ["step_best.pt", "step_5.pt", "step_000000000001 (copy).pt", ".step_000000000001.pt"]
+    others = [
+        "step_best.safetensors",
+        "step_5.safetensors",
+        "step_000000000001 (copy).safetensors",
+        ".step_000000000001.safetensors",
+    ]
     for name in others:
         (tmp_path / name).write_bytes(b"mine")
     for step in (1, 2, 10**12):
         save_checkpoint(tmp_path, make_checkpoint(step), keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == [
-        "step_000000000002.pt",
-        "step_1000000000000.pt",
+        "step_000000000002.safetensors",
+        "step_1000000000000.safetensors",
     ]
     assert all((tmp_path / name).read_bytes() == b"mine" for name in others)
     assert json.loads((tmp_path / "latest.json").read_text())["global_step"] == 10**12

@@ -45,7 +45,7 @@ def refused(capsys, *argv):
 def test_both_modes_are_played_printed_and_saved(run, capsys):
     assert main([str(run), "--episodes", "2", "--seed", "4"]) == 0
     printed = capsys.readouterr().out
-    assert "step_000000009000.pt, 9,000 decisions" in printed
+    assert "step_000000009000.safetensors, 9,000 decisions" in printed
     network = make_network(make_config(), seed=9000)
     rows = read_evaluations(run)
     assert [row.summary.mode for row in rows] == ["sampled", "greedy"]
@@ -53,7 +53,7 @@ def test_both_modes_are_played_printed_and_saved(run, capsys):
         games = evaluate_policy(network, make_config(), row.summary.mode, 2, seed=4)
         assert row.summary.mean == pytest.approx(sum(game.score for game in games) / 2)
         assert row.summary.length == 20
-        assert (row.source, row.checkpoint) == ("evaluate", "step_000000009000.pt")
+        assert (row.source, row.checkpoint) == ("evaluate", "step_000000009000.safetensors")
         assert (row.global_step, row.seed, row.summary.episodes) == (9000, 4, 2)
         assert abs(row.wall_time - time.time()) < 60
         assert f"{row.summary.mode} 2/2: score {games[1].score:g}, 20 decisions" in printed
@@ -87,23 +87,23 @@ def test_recordings_are_named_and_play_back(run, capsys):
 
 def test_the_checkpoint_can_be_chosen(run, capsys):
     config, network = make_config(), make_network(make_config(), seed=77)
-    shutil.copy(save(run, network, 77), run / "checkpoints" / "best.pt")
-    older = run / "checkpoints" / "step_000000000500.pt"
+    shutil.copy(save(run, network, 77), run / "checkpoints" / "best.safetensors")
+    older = run / "checkpoints" / "step_000000000500.safetensors"
     for which, step in (("latest", 9000), ("best", 77), (str(older), 500)):
         agent = load_agent(run, config, which)
         assert agent.global_step == step
         expected = make_network(config, seed=step).state_dict()
         assert all(p.equal(expected[name]) for name, p in agent.network.state_dict().items())
     assert main([str(run), "--episodes", "1", "--checkpoint", "best", "--mode", "greedy"]) == 0
-    assert read_evaluations(run)[0].checkpoint == "best.pt"
-    assert "best.pt, 77 decisions" in capsys.readouterr().out
+    assert read_evaluations(run)[0].checkpoint == "best.safetensors"
+    assert "best.safetensors, 77 decisions" in capsys.readouterr().out
 
 
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(run, caplog):
-    (run / "checkpoints" / "step_000000009000.pt").write_bytes(b"cut")
+    (run / "checkpoints" / "step_000000009000.safetensors").write_bytes(b"cut")
     assert main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
     assert read_evaluations(run)[0].global_step == 500
-    assert "step_000000009000.pt" in caplog.text
+    assert "step_000000009000.safetensors" in caplog.text
 
 
 def test_a_link_to_a_run_and_a_bare_folder_of_config_and_checkpoints_work(run):
@@ -133,7 +133,7 @@ def test_bad_input_is_refused_in_one_line_that_names_it(run, capsys, tmp_path):
         error = refused(capsys, run, argument, value)
         assert argument in error
         assert argument == "--nonsense" or value in error
-    assert "best.pt" in refused(capsys, run, "--checkpoint", "best")
+    assert "best.safetensors" in refused(capsys, run, "--checkpoint", "best")
     assert "config.json" in refused(capsys, run, "--checkpoint", run / "config.json")
     other = save(tmp_path, make_network(make_config(head="linear")), 1)
     assert "actor" in refused(capsys, run, "--checkpoint", other)
@@ -189,7 +189,7 @@ def test_settings_that_claim_a_huge_network_cost_nothing(run):
     )
     with little_memory(), pytest.raises(CheckpointError, match="no checkpoint that can be used"):
         load_agent(run, huge)
-    sparse = run / "checkpoints" / "step_000000010000.pt"
+    sparse = run / "checkpoints" / "step_000000010000.safetensors"
     with sparse.open("wb") as file:
         file.truncate(400 * 2**30)
     with little_memory(), pytest.raises(CheckpointError, match="too large"):

@@ -11,13 +11,20 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agents.checkpoint import Checkpoint, CheckpointError, load_checkpoint, write_checkpoint
+from agents.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    serialize,
+    write_checkpoint,
+)
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, ReplayError, load_replay
 from agents.evaluation.results import COLUMNS, append_evaluation, read_evaluations
 from agents.run_folder import RunFolderError, open_run
-from agents.sealed_tensors import seal
+from agents.training_state import TrainingState
+from tests.agents.checkpoints import format_2
 from tests.agents.evaluation.test_results import evaluation
 from tests.agents.fuzz import NUMBERS, SCALARS, VALUES, damaged, fuzz, little_memory
 
@@ -34,9 +41,10 @@ NETWORK = {"a.weight": torch.ones(2, 3), "b": torch.zeros(4)}
 STATISTICS = {name: torch.zeros(1, *t.shape) for name, t in NETWORK.items()}
 TENSORS = {f"parameters/{n}": t for n, t in NETWORK.items()}
 TENSORS |= {f"statistics/{n}": t for n, t in STATISTICS.items()}
-META = {"format": "2", "progress": json.dumps(PROGRESS)}
-SEALED = seal(TENSORS, META)
-UNSEALED = safetensors.torch.save(TENSORS, META | {"format": "1"})
+META = {"format": "3", "progress": json.dumps(PROGRESS)}
+FORMAT_1 = safetensors.torch.save(TENSORS, META | {"format": "1"})
+FORMAT_2 = format_2(TENSORS, {"progress": META["progress"]})
+FORMAT_3 = serialize(TENSORS, META)
 
 SETTINGS = TrainConfig(game="Pong", max_frames=80).atari
 GAME = EpisodeResult("greedy", 3, 1.0, 12, np.arange(12, dtype=np.uint8), "0" * 64, False, "1" * 64)
@@ -64,24 +72,26 @@ def load_or_refuse(path):
         return None
     for name, tensor in NETWORK.items():
         assert checkpoint.parameters[name].shape == tensor.shape
-        assert checkpoint.statistics[name].shape == (1, *tensor.shape)
-    assert 0 <= checkpoint.progress["global_step"] <= 10**15
+        assert checkpoint.optimizer_state[name].shape == (1, *tensor.shape)
+    assert 0 <= checkpoint.global_step <= 10**15
     return checkpoint
 
 
+@pytest.mark.parametrize("whole", [FORMAT_2, FORMAT_3], ids=["format 2", "format 3"])
 @fuzz(500)
-@given(data=damaged(SEALED) | st.binary(max_size=200))
-def test_a_sealed_checkpoint_that_was_changed_is_refused(folder, data):
-    path = folder / "step_000000000005.pt"
-    path.write_bytes(data)
+@given(data=st.data())
+def test_a_checkpoint_with_a_checksum_that_was_changed_is_refused(folder, whole, data):
+    changed = data.draw(damaged(whole) | st.binary(max_size=200))
+    path = folder / "step_000000000005.safetensors"
+    path.write_bytes(changed)
     loaded = load_or_refuse(path)
-    assert (loaded is not None) == (data == SEALED)
+    assert (loaded is not None) == (changed == whole)
 
 
 @fuzz(400)
-@given(data=damaged(UNSEALED))
-def test_a_changed_checkpoint_without_a_seal_fits_the_network_or_is_refused(folder, data):
-    path = folder / "step_000000000005.pt"
+@given(data=damaged(FORMAT_1))
+def test_a_changed_checkpoint_without_a_checksum_fits_the_network_or_is_refused(folder, data):
+    path = folder / "step_000000000005.safetensors"
     path.write_bytes(data)
     load_or_refuse(path)
 
@@ -111,7 +121,7 @@ def test_a_checkpoints_header_may_claim_anything(folder, header, progress, size)
     meta = {"format": "1", "progress": json.dumps(PROGRESS | progress)}
     text = json.dumps({"__metadata__": meta} | header).encode()
     length = len(text) if size is None else size
-    path = folder / "step_000000000005.pt"
+    path = folder / "step_000000000005.safetensors"
     path.write_bytes(length.to_bytes(8, "little") + text + bytes(40))
     load_or_refuse(path)
     path.write_bytes(safetensors.torch.save(TENSORS, meta))  # the tensors fit: the progress decides
@@ -125,7 +135,7 @@ def trace_bytes(save):
         "format": 1,
         "settings": dataclasses.asdict(SETTINGS),
         "game": fields,
-        "checkpoint": "step_000000000005.pt",
+        "checkpoint": "step_000000000005.safetensors",
         "global_step": 5,
         "ale_version": "0.12.1",
     }
@@ -228,11 +238,13 @@ def test_rows_of_evaluations_that_damage_has_left_alone_are_read(tmp_path_factor
 
 
 def test_what_the_fuzz_starts_from_is_sound(folder):
-    for data in (SEALED, UNSEALED):
-        (folder / "step_000000000005.pt").write_bytes(data)
-        assert load_or_refuse(folder / "step_000000000005.pt") is not None
-    write_checkpoint(folder / "step_000000000006.pt", Checkpoint(NETWORK, STATISTICS, PROGRESS))
-    assert load_or_refuse(folder / "step_000000000006.pt") is not None
+    for data in (FORMAT_1, FORMAT_2, FORMAT_3):
+        (folder / "step_000000000005.safetensors").write_bytes(data)
+        assert load_or_refuse(folder / "step_000000000005.safetensors") is not None
+    write_checkpoint(
+        folder / "step_000000000006.safetensors", Checkpoint(NETWORK, STATISTICS, TrainingState(5))
+    )
+    assert load_or_refuse(folder / "step_000000000006.safetensors") is not None
     for data in (STORED, PACKED):
         (folder / "game.npz").write_bytes(data)
         assert load_replay(folder / "game.npz").settings == SETTINGS

@@ -207,14 +207,14 @@ def test_a_run_goes_on_with_the_other_kind_of_learner(first, second, tmp_path):
     assert train(config, (), make_tiny_env) == 0
     folder = (tmp_path / "latest").resolve()
     before = newest(folder)
-    assert all(bool(t.any()) for t in before.statistics.values())
+    assert all(bool(t.any()) for t in before.optimizer_state.values())
     flags = ["--resume", str(folder), "--learner", second, "--total-timesteps", "400"]
     resumed = parse_args(flags)
     assert train(resumed, (), make_tiny_env) == 0
     after = newest(folder)
-    assert after.progress["global_step"] >= 400
-    assert after.progress["updates"] > before.progress["updates"]
-    for group in ("parameters", "statistics"):
+    assert after.global_step >= 400
+    assert after.training_state.updates > before.training_state.updates
+    for group in ("parameters", "optimizer_state"):
         shapes = [{n: t.shape for n, t in getattr(c, group).items()} for c in (before, after)]
         assert shapes[0] == shapes[1]
     # They were gone on with, not begun anew: what came in between is a small change.

@@ -23,7 +23,7 @@ def network():
 
 @pytest.fixture
 def recorder(tmp_path):
-    return Recorder(tmp_path, CONFIG, checkpoint="step_000000000007.pt", global_step=7)
+    return Recorder(tmp_path, CONFIG, checkpoint="step_000000000007.safetensors", global_step=7)
 
 
 def names(folder):
@@ -47,7 +47,7 @@ def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorde
         assert (trace.game.score, trace.game.seed) == (game.score, game.seed)
         assert verify_replay(trace).screen_hash == game.screen_hash
     came_from = [(load_replay(p).checkpoint, load_replay(p).global_step) for p in recorder.traces]
-    assert came_from == [("step_000000000007.pt", 7)] * 2 + [("", None)]
+    assert came_from == [("step_000000000007.safetensors", 7)] * 2 + [("", None)]
 
 
 def test_the_video_shows_every_decision_and_ends_with_the_games_last_screen(network, recorder):

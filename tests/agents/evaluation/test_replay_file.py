@@ -34,7 +34,7 @@ def record(mode="random", config=CONFIG, seed=3):
     network = ActorCritic(count_actions(env), config) if mode != "random" else None
     game = play_game(env, mode, seed, network)
     env.close()
-    return Replay(config.atari, game, checkpoint="step_000000000009.pt", global_step=9)
+    return Replay(config.atari, game, checkpoint="step_000000000009.safetensors", global_step=9)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_trace_comes_back_from_its_file_as_it_was(trace, tmp_path):
     assert loaded.game.actions.dtype == np.uint8
     for name in ("mode", "seed", "score", "length", "screen_hash", "truncated", "trajectory_hash"):
         assert getattr(loaded.game, name) == getattr(trace.game, name)
-    assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.pt", 9)
+    assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.safetensors", 9)
     assert loaded.ale_version == trace.ale_version
     assert [path.name for path in tmp_path.iterdir()] == ["game.npz"]
 

@@ -27,7 +27,7 @@ def evaluation(score=10.0, **changes):
     values = {
         "wall_time": 5.5,
         "source": "evaluate",
-        "checkpoint": "step_000000000005.pt",
+        "checkpoint": "step_000000000005.safetensors",
         "global_step": 5,
         "summary": summarise("Pong", [played(score), played(score + 1.25, 13)]),
         "seed": 3,
@@ -66,7 +66,7 @@ def test_rows_come_back_as_they_were_below_one_header(tmp_path):
             global_step=None,
             summary=summarise("Tetris", [played(0.0, mode="random")]),
         ),
-        evaluation(checkpoint='best, "the" one.pt'),
+        evaluation(checkpoint='best, "the" one.safetensors'),
     ]
     for row in rows:
         append_evaluation(tmp_path, row)

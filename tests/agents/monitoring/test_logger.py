@@ -66,7 +66,7 @@ def test_a_resumed_run_writes_one_curve_without_gaps_or_duplicates(tmp_path):
     second = TrainingLogger(tmp_path, 1000, 1e9, FakeDisplay(), state=state, resumed_at=200)
     assert second.statistics.episodes == 1
     assert second.statistics.recent_return == second.statistics.best_return == 7.0
-    assert second.statistics.elapsed >= state["seconds"]
+    assert second.statistics.elapsed >= state.seconds
     for step in (250, 350):
         second.log_if_due(step, {"a3c/restarts": 2}, force=True)
     second.close()

@@ -37,12 +37,12 @@ def kill_at_random_moments(folder, times, caplog):
         remove_stale_temp_files(place)
         with caplog.at_level(logging.WARNING, "train"):
             path, checkpoint = load_newest_checkpoint(place)
-        step = checkpoint.progress["global_step"]
+        step = checkpoint.global_step
         assert step - said[-1] in (0, 1)  # what was said to be there is
         assert bool((checkpoint.parameters["w"] == step).all())
-        assert path.name == f"step_{step:012d}.pt"
+        assert path.name == f"step_{step:012d}.safetensors"
         assert len(list_checkpoints(place)) <= 3
-        assert {p.suffix for p in place.iterdir()} <= {".pt", ".json"}
+        assert {p.suffix for p in place.iterdir()} <= {".safetensors", ".json"}
     assert caplog.text == ""  # nothing had to be skipped
     return cut_off
 
@@ -69,8 +69,8 @@ def test_on_a_full_disk_the_older_checkpoint_stays_and_nothing_half_written(tmp_
         said = process.stdout.read()
     assert said.startswith("OSError: ")
     assert "File too large" in said
-    assert "step_000000000001.pt" in said
-    assert {p.name for p in tmp_path.iterdir()} == {"step_000000000000.pt", "latest.json"}
+    assert "step_000000000001.safetensors" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"step_000000000000.safetensors", "latest.json"}
     path, checkpoint = load_newest_checkpoint(tmp_path)
     assert path.read_bytes() == older
-    assert checkpoint.progress["global_step"] == 0
+    assert checkpoint.global_step == 0

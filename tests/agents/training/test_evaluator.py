@@ -45,9 +45,9 @@ def test_a_run_is_evaluated_at_every_interval_and_its_best_is_kept(workers, tmp_
     assert all(row.summary.episodes == 2 for row in rows)
     if workers == 0:
         assert [row.global_step for row in rows] == [20, 20, 40, 40]
-    best = load_checkpoint(folder / "checkpoints" / "best.pt")
+    best = load_checkpoint(folder / "checkpoints" / "best.safetensors")
     sampled = [row for row in rows if row.summary.mode == "sampled"]
-    assert best.progress["mean_return"] == max(row.summary.mean for row in sampled)
+    assert best.training_state.mean_return == max(row.summary.mean for row in sampled)
     assert len(list((folder / "replays").glob("*.npz"))) >= 2
     assert "evaluation at step" in (folder / "train.log").read_text()
 

@@ -56,7 +56,7 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
         folder = run.folder / "checkpoints"
         wait_for(lambda: len(list_checkpoints(folder)) > 0)
         meanwhile = load_checkpoint(list_checkpoints(folder)[-1])
-        assert any(bool(t.any()) for t in meanwhile.statistics.values())
+        assert any(bool(t.any()) for t in meanwhile.optimizer_state.values())
         time.sleep(0.3)
 
     config = dataclasses.replace(CONFIG, run_dir=str(tmp_path), checkpoint_interval=0.3)
@@ -71,8 +71,8 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
     assert events.Scalars("a3c/workers_alive")[0].value <= 2
     # What it held on its device came back at the end.
     checkpoint = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
-    assert all(bool(t.any()) for t in checkpoint.statistics.values())
-    assert checkpoint.progress["global_step"] == watched.run.shared.global_step
+    assert all(bool(t.any()) for t in checkpoint.optimizer_state.values())
+    assert checkpoint.global_step == watched.run.shared.global_step
 
 
 def test_a_worker_killed_while_it_fills_a_slot_costs_that_rollout_only(tmp_path):

@@ -58,18 +58,18 @@ def steps_of(folder):
 def test_what_the_checkpoint_holds_is_restored_exactly(folder):
     before = newest(folder)
     run = TrainingRun(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
-    progress = run.metrics.statistics.state()
-    assert run.shared.global_step == before.progress["global_step"]
-    assert run.shared.updates == before.progress["updates"]
+    state = run.metrics.statistics.state()
+    assert run.shared.global_step == before.global_step
+    assert run.shared.updates == before.training_state.updates
     for key in ("episodes", "recent_games", "best_return"):
-        assert progress[key] == before.progress[key]
+        assert getattr(state, key) == getattr(before.training_state, key)
     path = run._save()
     run.close()
     after = load_checkpoint(path)
-    for group in ("parameters", "statistics"):
+    for group in ("parameters", "optimizer_state"):
         for name, tensor in getattr(before, group).items():
             assert torch.equal(getattr(after, group)[name], tensor)
-    assert any(bool(t.any()) for t in before.statistics.values())
+    assert any(bool(t.any()) for t in before.optimizer_state.values())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -91,12 +91,12 @@ def test_a_resumed_run_goes_on_in_its_folder_with_its_schedule_and_one_curve(fol
     with (folder / "progress.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["learning_rate"]) == config.learning_rate_at(int(last["global_step"]))
-    assert newest(folder).progress["episodes"] > 0
+    assert newest(folder).training_state.episodes > 0
 
 
 def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
     game = EpisodeResult("sampled", 1, 3.0, 5, np.zeros(5, np.uint8), "", False)
-    step = newest(folder).progress["global_step"]
+    step = newest(folder).global_step
     for at in (step, step + 1):
         append_evaluation(
             folder, EvaluationRow(1.0, TRAINING, "", at, summarise("Pong", [game]), 1)
@@ -124,10 +124,10 @@ def test_resumed_games_are_not_those_of_the_first_session(folder):
 
 def test_a_damaged_newest_checkpoint_is_passed_over(folder):
     good = newest(folder)
-    bad = folder / "checkpoints" / "step_000000000999.pt"
+    bad = folder / "checkpoints" / "step_000000000999.safetensors"
     bad.write_bytes(list_checkpoints(folder / "checkpoints")[-1].read_bytes()[:-100])
     run = TrainingRun(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
-    assert run.shared.global_step == good.progress["global_step"]
+    assert run.shared.global_step == good.global_step
     run.close()
 
 

@@ -61,8 +61,8 @@ def test_a_finished_run_leaves_everything_in_its_folder(workers, tmp_path):
     log = (folder / "train.log").read_text()
     assert "tensorboard --logdir" in log
     checkpoint = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
-    assert checkpoint.progress["global_step"] == meta["global_step"]
-    assert checkpoint.statistics.keys() == checkpoint.parameters.keys()
+    assert checkpoint.global_step == meta["global_step"]
+    assert checkpoint.optimizer_state.keys() == checkpoint.parameters.keys()
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def test_a_signal_saves_and_ends_the_run(number, code, workers, tmp_path):
     meta = json.loads((tmp_path / "latest" / "meta.json").read_text())
     assert meta["status"] == "interrupted"
     checkpoint = load_checkpoint(list_checkpoints(tmp_path / "latest" / "checkpoints")[-1])
-    assert checkpoint.progress["global_step"] == meta["global_step"] > 0
+    assert checkpoint.global_step == meta["global_step"] > 0
 
 
 def test_no_worker_outlives_the_run(tmp_path):

@@ -268,7 +268,7 @@ def test_gradients_that_stay_not_finite_end_the_run_and_the_last_good_checkpoint
     assert f"gradients in a row were not finite; the last good checkpoint is {newest}" in log
     checkpoint = load_checkpoint(newest)
     assert all(bool(t.isfinite().all()) for t in checkpoint.parameters.values())
-    assert checkpoint.progress["skipped_updates"] < 20  # written before they failed for good
+    assert checkpoint.training_state.skipped_updates < 20  # written before they failed for good
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["status"] == "failed"
     with (folder / "progress.csv").open() as file:
