@@ -65,7 +65,7 @@ class TrainConfig:
     game: str = setting("Frostbite", "run", "Atari game, in any common spelling", max_length=100)
     workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", mutable_on_resume=True, low=0, high=1024)
     envs_per_worker: int = setting(4, "run", "games that each worker plays as one batch", mutable_on_resume=True, low=1, high=1024)
-    total_timesteps: int = setting(75_000_000, "run", "budget in decisions of all workers together (one decision is 4 frames)", mutable_on_resume=True, low=1, high=10**12)
+    total_timesteps: int = setting(75_000_000, "run", "budget in agent steps of all workers together (one step is --frame-skip frames)", mutable_on_resume=True, low=1, high=10**12)
     seed: int = setting(1, "run", "seed of everything random", low=0, high=2**32 - 1)
     run_dir: str = setting("runs", "run", "folder that holds the runs")
     resume: str = setting("", "run", "a run's folder, such as runs/latest, to go on with; nothing for a new run", mutable_on_resume=True, optional=True)

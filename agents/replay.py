@@ -140,11 +140,15 @@ def _onlooker(trace: Replay, run: str) -> Iterator[tuple["Overlay", list["Policy
 
     try:
         folder, config = open_run(run)
-        if (config.game, config.full_action_space) != (
-            trace.settings.game,
-            trace.settings.full_action_space,
+        settings = trace.settings
+        if (config.game, config.full_action_space, config.frame_skip) != (
+            settings.game,
+            settings.full_action_space,
+            settings.frame_skip,
         ):
-            raise OverlayError(f"{run}: the run is of {config.game}, or of other actions")
+            raise OverlayError(
+                f"{run}: the run is of {config.game}, or of other actions or another frame skip"
+            )
         agent = load_agent(folder, config)
     except (RunFolderError, CheckpointError) as error:
         raise OverlayError(str(error)) from error

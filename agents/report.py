@@ -111,7 +111,7 @@ def report(
     ]
     header = ReportHeader(
         run=folder.name,
-        game=config.game,
+        atari=config.atari,
         head=config.head,
         core=config.core,
         torso=config.torso,

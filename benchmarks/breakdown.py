@@ -54,7 +54,7 @@ from agents.training import supervisor
 from agents.training import worker_pool as pool
 from benchmarks.system_info import describe, system_info
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
-from envs.config import FRAME_SKIP, SCREEN_SIZE, STACK_SIZE
+from envs.config import SCREEN_SIZE, STACK_SIZE
 
 WARM_UP_UPDATES = 2
 PATIENCE_S = 120.0
@@ -357,7 +357,7 @@ def emulator_alone(game: str, games: int, seconds: float) -> dict[str, dict[str,
             img_width=SCREEN_SIZE,
             grayscale=True,
             stack_num=STACK_SIZE,
-            frameskip=FRAME_SKIP,
+            frameskip=AtariConfig(game).frame_skip,
             maxpool=True,
             reward_clipping=False,
             use_fire_reset=False,

@@ -49,7 +49,6 @@ from benchmarks.variants import (
     settings_of,
 )
 from envs import num_actions
-from envs.config import FRAME_SKIP
 
 EVALUATE = (sys.executable, "-m", "agents.evaluate")
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
@@ -101,7 +100,11 @@ def plan(
         SettingError: for a setting that cannot be used.
         UnmatchableError: if parameters are to be matched and cannot be.
     """
-    budget = args.steps if args.steps is not None else -(-args.frames // FRAME_SKIP)
+    budget = (
+        args.steps
+        if args.steps is not None
+        else -(-args.frames // parse_args(list(more)).frame_skip)
+    )
     out = args.out.resolve()
     flags: dict[tuple[str, str], list[str]] = {}
     parameters: dict[tuple[str, str], Parameters] = {}
@@ -232,11 +235,12 @@ def write_results(
         random[game] = None if played is None else played.summary.mean
     info = system_info()
     budget = suite.planned[0].config.total_timesteps
+    frames = budget * suite.planned[0].config.frame_skip
     missing = len(suite.planned) - len(results)
     text = table(results, random, args.episodes)
     notes = [
         f"Command: `python -m benchmarks.fig3 {' '.join(words)}`",
-        f"{budget:,} decisions ({budget * FRAME_SKIP:,} frames) each; {describe(info)}.",
+        f"{budget:,} agent steps ({frames:,} frames) each; {describe(info)}.",
     ]
     if missing:
         notes.append(f"{missing} of {len(suite.planned)} runs are not finished and not counted.")
@@ -284,7 +288,7 @@ def _parser() -> CommandParser:
     parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="seeds 1 to N (5)")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--frames", type=_count, metavar="N", help="budget of each run in frames")
-    budget.add_argument("--steps", type=_count, metavar="N", help="or in decisions, of 4 frames")
+    budget.add_argument("--steps", type=_count, metavar="N", help="or in agent steps")
     parser.add_argument("--workers", type=int, default=TrainConfig().workers)
     parser.add_argument("--core", choices=("none", "lstm"), default="none", help="of everyone")
     parser.add_argument(

@@ -14,13 +14,13 @@ import numpy as np
 from envs import AtariConfig, AtariTrainingEnv, Episode, num_actions
 
 
-def random_games(game: str, episodes: int, seed: int) -> list[Episode]:
+def random_games(game: str, episodes: int, seed: int, frame_skip: int = 4) -> list[Episode]:
     """Play at least `episodes` whole games, the same number in each of up to 16 environments."""
     num_envs = min(16, episodes)
     per_env = -(-episodes // num_envs)
     rng = np.random.default_rng(seed)
     seeds = rng.integers(2**31, size=num_envs)
-    config = AtariConfig(game)
+    config = AtariConfig(game, frame_skip=frame_skip)
     env = AtariTrainingEnv(config, num_envs, seeds=seeds)
     env.reset()
     games: list[list[Episode]] = [[] for _ in range(num_envs)]
@@ -40,13 +40,15 @@ def main() -> None:
     parser.add_argument("--game", default="Frostbite")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--frame-skip", type=int, default=4)
     args = parser.parse_args()
-    games = random_games(args.game, args.episodes, args.seed)
+    games = random_games(args.game, args.episodes, args.seed, args.frame_skip)
     scores = [game.raw_return for game in games]
     print(f"{args.game}: {len(games)} random games")
     std = stdev(scores) if len(scores) > 1 else 0.0
     print(f"score: mean {fmean(scores):.1f}, std {std:.1f}, median {median(scores):.1f}")
-    print(f"length: mean {fmean(game.length for game in games):.0f} decisions")
+    length = fmean(game.length for game in games)
+    print(f"length: mean {length:.0f} agent steps of {args.frame_skip} frames")
 
 
 if __name__ == "__main__":

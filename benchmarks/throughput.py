@@ -4,8 +4,8 @@
     python -m benchmarks.throughput --heads linear --cores none --sweep-workers 1 2 4 8 16
 
 Variants take turns, several rounds of each, so that a machine whose speed drifts hits all alike;
-medians are printed. One decision is 4 frames everywhere. Start-up does not count: a clock runs from
-the first updates on.
+medians are printed. An agent step is 4 frames everywhere. Start-up does not count: a clock runs
+from the first updates on.
 
 - `emulator`: 16 games and random actions in one vector environment, a thread for every core.
 - head / core / torso: `train_a3c.py` with the default settings otherwise.

@@ -29,7 +29,6 @@ from ale_py import roms
 from envs.games import resolve_game
 
 FRAMES_PER_SECOND = 60
-FRAME_SKIP = 4
 STACK_SIZE = 4
 SCREEN_SIZE = 84
 OBSERVATION_SHAPE = (STACK_SIZE, SCREEN_SIZE, SCREEN_SIZE)
@@ -98,6 +97,11 @@ class AtariConfig:
     def max_steps(self) -> int:
         """The largest number of agent steps that an episode can have."""
         return -(-self.max_frames // self.frame_skip)
+
+    @property
+    def steps_per_second(self) -> float:
+        """The number of agent steps in a second of the console's time."""
+        return FRAMES_PER_SECOND / self.frame_skip
 
     def seconds(self, num_steps: float) -> float:
         """How long agent steps take on the console, in seconds."""

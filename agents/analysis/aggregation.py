@@ -9,7 +9,6 @@ import numpy as np
 
 from agents.analysis.learning_curves import TRAINING, LearningCurve, Numbers
 from agents.errors import MachineError
-from envs.config import FRAME_SKIP
 
 STEPS, FRAMES, HOURS = "steps", "frames", "hours"
 AXES = (STEPS, FRAMES, HOURS)
@@ -34,6 +33,7 @@ class AggregatedCurve:
         high: Upper end, likewise.
         n: Number of runs that reach x, shape (G,), at least 1.
         runs: Number of all runs.
+        frame_skip: The frames in an agent step; None where the runs' differ.
     """
 
     game: str
@@ -45,6 +45,7 @@ class AggregatedCurve:
     high: Numbers
     n: np.ndarray
     runs: int
+    frame_skip: int | None
 
 
 def aggregate_over_seeds(
@@ -84,7 +85,9 @@ def aggregate_over_seeds(
         for label, group in by_label.items():
             points = _trim_ends(xs[label], grid, tolerance)
             values = align(xs[label], [curve.values for curve in group], points)
-            aggregated.append(_aggregate(game, label, points, values))
+            skips = {curve.frame_skip for curve in group}
+            frame_skip = skips.pop() if len(skips) == 1 else None
+            aggregated.append(_aggregate(game, label, points, values, frame_skip))
     return aggregated
 
 
@@ -92,7 +95,7 @@ def x_values(curve: LearningCurve, axis: str) -> Numbers:
     """Return the x values of a curve's points, shape (N,)."""
     if axis == HOURS:
         return curve.hours
-    return curve.steps * FRAME_SKIP if axis == FRAMES else curve.steps
+    return curve.steps * curve.frame_skip if axis == FRAMES else curve.steps
 
 
 def align(xs: Sequence[Numbers], values: Sequence[Numbers], grid: Numbers) -> Numbers:
@@ -171,7 +174,9 @@ def _cell(number: float) -> str:
     return "" if np.isnan(number) else f"{number:.10g}"
 
 
-def _aggregate(game: str, label: str, grid: Numbers, values: Numbers) -> AggregatedCurve:
+def _aggregate(
+    game: str, label: str, grid: Numbers, values: Numbers, frame_skip: int | None
+) -> AggregatedCurve:
     n = np.isfinite(values).sum(axis=0)
     reached = n > 0
     grid, values, n = grid[reached], values[:, reached], n[reached]
@@ -179,4 +184,4 @@ def _aggregate(game: str, label: str, grid: Numbers, values: Numbers) -> Aggrega
     square = np.nansum((values - mean) ** 2, axis=0)
     std = np.where(n > 1, np.sqrt(square / np.maximum(n - 1, 1)), np.nan)
     low, high = bootstrap_interval(values)
-    return AggregatedCurve(game, label, grid, mean, std, low, high, n, len(values))
+    return AggregatedCurve(game, label, grid, mean, std, low, high, n, len(values), frame_skip)

@@ -44,6 +44,7 @@ class LearningCurve:
         game: The game, as in `envs.Game.name`.
         seed: The run's seed.
         parts: The head, then the settings of network and learning that are not the defaults.
+        frame_skip: The run's frames in an agent step.
         steps: Agent steps, shape (N,), increasing.
         hours: Hours of training, pauses between sessions not counted, shape (N,).
         values: Raw returns, shape (N,).
@@ -53,6 +54,7 @@ class LearningCurve:
     game: str
     seed: int
     parts: tuple[str, ...]
+    frame_skip: int
     steps: Numbers
     hours: Numbers
     values: Numbers
@@ -132,7 +134,8 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
         points = progress.steps[known], progress.hours[known], progress.returns[known]
     else:
         points = _evaluation_points(folder, config, metric, progress)
-    return LearningCurve(folder, config.game, config.seed, non_default_settings(config), *points)
+    parts = non_default_settings(config)
+    return LearningCurve(folder, config.game, config.seed, parts, config.frame_skip, *points)
 
 
 def read_progress(path: Path) -> Progress:

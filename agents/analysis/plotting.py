@@ -13,7 +13,6 @@ from agents.analysis.learning_curves import TRAINING
 from agents.config import RECENT_EPISODES
 from agents.errors import MachineError
 from envs import PUBLISHED_SCORES
-from envs.config import FRAME_SKIP
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -130,7 +129,10 @@ def _panel(
         from matplotlib.ticker import EngFormatter
 
         panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        factor = FRAME_SKIP if axis == STEPS else 1 / FRAME_SKIP
+    skips = {curve.frame_skip for curve in curves}
+    if axis != HOURS and len(skips) == 1 and (skip := skips.pop()) is not None:
+        # Only where an agent step is as long for all of them.
+        factor = skip if axis == STEPS else 1 / skip
         other = panel.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
         other.set_xlabel(_AXIS_LABELS[FRAMES if axis == STEPS else STEPS], fontsize=8, color=_GREY)
         other.tick_params(labelsize=8, colors=_GREY)

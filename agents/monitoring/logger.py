@@ -43,6 +43,7 @@ class TrainingLogger:
         folder: Path,
         total_timesteps: int,
         log_interval: float,
+        frame_skip: int,
         display: Display,
         title: str = "",
         state: TrainingState | None = None,
@@ -50,6 +51,7 @@ class TrainingLogger:
     ) -> None:
         self.statistics = TrainingStatistics(state, resumed_at or 0)
         self.display = display
+        self._frame_skip = frame_skip
         self._total_timesteps, self._log_interval, self._title = (
             total_timesteps,
             log_interval,
@@ -155,6 +157,7 @@ class TrainingLogger:
     def _write(self, global_step: int, gauges: Mapping[str, float]) -> None:
         statistics = self.statistics
         scalars = statistics.end_interval(global_step) | dict(gauges)
+        scalars["charts/frames"] = global_step * self._frame_skip
         self._tensorboard.add_scalars(scalars, global_step)
         row: dict[str, object] = {tag.rpartition("/")[2]: v for tag, v in scalars.items()}
         row["wall_time"] = f"{time.time():.3f}"

@@ -9,7 +9,6 @@ from statistics import fmean
 from agents.config import RECENT_EPISODES
 from agents.training_state import TrainingState
 from envs import Episode
-from envs.config import FRAME_SKIP
 
 
 class TrainingStatistics:
@@ -124,7 +123,6 @@ class TrainingStatistics:
         self.steps_per_second = (global_step - self._interval_step) / seconds
         scalars = {tag: self._sums[tag] / self._counts[tag] for tag in self._sums}
         scalars["charts/SPS"] = self.steps_per_second
-        scalars["charts/frames"] = global_step * FRAME_SKIP
         if self._ended:
             scalars["charts/episodic_return"] = fmean(e.raw_return for e in self._ended)
             scalars["charts/episodic_length"] = fmean(e.length for e in self._ended)

@@ -34,7 +34,6 @@ from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import TrainingFailedError, WorkerPool
 from agents.training_state import TrainingState
-from envs.config import FRAME_SKIP
 
 log = logging.getLogger("train")
 
@@ -132,6 +131,7 @@ class TrainingRun:
             self.folder,
             config.total_timesteps,
             config.log_interval,
+            config.frame_skip,
             display,
             title=f"{config.game}, {config.head}",
             state=state,
@@ -390,7 +390,7 @@ class TrainingRun:
             "%s: %s decisions (%s frames) in %s, %s games, mean return %s",
             status,
             f"{step:,}",
-            f"{step * FRAME_SKIP:,}",
+            f"{step * self.config.frame_skip:,}",
             format_seconds(self.metrics.statistics.elapsed),
             f"{self.metrics.statistics.episodes:,}",
             self.metrics.statistics.recent_return_text,

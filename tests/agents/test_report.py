@@ -134,7 +134,7 @@ def test_the_arrays_in_the_page_are_those_of_the_median_game(page, shown):
         np.testing.assert_array_equal(unpack(head["plane"]), plane)
         assert head["explained"] == pytest.approx(parts)
     attention = programs.actor.u_attention.mean(axis=1)
-    for slot, decisions in enumerate(strongest(attention, 3)):
+    for slot, decisions in enumerate(strongest(attention, 3, apart=15)):
         assert [picture["t"] for picture in data["gallery"][slot]] == decisions
         for picture in data["gallery"][slot]:
             jpeg = base64.b64decode(picture["picture"].removeprefix("data:image/jpeg;base64,"))

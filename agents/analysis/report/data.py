@@ -13,9 +13,6 @@ import numpy.typing as npt
 from agents.evaluation.episode import EpisodeResult
 from agents.networks.inspection import Floats, HypernetProgram, NeurocoderProgram, Program
 
-# Neighbouring decisions see nearly the same screen: pictures of one slot are a second apart.
-DECISIONS_APART = 15
-
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -72,7 +69,7 @@ def by_action(
     return result
 
 
-def strongest(weights: Floats, count: int, apart: int = DECISIONS_APART) -> list[list[int]]:
+def strongest(weights: Floats, count: int, apart: int) -> list[list[int]]:
     """The decisions at which each slot had the most weight, strongest first.
 
     Args:

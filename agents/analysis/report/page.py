@@ -22,10 +22,7 @@ import numpy.typing as npt
 from agents.analysis.report.data import Selection, by_action, project, selections_of, strongest
 from agents.analysis.report.episode import MOST_WEIGHT_BYTES, ShownEpisode
 from agents.evaluation.results import Summary
-from envs import PUBLISHED_SCORES
-from envs.config import FRAME_SKIP, FRAMES_PER_SECOND
-
-DECISIONS_PER_SECOND = FRAMES_PER_SECOND / FRAME_SKIP
+from envs import PUBLISHED_SCORES, AtariConfig
 
 TEMPLATE = Path(__file__).with_name("template.html")
 STYLE = TEMPLATE.with_name("report.css")
@@ -45,7 +42,7 @@ class ReportHeader:
 
     Attributes:
         run: name of the run's folder.
-        game: as in `envs.Game.name`.
+        atari: The game and its rules.
         head: of actor and critic.
         core: between torso and heads.
         torso: the convolutions.
@@ -57,7 +54,7 @@ class ReportHeader:
     """
 
     run: str
-    game: str
+    atari: AtariConfig
     head: str
     core: str
     torso: str
@@ -84,15 +81,16 @@ def make_page(
         shown: the game of the player.
     """
     data = page_data(header, curves, shown)
-    title = f"{header.game}, {header.head} head: {header.run}"
+    title = f"{header.atari.game}, {header.head} head: {header.run}"
     parts = {
         "title": html.escape(title),
         "run": html.escape(header.run),
-        "game": html.escape(header.game),
+        "game": html.escape(header.atari.game),
         "header": header_list(header),
-        "scores": score_table(header.game, summaries),
-        "shown": html.escape(describe_game(shown, summaries)),
+        "scores": score_table(header.atari, summaries),
+        "shown": html.escape(describe_game(header.atari, shown, summaries)),
         "video": "data:video/mp4;base64," + base64.b64encode(shown.video).decode(),
+        "step": describe_step(header.atari),
         "date": html.escape(f"{header.date:%Y-%m-%d %H:%M}"),
         "style": STYLE.read_text(),
         "script": "".join(path.read_text() for path in SCRIPTS),
@@ -126,15 +124,15 @@ def page_data(
     size = sum(s.weights.size * (4 if s.signed else 1) for _, all_ in heads for s in all_)
     keep = size <= MOST_WEIGHT_BYTES
     return {
-        "rate": DECISIONS_PER_SECOND,
+        "rate": header.atari.steps_per_second,
         "actionNames": programs.action_names,
         "actions": encode_array(programs.actions),
         "rewards": encode_array(programs.rewards),
         "values": encode_array(programs.values),
         "probabilities": encode_array(programs.probabilities),
         "heads": [_head(name, selections, shown, keep) for name, selections in heads],
-        "gallery": _gallery(heads[0][1][0], shown.thumbnails) if heads else None,
-        "curve": _curve(header.game, curves) if curves else None,
+        "gallery": _gallery(heads[0][1][0], shown.thumbnails, header.atari) if heads else None,
+        "curve": _curve(header.atari.game, curves) if curves else None,
     }
 
 
@@ -169,7 +167,7 @@ def header_list(header: ReportHeader) -> str:
     """The definition list at the page's head."""
     whole, actor, critic = header.parameters
     core = "no recurrence" if header.core == "none" else header.core.upper()
-    frames = header.global_step * FRAME_SKIP
+    frames = header.global_step * header.atari.frame_skip
     rows = [
         ("Network", f"{header.head} head, {header.torso} torso, {core}"),
         ("Parameters", f"{whole:,} (actor {actor:,}, critic {critic:,})"),
@@ -180,12 +178,12 @@ def header_list(header: ReportHeader) -> str:
     return "\n".join(f"<dt>{html.escape(a)}</dt><dd>{html.escape(b)}</dd>" for a, b in rows)
 
 
-def score_table(game: str, summaries: Sequence[Summary]) -> str:
+def score_table(atari: AtariConfig, summaries: Sequence[Summary]) -> str:
     """The rows of the score table, measured and published."""
     names = {"sampled": "Agent, sampled", "greedy": "Agent, greedy"}
     rows: list[tuple[str | None, ...]] = []
     for s in summaries:
-        seconds = s.length / DECISIONS_PER_SECOND
+        seconds = atari.seconds(s.length)
         normalised = (
             None if s.human_normalised is None else f"{round(s.human_normalised, 3) + 0.0:.1%}"
         )
@@ -201,7 +199,7 @@ def score_table(game: str, summaries: Sequence[Summary]) -> str:
                 f"{seconds:,.0f} s",
             )
         )
-    published = PUBLISHED_SCORES.get(game)
+    published = PUBLISHED_SCORES.get(atari.game)
     if published is not None:
         for name, score, percent in (
             ("random", published.random, "0%"),
@@ -215,19 +213,26 @@ def score_table(game: str, summaries: Sequence[Summary]) -> str:
     return "\n".join(lines)
 
 
-def describe_game(shown: ShownEpisode, summaries: Sequence[Summary]) -> str:
+def describe_game(atari: AtariConfig, shown: ShownEpisode, summaries: Sequence[Summary]) -> str:
     """Which game is shown, in a sentence or two."""
     game, length = shown.programs.game, len(shown.programs.actions)
     episodes = next((s.episodes for s in summaries if s.mode == game.mode), 1)
     which = f"The median of {episodes:,} {game.mode} games" if episodes > 1 else "The game"
     text = (
         f"{which}: score {_minus(_number(game.score))}, {game.length:,} decisions "
-        f"({game.length / DECISIONS_PER_SECOND:,.0f} s of play), {game.mode} actions, "
+        f"({atari.seconds(game.length):,.0f} s of play), {game.mode} actions, "
         f"seed {game.seed}."
     )
     if length < game.length:
         text += f" Shown are the first {length:,} decisions; more would make this page too large."
     return text
+
+
+def describe_step(atari: AtariConfig) -> str:
+    """How long an agent step is, in a sentence."""
+    if atari.frame_skip == 1:
+        return "One agent step is 1 frame of the console, of 60 a second."
+    return f"One agent step is {atari.frame_skip} frames of the console, of 60 a second."
 
 
 def _head(
@@ -258,7 +263,10 @@ def _head(
     }
 
 
-def _gallery(selection: Selection, thumbnails: Sequence[bytes]) -> list[list[dict[str, Any]]]:
+def _gallery(
+    selection: Selection, thumbnails: Sequence[bytes], atari: AtariConfig
+) -> list[list[dict[str, Any]]]:
+    apart = round(atari.steps_per_second)  # a second: neighbouring steps see nearly the same screen
     slots = selection.mean[:, :MOST_PICTURED_SLOTS]
     return [
         [
@@ -269,7 +277,7 @@ def _gallery(selection: Selection, thumbnails: Sequence[bytes]) -> list[list[dic
             }
             for t in decisions
         ]
-        for slot, decisions in enumerate(strongest(slots, PICTURES_PER_SLOT))
+        for slot, decisions in enumerate(strongest(slots, PICTURES_PER_SLOT, apart))
     ]
 
 

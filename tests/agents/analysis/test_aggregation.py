@@ -24,7 +24,7 @@ from agents.errors import MachineError
 
 def curve(points, seed=1, game="Pong", head="linear"):
     steps, values = np.array(points, dtype=float).T
-    return LearningCurve(Path(f"run{seed}"), game, seed, (head,), steps, steps / 3.6e6, values)
+    return LearningCurve(Path(f"run{seed}"), game, seed, (head,), 4, steps, steps / 3.6e6, values)
 
 
 def naive_value(points, x):

@@ -22,7 +22,7 @@ class FakeDisplay(QuietDisplay):
 
 
 def make_logger(folder, display=None):
-    return TrainingLogger(folder, 1000, 1e9, display or FakeDisplay())
+    return TrainingLogger(folder, 1000, 1e9, 4, display or FakeDisplay())
 
 
 def add(logger, episodes, scalars):
@@ -63,7 +63,7 @@ def test_a_resumed_run_writes_one_curve_without_gaps_or_duplicates(tmp_path):
     first.close()
     with (tmp_path / "progress.csv").open("a") as file:
         file.write("1795426664.844,31")  # cut off in the middle
-    second = TrainingLogger(tmp_path, 1000, 1e9, FakeDisplay(), state=state, resumed_at=200)
+    second = TrainingLogger(tmp_path, 1000, 1e9, 4, FakeDisplay(), state=state, resumed_at=200)
     assert second.statistics.episodes == 1
     assert second.statistics.recent_return == second.statistics.best_return == 7.0
     assert second.statistics.elapsed >= state.seconds
@@ -100,7 +100,7 @@ def test_the_display_shows_the_progress_of_the_run(tmp_path):
 def test_while_no_step_is_made_a_row_is_shown_once_an_interval(tmp_path, monkeypatch):
     display, now = FakeDisplay(), [100.0]
     monkeypatch.setattr(agents.monitoring.logger.time, "monotonic", lambda: now[0])
-    logger = TrainingLogger(tmp_path, 1000, 10.0, display)
+    logger = TrainingLogger(tmp_path, 1000, 10.0, 4, display)
     for _ in range(40):
         now[0] += 1.0
         logger.log_if_due(0, {})
