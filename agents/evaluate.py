@@ -1,23 +1,17 @@
-"""Play whole games with a trained agent: what it scores, and recordings to watch.
+"""Play whole episodes with a trained agent: scores, and recordings to watch.
 
     python -m agents.evaluate runs/latest --episodes 10 --record
 
-Scores are raw and games whole, by the rules the run trained with. Exit code 0; 2 for what cannot be
-used; 130 after Ctrl-C, with what was finished until then reported and saved.
+Scores are raw and episodes whole games, by the rules the run trained with. Exit code 0; 2 for bad
+input; 130 after Ctrl-C, with the episodes finished until then reported and saved.
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 
-from agents.cli import CommandParser
+from agents.cli import CommandParser, run_command, use_one_thread
 
-# Before torch is imported: a network this small, asked about one screen at a time, is not faster
-# with more threads, and other work on the machine would be slower.
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-
+PROG = "python -m agents.evaluate"
 MODES = {
     "sampled": ["sampled"],
     "greedy": ["greedy"],
@@ -29,6 +23,7 @@ DEFAULT_SEED = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, play, report, and return the exit code."""
+    use_one_thread()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.overlay and not args.record:
@@ -37,37 +32,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.random and modes != ["random"]:
         modes = [*modes, "random"]
 
-    from agents.checkpoint import CheckpointError
-    from agents.errors import MachineError
-    from agents.run_folder import RunFolderError
     from agents.system.resources import require_opencv
 
-    try:
-        require_opencv()
-        from agents.evaluation.session import EvaluationSession
+    require_opencv()
+    from agents.evaluation.session import EvaluationSession
 
-        session = EvaluationSession(
-            args.run,
-            args.checkpoint,
-            modes,
-            args.seed,
-            record=args.record,
-            overlay=args.overlay,
-        )
-    except (MachineError, RunFolderError, CheckpointError) as error:
-        parser.error(str(error))
+    session = EvaluationSession(
+        args.run,
+        args.checkpoint,
+        modes,
+        args.seed,
+        record=args.record,
+        overlay=args.overlay,
+    )
     return session.run(args.episodes)
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m agents.evaluate",
+        prog=PROG,
         description=__doc__.partition("\n")[0],
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, such as runs/latest")
+    parser.add_argument("run", metavar="RUN", help="run directory, such as runs/latest")
     parser.add_argument(
-        "--episodes", type=episode_count, default=10, metavar="N", help="games in each mode (10)"
+        "--episodes", type=episode_count, default=10, metavar="N", help="episodes in each mode (10)"
     )
     parser.add_argument(
         "--mode",
@@ -77,7 +66,9 @@ def _parser() -> CommandParser:
         "other (the default), or random play alone, which needs no checkpoint",
     )
     parser.add_argument(
-        "--random", action="store_true", help="play as many games at random, to compare with"
+        "--random",
+        action="store_true",
+        help="also play as many episodes at random, to compare with",
     )
     parser.add_argument("--record", action="store_true", help="write videos and replays")
     parser.add_argument(
@@ -97,13 +88,13 @@ def _parser() -> CommandParser:
         type=seed_number,
         default=DEFAULT_SEED,
         metavar="S",
-        help=f"of the games; the same games in every mode ({DEFAULT_SEED})",
+        help=f"seed of the evaluation; every mode plays the same episodes ({DEFAULT_SEED})",
     )
     return parser
 
 
 def episode_count(text: str) -> int:
-    """A number of games, from the command line."""
+    """A number of episodes, from the command line."""
     return _whole_number(text, 1, 10**6)
 
 
@@ -123,7 +114,4 @@ def _whole_number(text: str, low: int, high: int) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # before there was anything to report
-        sys.exit(130)
+    run_command(main, PROG)

@@ -22,7 +22,7 @@ from agents.evaluate import DEFAULT_SEED, episode_count, seed_number
 if TYPE_CHECKING:
     from agents.analysis.report.page import Points
     from agents.config import TrainConfig
-    from agents.evaluation.session import LoadedAgent
+    from agents.evaluation.load_agent import LoadedAgent
 
 ENDINGS = (".html", ".htm")
 # Those of one's own machine, or of the moment.
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         require_opencv()
-        from agents.evaluation.session import load_agent
+        from agents.evaluation.load_agent import load_agent
         from agents.evaluation.video import VideoError
 
         folder, config = open_run(args.run)

@@ -8,6 +8,7 @@ networks.
 """
 
 from envs.config import AtariConfig as AtariConfig
+from envs.config import action_names as action_names
 from envs.config import num_actions as num_actions
 from envs.evaluation import make_evaluation_env as make_evaluation_env
 from envs.games import Game as Game

@@ -113,19 +113,25 @@ def _shorten(value: object) -> str:
     return repr(value)[:100]
 
 
+def action_names(config: AtariConfig) -> tuple[str, ...]:
+    """The names of the actions that an environment with these settings has, such as UPFIRE."""
+    return _load_action_names(config.rom, config.full_action_space)
+
+
 def num_actions(config: AtariConfig) -> int:
     """The size of the action space that an environment with these settings has."""
-    return 18 if config.full_action_space else _size_of_minimal_action_set(config.rom)
+    return len(action_names(config))
 
 
 @cache
-def _size_of_minimal_action_set(rom: str) -> int:
+def _load_action_names(rom: str, full_action_space: bool) -> tuple[str, ...]:
     silence_emulator()
     ale = ale_py.ALEInterface()
     path = roms.get_rom_path(rom)
     assert path is not None
     ale.loadROM(path)
-    return len(ale.getMinimalActionSet())
+    actions = ale.getLegalActionSet() if full_action_space else ale.getMinimalActionSet()
+    return tuple(action.name for action in actions)
 
 
 def silence_emulator() -> None:

@@ -1,31 +1,36 @@
-"""One whole game, from a seed to its score: what evaluation, traces and recordings share.
+"""The evaluation loop: whole episodes, one after the other, and the callbacks that watch them.
 
-Nothing in here needs torch, so that a recorded game can be replayed without it.
+Evaluation, recording, replaying and the report all use `run_episodes`. Nothing in here needs torch,
+so that a recorded episode can be replayed without it.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from agents.networks.inspection import PolicyOutput
+
 GameEnv = gymnasium.Env[npt.NDArray[np.uint8], int]
-Screen = npt.NDArray[np.uint8]
+Observation = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one decision brought.
+    """The result of one agent step.
 
     Attributes:
-        action: that was played.
-        reward: raw.
-        length: decisions of this game so far, this one included.
-        score: raw, of this game so far.
-        info: of the environment; `info["screens"]` where it was made with `keep_screens`.
+        action: The action that was played.
+        reward: The raw reward.
+        length: Agent steps of this episode so far, this one included.
+        score: The raw return of this episode so far.
+        info: The environment's; with `info["screens"]`, every emulator frame of the step, where a
+            callback needs frames.
     """
 
     action: int
@@ -35,23 +40,20 @@ class StepResult:
     info: dict[str, Any]
 
 
-OnStep = Callable[[StepResult], None]
-
-
 @dataclass(frozen=True, eq=False)
 class EpisodeResult:
-    """A finished game.
+    """A finished episode.
 
     Attributes:
-        mode: who played: "sampled", "greedy" or "random".
-        seed: of the game.
-        score: raw, undiscounted.
-        length: decisions.
+        mode: Who played: "sampled", "greedy" or "random".
+        seed: The episode's seed.
+        score: The raw, undiscounted return.
+        length: Agent steps.
         actions: uint8, shape (length,).
-        screen_hash: of the last screen, see `hash_screen`.
-        truncated: whether the frame limit ended it, rather than the game.
+        screen_hash: Hash of the last screen, see `hash_screen`.
+        truncated: Whether the frame limit ended it, rather than the game.
         trajectory_hash: SHA-256 of every action and the 84x84 frame that followed it. Score and
-            last screen alone would not tell of a game that took another way to the same place.
+            last screen alone would not tell of an episode that took another way to the same place.
     """
 
     mode: str
@@ -64,60 +66,155 @@ class EpisodeResult:
     trajectory_hash: str = ""
 
 
-def action_names(env: GameEnv) -> tuple[str, ...]:
-    """What the environment's actions are called, such as NOOP and UPFIRE."""
-    return tuple(env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
+class Policy(Protocol):
+    """Chooses the actions of episodes: a network, chance, or a recording.
+
+    Attributes:
+        mode: Noted in the results: "sampled", "greedy" or "random".
+    """
+
+    @property
+    def mode(self) -> str:
+        """Who plays."""
+
+    def reset(self, seed: int) -> None:
+        """Prepare for the episode with this seed."""
+
+    def act(self, observation: Observation) -> int:
+        """Choose an action for the episode's next observation, (4, 84, 84) uint8."""
+
+    def inspect(self) -> "PolicyOutput | None":
+        """What the network computed for the last action; None where no network did."""
 
 
-def hash_screen(screen: Screen) -> str:
-    """SHA-256 of a screen's size and pixels, in hexadecimal."""
-    return hashlib.sha256(f"{screen.shape}".encode() + screen.tobytes()).hexdigest()
+class EpisodeCallback:
+    """Watches episodes; the base class ignores them.
+
+    After `on_start`, an episode ends in exactly one of `on_end` and `on_abort`.
+
+    Attributes:
+        needs_frames: Whether `StepResult.info` must hold the emulator's frames.
+        inspect_every: `on_step` gets the policy's output at the first agent step of an episode and
+            at every `inspect_every`-th step after it; 0 for never. It costs about as much as
+            acting.
+    """
+
+    needs_frames: bool = False
+    inspect_every: int = 0
+
+    def on_start(self, mode: str, seed: int) -> None:
+        """An episode starts."""
+
+    def on_step(self, step: StepResult, output: "PolicyOutput | None") -> None:
+        """An agent step was played.
+
+        Args:
+            step: What was done, and what came of it.
+            output: What the network computed for this step's action; None if it was not asked for,
+                or no network acts.
+        """
+
+    def on_end(self, result: EpisodeResult) -> None:
+        """The episode has ended."""
+
+    def on_abort(self) -> None:
+        """The episode was left before its end."""
 
 
-def run_episode(
+def needs_frames(callbacks: Iterable[EpisodeCallback]) -> bool:
+    """Whether the environment must hand out the emulator's frames."""
+    return any(callback.needs_frames for callback in callbacks)
+
+
+def run_episodes(
     env: GameEnv,
-    seed: int,
-    choose: Callable[[npt.NDArray[np.uint8], bool], int | None],
-    mode: str,
-    on_step: OnStep | None = None,
-) -> tuple[EpisodeResult, bool]:
-    """Play one game.
+    policy: Policy,
+    seeds: Iterable[int],
+    callbacks: Sequence[EpisodeCallback] = (),
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[EpisodeResult]:
+    """Play an episode for every seed.
 
     Args:
-        env: is reset here.
-        seed: of the game; with the actions it decides everything.
-        choose: from an observation, (4, 84, 84) uint8, and whether it is the game's first, to an
-            action; None leaves the game where it is.
-        mode: noted in the result.
-        on_step: is told of every decision.
+        env: The environment; made with `keep_screens` where a callback needs frames. The caller
+            closes it.
+        policy: Chooses the actions.
+        seeds: With the actions, a seed decides everything in its episode.
+        callbacks: Called in this order. What they raise aborts the episode.
+        should_stop: Called before each agent step; once true, the episode is aborted, and no
+            further one starts.
 
-    Returns:
-        The game, and whether it came to its end.
+    Yields:
+        Every finished episode.
     """
+    for seed in seeds:
+        result = _run_episode(env, policy, seed, callbacks, should_stop)
+        if result is None:
+            return
+        yield result
+
+
+def _run_episode(
+    env: GameEnv,
+    policy: Policy,
+    seed: int,
+    callbacks: Sequence[EpisodeCallback],
+    should_stop: Callable[[], bool] | None,
+) -> EpisodeResult | None:
+    """The finished episode, or None if it was stopped."""
+    result: EpisodeResult | None = None
+    try:
+        for callback in callbacks:
+            callback.on_start(policy.mode, seed)
+        result = _play(env, policy, seed, callbacks, should_stop)
+    finally:
+        if result is None:
+            for callback in callbacks:
+                callback.on_abort()
+    if result is not None:
+        for callback in callbacks:
+            callback.on_end(result)
+    return result
+
+
+def _play(
+    env: GameEnv,
+    policy: Policy,
+    seed: int,
+    callbacks: Sequence[EpisodeCallback],
+    should_stop: Callable[[], bool] | None,
+) -> EpisodeResult | None:
     observation, _ = env.reset(seed=seed)
+    policy.reset(seed)
     actions: list[int] = []
-    score, ended, truncated = 0.0, False, False
-    course = hashlib.sha256()
-    while not ended:
-        action = choose(observation, not actions)
-        if action is None:
-            break
+    score, terminated, truncated = 0.0, False, False
+    trajectory = hashlib.sha256()
+    while not (terminated or truncated):
+        if should_stop is not None and should_stop():
+            return None
+        action = policy.act(observation)
+        inspects = [c.inspect_every and len(actions) % c.inspect_every == 0 for c in callbacks]
+        output = policy.inspect() if any(inspects) else None
         observation, reward, terminated, truncated, info = env.step(action)
-        course.update(bytes([action]) + observation[-1].tobytes())
+        trajectory.update(bytes([action]) + observation[-1].tobytes())
         actions.append(action)
         score += float(reward)
-        ended = terminated or truncated
-        if on_step is not None:
-            on_step(StepResult(action, float(reward), len(actions), score, info))
+        step = StepResult(action, float(reward), len(actions), score, info)
+        for callback, wants_output in zip(callbacks, inspects, strict=True):
+            callback.on_step(step, output if wants_output else None)
     screen: Any = env.render()
-    game = EpisodeResult(
-        mode=mode,
+    return EpisodeResult(
+        mode=policy.mode,
         seed=seed,
         score=score,
         length=len(actions),
         actions=np.array(actions, dtype=np.uint8),
         screen_hash=hash_screen(screen),
         truncated=truncated,
-        trajectory_hash=course.hexdigest(),
+        trajectory_hash=trajectory.hexdigest(),
     )
-    return game, ended
+
+
+def hash_screen(screen: npt.NDArray[np.uint8]) -> str:
+    """SHA-256 of a screen's size and pixels, in hexadecimal."""
+    return hashlib.sha256(f"{screen.shape}".encode() + screen.tobytes()).hexdigest()

@@ -32,12 +32,12 @@ from agents.evaluation.drawing import (
     text_width,
     write,
 )
-from agents.evaluation.episode import StepResult, action_names
+from agents.evaluation.episode import StepResult
 from agents.evaluation.program_plots import Scale, draw_program
 from agents.evaluation.video import HEIGHT as GAME_HEIGHT
 from agents.evaluation.video import WIDTH as GAME_WIDTH
 from agents.networks.inspection import NeurocoderProgram, PolicyOutput
-from envs import make_evaluation_env
+from envs import action_names
 from envs.config import FRAMES_PER_SECOND
 
 WIDTH, HEIGHT, PROGRAMS_HEIGHT = 1280, GAME_HEIGHT, 240
@@ -203,14 +203,12 @@ def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFact
         config: of the run.
         global_step: decisions the network was trained for; None if only random play is shown.
     """
-    env = make_evaluation_env(config.atari)
-    names = action_names(env)
-    env.close()
 
     def make(mode: str, seed: int) -> Overlay:
         who = "random play"
         if mode != "random" and global_step is not None:
             who = f"{config.head} head, {global_step:,} agent steps of training, {mode} play"
+        names = action_names(config.atari)
         return Overlay(config.game, f"{who}, seed {seed}", names, config.frame_skip)
 
     return make

@@ -1,48 +1,44 @@
-"""Keeps the games of an evaluation: a trace of each, and a video."""
+"""Recording episodes: a replay file of each, and a video."""
 
 import logging
 from pathlib import Path
 
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, StepResult
+from agents.evaluation.episode import EpisodeCallback, EpisodeResult, StepResult
 from agents.evaluation.overlay import Overlay, OverlayFactory
 from agents.evaluation.replay_file import Replay
-from agents.evaluation.video import (
-    VideoError,
-    VideoWriter,
-    frames_of_step,
-    video_fps,
-)
+from agents.evaluation.video import VideoError, VideoWriter, video_fps
+from agents.evaluation.video_callback import render_step
 from agents.networks.inspection import PolicyOutput
 from envs.config import FRAMES_PER_SECOND
 
 log = logging.getLogger("train")
 
-# Greedy play may stand still until the frame limit: half an hour of one picture, which would take
-# longer to compress than all other games together.
+# Greedy play may stand still until the frame limit: half an hour of one frame, which would take
+# longer to compress than all other episodes together.
 MAX_VIDEO_SECONDS = 300.0
 
 
-class Recorder:
-    """Writes `replays/NAME.npz` and `videos/NAME.mp4` for every game that `evaluate` plays.
+class Recorder(EpisodeCallback):
+    """Writes `replays/NAME.npz` and `videos/NAME.mp4` of every episode.
 
-    NAME says step, mode, seed and score, as in `step_000000020000_greedy_seed_17_score_260`. What
-    cannot be written costs a warning, never the game; and a failing video never costs the trace.
+    NAME holds step, mode, seed and score, as in `step_000000020000_greedy_seed_17_score_260`. What
+    cannot be written costs a warning, never the episode; a failing video never costs the replay.
 
     Args:
-        folder: of the run.
-        config: of the run.
-        checkpoint: name of the network's file; empty for random play.
-        global_step: decisions the network was trained for; None for random play.
-        make_overlay: Makes the overlay of an episode, from its mode and seed; None for videos of
-            the game alone.
-        videos: whether to write videos; traces are written in any case.
-        max_video_seconds: a longer game's video ends there, and a warning says so. Its trace is
+        folder: The run directory.
+        config: The run's settings.
+        checkpoint: Name of the network's file; empty for random play.
+        global_step: Agent steps the network was trained for; None for random play.
+        make_overlay: Makes the overlay of an episode from its mode and seed; None for videos of the
+            game alone.
+        videos: Whether to write videos; replays are written in any case.
+        max_video_seconds: The video of a longer episode ends there, with a warning. Its replay is
             whole, and `python -m agents.replay` makes a whole video of it.
 
     Attributes:
-        traces: the files written so far.
-        videos: the files written so far.
+        replays: The files written so far.
+        videos: The files written so far.
     """
 
     def __init__(
@@ -57,72 +53,54 @@ class Recorder:
     ) -> None:
         self.folder, self.settings = folder, config.atari
         self.checkpoint, self.global_step = checkpoint, global_step
-        self._make_overlay = make_overlay
+        self._make_overlay = make_overlay if videos else None
         self._overlay: Overlay | None = None
-        self._output: PolicyOutput | None = None
-        self._max_decisions = int(max_video_seconds * FRAMES_PER_SECOND / self.settings.frame_skip)
-        self._wants_videos = videos
+        self._max_steps = int(max_video_seconds * FRAMES_PER_SECOND / self.settings.frame_skip)
         self._video: VideoWriter | None = None
-        self.traces: list[Path] = []
+        self.needs_frames = videos
+        self.inspect_every = 0 if self._make_overlay is None else 1
+        self.replays: list[Path] = []
         self.videos: list[Path] = []
 
-    @property
-    def wants_screens(self) -> bool:
-        """Whether `StepResult.info` must hold the screens."""
-        return self._wants_videos
-
-    @property
-    def wants_thoughts(self) -> bool:
-        """Whether `think` is to be called."""
-        return self._wants_videos and self._make_overlay is not None
-
-    def begin(self, mode: str, seed: int) -> None:
-        """A game begins."""
-        if not self._wants_videos:
+    def on_start(self, mode: str, seed: int) -> None:
+        """Open the video."""
+        if not self.needs_frames:
             return
         path = self.folder / "videos" / f"{self._name(mode, seed)}.mp4"
         self._overlay = None if self._make_overlay is None else self._make_overlay(mode, seed)
-        self._output = None
         try:
             path.parent.mkdir(exist_ok=True)
             self._video = VideoWriter(path, video_fps(self.settings.frame_skip))
         except (OSError, VideoError) as error:
             self._drop_video(error)
 
-    def think(self, thought: PolicyOutput) -> None:
-        """A network chose an action, which is played next."""
-        self._output = thought
-
-    def step(self, step: StepResult) -> None:
-        """A decision was played."""
-        if self._video is not None and step.length <= self._max_decisions:
+    def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:
+        """Write the step's frames."""
+        if self._video is not None and step.length <= self._max_steps:
             try:
-                for frame in frames_of_step(step.info["screens"], self.settings.frame_skip):
-                    image = frame
-                    if self._overlay is not None:
-                        image = self._overlay.render(frame, self._output, step)
+                for image in render_step(step, output, self._overlay, self.settings.frame_skip):
                     self._video.write(image)
             except (OSError, VideoError) as error:
                 self._drop_video(error)
 
-    def finish(self, game: EpisodeResult) -> None:
-        """Write the trace, then complete the video."""
-        name = f"{self._name(game.mode, game.seed)}_score_{game.score:.0f}"
+    def on_end(self, result: EpisodeResult) -> None:
+        """Write the replay, then complete the video."""
+        name = f"{self._name(result.mode, result.seed)}_score_{result.score:.0f}"
         path = self.folder / "replays" / f"{name}.npz"
-        random = game.mode == "random"
-        trace = Replay(
+        random = result.mode == "random"
+        replay = Replay(
             self.settings,
-            game,
+            result,
             checkpoint="" if random else self.checkpoint,
             global_step=None if random else self.global_step,
         )
         try:
-            self._save(trace, path)
+            self._save(replay, path)
         except OSError as error:
-            # On a full disk the unfinished video may hold just the space that the trace needs.
+            # On a full disk the unfinished video may hold just the space that the replay needs.
             self._drop_video(error)
             try:
-                self._save(trace, path)
+                self._save(replay, path)
             except OSError as again:
                 log.warning("a replay was not written: %s", again)
         if self._video is not None:
@@ -130,14 +108,14 @@ class Recorder:
                 self._video.finish(self._video.path.with_name(f"{name}.mp4"))
                 self.videos.append(self._video.path)
                 self._video = None
-                if game.length > self._max_decisions:
-                    seconds = self.settings.seconds(self._max_decisions)
+                if result.length > self._max_steps:
+                    seconds = self.settings.seconds(self._max_steps)
                     log.warning("%s shows the first %.1f seconds only", self.videos[-1], seconds)
             except (OSError, VideoError) as error:
                 self._drop_video(error)
 
-    def abandon(self) -> None:
-        """The game was left before its end: nothing of it is kept."""
+    def on_abort(self) -> None:
+        """Delete the unfinished video."""
         if self._video is not None:
             self._video.discard()
             self._video = None
@@ -147,12 +125,12 @@ class Recorder:
             return f"{mode}_seed_{seed}"
         return f"step_{self.global_step:012d}_{mode}_seed_{seed}"
 
-    def _save(self, trace: Replay, path: Path) -> None:
+    def _save(self, replay: Replay, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
-        trace.save(path)
-        self.traces.append(path)
+        replay.save(path)
+        self.replays.append(path)
 
     def _drop_video(self, error: Exception) -> None:
-        if self._wants_videos:
+        if self.needs_frames:
             log.warning("a video was not written: %s", error)
-        self.abandon()
+        self.on_abort()

@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from agents.errors import UserError
 from agents.system.files import write_atomically
 from envs.config import FRAMES_PER_SECOND
 
@@ -48,7 +49,7 @@ _H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-threads", "1"
 _FINISH_SECONDS = 60.0
 
 
-class VideoError(Exception):
+class VideoError(UserError):
     """A video that could not be written; the message names the file and says why."""
 
 

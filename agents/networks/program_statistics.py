@@ -6,13 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from agents.networks.inspection import Floats, NeurocoderProgram, PolicyOutput, stack_outputs
-
-# Of an evaluation's decisions every so manieth is looked at: neighbours are much alike, and opening
-# the heads costs about as much as acting.
-INSPECT_EVERY = 16
-# A record goes through a pipe: with the default layer, so many states are 30 kB.
-MAX_STATES = 256
+from agents.networks.inspection import Floats, NeurocoderProgram
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,40 +25,6 @@ class HeadSummary:
     singular_values: Floats
     attention_entropy: Floats
     residual_gate: Floats | None
-
-
-class EvenSampler:
-    """Takes in thoughts, and keeps at most `MAX_STATES` of them, spread evenly over all."""
-
-    def __init__(self) -> None:
-        self._kept: list[PolicyOutput] = []
-        self._every, self._seen = 1, 0
-
-    def add(self, thought: PolicyOutput) -> None:
-        """Take in a thought; those without a Neurocoder program are let pass."""
-        programs = (thought.actor, thought.critic)
-        if not any(isinstance(program, NeurocoderProgram) for program in programs):
-            return
-        if self._seen % self._every == 0:
-            if len(self._kept) == MAX_STATES:
-                del self._kept[1::2]
-                self._every *= 2
-            # After thinning, the turn may be another thought's.
-            if self._seen % self._every == 0:
-                self._kept.append(thought)
-        self._seen += 1
-
-    def summary(self) -> dict[str, HeadSummary]:
-        """Actor and critic, as far as they are Neurocoder heads; empty without any thoughts."""
-        if not self._kept:
-            return {}
-        thoughts = stack_outputs(self._kept)
-        heads = {"actor": thoughts.actor, "critic": thoughts.critic}
-        return {
-            name: summarise_programs(program)
-            for name, program in heads.items()
-            if isinstance(program, NeurocoderProgram)
-        }
 
 
 def summarise_programs(program: NeurocoderProgram) -> HeadSummary:

@@ -1,9 +1,9 @@
-"""The evaluator: plays whole games with a snapshot of the parameters, beside the training."""
+"""The evaluator process: plays episodes with a snapshot of the parameters during training."""
 
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, StepResult
+from agents.evaluation.callbacks import EvenSampler
+from agents.evaluation.episode import EpisodeCallback, StepResult
 from agents.evaluation.recorder import Recorder
 from agents.evaluation.results import TRAINING, EvaluationRow, Summary, append_evaluation, summarise
-from agents.evaluation.runner import GREEDY, SAMPLED, evaluate_policy, make_network
+from agents.evaluation.runner import (
+    GREEDY,
+    SAMPLED,
+    episode_seeds,
+    evaluate_policy,
+    make_network,
+)
 from agents.monitoring.records import EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten_parameters_
-from agents.networks.program_statistics import INSPECT_EVERY, EvenSampler
+from agents.networks.inspection import PolicyOutput
 from agents.system.child_process import (
     ChildProcess,
     init_child,
@@ -35,35 +42,35 @@ from agents.training.shared_state import SharedState
 
 log = logging.getLogger("train")
 
-# So many evaluators may die in a row without an evaluation that comes to its end in between.
+# Give up after this many consecutive crashes without a completed evaluation.
 MAX_DEATHS_IN_A_ROW = 4
-# An evaluator may be silent for so long. It says nothing while it checks a long video.
+# Kill an evaluator that has made no progress for this long; finishing a long video takes a while.
 HANG_TIMEOUT_S = 600.0
 
 
 class EvaluatorProcess:
-    """The supervisor's side: decides when to evaluate, and keeps the evaluator process.
+    """The supervisor's side: decides when to evaluate, and starts and stops the process.
 
-    Evaluation is a service to those who watch: whatever happens to it, training goes on.
+    Whatever happens to an evaluation, training goes on.
 
     Args:
-        config: the settings.
-        shared: its parameters are evaluated.
-        folder: of the run.
+        config: The settings.
+        shared: The parameters to evaluate.
+        folder: The run directory.
 
     Attributes:
-        deaths: how many evaluator processes died.
+        deaths: How many evaluator processes died.
     """
 
     def __init__(self, config: TrainConfig, shared: SharedState, folder: Path) -> None:
         self.config, self.shared, self.folder = config, shared, folder
-        # What is evaluated: copied from the parameters that the workers go on changing.
+        # A copy, because the workers go on changing the shared parameters.
         self._snapshot = shared.parameters.clone().share_memory_()
         self._child: ChildProcess | None = None
         self._evaluating: int | None = None
         self.deaths = self._deaths_in_a_row = 0
-        # Decisions that the evaluator process has played; written by it alone.
-        self._decisions = torch.zeros(1, dtype=torch.int64).share_memory_()
+        # Agent steps that the evaluator process has played; written by it alone.
+        self._agent_steps = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._heartbeats: Watchdog[str] = Watchdog(HANG_TIMEOUT_S)
         self._next_step = self._first_due_after(shared.global_step)
 
@@ -87,12 +94,12 @@ class EvaluatorProcess:
         step = self._take_snapshot()
         network = make_network(self.config)
         flatten_parameters_(network).parameters.copy_(self._snapshot)
-        return play_evaluation(self.config, self.folder, network, step, should_stop)
+        return play_evaluation(self.config, self.folder, network, step, should_stop=should_stop)
 
     def poll(self) -> None:
-        """Have the evaluator process begin if it is time, and kill it if it hangs."""
+        """Request an evaluation if one is due, and kill the process if it hangs."""
         busy = self._child if self._evaluating is not None else None
-        if busy and self._heartbeats.check({busy.name: int(self._decisions)}):
+        if busy and self._heartbeats.check({busy.name: int(self._agent_steps)}):
             timeout = self._heartbeats.timeout
             log.warning("the evaluator has done nothing for %.0f s; killing it", timeout)
             busy.kill()
@@ -105,7 +112,7 @@ class EvaluatorProcess:
                     process_context(FORKSERVER_PRELOAD),
                     "evaluator",
                     run_evaluator,
-                    *(self.config, self.folder, self._snapshot, self._decisions),
+                    *(self.config, self.folder, self._snapshot, self._agent_steps),
                 )
             self._child.connection.send(step)
         except OSError as error:  # it died just now, or could not be started
@@ -113,32 +120,36 @@ class EvaluatorProcess:
             self.on_exit()
 
     def finish(self, record: EvaluationRecord) -> Tensor:
-        """Note that an evaluation has ended; return the parameters it was of, shape (N,)."""
+        """Handle a completed evaluation; return the parameters it evaluated, shape (N,)."""
         self._evaluating = None
         self._deaths_in_a_row = 0
         self._next_step = self._first_due_after(max(record.global_step, self.shared.global_step))
         return self._snapshot.clone()
 
     def on_exit(self) -> None:
-        """The evaluator has ended: reap it; another one begins at the next evaluation."""
+        """Handle the evaluator's exit; the next evaluation starts another one."""
         how = self._reap()
         self._evaluating = None
         self.deaths += 1
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
-            log.error("the evaluator died (%s) once too often: no more evaluations", how)
+            log.error(
+                "the evaluator died (%s) %s times in a row; evaluation disabled",
+                how,
+                MAX_DEATHS_IN_A_ROW,
+            )
         else:
             log.warning("the evaluator died (%s); training goes on", how)
         self._next_step = self._first_due_after(self.shared.global_step)
 
     def stop(self) -> None:
-        """End the evaluator process at once; an evaluation under way is dropped."""
+        """Kill the evaluator process; an evaluation in progress is lost."""
         if self._child:
             self._child.kill()
             self._reap()
 
     def _reap(self) -> str:
-        """Free what the evaluator held; return how it ended."""
+        """Free the process's resources; return how it ended."""
         if self._child is None:
             return "not started"
         how = reap(self._child)
@@ -162,22 +173,17 @@ def run_evaluator(
     config: TrainConfig,
     folder: Path,
     snapshot: Tensor,
-    decisions: Tensor,
+    agent_steps: Tensor,
 ) -> None:
-    """The evaluator process: for every step number that comes, evaluate the snapshot of that step.
+    """The evaluator process: for every step number received, evaluate the snapshot of that step.
 
     Args:
-        connection: to the parent.
-        config: the settings.
-        folder: of the run.
-        snapshot: parameters, shared, shape (N,); they stay as they are until the answer is sent.
-        decisions: shared, int64, shape (1,): counts on with every decision, as a sign of life.
+        connection: To the parent.
+        config: The settings.
+        folder: The run directory.
+        snapshot: Parameters, shared, shape (N,); unchanged until the answer is sent.
+        agent_steps: Shared, int64, shape (1,); counts every agent step, as a heartbeat.
     """
-
-    def show_progress() -> bool:
-        decisions.add_(1)
-        return False
-
     requests: queue.SimpleQueue[int] = queue.SimpleQueue()
     init_child(connection, on_message=requests.put)
     with report_crash(connection, "the evaluator"):
@@ -186,7 +192,7 @@ def run_evaluator(
         while True:
             step = requests.get()
             parameters.copy_(snapshot)
-            record = play_evaluation(config, folder, network, step, show_progress)
+            record = play_evaluation(config, folder, network, step, [_StepCounter(agent_steps)])
             send(connection, record)
 
 
@@ -195,40 +201,38 @@ def play_evaluation(
     folder: Path,
     network: ActorCritic,
     global_step: int,
+    callbacks: Sequence[EpisodeCallback] = (),
     should_stop: Callable[[], bool] | None = None,
 ) -> EvaluationRecord:
-    """Play whole games, sampled and greedy, and add them to `eval/evaluations.csv`.
+    """Play whole episodes, sampled and greedy, and add them to `eval/evaluations.csv`.
 
     Args:
-        config: the settings.
-        folder: of the run.
-        network: plays.
-        global_step: when its parameters were taken.
-        should_stop: asked before each decision; once true, the evaluation is broken off.
+        config: The settings.
+        folder: The run directory.
+        network: The network that acts.
+        global_step: When its parameters were taken.
+        callbacks: Called during each episode.
+        should_stop: Called before each agent step; once true, the evaluation is aborted.
 
     Returns:
-        The scores; without any if it was broken off.
+        The scores; none if it was aborted.
     """
     scalars: dict[str, float] = {}
     texts = []
     sampler = EvenSampler()
+    seeds = episode_seeds(config.seed, config.eval_episodes)
     for mode in (SAMPLED, GREEDY):
-        recorder = _FirstGame(folder, config, global_step=global_step)
-        games = evaluate_policy(
-            network,
-            config,
-            mode,
-            config.eval_episodes,
-            config.seed,
-            recorder=recorder if config.capture_video else None,
-            should_stop=should_stop,
-            # Greedy play may stand still, and would show one state a thousand times.
-            on_thought=sampler.add if mode == SAMPLED else None,
-            think_every=INSPECT_EVERY,
+        # Greedy play may stand still, and would show one state a thousand times.
+        watching = [*callbacks, sampler] if mode == SAMPLED else callbacks
+        first = [Recorder(folder, config, global_step=global_step)] if config.capture_video else []
+        # Only the first episode is recorded.
+        results = evaluate_policy(
+            network, config, mode, seeds[:1], [*first, *watching], should_stop
         )
-        if len(games) < config.eval_episodes:
+        results += evaluate_policy(network, config, mode, seeds[1:], watching, should_stop)
+        if len(results) < config.eval_episodes:
             return EvaluationRecord(global_step, {}, "")
-        summary = summarise(config.game, games)
+        summary = summarise(config.game, results)
         scalars[f"eval/{mode}_return"] = summary.mean
         scalars[f"eval/{mode}_return_std"] = summary.std
         scalars[f"eval/{mode}_length"] = summary.length
@@ -237,26 +241,12 @@ def play_evaluation(
     return EvaluationRecord(global_step, scalars, ", ".join(texts), sampler.summary())
 
 
-class _FirstGame(Recorder):
-    """Records the first game it is told of, and lets the others pass."""
+class _StepCounter(EpisodeCallback):
+    def __init__(self, counter: Tensor) -> None:
+        self._counter = counter
 
-    _begun = 0
-
-    def begin(self, mode: str, seed: int) -> None:
-        """A game begins."""
-        self._begun += 1
-        if self._begun == 1:
-            super().begin(mode, seed)
-
-    def step(self, step: StepResult) -> None:
-        """A decision was played."""
-        if self._begun == 1:
-            super().step(step)
-
-    def finish(self, game: EpisodeResult) -> None:
-        """The game came to its end."""
-        if self._begun == 1:
-            super().finish(game)
+    def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:  # noqa: ARG002
+        self._counter.add_(1)
 
 
 def _append_result(folder: Path, summary: Summary, global_step: int, seed: int) -> None:
@@ -272,4 +262,4 @@ def _append_result(folder: Path, summary: Summary, global_step: int, seed: int) 
     try:
         append_evaluation(folder, row)
     except OSError as error:
-        log.error("an evaluation was not written down: %s", error)
+        log.error("an evaluation was not saved: %s", error)

@@ -6,11 +6,10 @@ import torch
 
 from agents.checkpoint import Checkpoint, save_checkpoint
 from agents.config import TrainConfig
-from agents.evaluation.runner import count_actions
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import write_json
 from agents.training_state import TrainingState
-from envs import make_evaluation_env
+from envs import num_actions
 
 SMALL = {
     "neurocoder_slots": 4,
@@ -27,10 +26,7 @@ def make_config(**settings):
 
 def make_network(config, seed=0):
     torch.manual_seed(seed)
-    env = make_evaluation_env(config.atari)
-    network = ActorCritic(count_actions(env), config)
-    env.close()
-    return network
+    return ActorCritic(num_actions(config.atari), config)
 
 
 def save(folder, network, step, keep=3):

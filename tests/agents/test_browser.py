@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from agents.evaluation.recorder import Recorder
-from agents.evaluation.runner import evaluate_policy
+from agents.evaluation.runner import episode_seeds, evaluate_policy
 from tests.agents.runs import make_config
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -75,7 +75,7 @@ def serve(video, reports, arrived):
 def test_a_recorded_game_plays_to_its_end_in_chromium(tmp_path):
     config = make_config(max_frames=600)
     recorder = Recorder(tmp_path, config)
-    (game,) = evaluate_policy(None, config, "random", 1, seed=1, recorder=recorder)
+    (game,) = evaluate_policy(None, config, "random", episode_seeds(1, 1), [recorder])
     reports, arrived = [], threading.Event()
     server = serve(recorder.videos[0].read_bytes(), reports, arrived)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -12,11 +12,13 @@ import cv2
 import pytest
 
 from agents.checkpoint import CheckpointError
-from agents.evaluate import main
-from agents.evaluation.replay_file import load_replay, verify_replay
+from agents.cli import run_command
+from agents.evaluate import PROG, main
+from agents.evaluation.load_agent import load_agent
+from agents.evaluation.replay_file import load_replay
+from agents.evaluation.replay_policy import verify_replay
 from agents.evaluation.results import read_evaluations
 from agents.evaluation.runner import episode_seeds, evaluate_policy
-from agents.evaluation.session import load_agent
 from tests.agents.fuzz import little_memory
 from tests.agents.runs import make_config, make_network, make_run, save
 
@@ -35,7 +37,7 @@ def run(template, tmp_path):
 
 def refused(capsys, *argv):
     with pytest.raises(SystemExit) as caught:
-        main([str(arg) for arg in argv])
+        run_command(lambda: main([str(arg) for arg in argv]), PROG)
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -45,18 +47,18 @@ def refused(capsys, *argv):
 def test_both_modes_are_played_printed_and_saved(run, capsys):
     assert main([str(run), "--episodes", "2", "--seed", "4"]) == 0
     printed = capsys.readouterr().out
-    assert "step_000000009000.safetensors, 9,000 decisions" in printed
+    assert "step_000000009000.safetensors, 9,000 agent steps" in printed
     network = make_network(make_config(), seed=9000)
     rows = read_evaluations(run)
     assert [row.summary.mode for row in rows] == ["sampled", "greedy"]
     for row in rows:
-        games = evaluate_policy(network, make_config(), row.summary.mode, 2, seed=4)
+        games = evaluate_policy(network, make_config(), row.summary.mode, episode_seeds(4, 2))
         assert row.summary.mean == pytest.approx(sum(game.score for game in games) / 2)
         assert row.summary.length == 20
         assert (row.source, row.checkpoint) == ("evaluate", "step_000000009000.safetensors")
         assert (row.global_step, row.seed, row.summary.episodes) == (9000, 4, 2)
         assert abs(row.wall_time - time.time()) < 60
-        assert f"{row.summary.mode} 2/2: score {games[1].score:g}, 20 decisions" in printed
+        assert f"{row.summary.mode} 2/2: score {games[1].score:g}, 20 agent steps" in printed
     assert "human 4,334.7" in printed
     assert not (run / "videos").exists()
 
@@ -96,7 +98,7 @@ def test_the_checkpoint_can_be_chosen(run, capsys):
         assert all(p.equal(expected[name]) for name, p in agent.network.state_dict().items())
     assert main([str(run), "--episodes", "1", "--checkpoint", "best", "--mode", "greedy"]) == 0
     assert read_evaluations(run)[0].checkpoint == "best.safetensors"
-    assert "best.safetensors, 77 decisions" in capsys.readouterr().out
+    assert "best.safetensors, 77 agent steps" in capsys.readouterr().out
 
 
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(run, caplog):
@@ -175,7 +177,7 @@ def test_after_ctrl_c_the_finished_games_are_reported_and_saved(run):
     assert played >= 2
     assert len(list((run / "replays").iterdir())) == played
     assert len(list((run / "videos").iterdir())) == played
-    assert "stopped before all games were played" in rest
+    assert "stopped before all episodes were played" in rest
     assert "sampled" in rest
 
 

@@ -10,20 +10,33 @@ import cv2
 import numpy as np
 import pytest
 
-from agents.evaluation.replay_file import Replay, verify_replay
-from agents.evaluation.runner import play_game
+from agents.cli import run_command
+from agents.evaluation.replay_file import Replay
+from agents.evaluation.replay_policy import verify_replay
+from agents.evaluation.runner import evaluate_policy
 from agents.evaluation.video import enlarge
-from agents.replay import main
-from envs import make_evaluation_env
+from agents.replay import PROG, main
+from tests.agents.episode_log import EpisodeLog
 from tests.agents.runs import make_config, make_run
 
 ROOT = Path(__file__).parents[2]
 
 
+def record(config):
+    (episode,) = evaluate_policy(None, config, "random", [3])
+    return Replay(config.atari, episode)
+
+
+def run(*argv):
+    """Exit code of the command."""
+    with pytest.raises(SystemExit) as stopped:
+        run_command(lambda: main([str(arg) for arg in argv]), PROG)
+    return stopped.value.code
+
+
 @pytest.fixture(scope="module")
 def trace():
-    settings = make_config(max_frames=102).atari
-    return Replay(settings, play_game(make_evaluation_env(settings), "random", 3))
+    return record(make_config(max_frames=102))
 
 
 @pytest.fixture
@@ -35,7 +48,7 @@ def path(trace, tmp_path):
 def test_the_same_game_is_said_to_be_identical(trace, path, capsys):
     assert main([str(path)]) == 0
     printed = capsys.readouterr()
-    assert f"score {trace.game.score:g}, 26 decisions (1.7 s)" in printed.out
+    assert f"score {trace.game.score:g}, 26 agent steps (1.7 s)" in printed.out
     assert "identical" in printed.out
     assert printed.err == ""
     assert [p.name for p in path.parent.iterdir()] == ["game.npz"]
@@ -72,16 +85,14 @@ def test_bad_input_is_refused_in_one_line_with_code_2(path, tmp_path, capsys):
         rest["settings"]["game"] = "Pong"
         np.savez(no_such_action, actions=file["actions"], trace=np.array(json.dumps(rest)))
     for argv, words in (
-        ([], "TRACE.npz"),
+        ([], "REPLAY.npz"),
         ([tmp_path / "no.npz"], "no.npz: there is no such file"),
         ([tmp_path / "bad.npz"], "bad.npz"),
         ([no_such_action], "Pong has 6 actions"),
         ([path, "--video", tmp_path / "out.webm"], "the name must end in .mp4"),
         ([path, "--video", tmp_path / "no" / "out.mp4"], "out.mp4: No such file"),
     ):
-        with pytest.raises(SystemExit) as caught:
-            main([str(arg) for arg in argv])
-        assert caught.value.code == 2
+        assert run(*argv) == 2
         error = capsys.readouterr().err
         assert words in error
         assert error.count("\n") == 1
@@ -94,11 +105,10 @@ def test_it_is_a_command(path):
 
 
 def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
-    settings = make_config(max_frames=16).atari
     path = tmp_path / "game.npz"
-    Replay(settings, play_game(make_evaluation_env(settings), "random", 3)).save(path)
-    run = make_run(tmp_path / "run", make_config(head="linear"))
-    assert main([str(path), "--video", str(tmp_path / "a.mp4"), "--overlay", str(run)]) == 0
+    record(make_config(max_frames=16)).save(path)
+    folder = make_run(tmp_path / "run", make_config(head="linear"))
+    assert main([str(path), "--video", str(tmp_path / "a.mp4"), "--overlay", str(folder)]) == 0
     assert "identical" in capsys.readouterr().out
     opened = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     assert opened.get(cv2.CAP_PROP_FRAME_COUNT) == 8
@@ -110,29 +120,28 @@ def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
 
 @pytest.mark.parametrize("game", [None, "Pong"])
 def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, capsys):
-    run = tmp_path / "run"
+    folder = tmp_path / "run"
     if game is not None:
-        make_run(run, make_config(game=game))
-    with pytest.raises(SystemExit) as stopped:
-        main([str(path), "--video", str(tmp_path / "a.mp4"), "--overlay", str(run)])
-    assert stopped.value.code == 2
+        make_run(folder, make_config(game=game))
+    assert run(path, "--video", tmp_path / "a.mp4", "--overlay", folder) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "a.mp4").exists()
 
 
 def test_a_still_is_the_picture_after_that_decision(trace, path, tmp_path, capsys):
-    screens = []
-    verify_replay(trace, lambda step: screens.append(step.info["screens"]), keep_screens=True)
+    log = EpisodeLog(needs_frames=True)
+    verify_replay(trace, [log])
+    screens = [step.info["screens"] for step in log.steps]
     assert main([str(path), "--still", "9", str(tmp_path / "a.png")]) == 0
     found = cv2.imread(str(tmp_path / "a.png"))[..., ::-1]
     np.testing.assert_array_equal(found, enlarge(screens[8][2:].max(axis=0)))
-    run = make_run(tmp_path / "run", make_config())
-    assert main([str(path), "--still", "9", str(tmp_path / "b.png"), "--overlay", str(run)]) == 0
+    folder = make_run(tmp_path / "run", make_config())
+    assert main([str(path), "--still", "9", str(tmp_path / "b.png"), "--overlay", str(folder)]) == 0
     beside = cv2.imread(str(tmp_path / "b.png"))[..., ::-1]
     assert beside.shape == (720, 1280, 3)
     np.testing.assert_array_equal(beside[:480, :640], found)
     assert main([str(path), "--still", "900", str(tmp_path / "c.png")]) == 0
-    assert "26 decisions only" in capsys.readouterr().err
+    assert "26 agent steps only" in capsys.readouterr().err
     assert not (tmp_path / "c.png").exists()
 
 
@@ -140,7 +149,5 @@ def test_a_still_is_the_picture_after_that_decision(trace, path, tmp_path, capsy
     "flags", [["--overlay", "runs/latest"], ["--still", "x", "a.png"], ["--still", "1", "a.jpg"]]
 )
 def test_pictures_that_cannot_be_are_refused(flags, path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(path), *flags])
-    assert stopped.value.code == 2
+    assert run(path, *flags) == 2
     assert flags[0] in capsys.readouterr().err

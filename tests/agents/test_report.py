@@ -13,13 +13,13 @@ from agents import report
 from agents.analysis.report.data import by_action, project, strongest
 from agents.analysis.report.episode import show_game, thumbnail
 from agents.analysis.report.page import as_json
+from agents.evaluation.load_agent import load_agent
 from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
-from agents.evaluation.runner import evaluate_policy, play_game
-from agents.evaluation.session import load_agent
+from agents.evaluation.runner import episode_seeds, evaluate_policy
 from agents.evaluation.video import enlarge
 from agents.run_folder import open_run
-from envs import make_evaluation_env
 from tests.agents.curve_runs import write_progress
+from tests.agents.episode_log import EpisodeLog
 from tests.agents.report_pages import read_data, unpack
 from tests.agents.runs import make_config, make_run
 
@@ -79,7 +79,7 @@ def shown(run):
     """The game that the page must show, found without the page's own code."""
     folder, config = open_run(run)
     network = load_agent(folder, config).network
-    games = evaluate_policy(network, config, "sampled", 3, 1)
+    games = evaluate_policy(network, config, "sampled", episode_seeds(1, 3))
     middle = sorted(games, key=lambda game: game.score)[1]
     return show_game(network, config, "sampled", middle.seed)
 
@@ -150,12 +150,11 @@ def test_data_cannot_end_the_script_that_holds_it():
 
 def test_the_picture_of_a_decision_is_what_was_on_the_screen_before_it(run, shown):
     folder, config = open_run(run)
-    screens = []
-    env = make_evaluation_env(config.atari, keep_screens=True)
+    log = EpisodeLog(needs_frames=True)
     network = load_agent(folder, config).network
     game = shown.programs.game
-    play_game(env, "sampled", game.seed, network, lambda s: screens.append(s.info["screens"]))
-    env.close()
+    evaluate_policy(network, config, "sampled", [game.seed], [log])
+    screens = [step.info["screens"] for step in log.steps]
     for t in range(1, game.length):
         before = np.maximum(screens[t - 1][-2], screens[t - 1][-1])
         assert shown.thumbnails[t] == thumbnail(enlarge(before))
@@ -198,7 +197,9 @@ def test_the_table_has_every_mode_played_now_and_the_published_scores(page, run)
     ]
     network = load_agent(folder, config).network
     for mode, name in zip(("sampled", "greedy", "random"), cells, strict=False):
-        scores = [game.score for game in evaluate_policy(network, config, mode, 3, 1)]
+        scores = [
+            game.score for game in evaluate_policy(network, config, mode, episode_seeds(1, 3))
+        ]
         mean, _, median, _, episodes, _ = cells[name]
         assert float(mean.split(" ")[0]) == pytest.approx(np.mean(scores), abs=0.05)
         assert (float(median), episodes) == (np.median(scores), "3")
@@ -232,7 +233,7 @@ def test_a_hypernet_shows_its_embedding(tmp_path):
     text = (run / "report.html").read_text()
     data, parsed = read_data(text), Page(text)
     folder, config = open_run(run)
-    seed = evaluate_policy(None, config, "random", 1, 1)[0].seed
+    seed = evaluate_policy(None, config, "random", episode_seeds(1, 1))[0].seed
     programs = show_game(load_agent(folder, config).network, config, "sampled", seed).programs
     for head in data["heads"]:
         (z,) = head["selections"]

@@ -6,6 +6,7 @@ from envs import (
     AtariTrainingEnv,
     UnknownGameError,
     UnplayableGameError,
+    action_names,
     list_games,
     make_evaluation_env,
     num_actions,
@@ -80,7 +81,9 @@ def test_seconds_are_those_of_a_console_with_sixty_frames_a_second():
 @pytest.mark.parametrize(("game", "full"), [("Pong", False), ("Pong", True), ("Backgammon", False)])
 def test_both_environments_have_the_number_of_actions(game, full):
     config = AtariConfig(game, full_action_space=full)
-    assert make_evaluation_env(config).action_space.n == num_actions(config)
+    env = make_evaluation_env(config)
+    assert env.action_space.n == num_actions(config)
+    assert env.unwrapped.get_action_meanings() == list(action_names(config))
     assert AtariTrainingEnv(config, 1).single_action_space.n == num_actions(config)
 
 

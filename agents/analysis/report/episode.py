@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ import numpy.typing as npt
 
 from agents.analysis.report.data import selections_of
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeResult, StepResult
-from agents.evaluation.runner import RANDOM, evaluate_policy
+from agents.evaluation.callbacks import ProgressLines
+from agents.evaluation.episode import EpisodeCallback, EpisodeResult, StepResult
+from agents.evaluation.runner import RANDOM, episode_seeds, evaluate_policy
 from agents.evaluation.trajectory import Trajectory, record_trajectory
 from agents.evaluation.video import VideoWriter, frames_of_step, video_fps
 from agents.networks.actor_critic import ActorCritic
+from agents.networks.inspection import PolicyOutput
 
 # What a page may hold of one game, so that it stays below 15 MB with base64's third on top.
 MOST_DECISIONS = 3000
@@ -26,7 +27,6 @@ MOST_VIDEO_BYTES = 6_000_000
 MOST_WEIGHT_BYTES = 4_000_000
 
 THUMBNAIL_SIZE = (96, 72)  # pixels, 4:3 as the television's
-SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,25 +48,10 @@ class ShownEpisode:
 def play_games(
     network: ActorCritic, config: TrainConfig, mode: str, episodes: int, seed: int
 ) -> list[EpisodeResult]:
-    """Play whole games by the protocol of `agents.evaluation.runner`, and say on stderr how it goes."""
-    played, last_line = 0, time.monotonic()
-
-    def say(number: int, text: str) -> None:
-        nonlocal last_line
-        last_line = time.monotonic()
-        print(f"{mode} {number}/{episodes}: {text}", file=sys.stderr, flush=True)
-
-    def watch(step: StepResult) -> None:
-        if time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
-            say(played + 1, f"score {step.score:g} so far, {step.length:,} decisions")
-
-    def count(game: EpisodeResult) -> None:
-        nonlocal played
-        played += 1
-        say(played, f"score {game.score:g}, {game.length:,} decisions")
-
-    player = None if mode == RANDOM else network
-    return evaluate_policy(player, config, mode, episodes, seed, progress=count, on_step=watch)
+    """Play episodes as `agents.evaluate` does, and print the progress to stderr."""
+    policy = None if mode == RANDOM else network
+    progress = ProgressLines(mode, episodes, _print)
+    return evaluate_policy(policy, config, mode, episode_seeds(seed, episodes), [progress])
 
 
 def show_game(
@@ -106,28 +91,37 @@ def show_game(
 def _show(
     network: ActorCritic, config: TrainConfig, mode: str, seed: int, most_decisions: int
 ) -> ShownEpisode:
-    thumbnails: list[bytes] = []
-    last_line = time.monotonic()
+    progress = ProgressLines("the episode shown", 1, _print)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "game.mp4"
         with VideoWriter(path, video_fps(config.frame_skip)) as video:
-
-            def watch(step: StepResult) -> None:
-                nonlocal last_line
-                if step.length <= most_decisions:
-                    frames = frames_of_step(step.info["screens"], config.frame_skip)
-                    for frame in frames:
-                        video.write(frame)
-                    thumbnails.append(thumbnail(frames[-1]))
-                if time.monotonic() - last_line > SECONDS_BETWEEN_LINES:
-                    last_line = time.monotonic()
-                    print(f"the game shown: {step.length:,} decisions", file=sys.stderr, flush=True)
-
-            print(f"the game shown: {mode}, seed {seed}", file=sys.stderr, flush=True)
-            programs = record_trajectory(network, config, mode, seed, on_step=watch)
+            frames = _FrameCallback(video, config.frame_skip, most_decisions)
+            programs = record_trajectory(network, config, mode, seed, callbacks=[frames, progress])
         programs = first_decisions(programs, most_decisions)
         length = len(programs.actions)
-        return ShownEpisode(programs, path.read_bytes(), [thumbnails[0], *thumbnails][:length])
+        thumbnails = [frames.thumbnails[0], *frames.thumbnails][:length]
+        return ShownEpisode(programs, path.read_bytes(), thumbnails)
+
+
+class _FrameCallback(EpisodeCallback):
+    """Writes the video and the thumbnails of an episode's first agent steps."""
+
+    needs_frames = True
+
+    def __init__(self, video: VideoWriter, frame_skip: int, max_steps: int) -> None:
+        self._video, self._frame_skip, self._max_steps = video, frame_skip, max_steps
+        self.thumbnails: list[bytes] = []
+
+    def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:  # noqa: ARG002
+        if step.length <= self._max_steps:
+            frames = frames_of_step(step.info["screens"], self._frame_skip)
+            for frame in frames:
+                self._video.write(frame)
+            self.thumbnails.append(thumbnail(frames[-1]))
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:

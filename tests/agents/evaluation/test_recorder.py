@@ -8,9 +8,11 @@ import pytest
 
 from agents.evaluation.overlay import overlay_factory
 from agents.evaluation.recorder import Recorder
-from agents.evaluation.replay_file import Replay, load_replay, verify_replay
-from agents.evaluation.runner import evaluate_policy
+from agents.evaluation.replay_file import Replay, load_replay
+from agents.evaluation.replay_policy import verify_replay
+from agents.evaluation.runner import episode_seeds, evaluate_policy
 from agents.evaluation.video import VideoWriter
+from tests.agents.episode_log import EpisodeLog
 from tests.agents.runs import make_config, make_network
 
 CONFIG = make_config(max_frames=48)
@@ -31,30 +33,28 @@ def names(folder):
 
 
 def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorder, tmp_path):
-    games = evaluate_policy(network, CONFIG, "sampled", 2, seed=1, recorder=recorder)
-    games += evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+    games = evaluate_policy(network, CONFIG, "sampled", episode_seeds(1, 2), [recorder])
+    games += evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
     stems = [
         f"step_000000000007_sampled_seed_{games[0].seed}_score_{games[0].score:.0f}",
         f"step_000000000007_sampled_seed_{games[1].seed}_score_{games[1].score:.0f}",
         f"random_seed_{games[2].seed}_score_{games[2].score:.0f}",
     ]
-    assert [path.name for path in recorder.traces] == [f"{stem}.npz" for stem in stems]
+    assert [path.name for path in recorder.replays] == [f"{stem}.npz" for stem in stems]
     assert [path.name for path in recorder.videos] == [f"{stem}.mp4" for stem in stems]
     assert names(tmp_path / "replays") == sorted(f"{stem}.npz" for stem in stems)
     assert names(tmp_path / "videos") == sorted(f"{stem}.mp4" for stem in stems)
-    for path, game in zip(recorder.traces, games, strict=True):
+    for path, game in zip(recorder.replays, games, strict=True):
         trace = load_replay(path)
         assert (trace.game.score, trace.game.seed) == (game.score, game.seed)
         assert verify_replay(trace).screen_hash == game.screen_hash
-    came_from = [(load_replay(p).checkpoint, load_replay(p).global_step) for p in recorder.traces]
+    came_from = [(load_replay(p).checkpoint, load_replay(p).global_step) for p in recorder.replays]
     assert came_from == [("step_000000000007.safetensors", 7)] * 2 + [("", None)]
 
 
 def test_the_video_shows_every_decision_and_ends_with_the_games_last_screen(network, recorder):
-    last = []
-    (game,) = evaluate_policy(
-        network, CONFIG, "greedy", 1, 1, recorder, on_step=lambda step: last.append(step.info)
-    )
+    log = EpisodeLog()
+    (game,) = evaluate_policy(network, CONFIG, "greedy", episode_seeds(1, 1), [recorder, log])
     video = cv2.VideoCapture(str(recorder.videos[0]))
     pictures = []
     while True:
@@ -64,7 +64,7 @@ def test_the_video_shows_every_decision_and_ends_with_the_games_last_screen(netw
         pictures.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
     assert len(pictures) == 2 * game.length == 24
     expected = cv2.resize(
-        last[-1]["screens"][2:].max(axis=0), (640, 480), interpolation=cv2.INTER_NEAREST
+        log.steps[-1].info["screens"][2:].max(axis=0), (640, 480), interpolation=cv2.INTER_NEAREST
     )
     assert cv2.PSNR(pictures[-1], expected) > 25
     assert cv2.PSNR(pictures[0], expected) < cv2.PSNR(pictures[-1], expected)
@@ -72,8 +72,8 @@ def test_the_video_shows_every_decision_and_ends_with_the_games_last_screen(netw
 
 def test_recording_does_not_change_the_games(network, recorder):
     for mode in ("sampled", "greedy", "random"):
-        plain = evaluate_policy(network, CONFIG, mode, 2, seed=4)
-        recorded = evaluate_policy(network, CONFIG, mode, 2, seed=4, recorder=recorder)
+        plain = evaluate_policy(network, CONFIG, mode, episode_seeds(4, 2))
+        recorded = evaluate_policy(network, CONFIG, mode, episode_seeds(4, 2), [recorder])
         for one, other in zip(plain, recorded, strict=True):
             assert one.screen_hash == other.screen_hash
             assert one.score == other.score
@@ -98,8 +98,8 @@ def test_a_video_that_fails_costs_a_warning_and_neither_trace_nor_game_nor_later
 ):
     fail_at(method, monkeypatch, call)
     with caplog.at_level(logging.WARNING, "train"):
-        games = evaluate_policy(None, CONFIG, "random", 2, seed=1, recorder=recorder)
-    assert len(games) == len(recorder.traces) == 2
+        games = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 2), [recorder])
+    assert len(games) == len(recorder.replays) == 2
     assert len(recorder.videos) == 1
     assert f"seed_{games[1].seed}_" in recorder.videos[0].name
     assert names(tmp_path / "videos") == [recorder.videos[0].name]
@@ -119,9 +119,9 @@ def test_a_trace_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video
 
     monkeypatch.setattr(Replay, "save", save_on_a_full_disk)
     with caplog.at_level(logging.WARNING, "train"):
-        evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
-    assert names(tmp_path / "replays") == [path.name for path in recorder.traces]
-    assert len(recorder.traces) == 1
+        evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
+    assert names(tmp_path / "replays") == [path.name for path in recorder.replays]
+    assert len(recorder.replays) == 1
     assert recorder.videos == []
     assert "a video was not written" in caplog.text
     assert "a replay was not written" not in caplog.text
@@ -131,34 +131,27 @@ def test_without_any_encoder_replays_are_written_all_the_same(recorder, monkeypa
     monkeypatch.setattr("agents.evaluation.video._find_ffmpeg", lambda: None)
     monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0x31313131)
     with caplog.at_level(logging.WARNING, "train"):
-        evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+        evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
     assert "cannot write VP9" in caplog.text
     assert recorder.videos == []
-    assert verify_replay(load_replay(recorder.traces[0]))
+    assert verify_replay(load_replay(recorder.replays[0]))
 
 
 def test_a_folder_that_cannot_be_written_to_costs_the_recordings_only(recorder, caplog, tmp_path):
     (tmp_path / "videos").write_text("in the way")
     (tmp_path / "replays").write_text("in the way")
     with caplog.at_level(logging.WARNING, "train"):
-        games = evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+        games = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
     assert len(games) == 1
     assert "a video was not written" in caplog.text
     assert "a replay was not written" in caplog.text
-    assert (recorder.traces, recorder.videos) == ([], [])
+    assert (recorder.replays, recorder.videos) == ([], [])
 
 
 def test_a_game_that_is_left_leaves_nothing(recorder, tmp_path):
-    steps = []
+    log = EpisodeLog()
     games = evaluate_policy(
-        None,
-        CONFIG,
-        "random",
-        1,
-        1,
-        recorder,
-        on_step=steps.append,
-        should_stop=lambda: len(steps) > 4,
+        None, CONFIG, "random", [1], [recorder, log], lambda: len(log.steps) > 4
     )
     assert games == []
     assert names(tmp_path / "videos") == names(tmp_path / "replays") == []
@@ -169,22 +162,20 @@ def test_the_video_of_a_long_game_is_cut_off_with_a_warning_and_its_trace_is_who
 ):
     recorder = Recorder(tmp_path, CONFIG, max_video_seconds=0.5)
     with caplog.at_level(logging.WARNING, "train"):
-        (game,) = evaluate_policy(None, CONFIG, "random", 1, seed=1, recorder=recorder)
+        (game,) = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
     assert game.length == 12
     video = cv2.VideoCapture(str(recorder.videos[0]))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 14
     assert "the first 0.5 seconds only" in caplog.text
-    assert load_replay(recorder.traces[0]).game.length == 12
+    assert load_replay(recorder.replays[0]).game.length == 12
 
 
 def test_traces_alone_need_no_screens(tmp_path):
     recorder = Recorder(tmp_path, CONFIG, videos=False)
-    infos = []
-    evaluate_policy(
-        None, CONFIG, "random", 1, 1, recorder, on_step=lambda step: infos.append(step.info)
-    )
-    assert "screens" not in infos[0]
-    assert len(recorder.traces) == 1
+    log = EpisodeLog()
+    evaluate_policy(None, CONFIG, "random", [1], [recorder, log])
+    assert "screens" not in log.steps[0].info
+    assert len(recorder.replays) == 1
     assert not (tmp_path / "videos").exists()
 
 
@@ -193,8 +184,8 @@ def test_with_an_overlay_the_games_are_the_same_and_the_video_shows_the_thoughts
     recorder = Recorder(tmp_path, config, global_step=7, make_overlay=overlay_factory(config, 7))
     sizes, moved = [], []
     for mode in ("sampled", "random"):
-        (plain,) = evaluate_policy(network, config, mode, 1, seed=4)
-        (shown,) = evaluate_policy(network, config, mode, 1, seed=4, recorder=recorder)
+        (plain,) = evaluate_policy(network, config, mode, episode_seeds(4, 1))
+        (shown,) = evaluate_policy(network, config, mode, episode_seeds(4, 1), [recorder])
         assert plain.trajectory_hash == shown.trajectory_hash
         video = cv2.VideoCapture(str(recorder.videos[-1]))
         pictures = [video.read()[1] for _ in range(8)]

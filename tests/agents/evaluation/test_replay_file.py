@@ -13,27 +13,18 @@ import torch
 
 import agents.evaluation.replay_file
 from agents.config import TrainConfig
-from agents.evaluation.episode import run_episode
-from agents.evaluation.replay_file import (
-    Replay,
-    ReplayError,
-    ReplayMismatchError,
-    load_replay,
-    verify_replay,
-)
-from agents.evaluation.runner import MODES, count_actions, play_game
-from agents.networks.actor_critic import ActorCritic
-from envs import make_evaluation_env
+from agents.evaluation.replay_file import Replay, ReplayError, load_replay
+from agents.evaluation.replay_policy import ReplayMismatchError, verify_replay
+from agents.evaluation.runner import MODES, evaluate_policy, make_network
+from tests.agents.episode_log import EpisodeLog
 
 CONFIG = TrainConfig(game="Frostbite", max_frames=242, actor_gain=30.0)
 
 
 def record(mode="random", config=CONFIG, seed=3):
     torch.manual_seed(0)
-    env = make_evaluation_env(config.atari)
-    network = ActorCritic(count_actions(env), config) if mode != "random" else None
-    game = play_game(env, mode, seed, network)
-    env.close()
+    network = make_network(config) if mode != "random" else None
+    (game,) = evaluate_policy(network, config, mode, [seed])
     return Replay(config.atari, game, checkpoint="step_000000000009.safetensors", global_step=9)
 
 
@@ -60,16 +51,16 @@ def change(trace, **changes):
 def test_a_game_of_every_mode_plays_back_to_itself_from_its_file(mode, tmp_path):
     trace = record(mode)
     trace.save(tmp_path / "game.npz")
-    steps = []
-    played = verify_replay(load_replay(tmp_path / "game.npz"), steps.append)
+    log = EpisodeLog()
+    played = verify_replay(load_replay(tmp_path / "game.npz"), [log])
     game = trace.game
     assert (played.score, played.length, played.screen_hash) == (
         game.score,
         game.length,
         game.screen_hash,
     )
-    assert [step.action for step in steps] == game.actions.tolist()
-    assert sum(step.reward for step in steps) == game.score
+    assert [step.action for step in log.steps] == game.actions.tolist()
+    assert sum(step.reward for step in log.steps) == game.score
     assert (played.mode, played.seed, played.truncated) == (mode, 3, True)
 
 
@@ -107,25 +98,17 @@ def test_a_game_that_ended_by_itself_plays_back(whole_game):
 def test_one_changed_action_is_noticed_whether_or_not_it_changes_the_score(trace, position):
     actions = trace.game.actions.copy()
     actions[position] = (actions[position] + 9) % 18
-    with pytest.raises(ReplayMismatchError, match="course"):
+    with pytest.raises(ReplayMismatchError, match="trajectory"):
         verify_replay(change(trace, actions=actions))
-
-
-def test_a_game_that_looked_different_on_the_way_has_another_course():
-    env = make_evaluation_env(CONFIG.atari)
-    one, other = (run_episode(env, seed, lambda *_: 2, "random")[0] for seed in (3, 4))
-    again = run_episode(env, 3, lambda *_: 2, "random")[0]
-    assert np.array_equal(one.actions, other.actions)
-    assert one.trajectory_hash == again.trajectory_hash != other.trajectory_hash
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"score": 11.0}, "score is .*, recorded was 11"),
-        ({"seed": 6}, "course"),
+        ({"seed": 6}, "trajectory"),
         ({"screen_hash": "00" * 32}, "screen's hash .* recorded was 000000"),
-        ({"trajectory_hash": "00" * 32}, "course's hash .* recorded was 000000"),
+        ({"trajectory_hash": "00" * 32}, "trajectory's hash .* recorded was 000000"),
         ({"truncated": False}, "frame limit is True, recorded was False"),
     ],
 )
@@ -256,9 +239,7 @@ class Poison:
     def __reduce__(self):
         return (
             exec,
-            (
-                "import agents.evaluation.replay_file; agents.evaluation.replay_file.POISONED = True",
-            ),
+            ("from agents.evaluation import replay_file; replay_file.POISONED = True",),
         )
 
 
@@ -395,14 +376,12 @@ def test_a_failed_write_leaves_nothing_behind(trace, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leaving_a_game_is_not_its_end():
-    env = make_evaluation_env(CONFIG.atari)
-    choices = iter([1, 2, 3, None])
-    game, ended = run_episode(env, 1, lambda *_: next(choices), "random")
-    assert not ended
-    assert game.actions.tolist() == [1, 2, 3]
-
-
-def test_playing_back_needs_no_torch():
-    code = "import sys, agents.replay; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_replaying_needs_no_torch(trace, tmp_path):
+    trace.save(tmp_path / "game.npz")
+    video = tmp_path / "game.mp4"
+    code = (
+        "import sys, agents.replay as r; sys.exit(r.main(sys.argv[1:]) or 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "game.npz", "--video", video]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert video.exists()

@@ -1,6 +1,6 @@
 """Whole games: the seed decides them, and acting is as in training."""
 
-import hashlib
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
@@ -10,17 +10,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.a3c.collector import Collector
 from agents.config import TrainConfig
-from agents.evaluation.episode import hash_screen
 from agents.evaluation.runner import (
     MODES,
     EvaluationPolicy,
-    count_actions,
+    StatefulNetwork,
     episode_seeds,
     evaluate_policy,
-    play_game,
 )
 from agents.networks.actor_critic import ActorCritic
-from envs import AtariTrainingEnv, make_evaluation_env
+from envs import make_evaluation_env
+from tests.agents.episode_log import EpisodeLog
 
 # The gain gives the policy preferences; a network starts with next to none.
 CONFIG = TrainConfig(game="Frostbite", max_frames=120, core="lstm", actor_gain=30.0)
@@ -37,6 +36,17 @@ def network():
     return make_network()
 
 
+def play(mode, seed, network=None):
+    (result,) = evaluate_policy(network, CONFIG, mode, [seed])
+    return result
+
+
+def make_policy(mode, network, seed=0):
+    policy = EvaluationPolicy(mode, NUM_ACTIONS, network)
+    policy.reset(seed)
+    return policy
+
+
 def same(one, other):
     return (
         (one.score, one.length, one.screen_hash, one.truncated, one.seed)
@@ -46,11 +56,9 @@ def same(one, other):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_seed_decides_the_game_and_another_seed_gives_another(mode, network):
-    env = make_evaluation_env(CONFIG.atari)
-    first = play_game(env, mode, 7, network)
-    play_game(env, mode, 9, network)  # what was played in between makes no difference
-    again = play_game(make_evaluation_env(CONFIG.atari), mode, 7, network)
-    other = play_game(env, mode, 8, network)
+    # What was played in between makes no difference.
+    first, _, again, other = evaluate_policy(network, CONFIG, mode, [7, 9, 7, 8])
+    assert same(first, play(mode, 7, network))
     assert same(first, again)
     assert first.screen_hash != other.screen_hash
     assert first.mode == mode
@@ -59,16 +67,15 @@ def test_the_seed_decides_the_game_and_another_seed_gives_another(mode, network)
 
 
 def test_sampled_and_random_actions_follow_from_the_seed_not_from_torchs_own_generator(network):
-    env = make_evaluation_env(CONFIG.atari)
     torch.manual_seed(1)
-    first = play_game(env, "sampled", 7, network)
+    first = play("sampled", 7, network)
     torch.manual_seed(2)
-    assert same(first, play_game(env, "sampled", 7, network))
+    assert same(first, play("sampled", 7, network))
 
 
 def test_greedy_play_takes_the_most_probable_action_of_a_network_that_sees_the_whole_game(network):
     env = make_evaluation_env(CONFIG.atari)
-    game = play_game(env, "greedy", 7, network)
+    game = play("greedy", 7, network)
     observations = [env.reset(seed=7)[0]]
     observations += [env.step(int(action))[0] for action in game.actions[:-1]]
     starts = torch.zeros(game.length, 1, dtype=torch.bool)
@@ -85,11 +92,11 @@ def test_the_first_of_equally_probable_actions_is_greedy():
     with torch.no_grad():
         for parameter in network.actor.parameters():
             parameter.zero_()
-    player = EvaluationPolicy("greedy", NUM_ACTIONS, 0, network)
-    assert player.act(np.zeros((4, 84, 84), np.uint8), True) == 0
+    assert make_policy("greedy", network).act(np.zeros((4, 84, 84), np.uint8)) == 0
 
 
-def test_sampled_actions_have_the_policys_probabilities(network):
+def test_sampled_actions_have_the_policys_probabilities():
+    network = make_network(dataclasses.replace(CONFIG, core="none"))  # sees the same every time
     observation = np.full((4, 84, 84), 90, np.uint8)
     with torch.no_grad():
         whole = network(
@@ -98,16 +105,18 @@ def test_sampled_actions_have_the_policys_probabilities(network):
             torch.tensor([[True]]),
         )
     expected = torch.softmax(whole.logits[0, 0], dim=-1).numpy()
-    player = EvaluationPolicy("sampled", NUM_ACTIONS, 3, network)
-    counts = np.bincount([player.act(observation, True) for _ in range(1500)], minlength=18)
+    policy = make_policy("sampled", network, seed=3)
+    counts = np.bincount([policy.act(observation) for _ in range(1500)], minlength=18)
     assert expected.max() > 0.12
     np.testing.assert_allclose(counts / 1500, expected, atol=0.04)
 
 
 def test_random_play_uses_every_action_about_equally_often_and_needs_no_network():
-    player = EvaluationPolicy("random", 6, 3)
+    policy = EvaluationPolicy("random", 6)
+    policy.reset(3)
     observation = np.zeros((4, 84, 84), np.uint8)
-    counts = np.bincount([player.act(observation, False) for _ in range(3000)])
+    counts = np.bincount([policy.act(observation) for _ in range(3000)])
+    assert policy.inspect() is None
     assert counts.min() > 400
     assert counts.max() < 600
 
@@ -142,13 +151,12 @@ class OneAtATime(VectorEnv):
 def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network, monkeypatch):
     generator = torch.Generator().manual_seed(11)
 
-    def draw_as_a_player_does(logits, random):  # noqa: ARG001
+    def draw_as_evaluation_does(logits, random):  # noqa: ARG001
         policy = torch.softmax(torch.from_numpy(logits), dim=-1)
         return torch.multinomial(policy, 1, generator=generator)[:, 0].numpy()
 
-    monkeypatch.setattr("agents.a3c.collector.sample_actions", draw_as_a_player_does)
-    env = make_evaluation_env(CONFIG.atari)
-    first, second = (play_game(env, "sampled", seed, network) for seed in (11, 12))
+    monkeypatch.setattr("agents.a3c.collector.sample_actions", draw_as_evaluation_does)
+    first, second = evaluate_policy(network, CONFIG, "sampled", [11, 12])
     collector = Collector(
         OneAtATime([11, 12]),
         network,
@@ -161,13 +169,8 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
     assert rollout.actions[:30, 0].tolist() == first.actions.tolist()
     # The ignored step between the games drew an action too, so only the logits can be compared.
     assert rollout.episode_starts[:, 0].nonzero().flatten().tolist() == [0, 31]
-    player = EvaluationPolicy("greedy", NUM_ACTIONS, 12, network)
-    greedy = [
-        player.act(observation.numpy(), bool(start))
-        for observation, start in zip(
-            rollout.observations[31:, 0], rollout.episode_starts[31:, 0], strict=True
-        )
-    ]
+    policy = make_policy("greedy", network, seed=12)
+    greedy = [policy.act(observation.numpy()) for observation in rollout.observations[31:, 0]]
     with torch.no_grad():
         logits = network(rollout.observations, rollout.initial_state, rollout.episode_starts).logits
     assert greedy == logits[31:, 0].argmax(dim=-1).tolist()
@@ -176,39 +179,36 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
 
 def test_the_state_of_the_core_makes_a_difference_and_is_zeroed_at_a_games_start(network):
     observations = np.random.default_rng(0).integers(0, 255, (40, 4, 84, 84)).astype(np.uint8)
-    player = EvaluationPolicy("greedy", NUM_ACTIONS, 0, network)
-    player.act(observations[0], True)
-    assert player._state.abs().max() > 0
+    stateful = StatefulNetwork(network)
+    stateful.forward(observations[0])
+    assert stateful._state.abs().max() > 0
     for observation in observations:
-        player.act(observation, False)
-    gone_on = player._state
-    player.act(observations[0], True)
-    zeroed = player._state
-    fresh = EvaluationPolicy("greedy", NUM_ACTIONS, 0, network)
-    fresh.act(observations[0], True)
+        stateful.forward(observation)
+    gone_on = stateful._state
+    stateful.reset()
+    stateful.forward(observations[0])
+    zeroed = stateful._state
+    fresh = StatefulNetwork(network)
+    fresh.forward(observations[0])
     assert torch.equal(zeroed, fresh._state)
     assert not torch.equal(gone_on, zeroed)
 
 
 def test_evaluation_plays_the_games_of_its_seeds_in_order(network):
-    seen = []
-    games = evaluate_policy(network, CONFIG, "sampled", 3, seed=5, progress=seen.append)
+    log = EpisodeLog()
+    games = evaluate_policy(network, CONFIG, "sampled", episode_seeds(5, 3), [log])
     assert [game.seed for game in games] == episode_seeds(5, 3)
-    assert seen == games
-    env = make_evaluation_env(CONFIG.atari)
+    assert log.results == games
     for game in games:
-        assert same(game, play_game(env, "sampled", game.seed, network))
+        assert same(game, play("sampled", game.seed, network))
 
 
 def test_scores_are_raw_and_a_lost_life_does_not_end_the_game():
     config = TrainConfig(game="Frostbite", max_frames=8000)
-    lives, rewards = [], []
-
-    def watch(step):
-        lives.append(step.info["lives"])
-        rewards.append(step.reward)
-
-    (game,) = evaluate_policy(None, config, "random", 1, seed=2, on_step=watch)
+    log = EpisodeLog()
+    (game,) = evaluate_policy(None, config, "random", episode_seeds(2, 1), [log])
+    lives = [step.info["lives"] for step in log.steps]
+    rewards = [step.reward for step in log.steps]
     assert not game.truncated
     assert lives[0] == 4
     assert {3, 2, 1} <= set(lives)
@@ -217,80 +217,11 @@ def test_scores_are_raw_and_a_lost_life_does_not_end_the_game():
     assert game.length == len(rewards)
 
 
-class Notes:
-    """A recording that writes down what it is told."""
-
-    wants_screens = False
-    wants_thoughts = False
-
-    def __init__(self):
-        self.calls = []
-
-    def begin(self, mode, seed):
-        self.calls.append(("begin", mode, seed))
-
-    def step(self, _):
-        self.calls.append("step")
-
-    def finish(self, game):
-        self.calls.append(("finish", game.seed))
-
-    def abandon(self):
-        self.calls.append("abandon")
-
-
-def test_when_told_to_stop_the_finished_games_are_returned_and_the_last_is_abandoned():
-    notes, steps = Notes(), []
-    games = evaluate_policy(
-        None,
-        CONFIG,
-        "random",
-        3,
-        seed=1,
-        recorder=notes,
-        on_step=steps.append,
-        should_stop=lambda: len(steps) == 40,
-    )
-    first, second, _ = episode_seeds(1, 3)
-    assert [game.seed for game in games] == [first]
-    assert notes.calls == [
-        ("begin", "random", first),
-        *["step"] * 30,
-        ("finish", first),
-        ("begin", "random", second),
-        *["step"] * 10,
-        "abandon",
-    ]
-
-
-def test_an_error_in_the_middle_closes_the_environment_and_abandons_the_recording(monkeypatch):
-    notes, closed = Notes(), []
-
-    def watched(config, **settings):
-        env = make_evaluation_env(config, **settings)
-        close = env.close
-        monkeypatch.setattr(env, "close", lambda: (closed.append(True), close()))
-        return env
-
-    monkeypatch.setattr("agents.evaluation.runner.make_evaluation_env", watched)
-
-    def fail(_):
-        raise RuntimeError("stop here")
-
-    with pytest.raises(RuntimeError, match="stop here"):
-        evaluate_policy(None, CONFIG, "random", 2, seed=1, recorder=notes, on_step=fail)
-    assert closed == [True]
-    assert notes.calls[-1] == "abandon"
-    assert ("finish", episode_seeds(1, 1)[0]) not in notes.calls
-
-
 def test_what_cannot_be_played_is_refused():
-    env = make_evaluation_env(CONFIG.atari)
     with pytest.raises(ValueError, match="careful"):
-        play_game(env, "careful", 1)
+        play("careful", 1)
     with pytest.raises(ValueError, match="greedy play needs a network"):
-        play_game(env, "greedy", 1)
-    assert count_actions(env) == NUM_ACTIONS
+        play("greedy", 1)
 
 
 def test_seeds_are_distinct_in_range_and_a_longer_list_begins_with_the_shorter():
@@ -310,19 +241,3 @@ def test_no_worker_of_training_has_the_seeds_of_evaluation():
             env_seeds, action_seed = sequence.spawn(2)
             used = {*(env_seeds.generate_state(16) % 2**31), int(action_seed.generate_state(1)[0])}
             assert not seeds & {int(s) for s in used}
-
-
-def test_a_screens_hash_is_sha_256_of_its_size_and_pixels():
-    screen = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    expected = hashlib.sha256(b"(2, 4, 3)" + bytes(range(24))).hexdigest()
-    assert hash_screen(screen) == expected
-    assert hash_screen(screen.reshape(4, 2, 3)) != expected
-
-
-def test_training_and_evaluation_have_the_same_actions():
-    for game, full in (("Pong", False), ("Pong", True), ("Frostbite", False)):
-        config = TrainConfig(game=game, full_action_space=full)
-        training = AtariTrainingEnv(config.atari, 1)
-        evaluation = make_evaluation_env(config.atari)
-        assert training.single_action_space.n == count_actions(evaluation)
-        training.close()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from agents.evaluation.replay_file import Replay
-from agents.evaluation.runner import play_game
+from agents.evaluation.runner import evaluate_policy
 from agents.evaluation.trajectory import record_trajectory, replay_trajectory
 from agents.networks.inspection import NeurocoderProgram
-from envs import make_evaluation_env
+from tests.agents.episode_log import EpisodeLog
 from tests.agents.runs import make_config, make_network
 
 CONFIG = make_config(core="lstm", max_frames=60)
@@ -40,16 +40,16 @@ def test_a_game_is_arrays_with_a_row_for_each_decision(played):
         assert program.residual_gate.shape == (15,)
 
 
-def test_the_rows_are_the_thoughts_and_steps_of_the_game_in_their_order(network, played):
-    thoughts, steps = [], []
-    env = make_evaluation_env(CONFIG.atari, keep_screens=True)
-    play_game(env, "sampled", 5, network, steps.append, thoughts.append)
-    assert played.values.tolist() == [float(thought.value) for thought in thoughts]
+def test_the_rows_are_the_outputs_and_steps_of_the_game_in_their_order(network, played):
+    log = EpisodeLog(needs_frames=True, inspect_every=1)
+    evaluate_policy(network, CONFIG, "sampled", [5], [log])
+    outputs, steps = log.outputs, log.steps
+    assert played.values.tolist() == [float(output.value) for output in outputs]
     assert played.rewards.tolist() == [step.reward for step in steps]
     assert played.actions.tolist() == [step.action for step in steps]
-    for t, (thought, step) in enumerate(zip(thoughts, steps, strict=True)):
-        np.testing.assert_array_equal(played.probabilities[t], thought.probabilities)
-        np.testing.assert_array_equal(played.actor.u_attention[t], thought.actor.u_attention)
+    for t, (output, step) in enumerate(zip(outputs, steps, strict=True)):
+        np.testing.assert_array_equal(played.probabilities[t], output.probabilities)
+        np.testing.assert_array_equal(played.actor.u_attention[t], output.actor.u_attention)
         np.testing.assert_array_equal(played.screens[t], step.info["screens"][-1])
 
 
@@ -68,7 +68,7 @@ def test_the_same_game_is_played_with_and_without_screens(network, played):
 
 
 def test_random_play_is_refused(network):
-    with pytest.raises(ValueError, match="no thoughts"):
+    with pytest.raises(ValueError, match="no network acts"):
         record_trajectory(network, CONFIG, "random", 5)
 
 

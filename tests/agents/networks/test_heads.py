@@ -8,8 +8,8 @@ from torch import nn
 
 from agents.analysis.learning_curves import non_default_settings
 from agents.config import TrainConfig, choices
-from agents.evaluation.runner import evaluate_policy
-from agents.evaluation.session import load_agent
+from agents.evaluation.load_agent import load_agent
+from agents.evaluation.runner import episode_seeds, evaluate_policy
 from agents.networks.heads import HEADS, head_factory
 from agents.networks.inspection import extract_program
 from agents.run_folder import open_run
@@ -63,7 +63,7 @@ def test_a_head_that_has_a_name_and_a_function_is_trained_and_played_and_counted
     assert folder.name.startswith("Pong__film__1__")
     network = load_agent(folder, config).network
     assert type(network.actor) is Film
-    assert len(evaluate_policy(network, config, "sampled", episodes=1, seed=1)) == 1
+    assert len(evaluate_policy(network, config, "sampled", episode_seeds(1, 1))) == 1
     assert extract_program(network.actor, torch.zeros(256)) is None  # nothing of it is drawn
     assert non_default_settings(config)[0] == "film"
     assert count_parameters(config, 6).heads == 2 * 257 * 7

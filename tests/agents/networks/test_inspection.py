@@ -1,4 +1,4 @@
-"""Thoughts: what the network said when it acted, and acting is as if nobody listened."""
+"""Policy outputs: what the network computed when it acted, without changing how it acts."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from agents.evaluation.runner import EvaluationPolicy, evaluate_policy
 from agents.networks.inspection import HypernetProgram, NeurocoderProgram, stack_outputs
+from tests.agents.episode_log import EpisodeLog
 from tests.agents.runs import make_config, make_network
 
 HEADS = ("neurocoder", "hypernet", "linear")
@@ -15,11 +16,14 @@ def observations(n=5):
     return np.random.default_rng(0).integers(0, 256, (n, 4, 84, 84)).astype(np.uint8)
 
 
-def think_through(network, screens, mode="sampled"):
-    thoughts = []
-    player = EvaluationPolicy(mode, 18, 3, network, thoughts.append)
-    actions = [player.act(screen, i == 0) for i, screen in enumerate(screens)]
-    return stack_outputs(thoughts), actions
+def inspect_all(network, screens):
+    outputs = []
+    policy = EvaluationPolicy("sampled", 18, network)
+    policy.reset(3)
+    for screen in screens:
+        policy.act(screen)
+        outputs.append(policy.inspect())
+    return stack_outputs(outputs)
 
 
 def reference(network, screens):
@@ -34,16 +38,16 @@ def reference(network, screens):
 
 @pytest.mark.parametrize("core", ["none", "lstm"])
 @pytest.mark.parametrize("head", HEADS)
-def test_a_thought_is_what_the_network_says(head, core):
+def test_an_output_is_what_the_network_computes(head, core):
     network = make_network(make_config(head=head, core=core))
     screens = observations()
-    thought, _ = think_through(network, screens)
-    output, features = reference(network, screens)
+    output = inspect_all(network, screens)
+    whole, features = reference(network, screens)
     torch.testing.assert_close(
-        torch.from_numpy(thought.probabilities), output.logits[:, 0].softmax(dim=-1)
+        torch.from_numpy(output.probabilities), whole.logits[:, 0].softmax(dim=-1)
     )
-    torch.testing.assert_close(torch.from_numpy(thought.value), output.values[:, 0])
-    for layer, program in ((network.actor, thought.actor), (network.critic, thought.critic)):
+    torch.testing.assert_close(torch.from_numpy(output.value), whole.values[:, 0])
+    for layer, program in ((network.actor, output.actor), (network.critic, output.critic)):
         with torch.no_grad():
             if head == "neurocoder":
                 assert isinstance(program, NeurocoderProgram)
@@ -64,27 +68,17 @@ def test_a_thought_is_what_the_network_says(head, core):
 
 def test_without_a_residual_program_there_is_no_gate():
     network = make_network(make_config(neurocoder_residual=False))
-    thought, _ = think_through(network, observations())
-    assert thought.actor.residual_gate is None
+    output = inspect_all(network, observations())
+    assert output.actor.residual_gate is None
 
 
 @pytest.mark.parametrize("mode", ["sampled", "greedy"])
 @pytest.mark.parametrize("head", HEADS)
-def test_who_is_listened_to_takes_the_same_actions(head, mode):
+def test_a_network_that_is_inspected_takes_the_same_actions(head, mode):
     config = make_config(head=head, core="lstm")
-    network, thoughts = make_network(config), []
-    (alone,) = evaluate_policy(network, config, mode, 1, seed=2)
-    (heard,) = evaluate_policy(network, config, mode, 1, seed=2, on_thought=thoughts.append)
-    assert alone.actions.tolist() == heard.actions.tolist()
-    assert alone.trajectory_hash == heard.trajectory_hash
-    assert len(thoughts) == heard.length
-
-
-def test_only_every_so_manieth_thought_is_told_from_the_first_of_each_game_on():
-    config, thoughts, every = make_config(), [], []
-    network = make_network(config)
-    evaluate_policy(network, config, "sampled", 2, seed=2, on_thought=thoughts.append)
-    evaluate_policy(network, config, "sampled", 2, seed=2, on_thought=every.append, think_every=8)
-    assert len(thoughts) == 40
-    expected = [thoughts[i].value for i in (0, 8, 16, 20, 28, 36)]
-    assert [t.value for t in every] == expected
+    network, log = make_network(config), EpisodeLog(inspect_every=1)
+    (alone,) = evaluate_policy(network, config, mode, [2])
+    (inspected,) = evaluate_policy(network, config, mode, [2], [log])
+    assert alone.actions.tolist() == inspected.actions.tolist()
+    assert alone.trajectory_hash == inspected.trajectory_hash
+    assert len(log.outputs) == inspected.length
