@@ -1,32 +1,32 @@
-"""Write what is to be known of a trained agent into one HTML file, to open in a browser.
+"""Write a report on a trained agent: one HTML file that opens in a browser.
 
     python -m agents.report runs/latest
 
-It plays sampled, greedy and random games for the table of scores, and shows the sampled game of
-median score beside what the network selected at every decision. The file needs no network and
-nothing beside it. Progress goes to stderr. Exit code 0; 2 for what cannot be used; 130 after
-Ctrl-C, with nothing written.
+It plays sampled, greedy and random episodes for the table of scores, and shows the sampled episode
+of median score beside what the network selected at every step. The file is self-contained. Progress
+goes to stderr. Exit code 0; 2 for invalid arguments or files; 130 after Ctrl-C, with nothing
+written.
 """
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.cli import CommandParser
+from agents.cli import CommandParser, run_command, use_one_thread
 from agents.evaluate import DEFAULT_SEED, episode_count, seed_number
 
 if TYPE_CHECKING:
-    from agents.analysis.report.page import Points
     from agents.config import TrainConfig
     from agents.evaluation.load_agent import LoadedAgent
 
+use_one_thread()
+
 ENDINGS = (".html", ".htm")
-# Those of one's own machine, or of the moment.
-_NO_SETTINGS_OF_THE_AGENT = {"game", "head", "core", "torso", "run_dir", "resume", "quiet"}
+# Shown elsewhere on the page, or specific to the machine.
+_HIDDEN_SETTINGS = {"game", "head", "core", "torso", "run_dir", "resume", "quiet"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,29 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
 
-    from agents.checkpoint import CheckpointError
-    from agents.errors import MachineError
-    from agents.run_folder import RunFolderError, open_run
+    from agents.errors import UserError
+    from agents.run_folder import open_run
+    from agents.system.files import write_atomically
     from agents.system.resources import require_opencv
 
     try:
         require_opencv()
         from agents.evaluation.load_agent import load_agent
-        from agents.evaluation.video import VideoError
 
         folder, config = open_run(args.run)
         out = folder / "report.html" if args.out is None else Path(args.out)
         _check(out, parser)  # before minutes of playing
         agent = load_agent(folder, config, args.checkpoint)
-    except (MachineError, RunFolderError, CheckpointError) as error:
-        parser.error(str(error))
-    try:
         page = report(folder, config, agent, args.episodes, args.mode, args.seed)
-    except VideoError as error:
+    except UserError as error:
         parser.error(str(error))
-
-    from agents.system.files import write_atomically
-
     data = page.encode()
     try:
         write_atomically(out, data)
@@ -74,21 +67,25 @@ def report(
     mode: str,
     seed: int,
 ) -> str:
-    """Play, and make the page.
+    """Play, and render the page.
 
     Args:
-        folder: of the run, links resolved.
-        config: of the run.
-        agent: of the run.
-        episodes: games for the table, in each mode.
-        mode: of the game that is shown, "sampled" or "greedy".
-        seed: of the games.
+        folder: The run directory, links resolved.
+        config: The run's settings.
+        agent: The run's agent.
+        episodes: Number of episodes for the table, in each mode.
+        mode: Mode of the episode shown, "sampled" or "greedy".
+        seed: Seed of the episodes.
+
+    Returns:
+        The HTML.
 
     Raises:
-        VideoError: if its video cannot be written.
+        VideoError: If the video cannot be written.
     """
     import torch
 
+    from agents.analysis.report.chart_data import read_points
     from agents.analysis.report.data import median_episode
     from agents.analysis.report.episode import play_games, show_game
     from agents.analysis.report.page import ReportHeader, make_page
@@ -103,7 +100,7 @@ def report(
     settings = [
         (flag(spec.name), _value(getattr(config, spec.name)))
         for spec in dataclasses.fields(config)
-        if getattr(config, spec.name) != spec.default and spec.name not in _NO_SETTINGS_OF_THE_AGENT
+        if getattr(config, spec.name) != spec.default and spec.name not in _HIDDEN_SETTINGS
     ]
     sizes = [
         sum(p.numel() for p in part.parameters())
@@ -123,38 +120,6 @@ def report(
     )
     summaries = [summarise(config.game, played) for played in games.values()]
     return make_page(header, summaries, read_points(folder), shown)
-
-
-def read_points(folder: Path) -> "dict[str, Points]":
-    """The learning curve of a run, and its evaluations while training; what there is of them."""
-    from agents.analysis.learning_curves import NoDataError, read_curve
-    from agents.evaluation.results import TRAINING, read_evaluations
-    from agents.run_folder import RunFolderError
-
-    points: dict[str, Points] = {}
-    try:
-        curve = read_curve(folder)
-        points["training"] = (curve.steps.tolist(), curve.values.tolist())
-    except NoDataError:
-        pass
-    except RunFolderError as error:
-        if (folder / "progress.csv").exists():
-            print(f"warning: no learning curve: {error}", file=sys.stderr)
-    try:
-        rows = read_evaluations(folder)
-    except OSError as error:
-        print(f"warning: no evaluations: {error}", file=sys.stderr)
-        rows = []
-    for mode in ("sampled", "greedy"):
-        # A resumed run may have been evaluated twice at a step: the later one counts.
-        found = {
-            float(row.global_step): row.summary.mean
-            for row in rows
-            if row.source == TRAINING and row.summary.mode == mode and row.global_step is not None
-        }
-        if found:
-            points[mode] = (sorted(found), [found[step] for step in sorted(found)])
-    return points
 
 
 def _check(out: Path, parser: CommandParser) -> None:
@@ -178,35 +143,32 @@ def _parser() -> CommandParser:
         description=__doc__.partition("\n")[0],
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, such as runs/latest")
+    parser.add_argument("run", metavar="RUN", help="run directory, such as runs/latest")
     parser.add_argument(
-        "--episodes", type=episode_count, default=10, metavar="N", help="games in each mode (10)"
+        "--episodes", type=episode_count, default=10, metavar="N", help="episodes in each mode (10)"
     )
     parser.add_argument(
         "--mode",
         choices=("sampled", "greedy"),
         default="sampled",
-        help="of the game that is shown: that of median score (sampled)",
+        help="mode of the episode shown, the one of median score (sampled)",
     )
     parser.add_argument(
         "--checkpoint",
         default="latest",
         metavar="latest|best|PATH",
-        help="which parameters to play with (latest)",
+        help="parameters to play with (latest)",
     )
     parser.add_argument(
         "--seed",
         type=seed_number,
         default=DEFAULT_SEED,
         metavar="S",
-        help=f"of the games ({DEFAULT_SEED})",
+        help=f"seed of the episodes ({DEFAULT_SEED})",
     )
     parser.add_argument("--out", metavar="FILE", help="the page, ending in .html (RUN/report.html)")
     return parser
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command(main, "python -m agents.report")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from agents import report
+from agents.analysis.report.chart_data import read_points
 from agents.analysis.report.data import by_action, project, strongest
 from agents.analysis.report.episode import show_game, thumbnail
-from agents.analysis.report.page import as_json
+from agents.analysis.report.page import template_environment
 from agents.evaluation.load_agent import load_agent
 from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
 from agents.evaluation.runner import episode_seeds, evaluate_policy
@@ -144,8 +146,15 @@ def test_the_arrays_in_the_page_are_those_of_the_median_game(page, shown):
 
 def test_data_cannot_end_the_script_that_holds_it():
     data = {"name": "</script><!--", "numbers": [1, 2.5]}
-    assert "<" not in as_json(data)
-    assert json.loads(as_json(data)) == data
+    text = template_environment().from_string("{{ data | tojson }}").render(data=data)
+    assert "<" not in text
+    assert json.loads(text) == data
+
+
+def test_a_number_that_json_does_not_know_is_an_error_and_no_broken_page():
+    template = template_environment().from_string("{{ data | tojson }}")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        template.render(data=[math.nan])
 
 
 def test_the_picture_of_a_decision_is_what_was_on_the_screen_before_it(run, shown):
@@ -290,5 +299,5 @@ def test_what_is_no_run_is_one_line_and_exit_code_2(tmp_path, capsys):
 def test_a_damaged_progress_file_costs_a_warning_not_the_report(tmp_path, capsys):
     run = make_run(tmp_path / "run")
     (run / "progress.csv").write_text("nonsense\n")
-    assert report.read_points(run) == {}
+    assert read_points(run) == {}
     assert "warning: no learning curve" in capsys.readouterr().err

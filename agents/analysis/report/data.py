@@ -1,4 +1,4 @@
-"""The numbers of a report: what a head selected over a game, and what goes with it.
+"""The numbers of a report: what a head selected during an episode, and what it correlates with.
 
 Arrays in, arrays out. `episode.py` plays, `page.py` makes the page.
 """
@@ -16,13 +16,13 @@ from agents.networks.inspection import Floats, HypernetProgram, NeurocoderProgra
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What a head selected from one of its memories over the T decisions of a game.
+    """What a head selected from one of its memories over the T steps of an episode.
 
     Attributes:
         name: "U", "V" or "S" of a Neurocoder; "z" of a HyperNet.
-        weights: attention of r components to P slots, in [0, 1], shape (T, r, P); or the embedding,
+        weights: Attention of r components to P slots, in [0, 1], shape (T, r, P); or the embedding,
             of any sign, shape (T, 1, E).
-        signed: whether it is an embedding.
+        signed: Whether it is an embedding.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Selection:
 
     @property
     def mean(self) -> Floats:
-        """Over the components, shape (T, P)."""
+        """Mean over the components, shape (T, P)."""
         mean: Floats = self.weights.mean(axis=1)
         return mean
 
 
 def selections_of(program: Program | None) -> list[Selection]:
-    """The selections of a head, from its program with a leading dimension T; none of a linear."""
+    """Return the selections of a head, whose program has a leading dimension T; none if linear."""
     if isinstance(program, NeurocoderProgram):
         return [
             Selection("U", program.u_attention, signed=False),
@@ -52,12 +52,12 @@ def selections_of(program: Program | None) -> list[Selection]:
 def by_action(
     weights: Floats, actions: npt.NDArray[np.integer[Any]], num_actions: int
 ) -> npt.NDArray[np.float64]:
-    """Mean weight of a slot given the chosen action, minus its mean over all decisions.
+    """Return the mean weight of each slot given the action, minus its mean over all steps.
 
     Args:
-        weights: shape (T, P).
-        actions: that were chosen, shape (T,).
-        num_actions: A.
+        weights: Shape (T, P).
+        actions: The chosen actions, shape (T,).
+        num_actions: The number A of actions.
 
     Returns:
         Shape (A, P); NaN for actions that were never chosen.
@@ -70,15 +70,15 @@ def by_action(
 
 
 def strongest(weights: Floats, count: int, apart: int) -> list[list[int]]:
-    """The decisions at which each slot had the most weight, strongest first.
+    """Return the steps at which each slot had the most weight, strongest first.
 
     Args:
-        weights: shape (T, P).
-        count: decisions for each slot, at most.
-        apart: decisions that must lie between two of one slot's, unless the game is too short.
+        weights: Shape (T, P).
+        count: Maximal number of steps for each slot.
+        apart: Minimal distance of two steps of a slot; a short episode yields fewer steps.
 
     Returns:
-        P lists of indices.
+        P lists of step indices.
     """
     chosen: list[list[int]] = []
     for column in weights.T:
@@ -93,39 +93,36 @@ def strongest(weights: Floats, count: int, apart: int) -> list[list[int]]:
 
 
 def project(features: npt.NDArray[np.floating[Any]]) -> tuple[Floats, tuple[float, float]]:
-    """Principal components: the plane in which the rows differ most.
+    """Project the rows on their first two principal components.
 
     Args:
-        features: shape (T, D).
+        features: Shape (T, D).
 
     Returns:
-        The rows in that plane, shape (T, 2), and the parts of the variance along its two axes;
-        zeros where nothing varies. The sign of an axis is such that its largest coordinate is
-        positive.
+        The projected rows, shape (T, 2), and the fractions of the variance along the two axes;
+        zeros where nothing varies. The sign of an axis is such that its coordinate of largest
+        magnitude is positive.
     """
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    total = float((centred**2).sum())
     plane = np.zeros((len(features), 2))
-    parts = [0.0, 0.0]
+    explained = np.zeros(2)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    total = (s**2).sum()
     if total > 1e-12 * features.size:
-        wide = centred.shape[1] > centred.shape[0]
-        # The smaller of the two products has the same eigenvalues, and is cheap to decompose.
-        values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
-        for axis in range(min(2, len(values))):
-            value, vector = max(float(values[-1 - axis]), 0.0), vectors[:, -1 - axis]
-            along = vector * np.sqrt(value) if wide else centred @ vector
-            if along[np.abs(along).argmax()] < 0:
-                along = -along
-            plane[:, axis], parts[axis] = along, value / total
-    return plane.astype(np.float32), (parts[0], parts[1])
+        found = min(2, len(s))
+        coordinates = u[:, :found] * s[:found]
+        largest = coordinates[np.abs(coordinates).argmax(axis=0), range(found)]
+        plane[:, :found] = np.where(largest < 0, -coordinates, coordinates)
+        explained[:found] = s[:found] ** 2 / total
+    return plane.astype(np.float32), (float(explained[0]), float(explained[1]))
 
 
-def median_episode(games: Sequence[EpisodeResult]) -> EpisodeResult:
-    """The game of median score; of two in the middle the lower one.
+def median_episode(episodes: Sequence[EpisodeResult]) -> EpisodeResult:
+    """Return the episode of median score; of two in the middle, the lower one.
 
     Raises:
-        ValueError: if there are no games.
+        ValueError: If there are no episodes.
     """
-    if not games:
-        raise ValueError("there are no games to choose from")
-    return sorted(games, key=lambda game: game.score)[(len(games) - 1) // 2]
+    if not episodes:
+        raise ValueError("there are no episodes to choose from")
+    return sorted(episodes, key=lambda episode: episode.score)[(len(episodes) - 1) // 2]

@@ -122,7 +122,7 @@ def test_the_heat_map_shows_the_weights_of_what_is_selected(browser, page):
         text = browser.evaluate("document.getElementById('readout').textContent")
         kind = "factor" if signed else "slot"
         value = f"{weights[t, slot]:.3f}".replace("-", "\N{MINUS SIGN}")
-        assert text.endswith(f"decision {t + 1}: {kind} {slot + 1}, {value}")
+        assert text.endswith(f"step {t + 1}: {kind} {slot + 1}, {value}")
         pixel = browser.evaluate(
             "[...document.getElementById('attention').getContext('2d')"
             f".getImageData({x - left}, {y - top}, 1, 1).data].slice(0, 3)"

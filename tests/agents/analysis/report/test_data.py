@@ -51,7 +51,7 @@ def test_the_strongest_moments_of_a_slot_come_first_and_lie_apart():
     assert min(abs(a - b) for a in second for b in second if a != b) >= 15
 
 
-def test_a_short_game_has_fewer_moments():
+def test_a_short_episode_has_fewer_moments():
     assert strongest(np.ones((4, 1), np.float32), 3, apart=15) == [[0]]
 
 
@@ -76,8 +76,8 @@ def test_what_does_not_vary_is_one_point(features):
     assert parts == (0, 0)
 
 
-def test_the_median_game_has_the_lower_of_two_middle_scores():
+def test_the_median_episode_has_the_lower_of_two_middle_scores():
     assert median_episode([game(30), game(10), game(20)]).score == 20
     assert median_episode([game(40), game(10), game(30), game(20)]).score == 20
-    with pytest.raises(ValueError, match="no games"):
+    with pytest.raises(ValueError, match="no episodes"):
         median_episode([])
