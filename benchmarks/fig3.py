@@ -22,18 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from agents.analysis.learning_curves import read_curve
-from agents.analysis.plotting import NoMatplotlibError, require_matplotlib
-from agents.cli import CommandParser, parse_args
-from agents.config import SettingError, TrainConfig
+from agents.analysis.plotting import require_matplotlib
+from agents.cli import CommandParser, parse_args, run_command
+from agents.config import TrainConfig
 from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
 from agents.run_folder import RunFolderError
 from agents.system.signals import StopSignals
 from benchmarks.suite import (
     Planned,
-    StatusLine,
     Suite,
-    SuiteError,
     last_checkpoint,
     read_rate,
 )
@@ -42,7 +40,6 @@ from benchmarks.tables import Result, table
 from benchmarks.variants import (
     NAMES,
     Parameters,
-    UnmatchableError,
     as_flags,
     count_parameters,
     match_neurocoder,
@@ -50,6 +47,7 @@ from benchmarks.variants import (
 )
 from envs import num_actions
 
+PROG = "python -m benchmarks.fig3"
 EVALUATE = (sys.executable, "-m", "agents.evaluate")
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 GAME_SEED = 1
@@ -68,12 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if word.partition("=")[0] in _TAKEN:
             parser.error(f"{word} is set by the suite, it cannot follow --")
     with StopSignals() as signals:
-        try:
-            require_matplotlib()
-            planned, parameters = plan(args, more)
-            suite = Suite(args.out, planned, signals)
-        except (NoMatplotlibError, SettingError, SuiteError, UnmatchableError) as error:
-            parser.error(str(error))
+        require_matplotlib()
+        planned, parameters = plan(args, more)
+        suite = Suite(args.out, planned, signals)
         print(f"{len(planned)} runs of {planned[0].config.total_timesteps:,} decisions", end=", ")
         print(f"in {args.out}; {suite.time_left()}", flush=True)
         try:
@@ -146,16 +141,15 @@ def evaluate(suite: Suite, planned: Planned, episodes: int) -> None:
     missing = [mode for mode, found in scores().items() if found is None]
     if not missing:
         return
-    line = StatusLine()
-    line.begin(f"    {episodes} games each, {', '.join(missing)}")
+    title = f"    {episodes} episodes each, {', '.join(missing)} ..."
     command = [*EVALUATE, str(folder), "--episodes", str(episodes), "--seed", str(GAME_SEED)]
     log = suite.logs / planned.file_name
-    code = suite.run_child([*command, *_mode_flags(missing)], log)
+    code = suite.run_child([*command, *_mode_flags(missing)], log, lambda: title)
     found = {mode: evaluation for mode, evaluation in scores().items() if mode in missing}
     played = [f"{mode} {e.summary.mean:.1f}" for mode, e in found.items() if e is not None]
     if len(played) < len(missing):
         played.append("stopped" if suite.stopped else f"failed (exit code {code}) [{log}]")
-    line.end(", ".join(played))
+    suite.console.print(f"{title} {', '.join(played)}")
 
 
 def _mode_flags(modes: Sequence[str]) -> list[str]:
@@ -271,7 +265,7 @@ def draw_curves(suite: Suite) -> list[Path]:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog="python -m benchmarks.fig3",
+        prog=PROG,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -312,7 +306,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # before anything was begun
-        sys.exit(130)
+    run_command(main, PROG)

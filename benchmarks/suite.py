@@ -15,11 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import IO, Any
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from agents.analysis.learning_curves import read_progress
 from agents.checkpoint import list_checkpoints, step_of
 from agents.config import SettingError, TrainConfig
+from agents.errors import UserError
 from agents.monitoring.console import format_seconds
 from agents.run_folder import RunFolderError, lock_run_folder, open_run
 from agents.system.signals import StopSignals
@@ -32,6 +37,7 @@ _INCIDENTAL = {
     *("resume", "run_dir", "quiet", "log_interval", "capture_video"),
     *("checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
 }
+_STATUS_INTERVAL_S = 5.0
 _STOP_TIMEOUT_S = 120.0
 _ORPHAN_TIMEOUT_S = 30.0
 
@@ -81,37 +87,8 @@ class Rate:
         return self.step / self.seconds if self.seconds else 0.0
 
 
-class SuiteError(Exception):
-    """The suite cannot be run; the message says why."""
-
-
-class StatusLine:
-    """One line for each piece of work: rewritten on a terminal, completed at the end elsewhere."""
-
-    def __init__(self, stream: IO[str] | None = None) -> None:
-        self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
-        self._title, self._shown = "", 0
-
-    def begin(self, title: str) -> None:
-        """Work begins."""
-        self._title = title
-        self._write(f"{title} ...")
-
-    def update(self, text: str) -> None:
-        """How it stands; terminals only."""
-        if self._live:
-            self._write(f"\r{self._title} ... {text}")
-
-    def end(self, text: str) -> None:
-        """What came of it."""
-        self._write((f"\r{self._title} ... {text}" if self._live else f" {text}"), "\n")
-
-    def _write(self, text: str, end: str = "") -> None:
-        blanks = " " * max(0, self._shown - len(text)) if self._live else ""
-        self._shown = 0 if end else len(text)
-        self._stream.write(text + blanks + end)
-        self._stream.flush()
+class SuiteError(UserError):
+    """The suite cannot be run; the message gives the reason."""
 
 
 class Suite:
@@ -129,6 +106,7 @@ class Suite:
 
     def __init__(self, folder: Path, planned: Sequence[Planned], signals: StopSignals) -> None:
         self.folder, self.planned, self.signals = folder, planned, signals
+        self.console = Console(soft_wrap=True, markup=False, highlight=False)
         self.failed: list[Planned] = []
         self._known: dict[Path, TrainConfig] = {}
         try:
@@ -180,24 +158,29 @@ class Suite:
         for number, planned in enumerate(self.planned, 1):
             if self.stopped:
                 return
-            line = StatusLine()
-            line.begin(f"[{number}/{len(self.planned)}] {planned.title}")
+            title = f"[{number}/{len(self.planned)}] {planned.title} ..."
             if self.is_finished(planned):
-                line.end(f"was finished already{self._result(planned)}")
+                outcome = f"was finished already{self._result(planned)}"
             else:
-                self._train(planned, line)
+                outcome = self._train(planned, title)
+            self.console.print(f"{title} {outcome}")
             if self.is_finished(planned) and not self.stopped:
                 after_each(planned)
 
     def run_child(
-        self, command: Sequence[str], log: Path, watch: Callable[[], None] = lambda: None
+        self, command: Sequence[str], log: Path, status: Callable[[], str] = lambda: ""
     ) -> int:
-        """Run a command to its end; return its exit code. What it says is added to a file.
+        """Run a command to its end, passing on the first signal that this process receives.
 
-        A first signal is passed on and the command waited for.
+        Args:
+            command: The program and its arguments.
+            log: The file that the command's output is appended to.
+            status: Returns the line shown, on a terminal only, while the command runs.
+
+        Returns:
+            The exit code.
         """
         told_at: float | None = None
-        looked_at = time.monotonic()
         with log.open("ab") as file:
             file.write(f"$ {' '.join(command)}\n".encode())
             file.flush()
@@ -209,7 +192,12 @@ class Suite:
                 stderr=subprocess.STDOUT,
                 preexec_fn=_stand_apart,
             )
-            try:
+        try:
+            # Without a refresh thread, as rich's Status has one: `_stand_apart` asks for a signal
+            # at the death of a thread, and the next one would inherit the child and signal again.
+            line = Live(Text(status()), console=self.console, auto_refresh=False, transient=True)
+            with line:
+                shown_at = time.monotonic()
                 while process.poll() is None:
                     time.sleep(0.1)
                     now = time.monotonic()
@@ -218,16 +206,17 @@ class Suite:
                         told_at = now
                     if told_at is not None and now - told_at > _STOP_TIMEOUT_S:
                         process.kill()
-                    if now - looked_at > 5.0:
-                        looked_at = now
-                        watch()
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
+                    if now - shown_at > _STATUS_INTERVAL_S:
+                        shown_at = now
+                        line.update(Text(status()), refresh=True)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
         return process.returncode
 
-    def _train(self, planned: Planned, line: StatusLine) -> None:
+    def _train(self, planned: Planned, title: str) -> str:
+        """Train or resume one run and return the outcome in words."""
         folder = self.find(planned)
         if folder is not None and last_checkpoint(folder) >= 0:
             _wait_for_orphan(folder)
@@ -236,17 +225,16 @@ class Suite:
             arguments = [*planned.flags, "--quiet"]
         log = self.logs / planned.file_name
 
-        def watch() -> None:
-            line.update(f"{self._result(planned)[2:]}; {self.time_left()}")
+        def status() -> str:
+            return f"{title} {self._result(planned)[2:]}; {self.time_left()}"
 
-        code = self.run_child([*TRAIN, *arguments], log, watch)
+        code = self.run_child([*TRAIN, *arguments], log, status)
         if self.is_finished(planned):
-            line.end(f"finished{self._result(planned)}; {self.time_left()}")
-        elif self.stopped:
-            line.end(f"interrupted{self._result(planned)}")
-        else:
-            self.failed.append(planned)
-            line.end(f"failed (exit code {code}): {_last_line(log)} [{log}]")
+            return f"finished{self._result(planned)}; {self.time_left()}"
+        if self.stopped:
+            return f"interrupted{self._result(planned)}"
+        self.failed.append(planned)
+        return f"failed (exit code {code}): {_last_line(log)} [{log}]"
 
     def rate(self, planned: Planned) -> Rate | None:
         """How far a run has come, or None where nothing is known of it."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.config import TrainConfig, choices, flag
+from agents.errors import UserError
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.heads import head_factory
 
@@ -26,7 +27,7 @@ _WIDTHS: dict[str, tuple[str, str | None]] = {
 }
 
 
-class UnmatchableError(Exception):
+class UnmatchableError(UserError):
     """No size gives a head the parameters that it should have; the message says which."""
 
 

@@ -13,16 +13,17 @@ from statistics import fmean, stdev
 import numpy as np
 import psutil
 import pytest
+from rich.console import Console
 
 from agents import evaluate
-from agents.cli import parse_args
+from agents.cli import parse_args, run_command
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
 from agents.run_folder import create_run_folder, open_run
 from agents.system.signals import StopSignals
 from benchmarks import fig3, suite, variants
-from benchmarks.suite import Planned, StatusLine, Suite, SuiteError, is_same
+from benchmarks.suite import Planned, Suite, SuiteError, is_same
 from benchmarks.tables import Result, table
 from benchmarks.variants import (
     NAMES,
@@ -79,7 +80,9 @@ class FakeChildren:
             score = {"sampled": 200.0, "greedy": 20.0, "random": 70.0}[mode]
             score += open_run(folder)[1].seed
             game = EpisodeResult(mode, 1, score, 9, np.zeros(9), "", False)
-            name, step = (newest, int(newest[5:-3])) if mode != "random" else ("", None)
+            name, step = (
+                (newest, int(newest.partition(".")[0][5:])) if mode != "random" else ("", None)
+            )
             summary = summarise("Frostbite", [game] * args.episodes)
             append_evaluation(
                 folder, EvaluationRow(0.0, "evaluate", name, step, summary, args.seed)
@@ -361,21 +364,18 @@ def wait_until(holds, timeout=60):
         time.sleep(0.05)
 
 
-def test_a_line_is_completed_or_on_a_terminal_rewritten():
+def test_on_a_terminal_alone_the_status_of_a_running_program_is_shown(tmp_path):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    plain, terminal = io.StringIO(), Terminal()
-    for stream in (plain, terminal):
-        line = StatusLine(stream)
-        line.begin("run")
-        line.update("a long way to go")
-        line.end("done")
-    assert plain.getvalue() == "run ... done\n"
-    shown = terminal.getvalue().split("\r")
-    assert shown[-1].rstrip(" \n") == "run ... done"
-    assert len(shown[-1]) > len(shown[-2])  # what stood there is wiped away
+    the_suite, _ = make_suite(tmp_path)
+    for stream in (io.StringIO(), Terminal()):
+        the_suite.console = Console(file=stream, force_terminal=stream.isatty())
+        command = [sys.executable, "-c", "pass"]
+        assert the_suite.run_child(command, tmp_path / "log", lambda: "[1/2] a run") == 0
+        assert ("[1/2] a run" in stream.getvalue()) == stream.isatty()
+    the_suite.close()
 
 
 # --- who takes part -------------------------------------------------------------------------------
@@ -480,7 +480,7 @@ def test_the_table_is_of_means_and_deviations_over_seeds():
 )
 def test_bad_input_is_refused_in_one_line(words, named, children, capsys):
     with pytest.raises(SystemExit) as caught:
-        fig3.main(words)
+        run_command(lambda: fig3.main(words), fig3.PROG)
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
