@@ -1,4 +1,9 @@
-"""The folder of a run: its name, its settings, its story, and the `latest` link."""
+"""Run directory: its name, settings and metadata, and the `latest` link.
+
+`runs/latest` points into the newest run, to a directory `.latest` with links to its files, but not
+to the event files of TensorBoard. TensorBoard follows links, and would show the run twice if
+`latest` pointed to the run itself.
+"""
 
 import fcntl
 import json
@@ -17,20 +22,36 @@ from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
 from agents.system.files import write_atomically
 
+PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
+_LATEST = ".latest"
+# What `runs/latest/` shows of the run, as soon as it exists.
+_LINKED = (
+    "checkpoints",
+    "config.json",
+    "eval",
+    "meta.json",
+    "progress.csv",
+    "replays",
+    "report.html",
+    "train.log",
+    "videos",
+)
+
 
 class RunFolderError(UserError):
-    """A folder that is not a run's, or whose files cannot be used; the message names it."""
-
-
-PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
+    """A directory that is not a run's, or whose files cannot be used; the message names it."""
 
 
 def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
-    """Make `{game}__{head}__{seed}__{time}` under the run directory and point `latest` to it.
+    """Make `{game}__{head}__{seed}__{time}` below `--run-dir` and point `latest` to it.
+
+    Args:
+        config: The settings.
+        argv: The command line, kept in `meta.json`.
 
     Raises:
-        SettingError: if the run directory cannot be written to, or holds something else that is
-            called `latest`; no run folder is left behind then.
+        SettingError: If `--run-dir` cannot be written to, or has something else that is called
+            `latest`; no directory is left behind then.
     """
     parent = Path(config.run_dir)
     try:
@@ -49,34 +70,34 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
     folder = _make_unique(parent, name)
     (folder / "checkpoints").mkdir()
     _write_config(folder, config)
-    write_json(folder / "meta.json", {"status": "running", **_session(argv)})
-    _point(latest, folder.name)
+    write_json(folder / "meta.json", {"status": "running", **_provenance(argv)})
+    _update_latest(folder)
     return folder
 
 
 def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int) -> int:
-    """Note in the folder of a run that it goes on, with the settings it has now.
+    """Record in a run directory that the run is resumed, with the settings it has now.
 
     Args:
-        config: the settings; `resume` is the folder.
-        argv: the command line.
-        global_step: where it goes on.
+        config: The settings; `resume` is the run directory.
+        argv: The command line, kept in `meta.json`.
+        global_step: The step it resumes from.
 
     Returns:
         How often the run has been resumed, this time included.
 
     Raises:
-        SettingError: if the folder cannot be written to.
+        SettingError: If the run directory cannot be written to.
     """
     folder = Path(config.resume)
     meta = _read_meta(folder)
     before = meta.get("resumed", [])
     resumed = [*before] if isinstance(before, list) else []
-    resumed.append({"global_step": global_step, **_session(argv)})
+    resumed.append({"global_step": global_step, **_provenance(argv)})
     try:
         _write_config(folder, config)
         write_json(folder / "meta.json", {**meta, "status": "running", "resumed": resumed})
-        _point(folder.parent / "latest", folder.name)
+        _update_latest(folder)
     except OSError as error:
         reason = f"cannot be written to ({error.strerror or error})"
         raise SettingError("resume", config.resume, reason) from error
@@ -84,10 +105,10 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
 
 
 def lock_run_folder(folder: Path) -> IO[bytes]:
-    """Claim a run's folder until the file returned is closed, or this process ends in any way.
+    """Lock a run directory until the file returned is closed or this process ends in any way.
 
     Raises:
-        SettingError: if another process has claimed it.
+        SettingError: If another process holds the lock.
     """
     file = (folder / "train.log").open("ab")
     try:
@@ -98,23 +119,29 @@ def lock_run_folder(folder: Path) -> IO[bytes]:
     return file
 
 
+def resolve_run(path: str | Path) -> Path:
+    """Return the run directory that a path stands for, with `runs/latest` and links followed."""
+    folder = Path(path).resolve()
+    return folder.parent if folder.name == _LATEST else folder
+
+
 def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
     """Find a run and its settings.
 
     Args:
-        path: the run's folder, or a link to it such as `runs/latest`.
+        path: The run directory, or a link to it such as `runs/latest`.
 
     Returns:
-        The folder itself, links resolved, and the settings in its `config.json`. Settings that did
-        not exist yet when that was written have their defaults.
+        The run directory itself, links resolved, and the settings in its `config.json`. Settings
+        that did not exist yet when that was written have their defaults.
 
     Raises:
-        RunFolderError: if this is not a run's folder, or its settings cannot be used.
+        RunFolderError: If this is not a run directory, or its settings cannot be used.
     """
     folder = Path(path)
     file = folder / "config.json"
     try:
-        folder = folder.resolve()
+        folder = resolve_run(folder)
         file = folder / "config.json"
         settings = json.loads(file.read_text())
         return folder, TrainConfig(**settings)
@@ -133,7 +160,7 @@ def update_meta(folder: Path, **changes: Any) -> None:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-    """The run's `meta.json`; it is a note to people, so a damaged one costs no run."""
+    """The run's `meta.json`; it is for people, so a damaged one counts as empty."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
     except (OSError, ValueError, RecursionError):
@@ -142,12 +169,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
-    """Write down the settings; which run they were resumed from is no setting of the run."""
+    """Write `config.json`; which run was resumed is not a setting of the run."""
     write_json(folder / "config.json", asdict(config) | {"resume": ""})
 
 
-def _session(argv: Sequence[str]) -> dict[str, Any]:
-    """Who starts the run, with what, and when; nothing of the process environment."""
+def _provenance(argv: Sequence[str]) -> dict[str, Any]:
+    """Command, time, versions and machine of a session; nothing of the process environment."""
     return {
         "argv": list(argv),
         "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
@@ -160,7 +187,7 @@ def _session(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def package_version(package: str) -> str | None:
-    """The version that is installed, or None."""
+    """The installed version, or None."""
     try:
         return version(package)
     except PackageNotFoundError:  # another package may bring the same module, as OpenCV's do
@@ -168,12 +195,12 @@ def package_version(package: str) -> str | None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that is there whole or not at all."""
+    """Write a JSON file atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _make_unique(parent: Path, name: str) -> Path:
-    """Make a folder that nobody else has; two runs may start in the same second."""
+    """Make a directory with a unique name; two runs may start in the same second."""
     for attempt in range(1, 1000):
         folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
         try:
@@ -184,16 +211,21 @@ def _make_unique(parent: Path, name: str) -> Path:
     raise FileExistsError(f"{parent / name} and a thousand like it are there already")
 
 
-def _point(link: Path, target: str) -> None:
-    """Make a symbolic link, replacing an older one in one step so that it never dangles.
+def _update_latest(folder: Path) -> None:
+    """Point `latest` to a run, replacing an older link in one step so that it never dangles.
 
-    It is made in the folder it points to, where whoever resumes that run removes what a process
-    that was killed has left.
+    The new link is made in the run directory, where stale temporary files are removed when the run
+    is resumed.
     """
-    temporary = link.parent / target / f".{link.name}.{os.getpid()}.tmp"
+    view = folder / _LATEST
+    view.mkdir(exist_ok=True)
+    for name in _LINKED:
+        if not (view / name).is_symlink():
+            (view / name).symlink_to(Path("..", name))
+    temporary = folder / f"{_LATEST}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
+    temporary.symlink_to(Path(folder.name, _LATEST))
+    temporary.replace(folder.parent / "latest")
 
 
 def _git_revision() -> str | None:

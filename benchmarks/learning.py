@@ -14,6 +14,8 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents.run_folder import resolve_run
+
 HEAD_FIGURES = (
     "active_to_residual_norm",
     "attention_variation",
@@ -70,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     # A glob over the runs' folder also finds the link to the latest of them.
-    runs = dict.fromkeys(run.resolve() for run in parser.parse_args().runs)
+    runs = dict.fromkeys(resolve_run(run) for run in parser.parse_args().runs)
     rows = [summary(run) for run in runs]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))

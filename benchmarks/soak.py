@@ -36,6 +36,7 @@ import psutil
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.run_folder import resolve_run
 
 ROOT = Path(__file__).parent.parent
 KILL_EVERY_S = 20.0
@@ -76,7 +77,7 @@ class Soak:
     @property
     def run(self) -> Path:
         """The run's folder."""
-        return self.folder / "runs" / "latest"
+        return resolve_run(self.folder / "runs" / "latest")
 
     def session(self, seconds: float, *, last: bool) -> None:
         """Train for so long, killing workers; then kill the program, or interrupt it at last."""

@@ -15,6 +15,7 @@ import psutil
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.run_folder import resolve_run
 
 ROOT = Path(__file__).parent.parent
 WORKERS, ENVS, NUM_STEPS = 2, 2, 10
@@ -91,5 +92,5 @@ def curves(run):
     """The steps of progress.csv, and those of TensorBoard's curve of the same."""
     with (run / "progress.csv").open() as file:
         rows = [int(row["global_step"]) for row in csv.DictReader(file)]
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(str(resolve_run(run)), size_guidance={"scalars": 0}).Reload()
     return rows, [event.step for event in events.Scalars("charts/frames")]

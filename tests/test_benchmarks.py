@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from agents.config import TrainConfig
+from agents.run_folder import resolve_run
 from agents.training.supervisor import train
 from benchmarks import breakdown, random_play, startup, throughput
 from benchmarks.layers import peak_memory
@@ -43,7 +44,7 @@ def run(tmp_path):
         workers=0, envs_per_worker=2, num_steps=4, total_timesteps=300, run_dir=str(tmp_path)
     )
     train(dataclasses.replace(config, neurocoder_residual=False), (), make_tiny_env)
-    return (tmp_path / "latest").resolve()
+    return resolve_run(tmp_path / "latest")
 
 
 def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):

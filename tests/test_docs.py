@@ -13,6 +13,7 @@ from agents.cli import flag_table
 from agents.config import TrainConfig, choices, flag
 from agents.evaluation import results as evaluations
 from agents.monitoring import progress_csv
+from agents.run_folder import resolve_run
 from agents.training.supervisor import train
 from benchmarks.variants import count_parameters
 from tests.code_names import defined_names
@@ -43,7 +44,7 @@ def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_wri
     for learner in ("worker", "cpu"):
         config = dataclasses.replace(CONFIG, learner=learner, learner_batch=1)
         assert train(dataclasses.replace(config, run_dir=str(tmp_path / learner))) == 0
-        events = EventAccumulator(str(tmp_path / learner / "latest")).Reload()
+        events = EventAccumulator(str(resolve_run(tmp_path / learner / "latest"))).Reload()
         tags = events.Tags()
         own = [t for t in tags["scalars"] if t.startswith("learner/") or t == "a3c/policy_lag"]
         assert len(own) == (5 if learner == "cpu" else 0)
@@ -93,7 +94,7 @@ def test_the_page_on_files_reads_and_verifies_checkpoints(tmp_path, monkeypatch,
 
 def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
     assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path), capture_video=True)) == 0
-    folder = (tmp_path / "latest").resolve()
+    folder = resolve_run(tmp_path / "latest")
     named = [
         p for cell in re.findall(r"^\| (`.*?) \|", FILES, re.M) for p in re.findall("`(.*?)`", cell)
     ]

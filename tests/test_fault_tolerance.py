@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.run_folder import resolve_run
 from tests.process_harness import (
     ENVS,
     NUM_STEPS,
@@ -84,7 +85,7 @@ def test_a_program_that_is_killed_again_and_again_loses_no_more_than_an_interval
     assert rows == sorted(set(rows))
     assert rows == events
     assert rows[-1] == facts["global_step"]
-    assert [p.name for p in run.rglob(".*.tmp*")] == []
+    assert [p.name for p in resolve_run(run).rglob(".*.tmp*")] == []
 
 
 def test_a_program_killed_while_its_fork_server_is_busy_leaves_no_process(tmp_path, temporary):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from agents.config import TrainConfig
 from agents.evaluation.results import EVALUATIONS, read_evaluations
-from agents.run_folder import RunFolderError, open_run
+from agents.run_folder import RunFolderError, open_run, resolve_run
 from agents.system.files import read_csv_rows
 
 log = logging.getLogger("train")
@@ -104,9 +104,9 @@ def find_runs(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
             if not inside:
                 raise RunFolderError(f"{argument}: no run's folder is called like that")
         else:
-            named[path.resolve()] = None
+            named[resolve_run(path)] = None
             continue
-        found.update(dict.fromkeys(run.resolve() for run in inside))
+        found.update(dict.fromkeys(resolve_run(run) for run in inside))
     return list(named), [run for run in found if run not in named]
 
 

@@ -4,12 +4,15 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from torch.utils.tensorboard import SummaryWriter
 
 from agents import run_folder
 from agents.config import TrainConfig
@@ -18,6 +21,7 @@ from agents.run_folder import (
     create_run_folder,
     lock_run_folder,
     open_run,
+    resolve_run,
     resume_run_folder,
     update_meta,
 )
@@ -71,12 +75,49 @@ def test_a_program_killed_before_it_points_latest_to_its_run_leaves_latest_as_it
     first = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
     result = subprocess.run([sys.executable, "-c", KILLED_BETWEEN, str(tmp_path)], cwd=ROOT)
     assert result.returncode == -signal.SIGKILL
-    assert (tmp_path / "latest").resolve() == first.resolve()
+    assert resolve_run(tmp_path / "latest") == first.resolve()
     (second,) = [p for p in tmp_path.iterdir() if p not in (first, tmp_path / "latest")]
     assert [p.name for p in second.glob(".latest.*")]
     remove_stale_temp_files(second)  # as resuming it does
     assert not list(second.glob(".latest.*"))
-    assert os.readlink(tmp_path / "latest") == first.name
+    assert os.readlink(tmp_path / "latest") == f"{first.name}/.latest"
+
+
+def test_tensorboard_shows_a_run_once_though_latest_shows_its_files(tmp_path):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_scalar("charts/SPS", 1.0, 1)
+    (folder / "replays").mkdir()
+    (folder / "replays" / "episode.npz").write_bytes(b"recorded")
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Runs()
+    assert list(runs) == [folder.name]
+    latest = tmp_path / "latest"
+    assert (latest / "replays" / "episode.npz").read_bytes() == b"recorded"
+    assert (latest / "checkpoints").is_dir()
+    assert open_run(latest) == open_run(folder)
+
+
+def test_a_link_to_the_run_itself_which_older_versions_made_is_replaced(tmp_path):
+    config = TrainConfig(run_dir=str(tmp_path))
+    old = create_run_folder(config, [])
+    (tmp_path / "latest").unlink()
+    shutil.rmtree(old / ".latest")
+    (tmp_path / "latest").symlink_to(old.name)
+    assert open_run(tmp_path / "latest")[0] == resolve_run(old) == old.resolve()
+    resume_run_folder(TrainConfig(resume=str(old)), [], 7)
+    assert os.readlink(tmp_path / "latest") == f"{old.name}/.latest"
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to(old.name)
+    new = create_run_folder(config, [])
+    assert open_run(tmp_path / "latest")[0] == new.resolve()
+
+
+def test_latest_that_points_to_a_run_that_was_deleted_is_refused_and_replaced(tmp_path):
+    config = TrainConfig(run_dir=str(tmp_path))
+    shutil.rmtree(create_run_folder(config, []))
+    with pytest.raises(RunFolderError, match="latest: not a run's folder, it does not exist"):
+        open_run(tmp_path / "latest")
+    assert open_run(create_run_folder(config, []))[0] == open_run(tmp_path / "latest")[0]
 
 
 @pytest.mark.parametrize("path", ["a\0b", "loop"])

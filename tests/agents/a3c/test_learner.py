@@ -14,6 +14,7 @@ from agents.cli import parse_args
 from agents.config import TrainConfig
 from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
+from agents.run_folder import resolve_run
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import train
@@ -205,7 +206,7 @@ def test_it_learns_it_from_worker_processes_too(tmp_path):
 def test_a_run_goes_on_with_the_other_kind_of_learner(first, second, tmp_path):
     config = dataclasses.replace(SMALL, learner=first, run_dir=str(tmp_path))
     assert train(config, (), make_tiny_env) == 0
-    folder = (tmp_path / "latest").resolve()
+    folder = resolve_run(tmp_path / "latest")
     before = newest(folder)
     assert all(bool(t.any()) for t in before.optimizer_state.values())
     flags = ["--resume", str(folder), "--learner", second, "--total-timesteps", "400"]

@@ -19,7 +19,7 @@ from agents.evaluation.results import (
     read_evaluations,
     summarise,
 )
-from agents.run_folder import lock_run_folder
+from agents.run_folder import lock_run_folder, resolve_run
 from agents.system.signals import StopSignals
 from agents.training.supervisor import TrainingRun, train
 from tests.agents.tiny_env import make_tiny_env
@@ -39,7 +39,7 @@ SMALL = TrainConfig(
 def folder(tmp_path):
     """Of a finished run of 200 decisions."""
     assert train(dataclasses.replace(SMALL, run_dir=str(tmp_path)), (), make_tiny_env) == 0
-    return (tmp_path / "latest").resolve()
+    return resolve_run(tmp_path / "latest")
 
 
 def resumed(folder, *flags):
@@ -77,7 +77,7 @@ def test_a_resumed_run_goes_on_in_its_folder_with_its_schedule_and_one_curve(fol
     flags = ("--total-timesteps", "400", "--workers", str(workers))
     config = resumed(folder, *flags)
     assert train(config, ["again"], make_tiny_env) == 0
-    assert (folder.parent / "latest").resolve() == folder
+    assert resolve_run(folder.parent / "latest") == folder
     assert [p.name for p in folder.parent.iterdir() if not p.is_symlink()] == [folder.name]
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["status"] == "finished"
