@@ -70,6 +70,8 @@ def test_a_game_of_every_mode_plays_back_to_itself_from_its_file(mode, tmp_path)
         {"game": "Pong", "max_frames": 200, "noop_max": 5, "fire_reset": True},
         {"game": "Pong", "max_frames": 200, "full_action_space": True, "sticky_actions": 0.0},
         {"game": "MontezumaRevenge", "max_frames": 203},
+        {"game": "Frostbite", "max_frames": 203, "frame_skip": 1},
+        {"game": "Frostbite", "max_frames": 203, "frame_skip": 12},
     ],
 )
 def test_games_of_other_settings_play_back(settings):

@@ -22,7 +22,7 @@ class FakeDisplay(QuietDisplay):
 
 
 def make_logger(folder, display=None):
-    return TrainingLogger(folder, 1000, 1e9, 4, display or FakeDisplay())
+    return TrainingLogger(folder, 1000, 1e9, 12, display or FakeDisplay())
 
 
 def add(logger, episodes, scalars):
@@ -43,7 +43,7 @@ def test_points_hold_the_means_since_the_last_point(tmp_path):
     entropy = [(e.step, e.value) for e in events.Scalars("losses/entropy")]
     assert entropy == [(100, 2.0), (200, 7.0)]
     assert [e.value for e in events.Scalars("charts/episodic_return")] == [20.0]
-    assert [e.value for e in events.Scalars("charts/frames")] == [400.0, 800.0]
+    assert [e.value for e in events.Scalars("charts/frames")] == [1200.0, 2400.0]
 
     with (tmp_path / "progress.csv").open() as file:
         assert next(csv.reader(file))[:2] == ["wall_time", "global_step"]

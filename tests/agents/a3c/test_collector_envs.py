@@ -1,0 +1,98 @@
+"""The collector plays any Gymnasium vector environment in NEXT_STEP mode."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics, TransformReward
+
+from agents.a3c.collector import Collector, action_count
+from agents.config import TrainConfig
+from agents.networks.actor_critic import ActorCritic
+from envs import AtariConfig, AtariTrainingEnv, Episode, make_evaluation_env, num_actions
+from tests.agents.tiny_env import ACTIONS, TinyEnv
+
+GYM_SEEDS = [1, 4]  # whose emulator seeds are below 2**31
+
+
+def collect(env, rollouts, num_steps=20):
+    """Tensors of each rollout, and the episodes that ended."""
+    torch.manual_seed(0)
+    network = ActorCritic(action_count(env), TrainConfig(head="linear", core="lstm"))
+    collector = Collector(
+        env,
+        network,
+        num_steps=num_steps,
+        gamma=0.9,
+        gae_lambda=0.8,
+        random=np.random.default_rng(1),
+    )
+    tensors, episodes = [], []
+    for _ in range(rollouts):
+        fields = vars(collector.collect()).items()
+        tensors.append({name: x.clone() for name, x in fields if isinstance(x, torch.Tensor)})
+        episodes += collector.episodes
+    env.close()
+    return tensors, episodes
+
+
+class SeededSyncVectorEnv(SyncVectorEnv):
+    def reset(self, *, seed=None, options=None):  # noqa: ARG002
+        return super().reset(seed=GYM_SEEDS)
+
+
+def test_gymnasiums_own_vector_environment_gives_the_same_rollouts_as_ours():
+    """Single environments in Gymnasium's `SyncVectorEnv`, against ale-py's C++ environment."""
+    config = AtariConfig("Frostbite", noop_max=1, max_frames=400)
+    ale_seeds = [int(np.random.SeedSequence(s).generate_state(2)[1]) for s in GYM_SEEDS]
+    ours = AtariTrainingEnv(config, 2, seeds=np.array(ale_seeds))
+    theirs = SeededSyncVectorEnv([lambda: make_evaluation_env(config)] * 2)
+    (a, episodes), (b, others) = collect(ours, 12), collect(theirs, 12)
+    for one, two in zip(a, b, strict=True):
+        assert one.keys() == two.keys() >= {"actions", "rewards", "discounts"}
+        for name, x in one.items():
+            assert torch.equal(x, two[name]), name
+    assert episodes == others
+    assert len(episodes) >= 4
+    assert sum(e.raw_return for e in episodes) > 0
+    lost_lives = sum(int((rollout["discounts"] == 0).sum()) for rollout in a)
+    assert lost_lives >= 2
+
+
+def test_without_episode_statistics_the_rewards_are_summed_up():
+    plain, recorded = TinyEnv(3), RecordEpisodeStatistics(TinyEnv(3))
+    (_, summed), (_, given) = collect(plain, 10), collect(recorded, 10)
+    assert len(summed) > 20
+    assert {e.length for e in summed} >= {1, 2}
+    assert summed == [Episode(pytest.approx(e.raw_return), e.length) for e in given]
+
+
+def test_statistics_that_were_recorded_before_rewards_were_changed_are_kept():
+    env = TransformReward(RecordEpisodeStatistics(TinyEnv(3)), lambda reward: 100 * reward)
+    tensors, episodes = collect(env, 10)
+    assert max(rollout["rewards"].max() for rollout in tensors) >= 20
+    assert max(episode.raw_return for episode in episodes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"single_action_space": Box(-1, 1, (2,))}, "action space must be Discrete"),
+        ({"single_action_space": Discrete(3, start=1)}, "start at 0"),
+        ({"single_observation_space": Box(0, 255, (4, 84, 84))}, "observations must be .* uint8"),
+        ({"single_observation_space": Box(0, 255, (84, 84), np.uint8)}, "observations must be"),
+        ({"metadata": {"autoreset_mode": AutoresetMode.SAME_STEP}}, "NEXT_STEP mode, got .*SAME"),
+        ({"metadata": {}}, "NEXT_STEP mode, got None"),
+    ],
+)
+def test_environments_that_cannot_be_trained_on_are_refused(change, words):
+    env = type("Wrong", (TinyEnv,), change)(1)
+    with pytest.raises(TypeError, match=words):
+        action_count(env)
+
+
+def test_actions_are_counted_by_the_action_space():
+    assert action_count(TinyEnv(1)) == ACTIONS
+    config = AtariConfig("Pong")
+    assert action_count(AtariTrainingEnv(config, 1)) == num_actions(config) == 6
