@@ -87,7 +87,7 @@ def report(
 
     from agents.analysis.report.chart_data import read_points
     from agents.analysis.report.data import median_episode
-    from agents.analysis.report.episode import play_games, show_game
+    from agents.analysis.report.episode import play_episodes, show_episode
     from agents.analysis.report.page import ReportHeader, make_page
     from agents.config import flag
     from agents.evaluation.results import summarise
@@ -95,8 +95,8 @@ def report(
 
     torch.set_num_threads(1)
     network = agent.network
-    games = {each: play_games(network, config, each, episodes, seed) for each in MODES}
-    shown = show_game(network, config, mode, median_episode(games[mode]).seed)
+    games = {each: play_episodes(network, config, each, episodes, seed) for each in MODES}
+    shown = show_episode(network, config, mode, median_episode(games[mode]).seed)
     settings = [
         (flag(spec.name), _value(getattr(config, spec.name)))
         for spec in dataclasses.fields(config)

@@ -1,4 +1,4 @@
-"""What the processes tell the parent: the record stream."""
+"""Records that child processes send to the trainer."""
 
 from dataclasses import dataclass, field
 
@@ -8,11 +8,11 @@ from envs import Episode
 
 @dataclass
 class RolloutRecord:
-    """What a worker tells the parent after it has handed a rollout over.
+    """Sent by a worker after it has committed a rollout to the queue.
 
     Attributes:
-        worker: its index.
-        episodes: whole games that ended.
+        worker: Index of the worker.
+        episodes: Episodes that ended.
     """
 
     worker: int
@@ -21,12 +21,12 @@ class RolloutRecord:
 
 @dataclass
 class UpdateRecord:
-    """What a worker, or the learner, tells the parent after an update.
+    """Sent by a worker, or the learner, after an update.
 
     Attributes:
-        worker: its index; the learner's comes after the last worker's.
-        episodes: whole games that ended.
-        scalars: TensorBoard tag -> value; empty where the update was skipped.
+        worker: Index of the worker; the learner's comes after the last worker's.
+        episodes: Episodes that ended.
+        scalars: TensorBoard tag -> value; empty if the update was skipped.
     """
 
     worker: int
@@ -36,13 +36,13 @@ class UpdateRecord:
 
 @dataclass
 class EvaluationRecord:
-    """What an evaluation found.
+    """Results of an evaluation.
 
     Attributes:
-        global_step: when the parameters were taken.
-        scalars: TensorBoard tag -> value; empty where it was broken off.
-        text: the same for people.
-        programs: what the Neurocoder heads composed, if there are any: "actor", "critic".
+        global_step: Global step of the evaluated parameters.
+        scalars: TensorBoard tag -> value; empty if the evaluation was aborted.
+        text: The same as text.
+        programs: "actor", "critic" -> program statistics, if these are Neurocoder heads.
     """
 
     global_step: int

@@ -13,7 +13,7 @@ import pytest
 from agents import report
 from agents.analysis.report.chart_data import read_points
 from agents.analysis.report.data import by_action, project, strongest
-from agents.analysis.report.episode import show_game, thumbnail
+from agents.analysis.report.episode import show_episode, thumbnail
 from agents.analysis.report.page import template_environment
 from agents.evaluation.load_agent import load_agent
 from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
@@ -83,7 +83,7 @@ def shown(run):
     network = load_agent(folder, config).network
     games = evaluate_policy(network, config, "sampled", episode_seeds(1, 3))
     middle = sorted(games, key=lambda game: game.score)[1]
-    return show_game(network, config, "sampled", middle.seed)
+    return show_episode(network, config, "sampled", middle.seed)
 
 
 def test_the_page_is_well_formed_and_has_every_place_that_its_script_draws_in(page):
@@ -109,8 +109,8 @@ def test_a_runs_name_is_text_wherever_it_stands(page):
     assert parsed.tags.count("script") == 2
 
 
-def test_the_arrays_in_the_page_are_those_of_the_median_game(page, shown):
-    data, programs = read_data(page), shown.programs
+def test_the_arrays_in_the_page_are_those_of_the_median_episode(page, shown):
+    data, programs = read_data(page), shown.trajectory
     assert data["actionNames"] == list(programs.action_names)
     for name in ("actions", "rewards", "values", "probabilities"):
         np.testing.assert_array_equal(unpack(data[name]), getattr(programs, name))
@@ -136,8 +136,8 @@ def test_the_arrays_in_the_page_are_those_of_the_median_game(page, shown):
         np.testing.assert_array_equal(unpack(head["plane"]), plane)
         assert head["explained"] == pytest.approx(parts)
     attention = programs.actor.u_attention.mean(axis=1)
-    for slot, decisions in enumerate(strongest(attention, 3, apart=15)):
-        assert [picture["t"] for picture in data["gallery"][slot]] == decisions
+    for slot, steps in enumerate(strongest(attention, 3, apart=15)):
+        assert [picture["t"] for picture in data["gallery"][slot]] == steps
         for picture in data["gallery"][slot]:
             jpeg = base64.b64decode(picture["picture"].removeprefix("data:image/jpeg;base64,"))
             assert jpeg == shown.thumbnails[picture["t"]]
@@ -157,11 +157,11 @@ def test_a_number_that_json_does_not_know_is_an_error_and_no_broken_page():
         template.render(data=[math.nan])
 
 
-def test_the_picture_of_a_decision_is_what_was_on_the_screen_before_it(run, shown):
+def test_the_thumbnail_of_a_step_is_what_was_on_the_screen_before_it(run, shown):
     folder, config = open_run(run)
     log = EpisodeLog(needs_frames=True)
     network = load_agent(folder, config).network
-    game = shown.programs.game
+    game = shown.trajectory.game
     evaluate_policy(network, config, "sampled", [game.seed], [log])
     screens = [step.info["screens"] for step in log.steps]
     for t in range(1, game.length):
@@ -171,7 +171,7 @@ def test_the_picture_of_a_decision_is_what_was_on_the_screen_before_it(run, show
     assert decoded.shape == (72, 96, 3)
 
 
-def test_the_video_in_the_page_shows_every_decision(page, shown, tmp_path):
+def test_the_video_in_the_page_shows_every_step(page, shown, tmp_path):
     (source,) = (
         value
         for name, value in Page(page).attributes
@@ -180,7 +180,7 @@ def test_the_video_in_the_page_shows_every_decision(page, shown, tmp_path):
     path = tmp_path / "game.mp4"
     path.write_bytes(base64.b64decode(source.removeprefix("data:video/mp4;base64,")))
     frames = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
-    assert frames == 2 * len(shown.programs.actions)
+    assert frames == 2 * len(shown.trajectory.actions)
 
 
 def test_the_curve_is_that_of_progress_csv_and_the_evaluations(page):
@@ -243,7 +243,7 @@ def test_a_hypernet_shows_its_embedding(tmp_path):
     data, parsed = read_data(text), Page(text)
     folder, config = open_run(run)
     seed = evaluate_policy(None, config, "random", episode_seeds(1, 1))[0].seed
-    programs = show_game(load_agent(folder, config).network, config, "sampled", seed).programs
+    programs = show_episode(load_agent(folder, config).network, config, "sampled", seed).trajectory
     for head in data["heads"]:
         (z,) = head["selections"]
         assert (z["name"], z["signed"]) == ("z", True)
@@ -253,20 +253,20 @@ def test_a_hypernet_shows_its_embedding(tmp_path):
     assert {"attention", "head", "plane", "gallery"} <= parsed.ids
 
 
-def test_a_game_too_large_for_a_page_is_shown_as_far_as_it_fits(run, shown):
+def test_an_episode_too_large_for_a_page_is_shown_as_far_as_it_fits(run, shown):
     folder, config = open_run(run)
     network = load_agent(folder, config).network
-    seed = shown.programs.game.seed
-    part = show_game(network, config, "sampled", seed, most_decisions=4)
-    assert len(shown.thumbnails) == part.programs.game.length == 6
-    assert len(part.thumbnails) == len(part.programs.actions) == 4
+    seed = shown.trajectory.game.seed
+    part = show_episode(network, config, "sampled", seed, max_steps=4)
+    assert len(shown.thumbnails) == part.trajectory.game.length == 6
+    assert len(part.thumbnails) == len(part.trajectory.actions) == 4
     np.testing.assert_array_equal(
-        part.programs.actor.u_attention, shown.programs.actor.u_attention[:4]
+        part.trajectory.actor.u_attention, shown.trajectory.actor.u_attention[:4]
     )
     limit = len(part.video)
-    small = show_game(network, config, "sampled", seed, most_video_bytes=limit)
+    small = show_episode(network, config, "sampled", seed, max_video_bytes=limit)
     assert len(small.video) <= limit
-    assert len(small.thumbnails) == len(small.programs.values) <= 4
+    assert len(small.thumbnails) == len(small.trajectory.values) <= 4
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from agents.analysis.learning_curves import NoDataError, read_curve
 from agents.analysis.report.data import Selection, by_action, project, selections_of, strongest
-from agents.analysis.report.episode import MOST_WEIGHT_BYTES, ShownEpisode
+from agents.analysis.report.episode import MAX_WEIGHT_BYTES, ShownEpisode
 from agents.evaluation.results import TRAINING, read_evaluations
 from agents.run_folder import RunFolderError
 from envs import PUBLISHED_SCORES, AtariConfig
@@ -74,21 +74,21 @@ def chart_data(
     Returns:
         What JSON can hold; arrays are encoded by `encode_array`.
     """
-    programs = shown.programs
+    trajectory = shown.trajectory
     heads = [
         (name, selections)
-        for name, program in (("actor", programs.actor), ("critic", programs.critic))
+        for name, program in (("actor", trajectory.actor), ("critic", trajectory.critic))
         if (selections := selections_of(program))
     ]
     size = sum(s.weights.size * (4 if s.signed else 1) for _, group in heads for s in group)
-    keep = size <= MOST_WEIGHT_BYTES
+    keep = size <= MAX_WEIGHT_BYTES
     return {
         "rate": atari.steps_per_second,
-        "actionNames": programs.action_names,
-        "actions": encode_array(programs.actions),
-        "rewards": encode_array(programs.rewards),
-        "values": encode_array(programs.values),
-        "probabilities": encode_array(programs.probabilities),
+        "actionNames": trajectory.action_names,
+        "actions": encode_array(trajectory.actions),
+        "rewards": encode_array(trajectory.rewards),
+        "values": encode_array(trajectory.values),
+        "probabilities": encode_array(trajectory.probabilities),
         "heads": [_head(name, selections, shown, keep) for name, selections in heads],
         "gallery": _gallery(heads[0][1][0], shown.thumbnails, atari) if heads else None,
         "curve": _curve(atari.game, curves) if curves else None,
@@ -116,8 +116,8 @@ def encode_weights(selection: Selection, keep_components: bool) -> dict[str, Any
 def _head(
     name: str, selections: Sequence[Selection], shown: ShownEpisode, keep_components: bool
 ) -> dict[str, Any]:
-    programs = shown.programs
-    length = len(programs.actions)
+    trajectory = shown.trajectory
+    length = len(trajectory.actions)
     features = np.concatenate([s.weights.reshape(length, -1) for s in selections], axis=1)
     plane, explained = project(features)
     return {
@@ -130,7 +130,7 @@ def _head(
                 "usage": _rounded(s.mean.mean(axis=0)),
                 "byAction": [
                     None if np.isnan(row).any() else _rounded(row)
-                    for row in by_action(s.mean, programs.actions, len(programs.action_names))
+                    for row in by_action(s.mean, trajectory.actions, len(trajectory.action_names))
                 ],
             }
             for s in selections

@@ -1,4 +1,4 @@
-"""Playing for a report: games for its table, and one with everything that is shown of it."""
+"""Plays the episodes of a report: those of its table, and the one that is shown with its video."""
 
 import dataclasses
 import sys
@@ -21,31 +21,31 @@ from agents.evaluation.video import VideoWriter, frames_of_step, video_fps
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput
 
-# What a page may hold of one game, so that it stays below 15 MB with base64's third on top.
-MOST_DECISIONS = 3000
-MOST_VIDEO_BYTES = 6_000_000
-MOST_WEIGHT_BYTES = 4_000_000
+# Limits of the episode shown: they keep the page below 15 MB, base64's overhead included.
+MAX_STEPS = 3000
+MAX_VIDEO_BYTES = 6_000_000
+MAX_WEIGHT_BYTES = 4_000_000
 
-THUMBNAIL_SIZE = (96, 72)  # pixels, 4:3 as the television's
+THUMBNAIL_SIZE = (96, 72)  # width and height in pixels, 4:3 as on a television
 
 
 @dataclass(frozen=True, eq=False)
 class ShownEpisode:
-    """A game with its pictures. T decisions are shown, which may be fewer than were played.
+    """An episode with its video. T agent steps are shown, which may be fewer than were played.
 
     Attributes:
-        programs: of the T decisions; `programs.game` is the whole game.
-        video: MP4, of the T decisions.
-        thumbnails: JPEG of what was last on the screen before each decision, T of them. What there
-            was before the first cannot be had: it has the screen after it.
+        trajectory: The T steps; `trajectory.game` is the result of the whole episode.
+        video: MP4 of the T steps.
+        thumbnails: T JPEGs, the last frame before each step. The first step has no preceding frame;
+            its own is used.
     """
 
-    programs: Trajectory
+    trajectory: Trajectory
     video: bytes
     thumbnails: list[bytes]
 
 
-def play_games(
+def play_episodes(
     network: ActorCritic, config: TrainConfig, mode: str, episodes: int, seed: int
 ) -> list[EpisodeResult]:
     """Play episodes as `agents.evaluate` does, and print the progress to stderr."""
@@ -54,53 +54,55 @@ def play_games(
     return evaluate_policy(policy, config, mode, episode_seeds(seed, episodes), [progress])
 
 
-def show_game(
+def show_episode(
     network: ActorCritic,
     config: TrainConfig,
     mode: str,
     seed: int,
     *,
-    most_decisions: int = MOST_DECISIONS,
-    most_video_bytes: int = MOST_VIDEO_BYTES,
+    max_steps: int = MAX_STEPS,
+    max_video_bytes: int = MAX_VIDEO_BYTES,
 ) -> ShownEpisode:
-    """Play a game once more, and keep its programs and pictures.
+    """Play an episode again, and keep its trajectory and its video.
 
     Args:
-        network: plays.
-        config: of its run.
+        network: The network that plays.
+        config: The settings of its run.
         mode: "sampled" or "greedy".
-        seed: of the game.
-        most_decisions: that are shown.
-        most_video_bytes: that the video may have. Where it has more, fewer decisions are shown.
+        seed: Seed of the episode.
+        max_steps: Maximal number of agent steps shown.
+        max_video_bytes: Maximal size of the video; fewer steps are shown if it is larger.
 
     Raises:
-        VideoError: if the video cannot be written.
+        VideoError: If the video cannot be written.
     """
     while True:
-        shown = _show(network, config, mode, seed, most_decisions)
-        length, fitting = len(shown.thumbnails), _fitting(shown.programs)
+        shown = _show(network, config, mode, seed, max_steps)
+        length, fitting = len(shown.thumbnails), _fitting(shown.trajectory)
         if length > fitting:
-            most_decisions = fitting
+            max_steps = fitting
             continue
-        if len(shown.video) <= most_video_bytes or length == 1:
+        if len(shown.video) <= max_video_bytes or length == 1:
             return shown
-        # A little less than in proportion: a game may be more colourful at its start.
-        most_decisions = max(1, int(0.9 * length * most_video_bytes / len(shown.video)))
+        # Slightly less than in proportion: the start of an episode may compress worse.
+        max_steps = max(1, int(0.9 * length * max_video_bytes / len(shown.video)))
 
 
 def _show(
-    network: ActorCritic, config: TrainConfig, mode: str, seed: int, most_decisions: int
+    network: ActorCritic, config: TrainConfig, mode: str, seed: int, max_steps: int
 ) -> ShownEpisode:
     progress = ProgressLines("the episode shown", 1, _print)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "game.mp4"
         with VideoWriter(path, video_fps(config.frame_skip)) as video:
-            frames = _FrameCallback(video, config.frame_skip, most_decisions)
-            programs = record_trajectory(network, config, mode, seed, callbacks=[frames, progress])
-        programs = first_decisions(programs, most_decisions)
-        length = len(programs.actions)
+            frames = _FrameCallback(video, config.frame_skip, max_steps)
+            trajectory = record_trajectory(
+                network, config, mode, seed, callbacks=[frames, progress]
+            )
+        trajectory = first_steps(trajectory, max_steps)
+        length = len(trajectory.actions)
         thumbnails = [frames.thumbnails[0], *frames.thumbnails][:length]
-        return ShownEpisode(programs, path.read_bytes(), thumbnails)
+        return ShownEpisode(trajectory, path.read_bytes(), thumbnails)
 
 
 class _FrameCallback(EpisodeCallback):
@@ -125,20 +127,20 @@ def _print(text: str) -> None:
 
 
 def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
-    """A video frame, (height, width, 3) uint8 RGB, as a small JPEG."""
+    """Scale a video frame, (height, width, 3) uint8 RGB, to a small JPEG."""
     small = cv2.resize(picture, THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return data.tobytes()
 
 
-def first_decisions(programs: Trajectory, count: int) -> Trajectory:
-    """The first decisions of a game; `game` stays that of the whole."""
+def first_steps(trajectory: Trajectory, count: int) -> Trajectory:
+    """Cut a trajectory to its first steps; `game` remains that of the whole episode."""
     arrays: dict[str, Any] = {}
     for name in ("actions", "rewards", "probabilities", "values"):
-        arrays[name] = getattr(programs, name)[:count]
+        arrays[name] = getattr(trajectory, name)[:count]
     for name in ("actor", "critic"):
-        program = getattr(programs, name)
+        program = getattr(trajectory, name)
         if program is not None:
             cut = {
                 field.name: None if value is None else value[:count]
@@ -146,13 +148,13 @@ def first_decisions(programs: Trajectory, count: int) -> Trajectory:
                 for value in [getattr(program, field.name)]
             }
             arrays[name] = dataclasses.replace(program, **cut)
-    if programs.screens is not None:
-        arrays["screens"] = programs.screens[:count]
-    return dataclasses.replace(programs, **arrays)
+    if trajectory.screens is not None:
+        arrays["screens"] = trajectory.screens[:count]
+    return dataclasses.replace(trajectory, **arrays)
 
 
-def _fitting(programs: Trajectory) -> int:
-    """How many decisions fit in the page, if only the mean over components is kept."""
-    selections = [*selections_of(programs.actor), *selections_of(programs.critic)]
+def _fitting(trajectory: Trajectory) -> int:
+    """Return how many steps fit in the page if only the mean over components is kept."""
+    selections = [*selections_of(trajectory.actor), *selections_of(trajectory.critic)]
     slots = sum(s.weights.shape[2] * (4 if s.signed else 1) for s in selections)
-    return max(1, MOST_WEIGHT_BYTES // slots) if slots else MOST_DECISIONS
+    return max(1, MAX_WEIGHT_BYTES // slots) if slots else MAX_STEPS
