@@ -15,7 +15,6 @@ sub-task is solved if none of its bits is wrong.
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.common.command_line import command
 from experiments.common.drawing import COLOURS, draw_seeds, new_figure, tidy
 from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
 from experiments.common.study import Column, Study, make_parser
@@ -94,8 +94,9 @@ MAX_GRADIENT = 1.0
 ORTHOGONALITY = 0.1
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the experiment and return the exit code."""
+@command("algorithms")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = make_parser("algorithms", __doc__, VARIANTS, seeds=3)
     parser.add_argument(
         "--answers",
@@ -118,7 +119,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             machine = make_machine(variant, size, LAYERS[args.layer])
             study.result(variant, seed, train(machine, size, args.answers, seed, study))
         report(study, size)
-    return 0
 
 
 def make_machine(variant: str, size: Size, layer: str) -> NeuralTuringMachine:
@@ -277,4 +277,4 @@ def _by_variant(study: Study) -> dict[str, list[dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,13 +8,11 @@ scikit-learn's digits, or of MNIST with --mnist.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from experiments.common.command_line import positive
-from experiments.common.data import DataError
+from experiments.common.command_line import command, positive
 from experiments.common.study import Column, Study, make_parser
 from experiments.continual_learning.choices import CHOICES
 from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
@@ -32,15 +30,12 @@ from experiments.continual_learning.run import (
 )
 
 
+@command("continual")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = _parse(argv)
     scale = _scale(args)
-    try:
-        tasks = load_tasks(args.mnist)
-    except DataError as error:
-        print(f"python -m experiments.continual: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    tasks = load_tasks(args.mnist)
     with Study("continual", args) as study:
         variants = {
             str(variant): variant
@@ -106,4 +101,4 @@ def _scale(args: argparse.Namespace) -> Scale:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

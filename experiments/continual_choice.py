@@ -7,13 +7,13 @@ the training images that is held out for this. `experiments.continual` uses neit
 these images to test on; what this command prints at the end are its settings, in both scenarios.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
 import torch
 
+from experiments.common.command_line import command
 from experiments.common.study import Record, Study, make_parser
 from experiments.continual_learning.run import (
     LAYERS,
@@ -45,6 +45,7 @@ _FIRST_SEED = 1000
 Tries = dict[str, tuple[Variant, Choice]]
 
 
+@command("continual_choice")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = make_parser("continual_choice", __doc__, list(LAYERS), seeds=2)
@@ -108,4 +109,4 @@ def _strengths(everyone: Sequence[Variant], results: Sequence[Record], tries: Tr
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

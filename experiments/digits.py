@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.common.command_line import positive, positive_number
-from experiments.common.data import DataError, Images, load_images, shifted
+from experiments.common.command_line import command, positive, positive_number
+from experiments.common.data import Images, load_images, shifted
 from experiments.common.layers import auxiliary_loss, parameter_count
 from experiments.common.study import Column, Study, make_parser
 from experiments.recognition.attention_tree import (
@@ -62,8 +62,9 @@ ATTENTION_COLUMNS = (
 )
 
 
+@command("digits")
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line, run what is to be run, and write tables and figures."""
+    """Run the command."""
     parser = make_parser("digits", __doc__, VARIANTS)
     parser.add_argument("--mnist", metavar="DIR", help="MNIST's four files, instead of 8x8 digits")
     parser.add_argument(
@@ -88,11 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.shift is None:
         args.shift = 0 if args.mnist else 1
     args.epochs = args.epochs or _default_epochs(args)
-    try:
-        unshifted = load_images(args.mnist)
-        images = shifted(unshifted, args.shift)
-    except DataError as error:
-        parser.error(str(error))
+    unshifted = load_images(args.mnist)
+    images = shifted(unshifted, args.shift)
     if args.quick:
         images = _fewer(images)
     with Study("digits", args) as study:

@@ -32,7 +32,7 @@ from experiments.auto_regression import boundaries, figures
 from experiments.auto_regression.auto_regressor import VARIANTS, AutoRegressor, make_model
 from experiments.auto_regression.chunks import Sequences, draw_sequences
 from experiments.auto_regression.ideal_observer import observe
-from experiments.common.command_line import positive
+from experiments.common.command_line import command, positive
 from experiments.common.layers import auxiliary_loss, parameter_count
 from experiments.common.study import Column, Study, make_parser
 
@@ -219,8 +219,9 @@ def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
         study.figure(figures.attention(results, test), "attention")
 
 
+@command("polynomials")
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the experiment."""
+    """Run the command."""
     parser = make_parser("polynomials", __doc__, VARIANTS)
     for flag, default, help_text in (
         ("--updates", 600, "of the parameters"),

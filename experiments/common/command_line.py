@@ -1,11 +1,46 @@
-"""The flags that all experiments share, and how they report what cannot be used."""
+"""The flags and the error handling that all experiments share."""
 
 import argparse
 import math
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NoReturn, Protocol
+
+
+class ExperimentError(Exception):
+    """Something the user can mend; the command reports it in one line and exits with code 2."""
+
+
+def command(name: str) -> "Callable[[Callable[[Sequence[str] | None], None]], Command]":
+    """Decorate the `main` of `experiments.NAME`, so that it exits as a command does.
+
+    An `ExperimentError` is printed in one line, with exit code 2; Ctrl-C exits with 130.
+    """
+
+    def decorate(main: Callable[[Sequence[str] | None], None]) -> Command:
+        @wraps(main)
+        def run(argv: Sequence[str] | None = None) -> None:
+            try:
+                main(argv)
+            except ExperimentError as error:
+                message = " ".join(str(error).split())
+                print(f"python -m experiments.{name}: error: {message}", file=sys.stderr)
+                raise SystemExit(2) from error
+            except KeyboardInterrupt as error:
+                raise SystemExit(130) from error
+
+        return run
+
+    return decorate
+
+
+class Command(Protocol):
+    """The `main` of an experiment: `argv` is the command line, by default the process's own."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> None:
+        """Run the experiment."""
 
 
 class Parser(argparse.ArgumentParser):

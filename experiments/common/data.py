@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.common.command_line import ExperimentError
+
 MNIST_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -22,7 +24,7 @@ _LARGEST_SIDE = 1024
 _DIGITS_FOR_TESTING = 600
 
 
-class DataError(ValueError):
+class DataError(ExperimentError):
     """The data cannot be used; the message is one line that says why and what is expected."""
 
 

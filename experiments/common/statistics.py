@@ -1,4 +1,4 @@
-"""How far the mean over a few seeds can be trusted."""
+"""The bootstrap interval of a mean over a few runs."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,20 +11,31 @@ _SEED = 0
 def bootstrap_interval(
     runs: ArrayLike, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the mean over runs, where whole runs are drawn with replacement.
+    """Percentile bootstrap interval of the mean over runs, with whole runs resampled.
 
-    With five runs there are only 126 different draws, and the interval is somewhat too narrow.
+    With five runs there are only 126 different resamples, and the interval is somewhat too narrow.
 
     Args:
-        runs: shape (R, ...), at least two runs for an interval.
-        confidence: part of the drawn means that lies within.
-        resamples: how often R runs are drawn, always the same ones.
+        runs: Values of R runs, shape (R, ...).
+        confidence: Confidence level.
+        resamples: Number of resamples, drawn with a fixed seed.
 
     Returns:
-        Lower and upper end, shape (...) each; the values themselves where there is one run.
+        Lower and upper end, shape (...) each; the values themselves where R is 1.
     """
+    from scipy.stats import bootstrap  # a second, which a command that is refused need not wait
+
     values = np.asarray(runs, dtype=float)
-    draws = np.random.default_rng(_SEED).integers(len(values), size=(resamples, len(values)))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(values[draws].mean(axis=1), tails, axis=0)
-    return low, high
+    if len(values) == 1:
+        return values[0], values[0]
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        axis=0,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        vectorized=True,
+        random_state=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return np.asarray(interval.low), np.asarray(interval.high)

@@ -24,11 +24,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from benchmarks.system_info import describe, system_info
+from experiments.common.command_line import ExperimentError
 from experiments.common.command_line import make_parser as make_parser
 from experiments.common.progress import Progress
 from experiments.common.tables import Column as Column
@@ -43,6 +44,10 @@ _PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 _NOT_SETTINGS = ("variants", "seeds", "out", "command", "default_seeds")
 
 Record = dict[str, Any]
+
+
+class StudyError(ExperimentError):
+    """The study cannot be run; the message gives the reason."""
 
 
 class Study:
@@ -60,8 +65,7 @@ class Study:
         args: what the parser of `make_parser` gave.
 
     Raises:
-        SystemExit: with code 2 after one line, if the folder cannot be used or a package is
-            missing; with 130 after Ctrl-C.
+        StudyError: If the folder cannot be used, or matplotlib is not installed.
     """
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
@@ -70,14 +74,15 @@ class Study:
         self.seeds: int = args.seeds or (1 if args.quick else args.default_seeds)
         self.results: list[Record] = []
         if importlib.util.find_spec("matplotlib") is None:
-            self._refuse('figures need matplotlib: pip install -e ".[experiments]"')
+            raise StudyError('figures need matplotlib: pip install -e ".[experiments]"')
         stamp = time.strftime("%Y%m%d-%H%M%S")
         self.folder = Path(args.out or Path("runs", "experiments", f"{name}-{stamp}"))
         settings = {key: value for key, value in vars(args).items() if key not in _NOT_SETTINGS}
         try:
             self._open(settings)
         except OSError as error:
-            self._refuse(f"--out {self.folder} cannot be used: {error.strerror or error}")
+            message = f"--out {self.folder} cannot be used: {error.strerror or error}"
+            raise StudyError(message) from error
         self._job: tuple[str, int] | None = None
         self._started = 0.0
         self._writer: SummaryWriter | None = None
@@ -90,16 +95,15 @@ class Study:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
-        """Close what is open; after Ctrl-C, say how to go on and leave with exit code 130."""
+        """Close what is open; after Ctrl-C, print the command that resumes."""
         self._close_job()
         if self._progress is not None:
             self._progress.close()
         if kind is KeyboardInterrupt:
             print(f"\nstopped; go on with: {self.command} --out {self.folder}", file=sys.stderr)
-            raise SystemExit(130) from error
 
     def jobs(self, variants: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
         """Every variant with every seed that is not done yet, one after another.
@@ -214,7 +218,7 @@ class Study:
         file = self.folder / "settings.json"
         if not file.exists():
             if self.folder.exists() and any(self.folder.iterdir()):
-                self._refuse(f"--out {self.folder} is not empty and holds no experiment")
+                raise StudyError(f"--out {self.folder} is not empty and holds no experiment")
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = file.with_suffix(".tmp")
             temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
@@ -225,10 +229,10 @@ class Study:
         except ValueError:
             there = None
         if not isinstance(there, dict):
-            self._refuse(f"{file} cannot be read; choose another --out")
+            raise StudyError(f"{file} cannot be read; choose another --out")
         for key in dict.fromkeys([*wanted, *there]):
             if there.get(key) != wanted.get(key):
-                self._refuse(
+                raise StudyError(
                     f"--out {self.folder} was made with {key} {there.get(key)!r}, "
                     f"not {wanted.get(key)!r}; choose another folder"
                 )
@@ -252,10 +256,6 @@ class Study:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def _refuse(self, message: str) -> NoReturn:
-        print(f"python -m experiments.{self.name}: error: {message}", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def _record(line: str) -> Record | None:

