@@ -1,7 +1,7 @@
 """Video frames with an overlay: the game, and what the network computed when it played.
 
-The game fills the upper left, 640 x 480; beside it are the policy, the score and the value. Below
-are the programs of actor and critic, where the heads compose any:
+The game fills the upper left; beside it are the policy, the score and the value. Below are the
+programs of actor and critic, where the heads compose any:
 
     +---------------+--------+---------+
     |     game      | policy |  score, |
@@ -13,42 +13,59 @@ are the programs of actor and critic, where the heads compose any:
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from agents.config import TrainConfig
+from agents.evaluation import program_plots
 from agents.evaluation.drawing import (
     ACCENT,
     BAR,
+    LARGE,
     LOSS,
     MUTED,
+    NOTE,
     RULE,
     TEXT,
+    TICK,
     Box,
-    Picture,
-    attention_legend,
-    bar,
-    blank,
-    curve,
-    fill,
-    rows_of,
+    Canvas,
+    Colour,
+    draw_attention_legend,
+    draw_bar,
+    draw_heading,
+    draw_line,
+    draw_text,
+    draw_ticks,
+    fill_rect,
+    new_canvas,
     text_width,
-    write,
 )
 from agents.evaluation.episode import StepResult
-from agents.evaluation.program_plots import Scale, draw_program
+from agents.evaluation.program_plots import GrowingAxis, draw_program
 from agents.evaluation.video import HEIGHT as GAME_HEIGHT
 from agents.evaluation.video import WIDTH as GAME_WIDTH
+from agents.evaluation.video import Image
 from agents.networks.inspection import NeurocoderProgram, PolicyOutput
 from envs import action_names
 from envs.config import FRAMES_PER_SECOND
 
-WIDTH, HEIGHT, PROGRAMS_HEIGHT = 1280, GAME_HEIGHT, 240
+WIDTH = 1280
 CURVE_SECONDS = 20
 REWARD_SECONDS = 2 / 3  # a reward is one step's; shown for as long, it can be read
 
-_MARGIN = 24
-_POLICY_X = GAME_WIDTH + _MARGIN
-_VALUE_X = 984
-_RIGHT = WIDTH - _MARGIN
-_CURVE: Box = (_VALUE_X + 30, 236, _RIGHT - _VALUE_X - 30, 110)
+# The layout. Everything is drawn into one of these.
+_GAME = Box(0, 0, GAME_WIDTH, GAME_HEIGHT)
+_TITLE = Box(664, 16, 592, 48)
+_POLICY = Box(664, 84, 290, 380)
+_SCORE = Box(984, 84, 272, 60)
+_VALUE = Box(984, 164, 272, 200)
+_ATTENTION = Box(984, 402, 272, 54)
+# The plots' y puts the heat maps on whole blocks of 8 x 8 pixels, see `program_plots`.
+_ACTOR = Box(16, 482, program_plots.WIDTH, program_plots.HEIGHT)
+_CRITIC = Box(656, 482, program_plots.WIDTH, program_plots.HEIGHT)
+_PROGRAM_RULE = Box(640, 494, 1, 212)
+_VALUE_CURVE = _VALUE.inset(left=30, top=72, bottom=18)
+_NAME_GAP, _SHARES = 10, 38  # between an action's name and its bar; right of the bars
 
 
 class Overlay:
@@ -66,15 +83,15 @@ class Overlay:
     ) -> None:
         self.title, self.subtitle, self.action_names = title, subtitle, tuple(action_names)
         self._steps_per_second = FRAMES_PER_SECOND / frame_skip
-        self._canvas: Picture | None = None
-        self._background: Picture | None = None
+        self._background: Canvas | None = None
+        self._panels: Image | None = None
         self._drawn_step = 0
         self._values: list[float] = []
         self._rewards: list[float] = []
-        self._highest, self._lowest = Scale(), Scale()
-        self._actor, self._critic = Scale(), Scale()
+        self._highest, self._lowest = GrowingAxis(), GrowingAxis()
+        self._actor, self._critic = GrowingAxis(), GrowingAxis()
 
-    def render(self, frame: Picture, output: PolicyOutput | None, step: StepResult) -> Picture:
+    def render(self, frame: Image, output: PolicyOutput | None, step: StepResult) -> Image:
         """Put a frame of the game beside the panels of an agent step.
 
         The curves are histories: they take in each agent step once, when its first frame is
@@ -89,14 +106,14 @@ class Overlay:
         Returns:
             A new image: (720, 1280, 3) where heads compose programs, otherwise (480, 1280, 3).
         """
-        if self._canvas is None or step.length != self._drawn_step:
-            self._canvas = self._draw(output, step)
+        if self._panels is None or step.length != self._drawn_step:
+            self._panels = np.asarray(self._draw_panels(output, step))
             self._drawn_step = step.length
-        image = self._canvas.copy()
-        image[:GAME_HEIGHT, :GAME_WIDTH] = frame
+        image = self._panels.copy()
+        image[: _GAME.bottom, : _GAME.right] = frame
         return image
 
-    def _draw(self, output: PolicyOutput | None, step: StepResult) -> Picture:
+    def _draw_panels(self, output: PolicyOutput | None, step: StepResult) -> Canvas:
         if self._background is None:
             self._background = self._draw_background(output)
         canvas = self._background.copy()
@@ -105,92 +122,93 @@ class Overlay:
         self._draw_score(canvas, step)
         if output is not None:
             self._draw_value(canvas, float(output.value))
-            y = GAME_HEIGHT + 2  # puts the maps on whole blocks of 8 x 8 pixels
             if output.actor is not None:
-                draw_program(canvas, 16, y, "Actor", output.actor, self._actor)
+                draw_program(canvas, _ACTOR, "Actor", output.actor, self._actor)
             if output.critic is not None:
-                x = WIDTH // 2 + 16
-                draw_program(canvas, x, y, "Critic", output.critic, self._critic)
+                draw_program(canvas, _CRITIC, "Critic", output.critic, self._critic)
         return canvas
 
-    def _draw_background(self, output: PolicyOutput | None) -> Picture:
-        """What stays the same for the whole game."""
-        composes = output is not None and (output.actor or output.critic) is not None
-        ground = blank(WIDTH, HEIGHT + (PROGRAMS_HEIGHT if composes else 0))
-        write(ground, self.title, _POLICY_X, 40, 24)
-        write(ground, self.subtitle, _POLICY_X, 62, 13, MUTED)
-        write(ground, "Policy", _POLICY_X, 100, 16)
-        write(ground, "Score", _VALUE_X, 100, 16)
+    def _draw_background(self, output: PolicyOutput | None) -> Canvas:
+        """Draw what stays the same for the whole episode."""
+        has_programs = output is not None and (output.actor or output.critic) is not None
+        canvas = new_canvas(WIDTH, _ACTOR.bottom if has_programs else _GAME.bottom)
+        draw_text(canvas, self.title, _TITLE.x, _TITLE.y + 24, 24)
+        draw_text(canvas, self.subtitle, _TITLE.x, _TITLE.y + 46, 13, MUTED)
+        draw_heading(canvas, _SCORE, "Score")
         if output is None:
-            write(ground, "random: there is no network", _POLICY_X + 60, 100, 12, MUTED)
-            return ground
-        write(ground, "probability, % (line: all equal)", _POLICY_X + 290, 100, 12, MUTED, "r")
-        write(ground, "Value estimate", _VALUE_X, 180, 16)
-        write(ground, "clipped rewards to come", _RIGHT, 180, 12, MUTED, "r")
-        below = _CURVE[1] + _CURVE[3] + 16
-        write(ground, f"{CURVE_SECONDS} s ago", _CURVE[0], below, 11, MUTED)
-        write(ground, "now", _RIGHT, below, 11, MUTED, "r")
-        middle = _CURVE[0] + _CURVE[2] // 2
-        fill(ground, (middle - 34, below - 8, 2, 8), ACCENT)
-        write(ground, "reward", middle - 28, below, 11, MUTED)
-        if composes:
-            fill(ground, (WIDTH // 2, GAME_HEIGHT + 14, 1, PROGRAMS_HEIGHT - 28), RULE)
-        if output is not None and isinstance(output.actor, NeurocoderProgram):
-            write(ground, "Attention", _VALUE_X, 418, 16)
-            write(ground, "w, of each component to each slot", _RIGHT, 418, 12, MUTED, "r")
-            attention_legend(ground, (_VALUE_X, 430, _RIGHT - _VALUE_X, 10))
-        return ground
+            draw_heading(canvas, _POLICY, "Policy", "random: there is no network")
+            return canvas
+        draw_heading(canvas, _POLICY, "Policy", "probability, % (line: all equal)")
+        draw_heading(canvas, _VALUE, "Value estimate", "clipped rewards to come")
+        draw_ticks(canvas, _VALUE_CURVE, f"{CURVE_SECONDS} s ago", "reward", "now")
+        mark = Box(
+            _VALUE_CURVE.middle - text_width("reward", TICK) // 2 - 6, _VALUE.bottom - 12, 2, 8
+        )
+        fill_rect(canvas, mark, ACCENT)
+        if has_programs:
+            fill_rect(canvas, _PROGRAM_RULE, RULE)
+        if isinstance(output.actor, NeurocoderProgram):
+            draw_heading(canvas, _ATTENTION, "Attention", "w, of each component to each slot")
+            draw_attention_legend(canvas, _ATTENTION.inset(top=28, bottom=16))
+        return canvas
 
-    def _draw_policy(self, board: Picture, output: PolicyOutput | None, action: int) -> None:
+    def _draw_policy(self, canvas: Canvas, output: PolicyOutput | None, action: int) -> None:
         count = len(self.action_names)
-        name_width = max(text_width(name, 12) for name in self.action_names)
-        x = _POLICY_X + name_width + 10
-        area = (x, 114, _POLICY_X + 290 - 38 - x, min(350, 30 * count))
-        for i, row in enumerate(rows_of(area, count, gap=5)):
-            colour = ACCENT if i == action else MUTED
-            line = row[1] + row[3] // 2 + 5
-            write(board, self.action_names[i], x - 10, line, 12, colour, "r")
+        names_width = max(text_width(name, NOTE) for name in self.action_names)
+        bars = _POLICY.inset(left=names_width + _NAME_GAP, top=30, right=_SHARES)
+        bars = bars._replace(height=min(bars.height, 30 * count))
+        for i, (name, row) in enumerate(
+            zip(self.action_names, bars.rows(count, gap=5), strict=True)
+        ):
+            chosen = i == action
+            y = row.text_line + 1
+            draw_text(canvas, name, bars.x - _NAME_GAP, y, NOTE, ACCENT if chosen else MUTED, "r")
             if output is not None:
                 share = float(output.probabilities[i])
-                bar(board, row, share, ACCENT if i == action else BAR)
-                fill(board, (row[0] + round(row[2] / count), row[1], 1, row[3]), MUTED)
-                colour = ACCENT if i == action else TEXT
-                write(board, f"{100 * share:.1f}", _POLICY_X + 290, line, 12, colour, "r")
+                draw_bar(canvas, row, share, ACCENT if chosen else BAR)
+                even = row._replace(x=row.x + round(row.width / count), width=1)
+                fill_rect(canvas, even, MUTED)
+                colour = ACCENT if chosen else TEXT
+                draw_text(canvas, f"{100 * share:.1f}", _POLICY.right, y, NOTE, colour, "r")
 
-    def _draw_score(self, board: Picture, step: StepResult) -> None:
-        text = f"{step.score:,.0f}"
-        write(board, text, _VALUE_X, 140, 34)
+    def _draw_score(self, canvas: Canvas, step: StepResult) -> None:
+        score, y = f"{step.score:,.0f}", _SCORE.y + 56
+        draw_text(canvas, score, _SCORE.x, y, LARGE)
         recent = [r for r in self._rewards[-self._steps_in(REWARD_SECONDS) :] if r]
         if recent:
-            x = _VALUE_X + text_width(text, 34) + 12
-            write(board, f"{sum(recent):+,.0f}", x, 140, 20, ACCENT if sum(recent) >= 0 else LOSS)
+            x = _SCORE.x + text_width(score, LARGE) + 12
+            draw_text(canvas, f"{sum(recent):+,.0f}", x, y, 20, _reward_colour(sum(recent)))
         seconds = step.length / self._steps_per_second
         clock = f"{int(seconds // 60)}:{seconds % 60:04.1f}"
-        write(board, clock, _RIGHT, 140, 16, MUTED, "r")
+        draw_text(canvas, clock, _SCORE.right, y, 16, MUTED, "r")
 
-    def _draw_value(self, board: Picture, value: float) -> None:
+    def _draw_value(self, canvas: Canvas, value: float) -> None:
         self._values.append(value)
-        self._highest.reach(value if value > 0 else 0.0)
-        self._lowest.reach(-value if value < 0 else 0.0)
+        self._highest.include(value if value > 0 else 0.0)
+        self._lowest.include(-value if value < 0 else 0.0)
         # Noise on the other side of zero is no reason for another half of an axis.
         high, low = self._highest.end, -self._lowest.end
         high = high if high > -low / 20 else 0.0
         low = low if -low > high / 20 else 0.0
         if low == high:
             high = 1.0
-        write(board, f"{round(value, 2) + 0.0:.2f}", _VALUE_X, 220, 34)
+        draw_text(canvas, f"{round(value, 2) + 0.0:.2f}", _VALUE.x, _VALUE.y + 56, LARGE)
         length = self._steps_in(CURVE_SECONDS)
-        curve(board, _CURVE, self._values, length, low, high)
-        x, y, width, height = _CURVE
+        plot = _VALUE_CURVE
+        draw_line(canvas, plot, self._values, length, low, high)
         for age, reward in enumerate(reversed(self._rewards[-length:])):
             if reward:
-                at = x + width - 1 - round((width - 1) * age / (length - 1))
-                fill(board, (at - 1, y + height - 12, 2, 12), ACCENT if reward > 0 else LOSS)
-        write(board, f"{high:g}", x - 6, y + 10, 11, MUTED, "r")
-        write(board, f"{low:g}", x - 6, y + height, 11, MUTED, "r")
+                x = plot.right - 1 - round((plot.width - 1) * age / (length - 1))
+                fill_rect(canvas, Box(x - 1, plot.bottom - 12, 2, 12), _reward_colour(reward))
+        draw_text(canvas, f"{high:g}", plot.x - 6, plot.y + 10, TICK, MUTED, "r")
+        draw_text(canvas, f"{low:g}", plot.x - 6, plot.bottom, TICK, MUTED, "r")
 
     def _steps_in(self, seconds: float) -> int:
         return max(2, round(seconds * self._steps_per_second))
+
+
+def _reward_colour(reward: float) -> Colour:
+    return ACCENT if reward > 0 else LOSS
 
 
 OverlayFactory = Callable[[str, int], Overlay]
@@ -200,8 +218,8 @@ def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFact
     """Make the overlays of a run's episodes: a function of the episode's mode and seed.
 
     Args:
-        config: of the run.
-        global_step: decisions the network was trained for; None if only random play is shown.
+        config: The run's settings.
+        global_step: Agent steps the network was trained for; None if only random play is shown.
     """
 
     def make(mode: str, seed: int) -> Overlay:

@@ -255,26 +255,20 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_video_is_noticed(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with (
-            pytest.raises(VideoError, match=r"game\.mp4: ffmpeg (failed: |was killed by SIGXFSZ)"),
-            VideoWriter(tmp_path / "game.mp4", 30) as video,
-        ):
-            for _ in range(100):
-                video.write(RNG.integers(0, 255, (480, 640, 3)).astype(np.uint8))
+        with pytest.raises(VideoError, match=r"game\.mp4: ffmpeg (failed: |was killed by SIGXFSZ)"):
+            write_video(tmp_path / "game.mp4", (screens() for _ in range(50)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_encoder_that_is_killed_is_noticed_at_the_next_frames(tmp_path):
-    with (
-        pytest.raises(VideoError, match=r"game\.mp4: ffmpeg was killed by SIGKILL"),
-        VideoWriter(tmp_path / "game.mp4", 30) as video,
-    ):
-        video.write(GREY)
-        video._encoder._process.kill()
-        for _ in range(10):
-            video.write(GREY)
+    video = VideoWriter(tmp_path / "game.mp4", 30)
+    video.write(GREY)
+    video._encoder._process.kill()
+    with pytest.raises(VideoError, match=r"game\.mp4: ffmpeg was killed by SIGKILL"):
+        list(map(video.write, [GREY] * 10))
+    video.discard()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -292,12 +286,8 @@ def test_an_encoder_that_fails_at_the_end_is_noticed_and_says_why(tmp_path, monk
 
 def test_an_encoder_without_h264_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(video_module, "_H264", ["-c:v", "no_such_encoder"])
-    with (
-        pytest.raises(VideoError, match=r"game\.mp4: ffmpeg failed: .*no_such_encoder"),
-        VideoWriter(tmp_path / "game.mp4", 30) as video,
-    ):
-        for _ in range(10):
-            video.write(GREY)
+    with pytest.raises(VideoError, match=r"game\.mp4: ffmpeg failed: .*no_such_encoder"):
+        write_video(tmp_path / "game.mp4", [screens()] * 5)
 
 
 def test_an_encoder_that_hangs_is_killed(tmp_path, monkeypatch):
@@ -334,9 +324,8 @@ def test_when_the_program_is_killed_no_encoder_and_no_half_video_stay(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_imageio_ffmpeg_opencv_writes_vp9_and_one_line_says_so(
-    without_ffmpeg, tmp_path, caplog
-):
+@pytest.mark.usefixtures("without_ffmpeg")
+def test_without_imageio_ffmpeg_opencv_writes_vp9_and_one_line_says_so(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "train"):
         for name in ("one.mp4", "two.mp4"):
             write_video(tmp_path / name, [screens(brightness=60)] * 4)
@@ -364,7 +353,8 @@ def test_on_a_platform_without_a_binary_opencv_is_used_too(tmp_path, monkeypatch
     assert len(read_back(tmp_path / "game.mp4")[0]) == 2
 
 
-def test_frames_that_opencv_lost_are_noticed(without_ffmpeg, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("without_ffmpeg")
+def test_frames_that_opencv_lost_are_noticed(tmp_path, monkeypatch):
     class Forgetful:
         fourcc = cv2.VideoWriter.fourcc
 
@@ -383,9 +373,8 @@ def test_frames_that_opencv_lost_are_noticed(without_ffmpeg, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_ffmpeg_and_vp9_the_error_says_what_is_missing(
-    without_ffmpeg, tmp_path, monkeypatch
-):
+@pytest.mark.usefixtures("without_ffmpeg")
+def test_without_ffmpeg_and_vp9_the_error_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0x31313131)
     with pytest.raises(VideoError, match=r"game\.mp4: this OpenCV .* cannot write VP9"):
         write_video(tmp_path / "game.mp4", [screens()])
