@@ -26,8 +26,8 @@ from agents.a3c.worker import (
 from agents.config import TrainConfig
 from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
-from agents.networks.diagnostics import program_statistics
 from agents.networks.flat_parameters import flatten_parameters_
+from agents.networks.program_statistics import program_statistics
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
 from agents.training.batcher import Batch, RolloutBatcher, pin_memory

@@ -1,7 +1,6 @@
-"""What a network thought at a decision: its policy, its value, and the programs of its heads.
+"""What a network computed at an agent step: policy, value, and the programs of its heads.
 
-`inspect` asks the network that plays; nothing here chooses actions. For a whole game as arrays see
-`agents.evaluation.trajectory`.
+Nothing here chooses actions. For a whole episode as arrays see `agents.evaluation.trajectory`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 class NeurocoderProgram:
     """What the controller of a `NeurocoderLinear` chose; `neurocoder.Composition` as arrays.
 
-    The dots are nothing for one decision and T for a game; r components, P slots.
+    The dots stand for no dimension at one agent step and T for an episode; r components, P slots.
 
     Attributes:
         u_attention: w^u of eq. 11, shape (..., r, P); it does not sum to one.
@@ -56,13 +55,13 @@ Program = NeurocoderProgram | HypernetProgram
 
 @dataclass(frozen=True, eq=False)
 class PolicyOutput:
-    """What the network said at one decision, or at the T decisions of a game.
+    """What the network computed at one agent step, or at the T agent steps of an episode.
 
     Attributes:
-        probabilities: of the policy, shape (..., A).
-        value: estimate of the discounted, clipped rewards to come, shape (...).
-        actor: the program of the policy's head; None where the head is linear.
-        critic: the program of the value's head; None where the head is linear.
+        probabilities: The policy, shape (..., A).
+        value: Estimate of the discounted, clipped rewards to come, shape (...).
+        actor: The program of the policy's head; None where the head is linear.
+        critic: The program of the value's head; None where the head is linear.
     """
 
     probabilities: Floats
@@ -73,18 +72,22 @@ class PolicyOutput:
 
 @torch.no_grad()
 def inspect(
-    network: ActorCritic, seen: Tensor, state: Tensor, starts: Tensor, logits: Tensor
+    network: ActorCritic,
+    torso_features: Tensor,
+    state: Tensor,
+    episode_starts: Tensor,
+    logits: Tensor,
 ) -> PolicyOutput:
-    """Gather what a network said when it acted; the value and the programs are computed for it.
+    """Collect what a network computed when it acted, and compute its value and programs.
 
     Args:
-        network: that acted.
-        seen: what its torso saw, shape (1, seen).
-        state: of its core before the decision, shape (2, 1, S).
-        starts: bool, shape (1,).
-        logits: that it acted by, shape (1, A).
+        network: The network that acted.
+        torso_features: Output of its torso, shape (1, F).
+        state: State of its core before the agent step, shape (2, 1, S).
+        episode_starts: Bool, shape (1,).
+        logits: The logits it acted by, shape (1, A).
     """
-    features, _ = network.core(seen.unsqueeze(0), state, starts.unsqueeze(0))
+    features, _ = network.core(torso_features.unsqueeze(0), state, episode_starts.unsqueeze(0))
     x = features[0, 0]
     return PolicyOutput(
         probabilities=_array(torch.softmax(logits[0], dim=-1)),
@@ -96,7 +99,7 @@ def inspect(
 
 @torch.no_grad()
 def extract_program(head: nn.Module, x: Tensor) -> Program | None:
-    """What a head composes for x, shape (..., in_features); None where nothing is composed."""
+    """The program a head composes for x, shape (..., in_features); None for a linear head."""
     if isinstance(head, NeurocoderLinear):
         c = head.compose(x)
         gate = None if c.residual_gate is None else _array(c.residual_gate[..., 0])
@@ -112,13 +115,13 @@ def extract_program(head: nn.Module, x: Tensor) -> Program | None:
     return None
 
 
-def stack_outputs(thoughts: Sequence[PolicyOutput]) -> PolicyOutput:
-    """The thoughts of T decisions of one network, T > 0, as one with a leading dimension T."""
+def stack_outputs(outputs: Sequence[PolicyOutput]) -> PolicyOutput:
+    """The outputs of T > 0 agent steps of one network, as one with a leading dimension T."""
     return PolicyOutput(
-        np.stack([t.probabilities for t in thoughts]),
-        np.stack([t.value for t in thoughts]),
-        _stack_programs([t.actor for t in thoughts]),
-        _stack_programs([t.critic for t in thoughts]),
+        np.stack([o.probabilities for o in outputs]),
+        np.stack([o.value for o in outputs]),
+        _stack_programs([o.actor for o in outputs]),
+        _stack_programs([o.critic for o in outputs]),
     )
 
 
@@ -132,5 +135,5 @@ def _stack_programs(programs: Sequence[Program | None]) -> Program | None:
 
 
 def _array(tensor: Tensor) -> Floats:
-    # A copy: a layer that acts may use its memory again at the next decision.
+    # A copy: an inference head may use its memory again at the next agent step.
     return np.array(tensor.detach().float().cpu().numpy())
