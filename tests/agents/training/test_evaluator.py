@@ -81,7 +81,7 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
         run = TrainingRun(config, (), signals=signals, make_env=_games())
         kills = []
 
-        original = run._tick
+        original = run._log_and_checkpoint
 
         def tick(*, force=False):
             original(force=force)
@@ -96,7 +96,7 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
             ):
                 os.kill(os.getpid(), signal.SIGINT)
 
-        run._tick = tick
+        run._log_and_checkpoint = tick
         run.evaluations.config = dataclasses.replace(config, eval_interval=1)
         deadline = time.monotonic() + 60
         assert run.execute() == 130
@@ -117,7 +117,7 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
     with signals:
         run = TrainingRun(config, (), signals=signals, make_env=_games())
         stopped = []
-        original = run._tick
+        original = run._log_and_checkpoint
 
         def tick(*, force=False):
             original(force=force)
@@ -131,7 +131,7 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
             if run.metrics.statistics.evaluation and signals.received is None:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        run._tick = tick
+        run._log_and_checkpoint = tick
         assert run.execute() == 130
         run.close()
     assert run.restarts == 1
