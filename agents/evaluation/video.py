@@ -1,8 +1,5 @@
 """Videos of episodes: H.264 in MP4, which browsers, players and slides open.
 
-The wheel of imageio-ffmpeg brings the encoder, which runs in a process of its own. Where there is
-no such wheel, OpenCV writes VP9 into the MP4 file instead: it takes some twenty times longer.
-
 A console frame lasts a sixtieth of a second. Many games draw a sprite on every other frame only, so
 a video of every second frame might never show it. Here each video frame is the pixelwise maximum of
 two console frames, as in what the agent sees, shown for two frames' time: 30 a second. Nothing
@@ -14,13 +11,7 @@ video frame. Enlarging repeats pixels, without blurring them.
 """
 
 import contextlib
-import functools
-import logging
 import os
-import re
-import signal
-import subprocess
-import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -29,24 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.errors import UserError
+from agents.evaluation.encoders import Encoder, open_encoder
 from agents.system.files import write_atomically
 from envs.config import FRAMES_PER_SECOND
-
-log = logging.getLogger("train")
 
 Image = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 
 WIDTH, HEIGHT = 640, 480
-
-# The colours of high-definition television, named in the file: players would have to guess them
-# from the size, and a wrong guess tints the picture.
-_PIXELS = (
-    "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,"
-    "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709"
-)
-# One thread keeps up with playing, and leaves the other cores to training.
-_H264 = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-threads", "1"]
-_FINISH_SECONDS = 60.0
 
 
 class VideoError(UserError):
@@ -128,9 +108,9 @@ class VideoWriter:
         if path.suffix != ".mp4":
             raise VideoError(f"{path}: videos are MP4: the name must end in .mp4")
         self.path, self.fps = path, fps
-        # ffmpeg and OpenCV take the container from the suffix.
+        # Encoders take the container from the suffix.
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
-        self._encoder: _FFmpegEncoder | _OpenCVEncoder | None = None
+        self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
         self.frames = 0
 
@@ -196,128 +176,10 @@ class VideoWriter:
         else:
             self.discard()
 
-    def _open(self, frame: Image) -> "_FFmpegEncoder | _OpenCVEncoder":
+    def _open(self, frame: Image) -> Encoder:
         self._temporary.touch()  # says why it cannot be written better than an encoder does
         height, width, _ = _with_even_sides(frame).shape
-        ffmpeg = _find_ffmpeg()
-        if ffmpeg is None:
-            return _OpenCVEncoder(self._temporary, width, height, self.fps)
-        return _FFmpegEncoder(ffmpeg, self._temporary, width, height, self.fps)
-
-
-class _FFmpegEncoder:
-    """An ffmpeg process that encodes H.264.
-
-    If this process is killed, ffmpeg reads the end of its input, and ends as well.
-
-    Raises:
-        OSError: from all methods but `kill`, with ffmpeg's own last words.
-    """
-
-    def __init__(self, ffmpeg: str, path: Path, width: int, height: int, fps: int) -> None:
-        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps}"]
-        # The index goes to the front of the file, so that it plays before it has arrived whole.
-        target = ["-movflags", "+faststart", "-y", str(path)]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
-        # Its own session: Ctrl-C is for this program, which may still want to finish the video.
-        self._process = subprocess.Popen(
-            [
-                *(ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error"),
-                *(*source, "-i", "pipe:0", "-vf", _PIXELS, *_H264, *target),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            bufsize=0,
-            start_new_session=True,
-        )
-
-    def write(self, frame: Image) -> None:
-        assert self._process.stdin is not None
-        unwritten = memoryview(frame.tobytes())
-        try:
-            while unwritten:
-                unwritten = unwritten[self._process.stdin.write(unwritten) :]
-        except BrokenPipeError:
-            self._wait()
-            raise OSError(self._last_words()) from None
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._wait()
-        if self._process.returncode != 0:
-            raise OSError(self._last_words())
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._errors.close()
-
-    def _wait(self) -> None:
-        try:
-            self._process.wait(_FINISH_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise OSError(f"ffmpeg did not end within {_FINISH_SECONDS:.0f} s") from None
-
-    def _last_words(self) -> str:
-        code = self._process.returncode
-        if code < 0:
-            return f"ffmpeg was killed by {signal.Signals(-code).name}"
-        self._errors.seek(0)
-        lines = self._errors.read(10_000).decode(errors="replace").splitlines()
-        # "[libx264 @ 0x55d0c0] height not divisible by 2": the part of ffmpeg says nothing here.
-        reason = re.sub(r"^(\[.*?\] *)+", "", lines[0]) if lines else f"exit code {code}"
-        return f"ffmpeg failed: {reason}"
-
-
-class _OpenCVEncoder:
-    """OpenCV's writer, with VP9; the methods are those of `_FFmpegEncoder`."""
-
-    def __init__(self, path: Path, width: int, height: int, fps: int) -> None:
-        self._path, self._frames = path, 0
-        fourcc = cv2.VideoWriter.fourcc(*"vp09")
-        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, fourcc, fps, (width, height))
-        if not self._writer.isOpened():
-            raise OSError(
-                f"this OpenCV ({cv2.__version__}) cannot write VP9 video of {width}x{height}; "
-                "the wheels of opencv-python from PyPI can"
-            )
-
-    def write(self, frame: Image) -> None:
-        try:
-            self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        except cv2.error as error:
-            raise OSError(str(error)) from error
-        self._frames += 1
-
-    def close(self) -> None:
-        self._writer.release()
-        # OpenCV reports no failure to write, so count what arrived.
-        video = cv2.VideoCapture(str(self._path))
-        written = round(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
-        video.release()
-        if written != self._frames:
-            raise OSError(f"not written whole ({written} of {self._frames} frames)")
-
-    def kill(self) -> None:
-        self._writer.release()
-
-
-@functools.cache
-def _find_ffmpeg() -> str | None:
-    """The path of ffmpeg, or None, with a warning, where there is none."""
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, OSError, RuntimeError) as error:
-        log.warning(
-            "videos are written by OpenCV as VP9, slowly: imageio-ffmpeg cannot be used (%s)", error
-        )
-        return None
+        return open_encoder(self._temporary, width, height, self.fps)
 
 
 def _with_even_sides(frame: Image) -> Image:

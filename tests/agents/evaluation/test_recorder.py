@@ -128,7 +128,7 @@ def test_a_trace_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video
 
 
 def test_without_any_encoder_replays_are_written_all_the_same(recorder, monkeypatch, caplog):
-    monkeypatch.setattr("agents.evaluation.video._find_ffmpeg", lambda: None)
+    monkeypatch.setattr("agents.evaluation.encoders._find_ffmpeg", lambda: None)
     monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0x31313131)
     with caplog.at_level(logging.WARNING, "train"):
         evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
