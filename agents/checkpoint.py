@@ -1,11 +1,9 @@
 """Checkpoints: named tensors and the training state, in a safetensors file.
 
-Loading one never runs code. It is written under a temporary name that no loader looks at, flushed
-to the disk, and renamed. A checksum covers names, shapes, values and metadata, since safetensors
-itself compares sizes only. `docs/files.md` describes the format.
+A file is written under a temporary name that no loader looks at, flushed to the disk, and renamed.
+`docs/files.md` describes the format.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -13,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
+from agents.checkpoint_format import FORMAT_VERSION, MAX_HEADER, deserialize, serialize
 from agents.errors import UserError
 from agents.system.files import read_bounded, write_atomically
 from agents.system.resources import memory_limit
@@ -24,9 +21,6 @@ from agents.training_state import TrainingState
 
 log = logging.getLogger("train")
 
-FORMAT_VERSION = 3
-# Format 1 has no checksum; the checksum of format 2 is that of the file's bytes.
-READABLE = ("1", "2", "3")
 SUFFIX = ".safetensors"
 BEST = f"best{SUFFIX}"
 # What formats 1 and 2 were named, though they are safetensors files too.
@@ -34,8 +28,6 @@ _OLD_SUFFIX = ".pt"
 _NAME = re.compile(r"step_[0-9]{12,15}(\.safetensors|\.pt)")
 # Of a file that is not compared with a network: far more than any network here.
 MAX_BYTES = 2**30
-# Names, shapes and metadata of the largest network take some 100 kB.
-MAX_HEADER = 2**20
 # Optimizers keep one or two tensors per parameter; with room for others to come.
 MAX_STATE_TENSORS = 4
 
@@ -233,80 +225,6 @@ def best_checkpoint(folder: Path) -> Path:
 def step_of(path: Path) -> int:
     """The global step in the name of a checkpoint."""
     return int(path.stem.removeprefix("step_"))
-
-
-def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes of a safetensors file whose metadata have a `checksum`.
-
-    Raises:
-        ValueError: If the header is too large for a file that can be read again.
-    """
-    values = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    checksum = _content_digest(values, metadata)
-    data = safetensors.torch.save(values, {**metadata, "checksum": checksum})
-    size = int.from_bytes(data[:8], "little")
-    if size > MAX_HEADER:
-        raise ValueError(f"names and metadata take {size:,} bytes, over {MAX_HEADER:,}")
-    return data
-
-
-def deserialize(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a file.
-
-    Nothing is allocated beyond a small multiple of the bytes.
-
-    Raises:
-        ValueError: If this is not a safetensors file of a known format, or the checksum is wrong.
-    """
-    try:
-        metadata = _read_metadata(data)
-        tensors = safetensors.torch.load(data)
-    except Exception as error:  # safetensors and torch raise many types for a damaged file
-        raise ValueError(
-            f"damaged, or not safetensors ({type(error).__name__}: {error})"
-        ) from error
-    version = metadata.get("format")
-    if version not in READABLE:
-        raise ValueError(f"format {version!r}, not {' or '.join(READABLE)}")
-    checksum = metadata.pop("checksum", None)
-    if version == "1" and checksum is None:
-        return tensors, metadata
-    if checksum is None:
-        raise ValueError(f"damaged: format {version} has a checksum, this file has none")
-    if version == "2":
-        blank = data.replace(f'"{checksum}"'.encode(), b'"' + b"0" * 64 + b'"', 1)
-        digest = hashlib.sha256(blank).hexdigest()
-    else:
-        digest = _content_digest(tensors, metadata)
-    if digest != checksum:
-        raise ValueError("damaged: its checksum does not fit")
-    return tensors, metadata
-
-
-def _content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of metadata, names, types, shapes and values, in the order of the names."""
-    names = sorted(tensors)
-    header = [sorted(metadata.items()), [_describe(name, tensors[name]) for name in names]]
-    digest = hashlib.sha256(json.dumps(header).encode())
-    for name in names:
-        values = tensors[name].detach().cpu().flatten().view(torch.uint8)
-        digest.update(values.numpy().data)
-    return digest.hexdigest()
-
-
-def _describe(name: str, tensor: Tensor) -> list[object]:
-    return [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
-
-
-def _read_metadata(data: bytes) -> dict[str, str]:
-    """The metadata, which `safetensors.torch.load` leaves out."""
-    size = int.from_bytes(data[:8], "little")
-    if size > min(MAX_HEADER, len(data) - 8):
-        raise ValueError(f"its header of {size:,} bytes is cut off, or over {MAX_HEADER:,}")
-    metadata = json.loads(data[8 : 8 + size].decode()).get("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError("its metadata are not strings by name")
-    return metadata
 
 
 def _max_bytes(expected: Mapping[str, Tensor] | None) -> int:

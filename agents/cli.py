@@ -1,4 +1,4 @@
-"""Command lines: the parser and the exit codes that all commands share, and the training flags."""
+"""Command lines: the parser and exit codes that all commands share, and the training flags."""
 
 import argparse
 import dataclasses
@@ -14,10 +14,10 @@ from agents.run_folder import RunFolderError, open_run
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Reports an error in one line, without the page of usage; exit code 2."""
+    """An argument parser that prints an error as one line, without usage; exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process."""
+        """Print the message and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {escape_to_one_line(message)}\n")
 
 
@@ -47,10 +47,10 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
 
 
 def parse_args(argv: Sequence[str]) -> TrainConfig:
-    """Return the settings that the command line asks for.
+    """Return the settings given by a command line.
 
-    With `--resume` they are those of that run, changed where flags say so. On a bad flag or value
-    this prints one line that names it and exits with code 2.
+    With `--resume` they are those of that run, overridden by the flags given. A bad flag or value
+    is printed as one line that names it, with exit code 2.
     """
     parser = CommandParser(
         prog="train_a3c.py",
@@ -83,14 +83,14 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
 
 
 def resumed_config(overrides: dict[str, Any]) -> TrainConfig:
-    """Return the settings of the run to resume, with the given ones changed.
+    """Return the settings of the run to resume, with the given ones overridden.
 
     Args:
-        overrides: field -> value, of the flags that were typed; `resume` names the run.
+        overrides: Field -> value, for the flags given; `resume` is the run.
 
     Raises:
-        RunFolderError: if there is no such run.
-        SettingError: for a setting that cannot change in the middle of a run.
+        RunFolderError: If there is no such run.
+        SettingError: For a setting that cannot change in the middle of a run.
     """
     folder, stored = open_run(overrides["resume"])
     # The run may have been moved since it was written down.

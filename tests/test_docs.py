@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.checkpoint import FORMAT_VERSION, load_newest_checkpoint
+from agents.checkpoint import load_newest_checkpoint
+from agents.checkpoint_format import FORMAT_VERSION
 from agents.cli import flag_table
 from agents.config import TrainConfig, choices, flag
 from agents.evaluation import results as evaluations

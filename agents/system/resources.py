@@ -1,4 +1,4 @@
-"""What the operating system, or a container, lets this process use."""
+"""Resources that the operating system, or a container, lets this process use."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def memory_limit(root: Path = Path("/")) -> int:
-    """Bytes of memory of this machine, or of this process's control group where that has less.
+    """Memory of this machine, or of this process's control group if that has less, in bytes.
 
     Args:
-        root: of the file system; another one in tests.
+        root: The root of the file system; tests have their own.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in _limit_files(root):
@@ -24,9 +24,9 @@ def memory_limit(root: Path = Path("/")) -> int:
 
 
 def _limit_files(root: Path) -> list[Path]:
-    """Of the process's own group and of all above it: any of them may be the tightest.
+    """The limits of the process's own group and of all above it; the smallest counts.
 
-    In a container the path is often that of the machine outside, which is not there; what is
+    In a container the path is often that of the host, which does not exist inside; the group
     mounted at the top is then the container's own.
     """
     try:
@@ -48,17 +48,17 @@ def _limit_files(root: Path) -> list[Path]:
 
 
 def available_cpus() -> int:
-    """Cores that this process may run on."""
+    """Number of CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def free_shared_memory() -> int | None:
-    """Bytes that are free where torch puts shared tensors; None if it needs no such place.
+    """Free bytes in the file system of torch's shared tensors; None if the platform has none.
 
     Raises:
-        OSError: if nothing can be written there.
+        OSError: If it is not writable.
     """
     if sys.platform != "linux":
         return None
@@ -69,16 +69,16 @@ def free_shared_memory() -> int | None:
 
 
 def require_opencv() -> None:
-    """Load OpenCV now, before something that needs it is imported.
+    """Import OpenCV, before a module that needs it is imported.
 
     Raises:
-        MachineError: if that fails, with what to do about it.
+        MachineError: If that fails; the message says what to install.
     """
     try:
         import cv2  # noqa: F401
     except ImportError as error:
         raise MachineError(
             f"OpenCV cannot be loaded ({error}); on a machine without a desktop, install the "
-            "libraries it wants (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0) or the build "
-            "that wants none: pip uninstall opencv-python && pip install opencv-python-headless"
+            "libraries it needs (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0) or the build "
+            "that needs none: pip uninstall opencv-python && pip install opencv-python-headless"
         ) from error

@@ -15,9 +15,9 @@ from agents.checkpoint import (
     Checkpoint,
     CheckpointError,
     load_checkpoint,
-    serialize,
     write_checkpoint,
 )
+from agents.checkpoint_format import serialize
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, ReplayError, load_replay

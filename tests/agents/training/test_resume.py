@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.checkpoint import list_checkpoints, load_checkpoint, write_checkpoint
 from agents.cli import parse_args
 from agents.config import SettingError, TrainConfig
 from agents.evaluation.episode import EpisodeResult
@@ -104,6 +104,14 @@ def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
     run = TrainingRun(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
     run.close()
     assert [row.global_step for row in read_evaluations(folder)] == [step]
+
+
+def test_a_run_without_optimizer_state_is_not_resumed_and_the_error_says_why(folder):
+    for path in list_checkpoints(folder / "checkpoints"):
+        write_checkpoint(path, dataclasses.replace(load_checkpoint(path), optimizer_state={}))
+    config = resumed(folder, "--total-timesteps", "400")
+    with pytest.raises(SettingError, match=r"--resume .*has no optimizer state: it can be eval"):
+        TrainingRun(config, (), make_tiny_env, StopSignals())
 
 
 def test_resumed_games_are_not_those_of_the_first_session(folder):

@@ -12,8 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-import agents.checkpoint
-from agents.checkpoint import MAX_HEADER, deserialize, serialize
+import agents.checkpoint_format
+from agents.checkpoint_format import MAX_HEADER, deserialize, serialize
 from tests.agents.checkpoints import format_2
 
 TENSORS = {"a.weight": torch.randn(20, 30), "b": torch.randn(4), "c": torch.tensor(3.0)}
@@ -107,7 +107,7 @@ class Poison:
     """Runs code when it is unpickled."""
 
     def __reduce__(self):
-        return (exec, ("import agents.checkpoint as s; s.POISONED = True",))
+        return (exec, ("import agents.checkpoint_format as s; s.POISONED = True",))
 
 
 def test_a_pickle_is_refused_without_being_run(tmp_path):
@@ -127,7 +127,7 @@ def test_a_pickle_is_refused_without_being_run(tmp_path):
             deserialize(data)
     tensors, _ = deserialize(file_of({**FORMAT_1, "a": {"dtype": "U8", **sizes}}, payload))
     assert bytes(tensors["a"].tolist()) == payload
-    assert not hasattr(agents.checkpoint, "POISONED")
+    assert not hasattr(agents.checkpoint_format, "POISONED")
 
 
 HUGE = 100 * 2**30
