@@ -1,4 +1,4 @@
-"""The games there are, and the names people write for them."""
+"""The available games, and the spellings of their names."""
 
 import difflib
 import re
@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from ale_py import roms
 
-# The emulator has no single-player variant of these. Asked to load one, it does not raise: it ends
-# the whole process with exit code 1, so they have to be refused before it is asked.
+# The emulator has no single-player variant of these. Loading one does not raise: it ends the whole
+# process with exit code 1, so they have to be refused before.
 _WITHOUT_SINGLE_PLAYER = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
 
@@ -17,8 +17,8 @@ class Game:
     """One Atari 2600 game.
 
     Attributes:
-        name: the name in Gymnasium's ids, as in "MontezumaRevenge".
-        rom: the name of the ROM in ale-py, as in "montezuma_revenge".
+        name: The name in Gymnasium's ids, as in "MontezumaRevenge".
+        rom: The name of the ROM in ale-py, as in "montezuma_revenge".
     """
 
     name: str
@@ -31,7 +31,7 @@ class Game:
 
 
 class UnknownGameError(ValueError):
-    """No game goes by the given name; the message is one line and lists the closest names."""
+    """No game has the given name; the message is one line and lists the closest names."""
 
 
 class UnplayableGameError(UnknownGameError):
@@ -56,8 +56,8 @@ def resolve_game(name: str) -> Game:
     the same game.
 
     Raises:
-        UnknownGameError: no game has this name; the message lists the closest ones.
-        UnplayableGameError: the game exists, but the emulator cannot start it.
+        UnknownGameError: No game has this name; the message lists the closest ones.
+        UnplayableGameError: The game exists, but the emulator cannot start it.
     """
     games = {_letters(game.rom): game for game in list_games()}
     bare = re.sub(r"^ale/|-v5$", "", name.strip(), flags=re.IGNORECASE)
@@ -74,11 +74,11 @@ def resolve_game(name: str) -> Game:
 
 
 def require_playable(game: Game) -> None:
-    """Check that the emulator can start `game`, before it is asked to.
+    """Check that the emulator can start a game.
 
     Raises:
         UnknownGameError: ale-py has no such ROM.
-        UnplayableGameError: the emulator would end the process on this ROM.
+        UnplayableGameError: The emulator would end the process on this ROM.
     """
     if game.rom not in roms.get_all_rom_ids():
         raise UnknownGameError(f"game {game.name!r}: ale-py has no ROM {game.rom!r}")

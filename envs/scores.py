@@ -1,21 +1,21 @@
-"""Published scores of random play and of a human, and the scale that they make.
+"""Published scores of random and human play, and the human-normalised score.
 
-The 57 games of Wang et al., Dueling Network Architectures for Deep Reinforcement Learning, ICML
-2016 (appendix, no-op starts): uniformly random play, and a professional games tester. DQN Zoo
-(google-deepmind/dqn_zoo, `atari_data.py`) has the same numbers. The human column of Mnih et al.
-2015 differs in some games, as in Alien. Both columns were played without sticky actions, so under
-the protocol of this package they are landmarks, not like for like.
+Scores of uniformly random play and of a professional games tester in the 57 games of Wang et al.,
+Dueling Network Architectures for Deep Reinforcement Learning, ICML 2016 (appendix, no-op starts).
+DQN Zoo (google-deepmind/dqn_zoo, `atari_data.py`) has the same numbers. The human column of Mnih et
+al. 2015 differs in some games, as in Alien. Both columns were played without sticky actions, so
+under the protocol of this package they are reference points, not comparable like for like.
 """
 
 from typing import NamedTuple
 
 
 class PublishedScores(NamedTuple):
-    """The two landmarks of a game, raw scores.
+    """The published raw scores of a game.
 
     Attributes:
-        random: of uniformly random play.
-        human: of a professional games tester.
+        random: The score of uniformly random play.
+        human: The score of a professional games tester.
     """
 
     random: float
@@ -90,8 +90,8 @@ def human_normalised(game_name: str, score: float) -> float | None:
     """Return (score - random) / (human - random): 0 is random play, 1 the human.
 
     Args:
-        game_name: as in `envs.Game.name`.
-        score: raw.
+        game_name: The game, as in `envs.Game.name`.
+        score: The raw score.
 
     Returns:
         None for a game that has no published scores.

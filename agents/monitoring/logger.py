@@ -25,6 +25,7 @@ class TrainingLogger:
         folder: The run directory.
         total_timesteps: The budget in agent steps.
         log_interval: Seconds between two rows.
+        frame_skip: The number of emulator frames in an agent step.
         display: The console.
         title: Name of the run on the console.
         state: The training state of the checkpoint that is resumed; None for a new run.

@@ -58,7 +58,10 @@ def train(
     Args:
         config: the settings; with `resume`, that run goes on from its newest sound checkpoint.
         argv: the command line, kept in `meta.json`.
-        make_env: makes a worker's environments; importable by name, for it goes to other processes.
+        make_env: Makes a worker's environments from the settings and their seeds, one each: any
+            Gymnasium `VectorEnv` that `action_count` accepts. Training resets it without a seed, so
+            it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must be
+            importable by name, for it is sent to other processes.
 
     Returns:
         The exit code: 0, 1 after a failure, 130 after Ctrl-C, 143 after SIGTERM.

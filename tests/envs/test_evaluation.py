@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from ale_py.env import AtariEnv
@@ -77,16 +78,16 @@ def test_a_game_without_a_no_op_among_its_actions_opens_with_no_ops_too():
     assert max(opening_lengths(10, game=backgammon)) > 0
 
 
-@pytest.mark.parametrize(("max_frames", "decisions"), [(100, 25), (101, 26), (104, 26)])
-def test_the_frame_limit_truncates_and_does_not_count_the_opening(max_frames, decisions):
+@pytest.mark.parametrize(("max_frames", "steps"), [(100, 25), (101, 26), (104, 26)])
+def test_the_frame_limit_truncates_and_does_not_count_the_opening(max_frames, steps):
     env = make(FROSTBITE, max_frames=max_frames, noop_max=30)
     openings = set()
     for seed in range(3):
         _, info = env.reset(seed=seed)
         openings.add(info["episode_frame_number"])
-        for played in range(1, decisions + 1):
+        for played in range(1, steps + 1):
             _, _, terminated, truncated, last = env.step(0)
-            assert truncated == (played == decisions)
+            assert truncated == (played == steps)
             assert not terminated
         assert last["episode_frame_number"] == info["episode_frame_number"] + max_frames
     assert len(openings) > 1
@@ -148,7 +149,7 @@ def test_unplayable_games_are_refused_before_the_emulator_is_asked():
                 make(game.name)
 
 
-def test_the_console_frames_of_a_decision_are_handed_out_when_asked_for():
+def test_the_console_frames_of_a_step_are_handed_out_when_asked_for():
     kept = make(FROSTBITE, keep_screens=True, max_frames=10, noop_max=1)
     plain = make(FROSTBITE, max_frames=10, noop_max=1)
     kept.reset(seed=4)
@@ -163,6 +164,18 @@ def test_the_console_frames_of_a_decision_are_handed_out_when_asked_for():
         assert info["screens"].dtype == np.uint8
         np.testing.assert_array_equal(info["screens"][-1], kept.render())
     assert ours[3]
+
+
+@pytest.mark.parametrize("frame_skip", [1, 2, 12])
+def test_an_observation_is_the_maximum_of_a_steps_last_two_frames(frame_skip):
+    env = make(PONG, sticky_actions=0.0, noop_max=0, frame_skip=frame_skip)
+    env.reset(seed=4)
+    console = AtariEnv("pong", obs_type="grayscale", frameskip=1, repeat_action_probability=0.0)
+    console.reset(seed=4)
+    for t in range(40):
+        frames = [console.step(t % 6)[0] for _ in range(frame_skip)]
+        newest = cv2.resize(np.max(frames[-2:], axis=0), (84, 84), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(env.step(t % 6)[0][-1], newest)
 
 
 def test_the_frames_handed_out_are_those_that_a_console_without_frame_skip_shows():

@@ -53,7 +53,7 @@ def same_actions(env, num_steps, seed=0):
 
 @pytest.fixture(scope="module")
 def frostbite_run():
-    """1,500 random decisions in two games of Frostbite: first observations, actions, steps."""
+    """1,500 random agent steps in two games of Frostbite: first observations, actions, steps."""
     env = make(num_envs=2, seeds=[3, 4])
     first = reset(env)
     steps = [step_env(env, actions) for actions in random_actions(env, 1500)]
@@ -376,15 +376,15 @@ def test_fire_takes_the_place_of_one_no_op_only_when_asked_for():
     assert opening_lengths(make(ms_pacman, num_envs=2, noop_max=1, fire_reset=True), 5) == {0}
 
 
-@pytest.mark.parametrize(("max_frames", "decisions"), [(100, 25), (101, 26), (104, 26)])
-def test_the_frame_limit_truncates_and_does_not_count_the_opening(max_frames, decisions):
+@pytest.mark.parametrize(("max_frames", "steps"), [(100, 25), (101, 26), (104, 26)])
+def test_the_frame_limit_truncates_and_does_not_count_the_opening(max_frames, steps):
     env = make(num_envs=2, max_frames=max_frames, noop_max=30)
     reset(env)
-    for played in range(1, decisions + 1):
+    for played in range(1, steps + 1):
         step = step_env(env, np.zeros(2, np.int64))
-        assert step.truncated.tolist() == [played == decisions] * 2
+        assert step.truncated.tolist() == [played == steps] * 2
         assert not step.terminated.any()
-    assert step.info["episode"]["l"].tolist() == [decisions] * 2
+    assert step.info["episode"]["l"].tolist() == [steps] * 2
     assert step.observations[:, 0].any()
     after = step_env(env, np.zeros(2, np.int64))
     assert not after.ended.any()

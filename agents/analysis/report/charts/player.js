@@ -39,7 +39,7 @@ function show(t) {
 
 function go(t) {
   show(t);
-  video.currentTime = (now + 0.25) / data.rate; // within its first video frame
+  video.currentTime = (now + 0.25) / data.rate; // within the step, away from its edges
 }
 
 const currentStep = () => Math.floor(video.currentTime * data.rate + 1e-6);
