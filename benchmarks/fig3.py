@@ -1,16 +1,16 @@
-"""The comparison of the paper's Fig. 3: games x variants x seeds, trained, played and drawn.
+"""The comparison of the paper's Fig. 3: train, evaluate and plot games x variants x seeds.
 
     python -m benchmarks.fig3 --games Frostbite MontezumaRevenge --seeds 5 --frames 4000000
 
-Variants differ in nothing but what their name says; ablations are variants too, and `-lstm`
-after a name gives it a recurrent core. Runs are trained one after another with `train_a3c.py`. The
-newest checkpoint of each, never its best one, then plays whole games. In the folder of the suite
-lie `runs/`, `logs/`, `table.md`, `results.json`, `curves.png` and `curves.csv`.
+A variant is a head or one of its ablations; the suffix `-lstm` adds a recurrent core. Runs are
+trained one after another with `train_a3c.py`. The newest checkpoint of each, never `best`, then
+plays whole episodes. The suite writes `runs/`, `logs/`, `table.md`, `results.json`, `curves.png`
+and `curves.csv` to its folder.
 
-Ctrl-C saves the run that is training. The same command goes on: it resumes what was interrupted and
-leaves alone what is finished; more games, variants and seeds may be asked for. What follows `--`
-goes to every training: `-- --learning-rate 1e-4`. Exit code 0; 1 if a run failed; 2 for what cannot
-be used; 130 or 143 after Ctrl-C or SIGTERM.
+Ctrl-C saves the current run. Repeating the command resumes interrupted runs and skips finished
+ones; games, variants and seeds can be added. Arguments after `--` go to every training:
+`-- --learning-rate 1e-4`. Exit code 0; 1 if a run failed; 2 for invalid arguments; 130 or 143 after
+Ctrl-C or SIGTERM.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PROG = "python -m benchmarks.fig3"
 EVALUATE = (sys.executable, "-m", "agents.evaluate")
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 GAME_SEED = 1
-# What the suite itself sets.
+# Flags that the suite itself sets.
 _TAKEN = ("--game", "--seed", "--total-timesteps", "--workers", "--run-dir", "--resume", "--head")
 
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_matplotlib()
         planned, parameters = plan(args, more)
         suite = Suite(args.out, planned, signals)
-        print(f"{len(planned)} runs of {planned[0].config.total_timesteps:,} decisions", end=", ")
+        print(f"{len(planned)} runs of {planned[0].config.total_timesteps:,} agent steps", end=", ")
         print(f"in {args.out}; {suite.time_left()}", flush=True)
         try:
             suite.train(lambda one: evaluate(suite, one, args.episodes))
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             suite.close()
     if signals.received is not None:
-        print("stopped; the same command goes on from here")
+        print("stopped; repeat the command to resume")
         return 128 + signals.received
     return 1 if len(results) < len(planned) else 0
 
@@ -86,14 +86,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def plan(
     args: argparse.Namespace, more: Sequence[str]
 ) -> tuple[list[Planned], dict[tuple[str, str], Parameters]]:
-    """What to train, seed by seed, so that every variant has as many runs at any time.
+    """The runs to train, seed by seed, so that an interrupted comparison is still balanced.
+
+    Args:
+        args: The parsed command line.
+        more: Further flags of every training.
 
     Returns:
-        The trainings, and (game, variant) -> parameters.
+        The planned runs, and (game, variant) -> parameter counts.
 
     Raises:
-        SettingError: for a setting that cannot be used.
-        UnmatchableError: if parameters are to be matched and cannot be.
+        SettingError: For an invalid setting.
+        UnmatchableError: If parameter counts cannot be matched.
     """
     budget = (
         args.steps
@@ -130,7 +134,7 @@ def plan(
 
 
 def evaluate(suite: Suite, planned: Planned, episodes: int) -> None:
-    """Have a run's newest checkpoint play, unless it has; and random play, once for each game."""
+    """Evaluate a run's newest checkpoint, and random play once per game, where still missing."""
     folder = suite.find(planned)
     assert folder is not None
 
@@ -153,7 +157,7 @@ def evaluate(suite: Suite, planned: Planned, episodes: int) -> None:
 
 
 def _mode_flags(modes: Sequence[str]) -> list[str]:
-    """How `agents.evaluate` is asked for some of sampled, greedy and random play."""
+    """The flags of `agents.evaluate` for some of sampled, greedy and random play."""
     trained = [mode for mode in modes if mode != RANDOM]
     if not trained:
         return ["--mode", RANDOM]
@@ -162,7 +166,7 @@ def _mode_flags(modes: Sequence[str]) -> list[str]:
 
 
 def find_evaluation(folder: Path, mode: str, episodes: int) -> EvaluationRow | None:
-    """What the newest checkpoint of a run scored, if it has played so many games."""
+    """The evaluation of a run's newest checkpoint over that number of episodes, if there is one."""
     step = None if mode == RANDOM else last_checkpoint(folder)
     found = None
     for row in read_evaluations(folder):
@@ -176,7 +180,7 @@ def find_evaluation(folder: Path, mode: str, episodes: int) -> EvaluationRow | N
 
 
 def random_play(suite: Suite, game: str, episodes: int) -> EvaluationRow | None:
-    """What random play scored in a game, measured in any of its runs."""
+    """The evaluation of random play in a game, from any of its runs."""
     for planned in suite.planned:
         folder = suite.find(planned) if planned.config.game == game else None
         if folder is not None and (found := find_evaluation(folder, RANDOM, episodes)):
@@ -187,7 +191,7 @@ def random_play(suite: Suite, game: str, episodes: int) -> EvaluationRow | None:
 def gather(
     suite: Suite, parameters: dict[tuple[str, str], Parameters], episodes: int
 ) -> list[Result]:
-    """What is known of each finished run that has played."""
+    """The results of all runs that are trained and evaluated."""
     results = []
     for planned in suite.planned:
         folder = suite.find(planned)
@@ -218,7 +222,7 @@ def gather(
 def write_results(
     suite: Suite, args: argparse.Namespace, words: Sequence[str], results: Sequence[Result]
 ) -> None:
-    """Write table, single results and curves, of what there is; print the table."""
+    """Write the table, the results per run and the curves so far; print the table."""
     drawn = draw_curves(suite)
     if not results:
         print("no run is finished: no table yet")
@@ -237,7 +241,7 @@ def write_results(
         f"{budget:,} agent steps ({frames:,} frames) each; {describe(info)}.",
     ]
     if missing:
-        notes.append(f"{missing} of {len(suite.planned)} runs are not finished and not counted.")
+        notes.append(f"{missing} of {len(suite.planned)} runs are unfinished and not included.")
     whole = "\n\n".join([text, *notes]) + "\n"
     (suite.folder / "table.md").write_text(whole)
     written: dict[str, Any] = {"arguments": list(words), "machine": info, "random": random}
@@ -248,7 +252,7 @@ def write_results(
 
 
 def draw_curves(suite: Suite) -> list[Path]:
-    """Draw all runs of the suite, finished or not; return the files, none without any point."""
+    """Plot the curves of all runs, finished or not; return the files written, if any."""
     curves, labels = [], []
     for planned in suite.planned:
         folder = suite.find(planned)
@@ -284,16 +288,22 @@ def _parser() -> CommandParser:
     budget.add_argument("--frames", type=_count, metavar="N", help="budget of each run in frames")
     budget.add_argument("--steps", type=_count, metavar="N", help="or in agent steps")
     parser.add_argument("--workers", type=int, default=TrainConfig().workers)
-    parser.add_argument("--core", choices=("none", "lstm"), default="none", help="of everyone")
+    parser.add_argument(
+        "--core", choices=("none", "lstm"), default="none", help="core of all variants (none)"
+    )
     parser.add_argument(
         "--match",
         choices=("none", "parameters"),
         default="none",
-        help="give the baselines' heads as many parameters as the Neurocoder's: HyperNet a wider "
-        "network, linear heads a hidden layer",
+        help="parameters: match the baselines' heads to the Neurocoder's parameter count, by "
+        "a wider HyperNet and a hidden layer in linear heads (none)",
     )
     parser.add_argument(
-        "--episodes", type=_count, default=10, metavar="N", help="final games in each mode (10)"
+        "--episodes",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="episodes per mode of the final evaluation (10)",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/fig3"), metavar="FOLDER")
     return parser

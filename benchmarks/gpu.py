@@ -1,13 +1,13 @@
-"""Decisions per second with one learner, beside the emulator's rate on the same cores.
+"""Agent steps per second with a central learner, compared with the emulator alone.
 
     python -m benchmarks.gpu --learner cuda
     python -m benchmarks.gpu --learner cpu --workers 1 2 --heads linear --seconds 5
 
-For every number of workers, the emulator with as many threads (up to one for every core) and every
-head and core take turns, several rounds of each; medians are printed. Otherwise as in
-`benchmarks.throughput`. With `--learner worker` it measures the same without a learner.
+For each number of workers, the emulator (with as many threads, up to one per core) and each head
+and core are measured in alternation over several rounds; medians are printed. Otherwise as in
+`benchmarks.throughput`. `--learner worker` measures the same without a learner.
 
-What is measured besides decisions/s is explained in `docs/metrics.md`.
+The columns besides agent steps/s are explained in `docs/metrics.md`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Figures = dict[str, float]
 
 
 def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
-    """Figures by number of workers and variant, one of each round."""
+    """Number of workers -> variant -> the figures of each round."""
     flags = ("--learner", args.learner, "--learner-batch", str(args.learner_batch))
     found: dict[int, dict[str, list[Figures]]] = {}
     for workers in args.workers:
@@ -57,7 +57,7 @@ def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
 def table(found: dict[int, dict[str, list[Figures]]]) -> str:
     """The medians over the rounds."""
     lines = [
-        "| workers | head / core | decisions/s | of the emulator's | updates/s | ms an update "
+        "| workers | head / core | agent steps/s | of the emulator's | updates/s | ms an update "
         "| s waited | rollouts waiting | policy lag |",
         "|" + "---|" * 9,
     ]
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--torso", default="nips", choices=("nips", "nature"))
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
     try:
         config = TrainConfig(learner=args.learner, learner_batch=args.learner_batch)

@@ -1,22 +1,21 @@
-"""Time and peak memory of `NeurocoderLinear`, of the layers beside it, and of building W.
+"""Time and peak memory of `NeurocoderLinear`, of other layers, and of building W explicitly.
 
     python -m benchmarks.layers
 
-Variants, all of the same sizes on the same input, on one thread and in float32:
+Variants, of the same sizes on the same input, in one thread and float32:
 
 - `neurocoder`: the layer at its reference size (20 slots, key size 8, 2 heads x 5 steps, 5
   least-used, controller 64).
-- `autograd`: the same layer with `fused` off: the same products, differentiated by autograd.
-- `built`: the same composition, W built for every input, and then `bmm(x, W)`.
+- `autograd`: the same layer with `fused=False`, differentiated by autograd.
+- `built`: the same composition with W built for each input, then `bmm(x, W)`.
 - `hypernet`: `HyperLinear`.
 - `linear`: `nn.Linear`.
 
-They take turns, several rounds of each, so that a machine whose speed drifts hits all alike;
-medians are printed. "forward" records no gradient; "both" is forward and backward, to the input
-and all parameters. Memory is what the CPU allocator hands out beyond what was there before
-(parameters, their gradients, the input), at its highest during forward and backward: the running
-sum of the allocations and frees that torch's profiler records. `built` is left out where W alone
-takes more than `--most` GiB.
+All are measured in alternation over several rounds, so that a drift of the machine's speed affects
+all alike; medians are printed. "forward" runs without gradients; "both" is forward and backward, to
+the input and all parameters. Memory is the peak of a forward and backward pass above what was
+allocated before it (parameters, gradients, input): the running sum of the allocations and frees
+that torch's profiler records. `built` is skipped where W alone would take more than `--most` GiB.
 """
 
 import argparse
@@ -44,10 +43,10 @@ GIB = 2**30
 
 
 class BuiltLinear(nn.Module):
-    """The Neurocoder as the equations print it: build W for every input, then multiply.
+    """The Neurocoder as in the equations: build W for each input, then multiply.
 
     Args:
-        layer: composes W.
+        layer: The layer that composes W.
     """
 
     def __init__(self, layer: NeurocoderLinear) -> None:
@@ -76,7 +75,7 @@ def variants(in_features: int, out_features: int) -> dict[str, nn.Module]:
 
 
 def forward_call(layer: nn.Module, x: Tensor) -> Callable[[], Any]:
-    """What is timed as "forward"."""
+    """The call timed as "forward"."""
 
     def call() -> None:
         with torch.no_grad():
@@ -86,7 +85,7 @@ def forward_call(layer: nn.Module, x: Tensor) -> Callable[[], Any]:
 
 
 def both_call(layer: nn.Module, x: Tensor) -> Callable[[], Any]:
-    """What is timed as "both"; gradients add up in tensors that are there from the start."""
+    """The call timed as "both"; gradients accumulate in tensors allocated beforehand."""
     x = x.clone().requires_grad_()
     for tensor in (x, *layer.parameters()):
         tensor.grad = torch.zeros_like(tensor)
@@ -95,7 +94,7 @@ def both_call(layer: nn.Module, x: Tensor) -> Callable[[], Any]:
 
 
 def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
-    """Time calls for at least so many seconds."""
+    """Mean seconds per call, over at least `seconds` and one call."""
     calls, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds or calls == 0:
         call()
@@ -104,7 +103,7 @@ def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
 
 
 def peak_memory(call: Callable[[], Any]) -> int:
-    """Bytes that a call holds at most, beyond those that were held before it."""
+    """Peak bytes allocated during a call, above those allocated before it."""
     call()
     with profile(use_cpu=True, profile_memory=True, use_kineto=True) as profiled:
         call()
@@ -120,7 +119,7 @@ def peak_memory(call: Callable[[], Any]) -> int:
 def measure_cell(
     in_features: int, out_features: int, batch: int, *, rounds: int, seconds: float, most: float
 ) -> dict[str, dict[str, Any]]:
-    """Measure all variants at one size and batch: seconds of every round, and bytes."""
+    """Measure all variants at one size and batch: seconds of each round, and peak bytes."""
     layers = variants(in_features, out_features)
     if 4 * batch * in_features * out_features > most * GIB:
         del layers["built"]
@@ -141,7 +140,7 @@ def measure_cell(
 
 
 def table(cells: list[dict[str, Any]]) -> str:
-    """Milliseconds and MiB, each with its ratio to the layer's own; "-" where left out."""
+    """Milliseconds and MiB, with ratios between variants; "-" where not measured."""
     lines = [
         "| size | batch | what | neurocoder | autograd | built | hypernet | linear "
         "| autograd / neurocoder | built / neurocoder | neurocoder / linear |",
@@ -185,13 +184,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.02, help="of each measurement")
-    parser.add_argument("--most", type=float, default=0.5, help="GiB of W that may be built")
+    parser.add_argument("--seconds", type=float, default=0.02, help="duration of each measurement")
+    parser.add_argument("--most", type=float, default=0.5, help="largest W to build, in GiB")
     parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("IN", "OUT"))
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
-    parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
+    parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 

@@ -1,9 +1,9 @@
-"""Gather finished runs into a table: score over the last 100 games, speed, and the heads' state.
+"""Tabulate finished runs: score over the last 100 episodes, time, and statistics of the heads.
 
     python -m benchmarks.learning runs/*
 
-Each argument is the folder of a run. Scores are those of training: sampled actions, raw scores,
-whole games.
+Each argument is a run directory. Scores are training scores: raw, of whole episodes with sampled
+actions.
 """
 
 import argparse
@@ -14,8 +14,11 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents.cli import CommandParser, run_command
+from agents.errors import UserError
 from agents.run_folder import resolve_run
 
+PROG = "python -m benchmarks.learning"
 HEAD_FIGURES = (
     "active_to_residual_norm",
     "attention_variation",
@@ -25,16 +28,18 @@ HEAD_FIGURES = (
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """What a run's own files say of it.
+    """One row of the table, from the files of a run.
 
     Raises:
-        FileNotFoundError: if the folder is not that of a run.
-        ValueError: if the run has not ended.
+        UserError: If the folder is not a run directory, or the run has not ended.
     """
-    config = json.loads((run / "config.json").read_text())
-    meta = json.loads((run / "meta.json").read_text())
+    try:
+        config = json.loads((run / "config.json").read_text())
+        meta = json.loads((run / "meta.json").read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{run} is not a run directory: it has no {error.filename}") from error
     if "global_step" not in meta:
-        raise ValueError(f"{run} has not ended: its status is {meta['status']!r}")
+        raise UserError(f"{run} has not ended: its status is {meta['status']!r}")
     with (run / "progress.csv").open() as file:
         halfway = [
             float(row["recent_return"])
@@ -45,8 +50,8 @@ def summary(run: Path) -> dict[str, Any]:
         "game": config["game"],
         "head": config["head"] + ("" if config["neurocoder_residual"] else ", no residual"),
         "seed": config["seed"],
-        "decisions": meta["global_step"],
-        "games": meta["episodes"],
+        "agent steps": meta["global_step"],
+        "episodes": meta["episodes"],
         "return at half": halfway[0] if halfway else None,
         "return": meta["recent_return"],
         "minutes": meta["seconds"] / 60,
@@ -61,24 +66,27 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def show(value: Any) -> str:
-    """A cell of the table."""
+    """Format one cell of the table."""
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Print the table and return the exit code."""
+    parser = CommandParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", type=Path)
-    # A glob over the runs' folder also finds the link to the latest of them.
+    # `runs/*` also matches the link `runs/latest`.
     runs = dict.fromkeys(resolve_run(run) for run in parser.parse_args().runs)
     rows = [summary(run) for run in runs]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
         print("| " + " | ".join(show(row.get(column)) for column in columns) + " |")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, PROG)

@@ -1,9 +1,8 @@
-"""The score of uniformly random play, under the protocol of training.
+"""The score of uniformly random play under the training protocol.
 
     python -m benchmarks.random_play --game Frostbite --episodes 200
 
-Every environment plays the same number of games, so that short games are not counted more often
-than long ones.
+All environments play the same number of episodes, so that short episodes are not overrepresented.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from envs import AtariConfig, AtariTrainingEnv, Episode, num_actions
 
 
 def random_games(game: str, episodes: int, seed: int, frame_skip: int = 4) -> list[Episode]:
-    """Play at least `episodes` whole games, the same number in each of up to 16 environments."""
+    """Play at least `episodes` whole episodes, equally many in each of up to 16 environments."""
     num_envs = min(16, episodes)
     per_env = -(-episodes // num_envs)
     rng = np.random.default_rng(seed)
@@ -44,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     games = random_games(args.game, args.episodes, args.seed, args.frame_skip)
     scores = [game.raw_return for game in games]
-    print(f"{args.game}: {len(games)} random games")
+    print(f"{args.game}: {len(games)} random episodes")
     std = stdev(scores) if len(scores) > 1 else 0.0
     print(f"score: mean {fmean(scores):.1f}, std {std:.1f}, median {median(scores):.1f}")
     length = fmean(game.length for game in games)

@@ -1,20 +1,20 @@
-"""Train under fire, and say what was lost: workers are killed all the time, the program sometimes.
+"""Soak test: train while workers, and sometimes the whole program, are killed.
 
     python -m benchmarks.soak --minutes 30
 
 A random worker is killed (SIGKILL) every 20 seconds. The whole program is killed and resumed
-several times on the way, and interrupted in the end. The exit code is 1 if a promise is broken:
+several times, and interrupted at the end. The exit code is 1 unless all of this holds:
 
 - a killed worker is replaced within 5 seconds;
 - a killed program leaves no process, no socket folder and no half-written file, and its newest
   checkpoint is no older than the interval between checkpoints;
-- progress.csv and TensorBoard show one curve, without doubles;
-- memory of all processes together does not grow by more than 5 %;
-- the last checkpoint is that of the last step, and all its parameters are finite.
+- progress.csv and TensorBoard show the same curve, without gaps or duplicates;
+- the memory of all processes together does not grow by more than 5 %;
+- the last checkpoint is of the last step, and all its parameters are finite.
 
-Memory is the proportional set size, in which shared pages count once, without the pages of files:
-these, of programs and libraries, count the less the more other programs use them. It is read before
-each kill. The evaluator is left out, for it comes and goes. Needs Linux.
+Memory is the proportional set size, in which shared pages count once, without file-backed pages,
+whose share depends on other programs. It is read before each kill. The evaluator is switched off,
+as it would change the memory. Needs Linux.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from agents.run_folder import resolve_run
 ROOT = Path(__file__).parent.parent
 KILL_EVERY_S = 20.0
 CHECKPOINT_INTERVAL_S = 30.0
-# Beyond the interval: the parent's look at the clock, and the writing on a busy machine.
+# Added to the interval for polling and for writing on a busy machine.
 CHECKPOINT_SLACK_S = 5.0
 REPLACED_WITHIN_S = 5.0
 GONE_WITHIN_S = 5.0
@@ -50,17 +50,17 @@ MOST_GROWTH = 0.05
 
 
 class Soak:
-    """A run under fire.
+    """One soak test.
 
     Args:
-        folder: for the run, and for its temporary files.
-        game: to train on.
-        workers: number of workers.
-        seed: decides which workers are killed.
+        folder: The folder of the run and of its temporary files.
+        game: The game to train on.
+        workers: Number of workers.
+        seed: Seed of the choice of workers to kill.
 
     Attributes:
-        broken: the promises that were broken, as sentences.
-        report: what happened, for JSON.
+        broken: The violated conditions, as sentences.
+        report: The measurements, for JSON.
     """
 
     def __init__(self, folder: Path, game: str, workers: int, seed: int) -> None:
@@ -76,11 +76,11 @@ class Soak:
 
     @property
     def run(self) -> Path:
-        """The run's folder."""
+        """The run directory."""
         return resolve_run(self.folder / "runs" / "latest")
 
     def session(self, seconds: float, *, last: bool) -> None:
-        """Train for so long, killing workers; then kill the program, or interrupt it at last."""
+        """Train for `seconds`, killing workers; then kill the program, or interrupt it if `last`."""
         resume = ["--resume", str(self.run)]
         command = [sys.executable, str(ROOT / "train_a3c.py")]
         command += resume if self.run.exists() else self._first
@@ -111,7 +111,7 @@ class Soak:
             program.wait()
 
     def check_what_is_left(self) -> None:
-        """After the last session: the curves, the memory and the last checkpoint."""
+        """Check curves, memory and the last checkpoint after the last session."""
         with (self.run / "progress.csv").open() as file:
             steps = [int(row["global_step"]) for row in csv.DictReader(file)]
         events = EventAccumulator(str(self.run), size_guidance={"scalars": 0}).Reload()
@@ -135,10 +135,10 @@ class Soak:
             self._break(f"memory grew by {end / start - 1:.1%}")
 
     def _wait_until_all_play(self, program: "subprocess.Popen[bytes]") -> None:
-        """Wait until every worker had the time for its first updates."""
+        """Wait until every worker has had time for its first updates."""
         deadline = time.monotonic() + START_UP_S
         resumed_at = self._last_step()
-        enough = resumed_at + 10 * 80 * self.workers  # decisions: some updates of each
+        enough = resumed_at + 10 * 80 * self.workers  # agent steps: some updates of each
         while self._last_step() < enough or len(_workers_of(program)) < self.workers:
             if time.monotonic() > deadline or program.poll() is not None:
                 raise RuntimeError(f"training did not begin; see {self.folder / 'stderr'}")
@@ -177,10 +177,10 @@ class Soak:
         age = killed - newest.stat().st_mtime
         lost = max(reached - saved, 0)
         self.report["program_kills"].append({"at": reached, "lost": lost, "seconds": age})
-        self._say(f"killed the program: back by {lost:,} decisions, {age:.1f} s")
+        self._say(f"killed the program: lost {lost:,} agent steps, {age:.1f} s")
         if age > CHECKPOINT_INTERVAL_S + CHECKPOINT_SLACK_S:
             self._break(f"the newest checkpoint was {age:.0f} s old")
-        # A cache that torch may make there is shared by all programs, and stays.
+        # torch's compile cache is shared by all programs and stays.
         left = [p for p in (self.folder / "tmp").iterdir() if "torchinductor" not in p.name]
         left += self.run.rglob(".*.tmp*")
         if strays or left:
@@ -211,7 +211,7 @@ class Soak:
 
     def _break(self, promise: str) -> None:
         self.broken.append(promise)
-        self._say(f"BROKEN: {promise}")
+        self._say(f"VIOLATED: {promise}")
 
     def _say(self, what: str) -> None:
         seconds = time.monotonic() - self._began
@@ -225,7 +225,7 @@ def _family_of(program: "subprocess.Popen[bytes]") -> list[psutil.Process]:
 
 
 def _memory_of(pid: int) -> int:
-    """Bytes of a process that are not a file's, its part of what it shares; 0 if it has ended."""
+    """Bytes of a process without file-backed pages, shared pages in part; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -235,7 +235,7 @@ def _memory_of(pid: int) -> int:
 
 
 def _workers_of(program: "subprocess.Popen[bytes]") -> set[int]:
-    """The workers' process numbers: they are children of the fork server."""
+    """Process ids of the workers, the children of the fork server."""
     try:
         children = psutil.Process(program.pid).children(recursive=True)
         return {child.pid for child in children if child.ppid() != program.pid}
@@ -244,19 +244,21 @@ def _workers_of(program: "subprocess.Popen[bytes]") -> set[int]:
 
 
 def main() -> int:
-    """Train under fire, print what happened, and return the exit code."""
+    """Run the soak test, print a summary, and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=30.0, help="of training, start-ups apart")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="training time without start-ups"
+    )
     parser.add_argument("--game", default="Frostbite")
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--program-kills", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1, help="decides who is killed")
-    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choice of workers to kill")
+    parser.add_argument("--json", type=Path, help="file to write all measurements to")
     args = parser.parse_args()
 
-    folder = Path(tempfile.mkdtemp(prefix="soak-"))  # a short name: sockets have no long ones
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))  # short: socket paths are limited
     soak = Soak(folder, args.game, args.workers, args.seed)
     sessions = args.program_kills + 1
     try:
@@ -267,7 +269,7 @@ def main() -> int:
         if args.json:
             args.json.write_text(json.dumps({**soak.report, "broken": soak.broken}, indent=2))
         if soak.broken:
-            print(f"what is left of the run: {folder}")
+            print(f"the run is kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -278,10 +280,12 @@ def main() -> int:
         f"{max(report['replaced_after'], default=0):.1f} s; "
         f"{report['restarts_counted']} restarts in the last checkpoint"
     )
-    print(f"program killed {len(kills)} times; decisions lost: {[kill['lost'] for kill in kills]}")
+    print(
+        f"program killed {len(kills)} times; agent steps lost: {[kill['lost'] for kill in kills]}"
+    )
     start, end = report["memory_at_start"], report["memory_at_end"]
     print(f"memory: {start / 2**20:,.0f} MiB at first, {end / 2**20:,.0f} in the end")
-    print("broken promises: " + ("; ".join(soak.broken) or "none"))
+    print("violated: " + ("; ".join(soak.broken) or "none"))
     return 1 if soak.broken else 0
 
 

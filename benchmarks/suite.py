@@ -1,4 +1,4 @@
-"""Many trainings one after another, so that what was interrupted goes on where it stopped."""
+"""A sequence of training runs that can be interrupted and resumed."""
 
 import contextlib
 import ctypes
@@ -32,7 +32,7 @@ from agents.system.signals import StopSignals
 ROOT = Path(__file__).parent.parent
 TRAIN = (sys.executable, str(ROOT / "train_a3c.py"))
 
-# Settings that do not make another experiment of a run: where and how often things are written.
+# Settings that do not affect learning: two runs that differ only in these are the same.
 _INCIDENTAL = {
     *("resume", "run_dir", "quiet", "log_interval", "capture_video"),
     *("checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
@@ -44,12 +44,12 @@ _ORPHAN_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Planned:
-    """A training that the suite wants.
+    """A run of the suite.
 
     Attributes:
-        variant: its name in tables and pictures.
-        config: the settings.
-        flags: the same for the command line.
+        variant: The name in tables and plots.
+        config: The settings.
+        flags: The same settings as command-line flags.
     """
 
     variant: str
@@ -58,23 +58,23 @@ class Planned:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The name in messages."""
         return f"{self.config.game} {self.variant} seed {self.config.seed}"
 
     @property
     def file_name(self) -> str:
-        """Of its log."""
+        """The file name of its log."""
         return f"{self.config.game}__{self.variant}__{self.config.seed}.log".replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How far a run has come, and how fast.
+    """Progress and speed of a run.
 
     Attributes:
-        step: decisions.
-        seconds: of training, pauses not counted.
-        recent_return: mean raw score of its last 100 games; NaN before the first.
+        step: Agent steps so far.
+        seconds: Training time, without pauses.
+        recent_return: Mean raw score of the last 100 episodes; NaN before the first.
     """
 
     step: int
@@ -83,7 +83,7 @@ class Rate:
 
     @property
     def per_second(self) -> float:
-        """Decisions per second from the run's start on; 0 where nothing is known."""
+        """Mean agent steps per second since the start; 0 where unknown."""
         return self.step / self.seconds if self.seconds else 0.0
 
 
@@ -92,16 +92,16 @@ class SuiteError(UserError):
 
 
 class Suite:
-    """Trains what is planned and not there yet.
+    """Trains the planned runs that are not finished yet.
 
     Args:
-        folder: `runs/` and `logs/` lie in it; made if it is missing.
-        planned: in the order in which they are trained.
-        signals: say when to stop. They must be received by this process alone: the trainings are
-            told by it, once.
+        folder: The folder of `runs/` and `logs/`; created if missing.
+        planned: The runs, in the order of training.
+        signals: The signals that stop the suite. They must reach this process alone; it forwards
+            the first one to the training process.
 
     Raises:
-        SuiteError: if the folder cannot be used, or another suite is using it.
+        SuiteError: If the folder cannot be used, or another suite is using it.
     """
 
     def __init__(self, folder: Path, planned: Sequence[Planned], signals: StopSignals) -> None:
@@ -122,25 +122,25 @@ class Suite:
 
     @property
     def runs(self) -> Path:
-        """Where the runs are."""
+        """The folder of the run directories."""
         return self.folder / "runs"
 
     @property
     def logs(self) -> Path:
-        """What the trainings said."""
+        """The folder of the trainings' output."""
         return self.folder / "logs"
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.signals.received is not None
 
     def close(self) -> None:
-        """Let others use the folder."""
+        """Release the folder's lock."""
         self._lock.close()
 
     def find(self, planned: Planned) -> Path | None:
-        """The run's folder: of several that match, the one that came furthest."""
+        """The run directory; of several that match, the one with the most agent steps."""
         matching = [folder for folder, config in self._stored() if is_same(config, planned.config)]
         return max(matching, key=lambda folder: (last_checkpoint(folder), folder), default=None)
 
@@ -150,10 +150,10 @@ class Suite:
         return folder is not None and last_checkpoint(folder) >= planned.config.total_timesteps
 
     def train(self, after_each: Callable[[Planned], None]) -> None:
-        """Train one after another until all is done or a signal comes.
+        """Train the runs one after another until all are finished or a signal is received.
 
         Args:
-            after_each: called for each run that is finished, also where it was before.
+            after_each: Called for each finished run, including those finished before.
         """
         for number, planned in enumerate(self.planned, 1):
             if self.stopped:
@@ -237,12 +237,12 @@ class Suite:
         return f"failed (exit code {code}): {_last_line(log)} [{log}]"
 
     def rate(self, planned: Planned) -> Rate | None:
-        """How far a run has come, or None where nothing is known of it."""
+        """Progress and speed of a run, or None before its first rows."""
         folder = self.find(planned)
         return None if folder is None else read_rate(folder)
 
     def time_left(self) -> str:
-        """How long all trainings that are not finished will take, from the rates so far."""
+        """Estimated time of all unfinished runs, from the rates so far."""
         known: defaultdict[str, list[float]] = defaultdict(list)
         left: list[tuple[str, int]] = []
         for planned in self.planned:
@@ -266,10 +266,10 @@ class Suite:
         if rate is None:
             return ""
         score = "-" if math.isnan(rate.recent_return) else f"{rate.recent_return:.1f}"
-        return f": {rate.step:,} decisions at {rate.per_second:,.0f}/s, return {score}"
+        return f": {rate.step:,} agent steps at {rate.per_second:,.0f}/s, return {score}"
 
     def _stored(self) -> list[tuple[Path, TrainConfig]]:
-        """The runs that are there. A folder that is not a run's, or a damaged one, is none."""
+        """The run directories and their settings, without invalid ones."""
         for path in sorted(self.runs.glob("*/config.json")):
             if path.parent in self._known or path.parent.is_symlink():
                 continue
@@ -279,7 +279,7 @@ class Suite:
 
 
 def is_same(one: TrainConfig, other: TrainConfig) -> bool:
-    """Whether two runs are the same experiment."""
+    """Whether the settings of two runs differ in nothing that affects learning."""
     return _essence(one) == _essence(other)
 
 
@@ -290,7 +290,7 @@ def last_checkpoint(folder: Path) -> int:
 
 
 def read_rate(folder: Path) -> Rate | None:
-    """What a run's `progress.csv` says of its speed; None where it says nothing."""
+    """Progress and speed by a run's `progress.csv`; None if it has no rows."""
     try:
         progress = read_progress(folder / "progress.csv")
     except RunFolderError:
@@ -305,7 +305,7 @@ def _essence(config: TrainConfig) -> dict[str, Any]:
 
 
 def _wait_for_orphan(folder: Path) -> None:
-    """A suite that was killed may have left a training that is just saving."""
+    """Wait for a training that a killed suite left behind and that is still saving."""
     deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
     while time.monotonic() < deadline:
         with contextlib.suppress(SettingError):
@@ -324,9 +324,9 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _stand_apart() -> None:
-    """In the new process: hear of a Ctrl-C through the suite, and so once, but of its death always.
+    """In the child: leave the process group, so that Ctrl-C arrives once, through the suite.
 
-    Only Linux can do the latter.
+    On Linux the child also gets SIGINT when the suite dies.
     """
     os.setpgrp()
     if _LIBC is not None:

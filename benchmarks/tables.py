@@ -13,7 +13,7 @@ COLUMNS = (
     "variant",
     "parameters",
     "of its heads",
-    "decisions/s",
+    "agent steps/s",
     "seeds",
     "sampled",
     "greedy",
@@ -24,19 +24,19 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run. Scores are raw.
+    """The result of a run; its fields are the keys of `results.json`. Scores are raw.
 
     Attributes:
-        game: as in `envs.Game.name`.
-        variant: whose network played.
-        seed: of the run.
-        parameters: of the network.
-        run: its folder's name.
-        decisions: that it was trained for.
-        decisions_per_second: in training, from start to end.
-        sampled: mean score of the last checkpoint, with sampled actions.
-        greedy: mean score of the last checkpoint, with the most probable actions.
-        training: mean return of the last 100 training games.
+        game: The game, as in `envs.Game.name`.
+        variant: The variant's name.
+        seed: The seed of the run.
+        parameters: The network's parameter counts.
+        run: Name of the run directory.
+        decisions: Agent steps of training.
+        decisions_per_second: Mean agent steps per second of training.
+        sampled: Mean score of the last checkpoint with sampled actions.
+        greedy: Mean score of the last checkpoint with greedy actions.
+        training: Mean return of the last 100 training episodes.
     """
 
     game: str

@@ -1,20 +1,19 @@
-"""Decisions per second of training, beside the emulator's own rate and Stable-Baselines3's A2C.
+"""Agent steps per second of training, compared with the emulator and Stable-Baselines3's A2C.
 
     python -m benchmarks.throughput
     python -m benchmarks.throughput --heads linear --cores none --sweep-workers 1 2 4 8 16
 
-Variants take turns, several rounds of each, so that a machine whose speed drifts hits all alike;
-medians are printed. An agent step is 4 frames everywhere. Start-up does not count: a clock runs
-from the first updates on.
+All are measured in alternation over several rounds, so that a drift of the machine's speed affects
+all alike; medians are printed. An agent step is 4 frames. Start-up is excluded: the clock starts
+after the first updates.
 
-- `emulator`: 16 games and random actions in one vector environment, a thread for every core.
-- head / core / torso: `train_a3c.py` with the default settings otherwise.
-- `SB3 A2C`: Stable-Baselines3's A2C with its own defaults ("CnnPolicy", 5 steps an update) on 16
-  environments of its own making, a process each. It needs `pip install -e ".[benchmarks]"` and is
-  left out without.
+- `emulator`: one vector environment of 16 games with random actions and one thread per core.
+- head / core / torso: `train_a3c.py`, otherwise with default settings.
+- `SB3 A2C`: Stable-Baselines3's A2C with its own defaults ("CnnPolicy", 5 steps per update) on 16
+  of its own environments in subprocesses. Skipped unless `pip install -e ".[benchmarks]"` was run.
 
-With `--sweep-workers`, the table is of the rate against the number of workers, beside the emulator
-with as many threads, up to one for every core.
+`--sweep-workers` tabulates the rate against the number of workers, compared with the emulator with
+as many threads, up to one per core.
 """
 
 import argparse
@@ -49,7 +48,7 @@ SB3_ENVIRONMENTS = 16
 
 
 def emulator_rate(game: str, threads: int, seconds: float) -> float:
-    """Decisions per second of 16 environments with random actions."""
+    """Agent steps per second of 16 environments with random actions."""
     config = AtariConfig(game)
     env = AtariTrainingEnv(config, 16, seeds=np.arange(16), num_threads=threads)
     env.reset()
@@ -67,27 +66,27 @@ def emulator_rate(game: str, threads: int, seconds: float) -> float:
 def training_rate(
     game: str, workers: int, head: str, core: str, torso: str, seconds: float
 ) -> float:
-    """Decisions per second of `train_a3c.py` over `seconds`, counted from its first updates on."""
+    """Agent steps per second of `train_a3c.py` over `seconds`, after its first updates."""
     return training_figures(game, workers, head, core, torso, seconds)["rate"]
 
 
 def training_figures(
     game: str, workers: int, head: str, core: str, torso: str, seconds: float, *flags: str
 ) -> dict[str, float]:
-    """What `train_a3c.py` does in `seconds`, counted from its first updates on.
+    """Measure `train_a3c.py` over `seconds`, after its first updates.
 
     Args:
-        game: that is trained on.
-        workers: how many.
-        head: of the network.
-        core: of the network.
-        torso: of the network.
-        seconds: of the measurement.
-        *flags: more of the command line.
+        game: The game to train on.
+        workers: Number of workers.
+        head: The head of the network.
+        core: The core of the network.
+        torso: The torso of the network.
+        seconds: Duration of the measurement.
+        *flags: Further flags of `train_a3c.py`.
 
     Returns:
-        `rate`, decisions per second; and by their names the means of the columns of `progress.csv`
-        in that time.
+        `rate`, the agent steps per second, and the means of the columns of `progress.csv` over the
+        measurement, by name.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]
@@ -100,7 +99,7 @@ def training_figures(
         try:
             for line in process.stdout:
                 last = (time.perf_counter(), int(line.split(b"/")[0].replace(b",", b"")))
-                # By then all workers play: those that got ahead have not made so many updates.
+                # By then all workers run: the fastest alone could not have reached this step.
                 if first is None and last[1] >= 10 * workers * STEPS_PER_UPDATE:
                     first = last
                 if first is not None and last[0] - first[0] >= seconds:
@@ -116,7 +115,7 @@ def training_figures(
 
 
 def column_means(path: Path, after: int, until: int) -> dict[str, float]:
-    """Means of a CSV file's columns over the rows of these global steps, where they have values."""
+    """Means of a CSV file's columns over the rows with after < global_step <= until."""
     values: dict[str, list[float]] = {}
     with path.open() as file:
         for row in csv.DictReader(file):
@@ -127,10 +126,10 @@ def column_means(path: Path, after: int, until: int) -> dict[str, float]:
 
 
 def sb3_rate(game: str, seconds: float) -> float:
-    """Decisions per second of Stable-Baselines3's A2C, in a process of its own."""
+    """Agent steps per second of Stable-Baselines3's A2C, in a subprocess."""
     command = [sys.executable, "-m", "benchmarks.throughput", "--sb3-only"]
     command += ["--game", game, "--seconds", str(seconds)]
-    # Every emulator announces itself there.
+    # Captured: each emulator prints a banner.
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
         raise RuntimeError(f"{SB3} failed:\n{result.stderr}")
@@ -138,14 +137,14 @@ def sb3_rate(game: str, seconds: float) -> float:
 
 
 def train_sb3(game: str, seconds: float) -> float:
-    """Train here with Stable-Baselines3, its own defaults; return the decisions per second."""
+    """Train with Stable-Baselines3 in this process; return the agent steps per second."""
     from stable_baselines3 import A2C
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack
 
     class Clock(BaseCallback):
-        """Counts the steps of all environments, from the first update's end on."""
+        """Counts the steps of all environments after the first update."""
 
         start: tuple[float, int] | None = None
         rate = 0.0
@@ -163,7 +162,7 @@ def train_sb3(game: str, seconds: float) -> float:
             self.rate = (self.num_timesteps - self.start[1]) / elapsed
             return elapsed < seconds
 
-    # Its wrapper skips frames itself; of ALE's environments it wants those that do not.
+    # Its wrapper skips frames, so it needs an ALE environment that does not.
     env = VecFrameStack(
         make_atari_env(
             f"{resolve_game(game).name}NoFrameskip-v4",
@@ -182,7 +181,7 @@ def train_sb3(game: str, seconds: float) -> float:
 
 
 def variants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
-    """Name -> measures it once."""
+    """Name -> function that measures it once."""
     measures: dict[str, Callable[[], float]] = {
         EMULATOR: partial(emulator_rate, args.game, available_cpus(), args.seconds)
     }
@@ -200,7 +199,7 @@ def variants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
 
 
 def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
-    """The same for every number of workers, and for the emulator with every number of threads."""
+    """The same for each number of workers, and for the emulator with as many threads."""
     measures: dict[str, Callable[[], float]] = {}
     for workers in args.sweep_workers:
         threads = min(workers, available_cpus())
@@ -217,27 +216,27 @@ def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
 
 
 def _emulator(workers: int) -> str:
-    """The name of the emulator with as many threads as so many workers can use."""
+    """The emulator's name with one thread per worker, up to the number of cores."""
     return f"{EMULATOR}, {min(workers, available_cpus())}"
 
 
 def measure(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Let all take turns."""
+    """Measure all in alternation; return the rates of all rounds by name."""
     rates: dict[str, list[float]] = {name: [] for name in measures}
     total = rounds * len(measures)
     for number in range(total):
         name = list(measures)[number % len(measures)]
         print(f"{number + 1} of {total}: {name} ...", file=sys.stderr, end=" ", flush=True)
         rates[name].append(measures[name]())
-        print(f"{rates[name][-1]:,.0f} decisions/s", file=sys.stderr, flush=True)
+        print(f"{rates[name][-1]:,.0f} agent steps/s", file=sys.stderr, flush=True)
     return rates
 
 
 def table(rates: dict[str, list[float]]) -> str:
-    """The variants' medians, against SB3 and the emulator."""
+    """Median rates, and their ratios to SB3 and the emulator."""
     medians = {name: median(values) for name, values in rates.items()}
     lines = [
-        "| head / core / torso | decisions/s | of SB3's | of the emulator's |",
+        "| head / core / torso | agent steps/s | of SB3's | of the emulator's |",
         "|---|---|---|---|",
     ]
     for name, rate in medians.items():
@@ -247,7 +246,7 @@ def table(rates: dict[str, list[float]]) -> str:
 
 
 def sweep_table(rates: dict[str, list[float]], workers: list[int]) -> str:
-    """Rates against the number of workers; each with its part of the emulator's."""
+    """Median rates by number of workers, each with its ratio to the emulator's."""
     medians = {name: median(values) for name, values in rates.items()}
     kinds = [n.rpartition(", ")[0] for n in medians if n.endswith(f", {workers[0]}")]
     kinds = [kind for kind in kinds if kind != EMULATOR]
@@ -276,9 +275,9 @@ def main() -> None:
     parser.add_argument("--cores", nargs="+", default=list(CORES), choices=CORES)
     parser.add_argument("--torsos", nargs="+", default=list(TORSOS), choices=("nips", "nature"))
     parser.add_argument("--sweep-workers", type=int, nargs="+", metavar="N")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=15.0, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where to write the single measurements")
+    parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     parser.add_argument("--sb3-only", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.sb3_only:

@@ -1,4 +1,4 @@
-"""Who takes part in a comparison, and what each costs in parameters."""
+"""The variants of a comparison, and their parameter counts."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from agents.errors import UserError
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.heads import head_factory
 
-# Name -> what it sets: every head, and the paper's ablations.
+# Name -> settings: the heads and the paper's ablations.
 VARIANTS: dict[str, dict[str, Any]] = {
     **{head: {"head": head} for head in choices("head")},
     "neurocoder-single-step": {"head": "neurocoder", "neurocoder_steps": 1},
@@ -20,7 +20,7 @@ RECURRENT = "-lstm"
 NAMES = (*VARIANTS, *(name + RECURRENT for name in VARIANTS))
 
 TOLERANCE = 0.02
-# Head -> the setting that makes it wider, and one that may be lowered where it is too large still.
+# Head -> the setting of its width, and one to lower where the narrowest is still too large.
 _WIDTHS: dict[str, tuple[str, str | None]] = {
     "linear": ("linear_hidden_size", None),
     "hypernet": ("hypernet_hidden_size", "hypernet_embedding_size"),
@@ -28,16 +28,16 @@ _WIDTHS: dict[str, tuple[str, str | None]] = {
 
 
 class UnmatchableError(UserError):
-    """No size gives a head the parameters that it should have; the message says which."""
+    """No size gives a head the wanted parameter count."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many a network has.
+    """Parameter counts of a network.
 
     Attributes:
-        total: of all parts.
-        heads: of actor and critic together, where alone the variants differ.
+        total: Count of the whole network.
+        heads: Count of actor and critic together, the only parts in which variants differ.
     """
 
     total: int
@@ -45,10 +45,10 @@ class Parameters:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """What a variant sets; `NAME-lstm` is NAME with a recurrent core.
+    """The settings of a variant; `NAME-lstm` is NAME with a recurrent core.
 
     Raises:
-        KeyError: if there is no such variant.
+        KeyError: If there is no such variant.
     """
     if name.endswith(RECURRENT):
         return {**VARIANTS[name.removesuffix(RECURRENT)], "core": "lstm"}
@@ -56,7 +56,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as they are typed."""
+    """Settings as command-line flags."""
     words: list[str] = []
     for name, value in settings.items():
         if isinstance(value, bool):
@@ -67,27 +67,27 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
 
 
 def count_parameters(config: TrainConfig, num_actions: int) -> Parameters:
-    """Of the network that the settings describe."""
+    """Parameter counts of the network that the settings describe."""
     network = ActorCritic(num_actions, config)
     return Parameters(_size(network), _size(network.actor) + _size(network.critic))
 
 
 def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
-    """The sizes that give a baseline's heads as many parameters as the Neurocoder's.
+    """Sizes that give a baseline's heads as many parameters as the Neurocoder's.
 
-    Linear heads get a hidden layer with ReLU, of the width that fits. HyperNet's weight-generating
-    network becomes wider; only where it would be too large however narrow, its embedding smaller.
+    Linear heads get a hidden ReLU layer of matching width. HyperNet's weight-generating network is
+    widened; only where even the narrowest is too large, its embedding is made smaller.
 
     Args:
-        config: of the baseline; it also has the Neurocoder's sizes. The Neurocoder is matched as it
-            stands there, with its ablations.
-        num_actions: of the game.
+        config: The baseline's settings, including the Neurocoder's sizes and ablations to match.
+        num_actions: Size of the action space.
 
     Returns:
-        What to set; nothing for a Neurocoder.
+        The settings to change; empty for a Neurocoder.
 
     Raises:
-        UnmatchableError: if no size comes within 2 % of the heads' parameters, or none is known.
+        UnmatchableError: If no size comes within 2 % of the heads' parameter count, or it is not
+            known which setting makes the head wider.
     """
     if config.head == "neurocoder":
         return {}
@@ -101,7 +101,7 @@ def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
     if other is not None:
         tries = [{other: size} for size in range(getattr(config, other), 0, -1)]
     for fixed in tries:
-        # In its width, a head's number of parameters grows evenly.
+        # The parameter count is linear in the width.
         one, two = (
             _heads(_with(config, fixed | {width: w}), features, num_actions) for w in (1, 2)
         )

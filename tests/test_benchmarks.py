@@ -50,7 +50,7 @@ def run(tmp_path):
 def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):
     row = summary(run)
     assert (row["head"], row["seed"]) == ("neurocoder, no residual", 1)
-    assert row["decisions"] >= 300
+    assert row["agent steps"] >= 300
     assert 0 <= row["return"] <= 1
     assert 0 < row["actor attention_entropy"] <= 1
 

@@ -137,7 +137,9 @@ def test_everything_is_trained_seed_by_seed_played_drawn_and_reported(
     curves = (tmp_path / "curves.csv").read_text()
     assert "Frostbite,neurocoder-single-step," in curves
     assert printed.count("\n[") == 4
-    assert "[4/4] Frostbite neurocoder-single-step seed 2 ... finished: 1,000 decisions" in printed
+    assert (
+        "[4/4] Frostbite neurocoder-single-step seed 2 ... finished: 1,000 agent steps" in printed
+    )
 
 
 @pytest.mark.usefixtures("children")
@@ -174,9 +176,11 @@ def test_an_interrupted_suite_goes_on_where_it_stopped(tmp_path, children, capsy
     children.stop_in = ("neurocoder", 1)
     assert fig3.main(arguments(tmp_path)) == 130
     printed = capsys.readouterr().out
-    assert "[2/4] Frostbite neurocoder-single-step seed 1 ... interrupted: 500 dec" in printed
-    assert "the same command goes on" in printed
-    assert "3 of 4 runs are not finished" in printed
+    assert (
+        "[2/4] Frostbite neurocoder-single-step seed 1 ... interrupted: 500 agent steps" in printed
+    )
+    assert "repeat the command to resume" in printed
+    assert "3 of 4 runs are unfinished" in printed
     assert len(children.trained) == 2
     children.commands.clear()
     assert fig3.main(arguments(tmp_path)) == 0
@@ -192,7 +196,7 @@ def test_a_run_that_fails_does_not_keep_the_others_waiting(tmp_path, children, c
     assert fig3.main(arguments(tmp_path)) == 1
     printed = capsys.readouterr().out
     assert "seed 1 ... failed (exit code 1): something went wrong [" in printed
-    assert "1 of 4 runs are not finished" in printed
+    assert "1 of 4 runs are unfinished" in printed
     assert len(children.trained) == 4
     # It has no checkpoint to go on from, so that it begins anew.
     children.fail_in = None
@@ -284,7 +288,7 @@ def test_the_time_left_follows_from_what_was_measured(tmp_path):
     the_suite = Suite(tmp_path, planned, StopSignals())
     assert the_suite.time_left() == "4 to train"
     settings = {"head": "linear", "total_timesteps": STEPS}
-    # 100 decisions a second, and half of the second seed is left: 5 seconds. What is not known of
+    # 100 agent steps a second, and half of the second seed is left: 5 seconds. What is not known of
     # the Neurocoder is taken from the others: 10 seconds for each seed.
     write_run(tmp_path / "runs" / "a", [(500, 1.0), (1000, 1.0)], 5.0, **settings)
     write_run(tmp_path / "runs" / "b", [(500, 1.0)], 5.0, seed=2, **settings)
