@@ -145,3 +145,5 @@ def test_the_value_curve_remembers_earlier_steps():
     second = overlay.render(GAME, make_output(), StepResult(0, 0.0, 2, 10.0, {}))
     alone = draw(make_output())
     assert (second != alone)[236:346, 1000:].any()
+    # The number above the curve is of the newest step alone.
+    np.testing.assert_array_equal(second[190:230, 980:], alone[190:230, 980:])
