@@ -91,8 +91,9 @@ class TrainingStatistics:
                 self._counts[tag] += 1
 
     def add_episodes(self, episodes: Sequence[Episode]) -> None:
-        """Add episodes that ended."""
+        """Add episodes that ended; returns that are not finite only count as episodes."""
         self.episodes += len(episodes)
+        episodes = [episode for episode in episodes if math.isfinite(episode.raw_return)]
         self.recent.extend(episodes)
         self._ended += episodes
         for episode in episodes:

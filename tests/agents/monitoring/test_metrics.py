@@ -29,3 +29,11 @@ def test_numbers_that_are_never_finite_are_no_metric():
     statistics = TrainingStatistics()
     statistics.add_scalars({"losses/explained_variance": math.nan})
     assert "losses/explained_variance" not in statistics.end_interval(1)
+
+
+def test_returns_that_are_not_finite_are_counted_and_never_averaged():
+    statistics = TrainingStatistics()
+    statistics.add_episodes([Episode(2.0, 1), Episode(math.nan, 1), Episode(math.inf, 1)])
+    assert statistics.episodes == 3
+    assert (statistics.recent_return, statistics.best_return) == (2.0, 2.0)
+    assert statistics.end_interval(1)["charts/episodic_return"] == 2.0
