@@ -80,7 +80,7 @@ class Soak:
         return resolve_run(self.folder / "runs" / "latest")
 
     def session(self, seconds: float, *, last: bool) -> None:
-        """Train for `seconds`, killing workers; then kill the program, or interrupt it if `last`."""
+        """Train and kill workers; then kill the program, or interrupt it if `last`."""
         resume = ["--resume", str(self.run)]
         command = [sys.executable, str(ROOT / "train_a3c.py")]
         command += resume if self.run.exists() else self._first

@@ -15,7 +15,7 @@ import torch
 from agents.config import TrainConfig
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
-from benchmarks import breakdown, random_play, startup, throughput
+from benchmarks import breakdown, layers, random_play, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
@@ -133,14 +133,16 @@ def test_the_memory_of_descendants_is_found():
         child.stdin.close()
 
 
-def test_layers_compares_every_variant_in_time_and_memory(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.layers", "--quick"]
+def test_layers_compares_every_variant_in_time_and_memory(tmp_path, monkeypatch, capsys):
+    command = ["layers", "--quick", "--threads", str(torch.get_num_threads())]
     command += ["--most", "1e-5", "--json", str(tmp_path / "layers.json")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    rows = result.stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", command)
+    layers.main()
+    printed = capsys.readouterr()
+    rows = printed.out.splitlines()
     assert len(rows) == 2 + 4 * 3
     assert len({row.count("|") for row in rows}) == 1
-    assert result.stderr.count("done") == 4
+    assert printed.err.count("done") == 4
     cells = json.loads((tmp_path / "layers.json").read_text())["cells"]
     # Of these, only W of 64 -> 64 takes more than a hundred-thousandth of a GiB.
     built = ["built" in cell["results"] for cell in cells]

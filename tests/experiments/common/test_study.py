@@ -2,11 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +10,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from experiments.common.command_line import command, positive_number
 from experiments.common.drawing import draw_band, draw_seeds, new_figure, tidy
 from experiments.common.study import Column, Study, StudyError, make_parser
-
-ROOT = Path(__file__).parents[3]
 
 
 def parse(*words, seeds=2):
@@ -215,32 +208,21 @@ def test_results_and_scalars_belong_to_the_job_under_way(tmp_path):
             next(jobs)
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
-    program = """
-        import signal, sys, time
-        from experiments.common.command_line import command
-        from experiments.common.study import Study, make_parser
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        @command("tests")
-        def main(_):
-            with Study("tests", make_parser("tests", "", ["a", "b"]).parse_args()) as study:
-                for variant, seed in study.jobs():
-                    if variant == "b":
-                        print("waiting", flush=True)
-                        time.sleep(60)
-                    study.result(variant, seed, {"error": 0.5})
-        main()
-    """
-    words = [sys.executable, "-c", textwrap.dedent(program), "--out", str(tmp_path / "x")]
-    with subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        for line in process.stdout:
-            if line.startswith("waiting"):
-                break
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[1]
-    assert process.returncode == 130
-    assert said.count("\n") == 2
-    assert f"stopped; go on with: python -m experiments.tests --out {tmp_path / 'x'}" in said
-    assert len((tmp_path / "x" / "results.jsonl").read_text().splitlines()) == 1
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, capsys):
+    out = tmp_path / "x"
+
+    @command("tests")
+    def main(argv):
+        with Study("tests", parse(*argv)) as study:
+            for variant, seed in study.jobs():
+                if variant == "b":
+                    raise KeyboardInterrupt
+                study.result(variant, seed, {"error": 0.5})
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--out", str(out)])
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert said == f"\nstopped; go on with: python -m experiments.tests --out {out}\n"
+    assert len((out / "results.jsonl").read_text().splitlines()) == 1
+    assert run(parse("--out", out)) == [("b", 1), ("a", 2), ("b", 2)]
