@@ -1,1 +1,1 @@
-"""What all experiments share: the command line, results, tables, figures, layers and data."""
+"""Shared by all experiments: command line, results, tables, figures, layers and data."""

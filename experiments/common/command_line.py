@@ -44,10 +44,10 @@ class Command(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports an error in one line, with exit code 2, and keeps the command in `args.command`."""
+    """Reports errors in one line, with exit code 2, and stores the command in `args.command`."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse the words of a command line, the process's own if there are none given."""
+        """Parse a command line, by default the process's own."""
         words = sys.argv[1:] if args is None else list(args)
         parsed = super().parse_args(words, namespace)
         parsed.command = shlex.join(["python", "-m", *self.prog.split()[2:], *_without_out(words)])
@@ -61,13 +61,13 @@ class Parser(argparse.ArgumentParser):
 def make_parser(
     name: str, description: str | None, variants: Sequence[str], *, seeds: int = 5
 ) -> Parser:
-    """A parser of --quick, --seeds, --out and --variants; an experiment adds its own flags.
+    """Create a parser of --quick, --seeds, --out and --variants; an experiment adds its own flags.
 
     Args:
-        name: of the experiment's module.
-        description: its docstring.
-        variants: whom it can compare; all are compared if none are named.
-        seeds: how many there are by default; with --quick it is 1.
+        name: Name of the experiment's module.
+        description: Docstring of the module.
+        variants: The variants that it can compare; the default is all.
+        seeds: Default number of seeds; with --quick it is 1.
     """
     parser = Parser(
         prog=f"python -m experiments.{name}",
@@ -75,14 +75,19 @@ def make_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     parser.add_argument(
-        "--seeds", type=positive, metavar="N", help=f"1 to N; {seeds}, with --quick 1"
+        "--quick", action="store_true", help="a smoke test of seconds instead of minutes"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help=f"seeds 1 to N (default: {seeds}, with --quick 1)",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="folder of the results, runs/experiments/NAME-DATE-TIME; goes on in an existing one",
+        help="output folder (default: runs/experiments/NAME-DATE-TIME); an existing one is resumed",
     )
     parser.add_argument(
         "--variants",
@@ -90,14 +95,14 @@ def make_parser(
         choices=variants,
         default=list(variants),
         metavar="NAME",
-        help=f"whom to compare: {', '.join(variants)}",
+        help=f"variants to compare: {', '.join(variants)}",
     )
     parser.set_defaults(default_seeds=seeds)
     return parser
 
 
 def positive(word: str) -> int:
-    """A whole number from 1, for flags."""
+    """Parse a positive integer."""
     number = int(word) if word.isascii() and word.isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
@@ -105,7 +110,7 @@ def positive(word: str) -> int:
 
 
 def positive_number(word: str) -> float:
-    """A finite number above 0, for flags."""
+    """Parse a finite number above 0."""
     try:
         number = float(word)
     except ValueError:
@@ -116,7 +121,7 @@ def positive_number(word: str) -> float:
 
 
 def _without_out(words: Sequence[str]) -> list[str]:
-    """The words without --out and its folder: where results lie does not change them."""
+    """The words without --out and its folder, which do not affect the results."""
     kept, skip = [], False
     for word in words:
         if skip:

@@ -1,4 +1,4 @@
-"""What the experiments' figures share: a size, colours, and bands over seeds."""
+"""Shared by the experiments' figures: size, colours, and bands over seeds."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.common.statistics import bootstrap_interval
 
-if TYPE_CHECKING:  # loaded where something is drawn; a run that is refused need not wait for it
+if TYPE_CHECKING:  # imported where something is drawn, for a quick start
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -27,7 +27,7 @@ DPI = 110
 
 
 def new_figure(width: float = 8.0, height: float = 4.5) -> "Figure":
-    """An empty figure of that many inches, laid out such that nothing overlaps."""
+    """Create an empty figure; sizes are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -39,11 +39,11 @@ def draw_band(
     """Draw the mean of several seeds' curves, and the bootstrap interval of the mean as a band.
 
     Args:
-        axes: to draw on.
-        x: places, shape (G,).
-        runs: a curve for each seed, shape (R, G).
-        label: for the legend; the name of a layer gives the line its colour.
-        style: for `Axes.plot`.
+        axes: The axes to draw on.
+        x: The x values, shape (G,).
+        runs: One curve per seed, shape (R, G).
+        label: Legend entry; a layer's name also selects the colour.
+        style: Keyword arguments of `Axes.plot`.
     """
     values = np.asarray(runs, dtype=float)
     style.setdefault("color", COLOURS.get(label))
@@ -56,14 +56,14 @@ def draw_band(
 def draw_seeds(
     axes: "Axes", x: Sequence[float], runs: Sequence[Sequence[float]], label: str, **style: Any
 ) -> None:
-    """Draw every seed's curve, where seeds end so far apart that their mean is like none of them.
+    """Draw each seed's curve; for results whose mean is typical of none of them.
 
     Args:
-        axes: to draw on.
-        x: places, shape (G,).
-        runs: a curve for each seed, shape (R, G).
-        label: for the legend; the name of a layer gives the lines their colour.
-        style: for `Axes.plot`.
+        axes: The axes to draw on.
+        x: The x values, shape (G,).
+        runs: One curve per seed, shape (R, G).
+        label: Legend entry; a layer's name also selects the colour.
+        style: Keyword arguments of `Axes.plot`.
     """
     style.setdefault("color", COLOURS.get(label))
     for number, run in enumerate(runs):
@@ -71,7 +71,7 @@ def draw_seeds(
 
 
 def tidy(axes: "Axes") -> None:
-    """Leave away the frame's upper and right sides, and put a pale grid behind the data."""
+    """Hide the upper and right spines, and draw a pale grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -24,17 +24,17 @@ _VARIED_SIZES = {"moe": "experts", "nsm": "programs"}
 
 
 def make_layer(name: str, in_features: int, out_features: int, **sizes: Any) -> nn.Module:
-    """A fresh layer, called like `torch.nn.Linear`.
+    """Create a layer that is called like `torch.nn.Linear`.
 
     Args:
-        name: one of LAYERS.
-        in_features: size of each input.
-        out_features: size of each output.
-        sizes: the layer's own arguments; they come before what the name stands for.
+        name: One of LAYERS.
+        in_features: Size of each input.
+        out_features: Size of each output.
+        sizes: The layer's own arguments; they override those that the name stands for.
 
     Raises:
-        ValueError: if there is no layer of that name, or a size is not possible.
-        TypeError: if the layer has no such argument.
+        ValueError: If there is no layer of that name, or a size is not possible.
+        TypeError: If the layer has no such argument.
     """
     if name not in _LAYERS:
         raise ValueError(f"no layer is named {name!r}; there are {', '.join(LAYERS)}")
@@ -44,25 +44,25 @@ def make_layer(name: str, in_features: int, out_features: int, **sizes: Any) -> 
 def match_sizes(
     name: str, in_features: int, out_features: int, parameters: int, **sizes: Any
 ) -> dict[str, Any]:
-    """Sizes with which a layer has as nearly as possible so many parameters.
+    """Find the size whose parameter count is nearest to a given one.
 
-    What is varied is the hidden size of hypernetworks, FiLM and Neurocoders, the number of experts
-    and the number of stored programs. The smallest possible layer is what there is at the least.
+    The size is the hidden size of hypernetworks, FiLM and Neurocoders, the number of experts, or
+    the number of stored programs. If the count is too small, it is the smallest possible.
 
     Args:
-        name: one of LAYERS, but not "linear", which has one size only.
-        in_features: size of each input.
-        out_features: size of each output.
-        parameters: how many are wanted.
-        sizes: other arguments of the layer.
+        name: One of LAYERS, except "linear", which has no such size.
+        in_features: Size of each input.
+        out_features: Size of each output.
+        parameters: The wanted parameter count.
+        sizes: Other arguments of the layer.
 
     Returns:
-        The sizes given and the one that was found, for `make_layer`.
+        The given sizes and the one found, as arguments of `make_layer`.
     """
     varied = _VARIED_SIZES.get(name, "hidden_size")
 
     def count(size: int) -> int:
-        with torch.random.fork_rng(devices=[]):  # trying sizes must not change what is drawn later
+        with torch.random.fork_rng(devices=[]):  # leave the random state unchanged
             layer = make_layer(name, in_features, out_features, **{**sizes, varied: size})
         return parameter_count(layer)
 
@@ -83,15 +83,15 @@ def match_sizes(
 def auxiliary_loss(
     module: nn.Module, *, orthogonality: float = 0.1, program_keys: float = 0.1
 ) -> Tensor:
-    """What the layers of a model want added to its loss, a scalar; zero where they want nothing.
+    """Sum of the auxiliary losses of a model's layers, a scalar; zero if there are none.
 
-    Mixtures of experts give the balancing loss of their last call, weighted as they were made, and
-    nothing in evaluation mode.
+    Mixtures of experts contribute the balancing loss of their last call, with the weight they were
+    constructed with, and nothing in evaluation mode.
 
     Args:
-        module: any model.
+        module: Any model.
         orthogonality: a of eq. 2, the weight of the Neurocoders' orthogonality loss.
-        program_keys: weight of what keeps the keys of stored-program memories apart.
+        program_keys: Weight of the loss that separates the keys of stored-program memories.
     """
     total = torch.zeros((), device=next((p.device for p in module.parameters()), None))
     for layer in module.modules():
@@ -105,5 +105,5 @@ def auxiliary_loss(
 
 
 def parameter_count(module: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""How far an experiment is, and how long it will still take."""
+"""Progress of an experiment and the estimated time left."""
 
 import sys
 import time
@@ -12,11 +12,11 @@ Pair = tuple[str, int]
 
 
 class Progress:
-    """A line for each job that ends; on a terminal also one for the job that is under way.
+    """Prints a line for each finished job; on a terminal also shows the current one.
 
     Args:
-        pairs: variant and seed of all jobs.
-        done: the seconds that those took that are done already.
+        pairs: Variant and seed of all jobs.
+        done: Seconds taken by the jobs that are done already.
     """
 
     def __init__(self, pairs: Sequence[Pair], done: Mapping[Pair, float]) -> None:
@@ -28,7 +28,7 @@ class Progress:
             self._print(f"{len(self._seconds)} of {len(self._pairs)} are there already")
 
     def start(self, variant: str, seed: int) -> None:
-        """Show what is under way."""
+        """Show the current job."""
         if self._console is not None:
             left = self._left()
             text = f"{self._count(1)} {variant}, seed {seed}" + (f", {left}" if left else "")
@@ -38,7 +38,7 @@ class Progress:
             self._status.update(text)
 
     def finish(self, variant: str, seed: int, seconds: float, values: Mapping[str, Any]) -> None:
-        """Print what came out."""
+        """Print the result of a job."""
         self._seconds[variant, seed] = seconds
         shown = [
             f"{key} {value:.4g}"
@@ -49,7 +49,7 @@ class Progress:
         self._print("; ".join([*words, f"{seconds:.1f} s", *filter(None, [self._left()])]))
 
     def close(self) -> None:
-        """Take the line of the job under way off the terminal."""
+        """Remove the current job's line from the terminal."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -59,7 +59,7 @@ class Progress:
         return f"{time.strftime('%H:%M:%S')} {number}/{len(self._pairs)}"
 
     def _left(self) -> str:
-        """The time left, by what the same variant took before, or else all of them."""
+        """Estimated time left, from the same variant's mean time or else that of all variants."""
         if not self._seconds:
             return ""
         by_variant: dict[str, list[float]] = {}

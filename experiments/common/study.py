@@ -1,4 +1,4 @@
-"""The frame of an experiment: variants by seeds, kept as they come, and a table of them.
+"""A study: run variants by seeds, store each result at once, and tabulate them.
 
     parser = make_parser("digits", __doc__, VARIANTS)
     args = parser.parse_args(argv)
@@ -10,8 +10,8 @@
         study.table([Column("error", "test error", percent=True), "parameters"])
         study.figure(draw(study.results), "curves")
 
-The folder holds `settings.json`, `results.jsonl` with a line for each variant and seed that is
-done, `tensorboard/VARIANT/SEED/`, and at the end `results.md`, `results.csv` and the figures.
+The folder holds `settings.json`, `results.jsonl` with a line for each finished variant and seed,
+`tensorboard/VARIANT/SEED/`, and at the end `results.md`, `results.csv` and the figures.
 """
 
 import argparse
@@ -54,15 +54,15 @@ class Study:
     """Results of one experiment in one folder. Use it as a context manager.
 
     Attributes:
-        folder: where everything is written.
-        seeds: how many; they are 1, 2, ...
-        variants: who is compared.
-        results: what `result` was given, with "variant", "seed" and "seconds"; those that were
-            in the folder already come first.
+        folder: The output folder.
+        seeds: Number of seeds; they are 1, 2, ...
+        variants: The variants to compare.
+        results: The values given to `result` with "variant", "seed" and "seconds"; those read from
+            the folder come first.
 
     Args:
-        name: of the experiment.
-        args: what the parser of `make_parser` gave.
+        name: Name of the experiment.
+        args: The arguments parsed by `make_parser`'s parser.
 
     Raises:
         StudyError: If the folder cannot be used, or matplotlib is not installed.
@@ -106,16 +106,16 @@ class Study:
             print(f"\nstopped; go on with: {self.command} --out {self.folder}", file=sys.stderr)
 
     def jobs(self, variants: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
-        """Every variant with every seed that is not done yet, one after another.
+        """Yield each variant and seed that is not done yet.
 
-        Seeds are the outer loop, so that all variants have about as many at any time. Before
-        each, torch is seeded; it runs in one thread.
+        Seeds are the outer loop, so that an interrupted study is balanced. torch is seeded before
+        each job and uses one thread.
 
         Args:
-            variants: others than those of the command line.
+            variants: Replaces the variants of the command line.
 
         Raises:
-            RuntimeError: if the next is asked for before the last one's `result`.
+            RuntimeError: If a job ends without a `result`.
         """
         names = list(self.variants if variants is None else variants)
         torch.set_num_threads(1)
@@ -145,13 +145,12 @@ class Study:
         self._writer.add_scalar(tag, value, step)
 
     def result(self, variant: str, seed: int, values: Mapping[str, Any]) -> None:
-        """Keep the result of the current job, on the disk, and end the job.
+        """Store the result of the current job on disk, and end the job.
 
         Args:
-            variant: of the job.
-            seed: of the job.
-            values: numbers, and lists of them for what is drawn later. What is not finite is kept
-                as None.
+            variant: The variant of the job.
+            seed: The seed of the job.
+            values: Numbers, and lists of them for figures. Non-finite numbers are stored as None.
         """
         if self._job != (variant, seed):
             raise RuntimeError(f"a result of {variant}, seed {seed}; under way is {self._job}")
@@ -182,10 +181,10 @@ class Study:
         """Print a table of the results over seeds, and write it as `NAME.md` and `NAME.csv`.
 
         Args:
-            columns: what to show, by the keys of `result`.
-            name: of the files.
-            variants: the rows; whoever has results if None.
-            remark: stands under the table.
+            columns: The columns, or their keys in the results.
+            name: Name of the files.
+            variants: The rows; None for all variants with results.
+            remark: Text below the table.
 
         Returns:
             The table in Markdown.
@@ -213,7 +212,7 @@ class Study:
         return self.folder / "results.jsonl"
 
     def _open(self, settings: Record) -> None:
-        """Make the folder, or read what is in it."""
+        """Create the folder, or read the results in it."""
         wanted = {"experiment": self.name, **settings}
         file = self.folder / "settings.json"
         if not file.exists():
@@ -239,7 +238,7 @@ class Study:
         self.results = self._read_results()
 
     def _read_results(self) -> list[Record]:
-        """The sound lines of the results; a last one that was cut off by a kill is left away."""
+        """The complete lines of the results, without one truncated by a kill."""
         if not self._results_file.exists():
             return []
         text = self._results_file.read_text(encoding="utf-8", errors="replace")
@@ -271,7 +270,7 @@ def _record(line: str) -> Record | None:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON knows it: tensors and arrays as lists, what is not finite as None."""
+    """The value as JSON: tensors and arrays as lists, non-finite numbers as None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Results over seeds as a table."""
+"""Tables of results over seeds."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ Rows = Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
 
 @dataclass(frozen=True)
 class Column:
-    """What to show of the results.
+    """A column of a table.
 
     Attributes:
-        key: in the results.
-        title: above the column; the key itself if empty.
-        digits: after the point.
-        percent: whether to show a part of one as percent.
+        key: The key in the results.
+        title: The heading; by default the key.
+        digits: Number of decimals.
+        percent: Whether to show a fraction as a percentage.
     """
 
     key: str
@@ -29,13 +29,13 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """What stands above the column."""
+        """The heading of the column."""
         return (self.title or self.key) + (" (%)" if self.percent else "")
 
     def cell(self, values: Sequence[float]) -> str:
-        """The mean, and the interval of the mean in brackets if there are several values.
+        """The mean, with its interval in brackets if there are several values.
 
-        A whole number that is the same for all seeds, such as a parameter count, stands alone.
+        An integer that is the same for all seeds, such as a parameter count, is shown alone.
         """
         if not values:
             return "-"
@@ -52,8 +52,8 @@ def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
     """A row for each variant: mean and 95 % bootstrap interval over its seeds.
 
     Args:
-        rows: variants and their results.
-        columns: what to show.
+        rows: Variants and their results.
+        columns: The columns.
     """
     lines = [f"| variant | {' | '.join(c.heading for c in columns)} | seeds |"]
     lines.append("|---" * (len(columns) + 2) + "|")
@@ -64,7 +64,7 @@ def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
 
 
 def as_csv(rows: Rows, columns: Sequence[Column]) -> str:
-    """The same in long format and full precision: a line for each variant and column."""
+    """The same in long format and with more digits: a line for each variant and column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["variant", "column", "mean", "ci_low", "ci_high", "n"])
@@ -78,7 +78,7 @@ def as_csv(rows: Rows, columns: Sequence[Column]) -> str:
 
 
 def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """What the seeds have under a key; those that have nothing are left out."""
+    """The values of a key over seeds, without missing ones."""
     return [record[key] for record in records if record.get(key) is not None]
 
 

@@ -122,6 +122,7 @@ def test_a_quick_run_leaves_tables_figures_and_results_and_goes_on_where_it_was(
     assert "at-the-end" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_two_runs_of_the_same_seed_find_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(algorithms, "QUICK", dataclasses.replace(QUICK, iterations=2, tested=4))
     found = []

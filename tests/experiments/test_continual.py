@@ -40,7 +40,7 @@ def made_up(variant, seed, accuracy):
     }
 
 
-def test_quick_runs_every_variant_and_writes_table_and_figures(tmp_path, capsys):
+def test_quick_runs_every_variant_and_writes_table_and_figures(tmp_path, capsys, request):
     folder = tmp_path / "study"
     words = ["--quick", "--out", str(folder), "--methods", "adagrad", "online-ewc"]
     continual.main(words)
@@ -56,11 +56,13 @@ def test_quick_runs_every_variant_and_writes_table_and_figures(tmp_path, capsys)
     assert (folder / "accuracy.png").stat().st_size > 5000
     assert (folder / "first_task.png").stat().st_size > 5000
     assert "Incremental task: one for each task" in capsys.readouterr().out
+    request.getfixturevalue("no_pictures")
     continual.main(words)
     assert "12 of 12 are there already" in capsys.readouterr().out
     assert (folder / "results.jsonl").read_text().splitlines() == lines
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_everyone_runs_with_the_choice_and_at_the_scale_that_are_its_own(tmp_path, monkeypatch):
     seen = []
 
@@ -76,6 +78,7 @@ def test_everyone_runs_with_the_choice_and_at_the_scale_that_are_its_own(tmp_pat
         assert (scale.width, scale.epochs) == (SCALE.width, 3)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_other_settings_than_those_of_the_folder_are_refused(tmp_path, capsys):
     words = ["--quick", "--out", str(tmp_path), "--variants", "linear", "--methods", "adam"]
     continual.main(words)

@@ -88,6 +88,7 @@ def test_attention_is_that_of_the_first_three_components():
     torch.testing.assert_close(torch.from_numpy(got), expected.detach())
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_few_epochs_teach_a_classifier_most_digits(tmp_path):
     words = ["--variants", "linear", MULTI_STEP, "--epochs", "3", "--shift", "0", "--seeds", "1"]
     digits.main([*words, "--out", str(tmp_path / "x")])

@@ -24,6 +24,7 @@ def refused(experiment, folder, out, capsys):
 
 
 @EXPERIMENTS
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("compressed", [False, True])
 def test_mnists_own_files_are_learned_from(experiment, compressed, tmp_path, capsys):
     every_digit = {"_2": np.zeros((10, 28, 28)), "_3": np.arange(10)}

@@ -156,6 +156,7 @@ def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, cap
     assert (out / "results.jsonl").read_text() == before
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_variants_without_attention_run_alone(tmp_path):
     out = tmp_path / "x"
     polynomials.main(["--quick", "--variants", "film", "--out", str(out)])
