@@ -29,10 +29,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 # As in `train_a3c.py`, before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -44,21 +42,20 @@ import torch
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
-from agents.a3c import worker as worker_module
-from agents.a3c.worker import Worker, run_worker
+from agents.a3c.parameter_store import ParameterStore
+from agents.a3c.worker import Update, Worker, WorkerSpec
 from agents.config import TrainConfig
-from agents.monitoring.records import UpdateRecord
+from agents.networks.inference import InferenceHead
 from agents.system.files import write_atomically
 from agents.system.resources import available_cpus
 from agents.training import supervisor
-from agents.training import worker_pool as pool
 from benchmarks.system_info import describe, system_info
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
 from envs.config import SCREEN_SIZE, STACK_SIZE
 
 WARM_UP_UPDATES = 2
 PATIENCE_S = 120.0
-OUTSIDE = "between updates: sending the record"
+OUTSIDE = "between updates: counting, sending the record"
 ENVIRONMENT = "environment: step"
 # In the order in which they are shown.
 PARTS = (
@@ -76,12 +73,11 @@ PARTS = (
     "learning: backward",
     "pull",
     "push",
-    "update: rest",
     OUTSIDE,
 )
 
 
-class DeviceTimer:
+class Stopwatch:
     """Divides the time of a process among named parts; a part inside another stops the other.
 
     Attributes:
@@ -140,41 +136,60 @@ def _clocks() -> tuple[float, float, float]:
     return time.perf_counter(), time.process_time(), time.thread_time()
 
 
+class TimedHead:
+    """An inference head whose calls are charged to a part.
+
+    Args:
+        head: The head.
+        watch: The stopwatch.
+    """
+
+    def __init__(self, head: InferenceHead, watch: Stopwatch) -> None:
+        self.cached_weights = head.cached_weights
+        self._head, self._watch = head, watch
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the head's output."""
+        with self._watch.part("acting: heads"):
+            return self._head(x)
+
+
 class TimedWorker(Worker):
     """A worker that measures its parts, once all workers play.
 
-    Attributes:
-        folder: where it leaves what it measured, as `worker-{index}.json`.
-        seconds: that it measures.
+    Args:
+        folder: Where it leaves what it measured, as `worker-{index}.json`.
+        seconds: How long it measures.
+        spec: As of `Worker`.
+        store: As of `Worker`.
     """
 
-    folder: Path
-    seconds: float
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, folder: Path, seconds: float, spec: WorkerSpec, store: ParameterStore
+    ) -> None:
+        super().__init__(spec, store)
+        self.folder, self.seconds = folder, seconds
         self._started: float | None = None
         self._reported = False
-        self._decisions_before = 0
-        self.watch = watch = DeviceTimer()
+        self._updates = self._steps = 0
+        self.watch = watch = Stopwatch()
 
         watch.wrap(self.env, "step", ENVIRONMENT)
         watch.wrap(self.collector, "collect", "acting: sampling, writing down")
-        watch.wrap(self, "differentiate", "learning: returns, losses, clipping")
-        watch.wrap(self, "pull", "pull")
-        watch.wrap(self, "push", "push")
+        watch.wrap(store, "pull", "pull")
+        watch.wrap(store, "push", "push")
         network = self.network
-        for method in ("policy", "value", "judge"):
+        for method in ("act_logits", "act_values", "forward_heads"):
             watch.wrap(network, method, self._phase("{}: rest of the network"))
         watch.wrap(network.core, "forward", self._phase("acting: core", "learning: core forward"))
-        for head in (network.inference_actor, network.inference_critic):
-            watch.wrap(head, "run", "acting: heads")
+        for name in ("inference_actor", "inference_critic"):
+            setattr(network, name, TimedHead(getattr(network, name), watch))
         for layer in (network.actor, network.critic):
             watch.wrap(layer, "forward", self._phase("acting: heads", "learning: heads forward"))
-        # Learning takes up what the torso computed while acting.
-        for method in ("forward", "act"):
+        # Learning starts from what the torso computed while acting.
+        for method in ("forward", "forward_cached"):
             watch.wrap(network.torso, method, "acting: torso")
-        watch.wrap(network.torso, "recall", "learning: torso forward")
+        watch.wrap(network.torso, "cached_features", "learning: torso forward")
         # `Tensor.backward` looks it up there.
         watch.wrap(torch.autograd, "backward", "learning: backward")
         watch.wrap(torch.autograd, "grad", "learning: backward")
@@ -183,11 +198,13 @@ class TimedWorker(Worker):
         names = acting.format("acting"), (learning or acting).format("learning")
         return lambda: names[torch.is_grad_enabled()]
 
-    def update(self) -> UpdateRecord:
+    def update(self) -> Update:
         """Make an update as any worker does, and see to the measurement's start and end."""
         if self._started is None:
-            if int(self.shared.counters[:-1, 1].min()) >= WARM_UP_UPDATES:
-                self._decisions_before = self._decisions
+            if self._updates == WARM_UP_UPDATES:
+                (self.folder / f"ready-{self.index}").touch()
+            if len(list(self.folder.glob("ready-*"))) == self.config.workers:
+                self._steps = 0
                 self.watch.restart()
                 self._started = time.monotonic()
                 (self.folder / f"started-{self.index}").touch()
@@ -196,33 +213,15 @@ class TimedWorker(Worker):
             report = {
                 "seconds": self.watch.seconds,
                 "wall": time.monotonic() - self._started,
-                "decisions": self._decisions - self._decisions_before,
+                "decisions": self._steps,
             }
             path = self.folder / f"worker-{self.index}.json"
             write_atomically(path, json.dumps(report).encode())
-        with self.watch.part("update: rest"):
-            return super().update()
-
-    @property
-    def _decisions(self) -> int:
-        return int(self.shared.counters[self.index, 0])
-
-
-def run_timed_worker(
-    folder: Path, seconds: float, connection: Connection, *args: Any, **kwargs: Any
-) -> None:
-    """The worker process with a worker that measures itself.
-
-    Args:
-        folder: where the workers leave what they measured.
-        seconds: that they measure.
-        connection: to the parent.
-        *args: as `agents.a3c.worker.run_worker` takes them.
-        **kwargs: the same.
-    """
-    TimedWorker.folder, TimedWorker.seconds = folder, seconds
-    worker_module.Worker = TimedWorker  # type: ignore[misc]
-    run_worker(connection, *args, **kwargs)
+        with self.watch.part("learning: returns, losses, clipping"):
+            update = super().update()
+        self._updates += 1
+        self._steps += update.agent_steps
+        return update
 
 
 def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]:
@@ -248,11 +247,10 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
             args=(folder, config.workers, result, PATIENCE_S + 2 * seconds),
             daemon=True,
         )
-        role = functools.partial(run_timed_worker, folder, seconds)
+        worker_class = functools.partial(TimedWorker, folder, seconds)
         watcher.start()
         try:
-            with mock.patch.object(pool, "run_worker", role):
-                supervisor.train(config, **train)
+            supervisor.train(config, worker_class=worker_class, **train)
         finally:
             result.setdefault("over", True)
             watcher.join()

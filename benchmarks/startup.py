@@ -59,64 +59,56 @@ def traced_command(folder: Path, arguments: Sequence[str]) -> int:
     """
     mark = functools.partial(_mark, folder / "parent")
     mark("interpreter")
-    import train_a3c  # first: it sets the number of threads
-    from agents import processes
+    import train_a3c  # noqa: F401 - first: it sets the number of threads
+    from agents.cli import parse_args
+    from agents.system.processes import process_context
+    from agents.training import FORKSERVER_PRELOAD
 
-    start_processes, signals = processes.process_context, processes.StopSignals
+    config = parse_args(list(arguments))
+    mark("settings; fork server begun")
+    process_context(FORKSERVER_PRELOAD)
+    from agents.training.supervisor import train
 
-    def process_context() -> Any:
-        # Called first to have the fork server load, and again when the workers are to start.
-        supervisor = sys.modules.get("agents.training.supervisor")
-        if supervisor is None:
-            mark("settings; fork server begun")
-        else:
-            mark("folder, network, log")
-            pool = sys.modules["agents.training.worker_pool"]
-            pool.run_worker = functools.partial(  # type: ignore[attr-defined]
-                run_marked_worker, folder
-            )
-        return start_processes()
-
-    class StopSignals(signals):  # type: ignore[valid-type, misc]
-        # What training begins with.
-        def __enter__(self) -> Any:
-            mark("imports")
-            return super().__enter__()
-
-    processes.process_context, processes.StopSignals = process_context, StopSignals  # type: ignore[misc]
-    sys.argv = [str(ROOT / "train_a3c.py"), *arguments]
-    return train_a3c.main()
+    mark("imports")
+    return train(config, arguments, worker_class=MarkedWorkers(folder))
 
 
-def run_marked_worker(folder: Path, connection: Any, index: int, *args: Any, **kwargs: Any) -> None:
-    """A worker process that leaves marks.
+class MarkedWorkers:
+    """Makes workers that leave marks; sent to their processes.
 
     Args:
-        folder: where they go.
-        connection: to the parent.
-        index: of the worker.
-        *args: what else `agents.a3c.worker.run_worker` takes.
-        **kwargs: the same.
+        folder: The folder of the marks.
     """
-    mark = functools.partial(_mark, folder / f"worker-{index}")
-    mark("begins")
-    from agents import worker
 
-    class MarkedWorker(worker.Worker):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._updates = 0
-            mark("built")
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._is_sent = False
 
-        def update(self) -> Any:
-            record = super().update()
-            self._updates += 1
-            if self._updates <= 2:
-                mark(f"update {self._updates}")
-            return record
+    def __getstate__(self) -> dict[str, Any]:
+        if not self._is_sent:  # the supervisor starts the first worker
+            self._is_sent = True
+            _mark(self.folder / "parent", "folder, network, log")
+        return vars(self)
 
-    worker.Worker = MarkedWorker  # type: ignore[misc]
-    worker.run_worker(connection, index, *args, **kwargs)
+    def __call__(self, spec: Any, store: Any) -> Any:
+        """Make a worker in its process."""
+        mark = functools.partial(_mark, self.folder / f"worker-{spec.index}")
+        mark("begins")
+        from agents.a3c.worker import Update, Worker
+
+        class MarkedWorker(Worker):
+            updates = 0
+
+            def update(self) -> Update:
+                update = super().update()
+                self.updates += 1
+                if self.updates <= 2:
+                    mark(f"update {self.updates}")
+                return update
+
+        worker = MarkedWorker(spec, store)
+        mark("built")
+        return worker
 
 
 def _mark(path: Path, what: str) -> None:

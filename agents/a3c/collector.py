@@ -1,6 +1,5 @@
-"""The one collector: plays T steps in a batch of environments with a network's sampled actions."""
+"""The collector: plays T steps in a batch of environments with actions sampled from a policy."""
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,9 @@ import torch
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from agents.a3c.rollout import CollectedSteps, Rollout
+from agents.a3c.rollout import Rollout
 from agents.networks.actor_critic import ActorCritic
+from agents.networks.torso import TorsoCache, copy_channels_last
 from envs import Episode
 from envs.config import OBSERVATION_SHAPE
 
@@ -34,21 +34,21 @@ def action_count(env: VectorEnv[Any, Any, Any]) -> int:
 
 
 class Collector:
-    """Plays a batch of environments with a network's sampled actions.
+    """Plays a batch of environments with actions sampled from a network's policy.
 
     Args:
         env: Any Gymnasium vector environment that `action_count` accepts; it is reset here.
             `info["lives"]`, where there is one, tells of lost lives, and `info["episode"]` of
             finished episodes, as `gymnasium.wrappers.vector.RecordEpisodeStatistics` writes it;
             without it the rewards are summed up.
-        network: acts; whoever changes its parameters does so between two collections.
+        network: The network that acts; its parameters change only between two calls of `collect`.
         num_steps: T.
-        gamma: discount while a game goes on.
-        gae_lambda: trace while a game goes on.
-        random: source of the actions' randomness.
+        gamma: Discount within an episode.
+        gae_lambda: lambda within an episode.
+        random: Random number generator for the actions.
 
     Attributes:
-        episodes: whole games that ended in the last collection.
+        episodes: Episodes that ended in the last rollout.
     """
 
     def __init__(
@@ -73,38 +73,61 @@ class Collector:
         self._state = network.initial_state(env.num_envs)
         self._ended, self._truncated = np.zeros((2, num_steps, env.num_envs), np.bool_)
 
-    def collect(self) -> Rollout:
-        """Play T steps in every environment. The rollout returned is reused by the next call."""
-        self.collect_into(self._rollout)
-        return self._rollout
+    def make_rollout(self) -> Rollout:
+        """Allocate a rollout that `collect` can fill."""
+        env, state_size = self.env, self.network.core.state_size
+        return Rollout.zeros(self.num_steps, env.num_envs, action_count(env), state_size)
 
     @torch.no_grad()
-    def collect_into(self, steps: CollectedSteps) -> None:
-        """Play T steps in every environment, and write them down here."""
-        steps.initial_state.copy_(self._state)
+    def collect(self, rollout: Rollout, cache: TorsoCache | None = None) -> Rollout:
+        """Play T steps in every environment.
+
+        Args:
+            rollout: Filled with these steps.
+            cache: Filled with what the torso computes, if given: `Torso.make_cache` of the first
+                T * B of the rollout's observations.
+
+        Returns:
+            The rollout.
+        """
+        rollout.initial_state.copy_(self._state)
         self.episodes = []
-        # The environments speak numpy, and writing a few numbers costs a tenth of a tensor's way.
-        logits_at, actions_at = steps.behaviour_logits.numpy(), steps.actions.numpy()
-        starts_at, rewards, valid = (
-            t.numpy() for t in (steps.episode_starts, steps.rewards, steps.mask)
-        )
+        # The environments use NumPy, and writing a few numbers takes a tenth of a tensor's time.
+        logits_at, actions_at = rollout.behaviour_logits.numpy(), rollout.actions.numpy()
+        starts_at, rewards_at = rollout.episode_starts.numpy(), rollout.rewards.numpy()
+        mask_at = rollout.mask.numpy()
+        *observations, last_observation = rollout.observations.unbind()
+        *episode_starts, _ = rollout.episode_starts.unbind()
         with self.network.cached_weights():
-            for t, starts in enumerate(steps.episode_starts.unbind()):
+            for t, (observation, starts) in enumerate(
+                zip(observations, episode_starts, strict=True)
+            ):
                 starts_at[t] = self._starts
-                seen = steps.see(self.network, t, self._observations)
-                policy, self._state = self.network.act_logits(seen, self._state, starts)
+                copy_channels_last(self._observations, observation)
+                torso_features = self._run_torso(t, observation, cache)
+                policy, self._state = self.network.act_logits(torso_features, self._state, starts)
                 logits = policy.numpy()
                 actions = sample_actions(logits, self.random)
                 ignored = self._ended_before
-                rewards[t], terminated, life_lost, self._truncated[t] = self._play(actions)
+                rewards_at[t], terminated, life_lost, self._truncated[t] = self._play(actions)
                 logits_at[t], actions_at[t] = logits, actions
-                np.logical_not(ignored, out=valid[t])
+                np.logical_not(ignored, out=mask_at[t])
                 np.logical_or(terminated, life_lost, out=self._ended[t])
-            starts = torch.from_numpy(self._starts)
-            steps.finish(self.network, self._observations, self._state, starts)
+        starts_at[-1] = self._starts
+        copy_channels_last(self._observations, last_observation)
+        rollout.final_state.copy_(self._state)
         zero = np.float32(0)
-        steps.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
-        steps.lambdas.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
+        rollout.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
+        rollout.lambdas.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
+        return rollout
+
+    def _run_torso(
+        self, t: int, observations: torch.Tensor, cache: TorsoCache | None
+    ) -> torch.Tensor:
+        if cache is None:
+            return self.network.torso(observations)
+        batch = len(observations)
+        return self.network.torso.forward_cached(cache, slice(t * batch, (t + 1) * batch))
 
     def _play(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
         """Play a step; return rewards, terminations, lost lives and truncations, (B,) each."""
@@ -136,20 +159,15 @@ class Collector:
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
-    @cached_property
-    def _rollout(self) -> Rollout:
-        env = self.env
-        return Rollout.empty(self.num_steps, env.num_envs, action_count(env), self.network)
-
 
 def sample_actions(
     logits: npt.NDArray[np.float32], random: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Draw from softmax(logits): the largest of the logits, each with Gumbel noise of its own.
+    """Sample from softmax(logits): the argmax of the logits with Gumbel noise added.
 
     Args:
-        logits: shape (B, A).
-        random: source of the noise.
+        logits: Shape (B, A).
+        random: Random number generator.
 
     Returns:
         Actions, shape (B,).

@@ -1,67 +1,64 @@
-"""From returns and advantages to a clipped gradient: what worker and learner have in common."""
+"""From the loss to a clipped gradient: common to worker and learner."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from agents.a3c.losses import entropy, explained_variance, policy_gradient_loss, value_loss
-from agents.a3c.rollout import Judged, Steps
+from agents.a3c.losses import A3CLoss
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
 
 
+@dataclass(frozen=True)
+class GradientStep:
+    """A gradient that is ready to be applied.
+
+    Attributes:
+        gradients: The flat gradient, shape (N,), overwritten by the next one.
+        is_finite: Whether the gradient is finite; if not, it must be skipped.
+        metrics: TensorBoard tag -> value; empty if the gradient is not finite.
+    """
+
+    gradients: Tensor
+    is_finite: bool
+    metrics: dict[str, float]
+
+
 def compute_gradients(
-    network: ActorCritic,
-    flat: FlatParameters,
-    config: TrainConfig,
-    steps: Steps,
-    judged: Judged,
-    returns: Tensor,
-    advantages: Tensor,
-) -> dict[str, float]:
-    """Leave the gradient of the loss in `flat.gradients`.
+    network: ActorCritic, flat: FlatParameters, loss: A3CLoss, config: TrainConfig
+) -> GradientStep:
+    """Compute the gradient of the loss, clip it, and add the orthogonality gradient.
 
     Args:
-        network: its parameters' gradients are taken.
-        flat: of the network.
-        config: the settings.
-        steps: what was played.
-        judged: what the network says of them, with a gradient.
-        returns: targets of the values, shape (T, B).
-        advantages: of the actions, shape (T, B).
-
-    Returns:
-        What is to be logged, by tag; empty, and the gradient of no use, where its norm is not
-        finite.
+        network: The network.
+        flat: Its flat parameters and gradients.
+        loss: The loss.
+        config: The settings.
     """
-    mask = steps.mask
-    policy = policy_gradient_loss(judged.logits, steps.actions, advantages, mask)
-    value = value_loss(judged.values, returns, mask)
-    bonus = entropy(judged.logits, mask)
-    task = policy + config.vf_coef * value - config.ent_coef * bonus
-
     flat.gradients.zero_()
-    task.backward()
+    loss.total.backward()
     norm = float(flat.gradients.norm())
     if norm > config.max_grad_norm:
         flat.gradients.mul_(config.max_grad_norm / norm)
-    # Only now the orthogonality gradient: its norm is no business of the task's clipping.
+    # The orthogonality gradient is added after clipping, which concerns the task alone.
     orthogonality = network.orthogonality_loss()
     if orthogonality.requires_grad and config.orthogonality_coef > 0:
         (config.orthogonality_coef * orthogonality).backward()
-    # The norm, for it overflows where an optimizer's squares of the gradient would; and to ask
-    # every number would take a twentieth of the update.
+    # The norm, not each number: it overflows where an optimizer's squared gradients would, and
+    # checking each number would take a twentieth of the update.
     if not math.isfinite(norm) or not math.isfinite(float(flat.gradients.norm())):
-        return {}
-    figures = {
-        "losses/policy_loss": policy,
-        "losses/value_loss": value,
-        "losses/entropy": bonus,
-        "losses/explained_variance": explained_variance(judged.values, returns, mask),
-        "losses/orthogonality": orthogonality.to(policy.device),
+        return GradientStep(flat.gradients, is_finite=False, metrics={})
+    terms = {
+        "losses/policy_loss": loss.policy,
+        "losses/value_loss": loss.value,
+        "losses/entropy": loss.entropy,
+        "losses/explained_variance": loss.explained_variance,
+        "losses/orthogonality": orthogonality.to(loss.policy.device),
     }
-    # All at once: from another device, every single one would be waited for.
-    numbers = torch.stack([figure.detach() for figure in figures.values()]).tolist()
-    return {**dict(zip(figures, numbers, strict=True)), "losses/grad_norm": norm}
+    # All at once: on another device, each of them would have to be waited for.
+    numbers = torch.stack([term.detach() for term in terms.values()]).tolist()
+    metrics = {**dict(zip(terms, numbers, strict=True)), "losses/grad_norm": norm}
+    return GradientStep(flat.gradients, is_finite=True, metrics=metrics)

@@ -1,12 +1,65 @@
-"""The terms of the A3C loss, as pure functions of tensors.
+"""The A3C loss and its terms, as pure functions of tensors.
 
 Shapes: T steps, B environments, A actions. `mask_t` (T, B) is one for steps that count and zero for
 the ignored ones; every loss is a mean over the steps that count.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class A3CLoss(NamedTuple):
+    """The loss of a rollout and its terms, scalars with a gradient.
+
+    Attributes:
+        total: policy + vf_coef * value - ent_coef * entropy.
+        policy: See `policy_gradient_loss`.
+        value: See `value_loss`.
+        entropy: See `entropy`.
+        explained_variance: See `explained_variance`; not part of the loss.
+    """
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    explained_variance: Tensor
+
+
+def a3c_loss(
+    logits_t: Tensor,
+    v_t: Tensor,
+    a_t: Tensor,
+    return_t: Tensor,
+    adv_t: Tensor,
+    mask_t: Tensor,
+    *,
+    vf_coef: float,
+    ent_coef: float,
+) -> A3CLoss:
+    """Return policy + vf_coef * value - ent_coef * entropy, and its terms.
+
+    Source: Mnih et al. 2016, Algorithm S3, with the entropy bonus of section 4.
+
+    Args:
+        logits_t: Policy logits, shape (T, B, A).
+        v_t: State values, shape (T, B).
+        a_t: Actions, int64, shape (T, B).
+        return_t: Targets of the values, shape (T, B).
+        adv_t: Advantages, shape (T, B).
+        mask_t: Shape (T, B).
+        vf_coef: Weight of the value loss.
+        ent_coef: Weight of the entropy bonus.
+    """
+    policy = policy_gradient_loss(logits_t, a_t, adv_t, mask_t)
+    value = value_loss(v_t, return_t, mask_t)
+    bonus = entropy(logits_t, mask_t)
+    total = policy + vf_coef * value - ent_coef * bonus
+    explained = explained_variance(v_t.detach(), return_t, mask_t)
+    return A3CLoss(total, policy, value, bonus, explained)
 
 
 def policy_gradient_loss(logits_t: Tensor, a_t: Tensor, adv_t: Tensor, mask_t: Tensor) -> Tensor:

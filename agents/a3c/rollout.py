@@ -1,4 +1,4 @@
-"""Rollouts: T steps of B environments, as the worker and the learner learn from them."""
+"""Rollouts: T steps of B environments, as workers write them and the loss reads them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,39 +8,35 @@ from torch import Tensor
 
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.torso import TorsoCache
+from envs.config import OBSERVATION_SHAPE
+
+Fields = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
-class Judged(NamedTuple):
-    """What the network says of T steps of B environments, and of what came after them.
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of B environments, and the observation after the last step.
 
-    Attributes:
-        logits: of the policy, shape (T, B, A).
-        values: shape (T, B).
-        bootstrap_value: value of the observations after the last step, shape (B,), a constant.
-    """
-
-    logits: Tensor
-    values: Tensor
-    bootstrap_value: Tensor
-
-
-@dataclass
-class Steps:
-    """T steps of B environments, in whatever memory, to be written by a collector and learned from.
+    All fields may be views of memory that is written again and again.
 
     Attributes:
-        starts: where an observation is a new game's first, bool, shape (T, B).
-        initial_state: of the core before the first step, shape (2, B, S).
+        observations: uint8, shape (T + 1, B, 4, 84, 84), channels last in memory. In a batch of N
+            rollouts (T + 1, N, B / N, 4, 84, 84): they are too large to be copied into one order.
+        episode_starts: Whether an observation is the first of an episode, bool, shape (T + 1, B).
+        initial_state: The core's state before the first step, shape (2, B, S).
+        final_state: The core's state after the last step, shape (2, B, S).
         actions: int64, shape (T, B).
-        behaviour_logits: of the policy that acted, shape (T, B, A).
-        rewards: raw, float32, shape (T, B).
-        discounts: gamma, or 0 where the game ended or a life was lost, shape (T, B).
-        traces: lambda, or 0 where the trace is cut (a truncated game), shape (T, B).
-        valid: false for the step after a game's end, whose action is ignored, shape (T, B).
+        behaviour_logits: Logits of the policy that acted, shape (T, B, A).
+        rewards: Raw rewards, float32, shape (T, B).
+        discounts: gamma, or 0 where the episode terminated or a life was lost, shape (T, B).
+        lambdas: lambda, or 0 where the episode was truncated, shape (T, B).
+        mask: False for the step after an episode's end, whose action is ignored, shape (T, B).
     """
 
+    observations: Tensor
     episode_starts: Tensor
     initial_state: Tensor
+    final_state: Tensor
     actions: Tensor
     behaviour_logits: Tensor
     rewards: Tensor
@@ -48,82 +44,99 @@ class Steps:
     lambdas: Tensor
     mask: Tensor
 
-
-class CollectedSteps(Steps):
-    """What a collector writes: steps that know what of the screens is kept, and where."""
-
-    def see(self, network: ActorCritic, t: int, screens: Tensor) -> Tensor:
-        """Keep what is needed of step t's screens, shape (B, 4, 84, 84).
-
-        Returns:
-            What the torso sees in them, shape (B, seen), without a gradient.
-        """
-        raise NotImplementedError
-
-    def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:
-        """Keep what is needed of the observations after the last step.
-
-        Args:
-            network: that played.
-            screens: shape (B, 4, 84, 84).
-            state: of the core, shape (2, B, S).
-            starts: whether they are a new game's first, shape (B,).
-        """
-        raise NotImplementedError
-
-
-@dataclass
-class Rollout(CollectedSteps):
-    """The steps that a worker learns from itself, written anew at every collection.
-
-    Attributes:
-        cache: what the torso saw and computed while acting, T * B rows, step after step.
-        bootstrap_value: value of the observations after the last step, shape (B,).
-    """
-
-    cache: TorsoCache
-    bootstrap_value: Tensor
-
-    @classmethod
-    def empty(
-        cls, num_steps: int, num_envs: int, num_actions: int, network: ActorCritic
-    ) -> "Rollout":
-        """Allocate a rollout for a network that will play it; its contents are zeros."""
-        steps = (num_steps, num_envs)
-        return cls(
-            episode_starts=torch.zeros(steps, dtype=torch.bool),
-            initial_state=network.initial_state(num_envs),
-            actions=torch.zeros(steps, dtype=torch.int64),
-            behaviour_logits=torch.zeros(*steps, num_actions),
-            rewards=torch.zeros(steps),
-            discounts=torch.zeros(steps),
-            lambdas=torch.zeros(steps),
-            mask=torch.zeros(steps, dtype=torch.bool),
-            cache=network.torso.make_cache(num_steps * num_envs),
-            bootstrap_value=torch.zeros(num_envs),
-        )
+    @property
+    def clipped_rewards(self) -> Tensor:
+        """The rewards that are learned from, in [-1, 1], shape (T, B)."""
+        return self.rewards.clamp(-1, 1)
 
     @property
-    def observations(self) -> Tensor:
-        """What was acted on, uint8, shape (T, B, 4, 84, 84)."""
-        return self.cache.observations.unflatten(0, tuple(self.actions.shape))
+    def agent_steps(self) -> int:
+        """The number of agent steps, without the ignored ones."""
+        return int(self.mask.sum())
 
-    def see(self, network: ActorCritic, t: int, screens: Tensor) -> Tensor:
-        """See `CollectedSteps`; everything is kept that the torso's gradient needs."""
-        rows = slice(t * len(screens), (t + 1) * len(screens))
-        return network.torso.forward_cached(screens, self.cache, rows)
+    @classmethod
+    def from_memory(cls, memory: dict[str, Tensor]) -> "Rollout":
+        """View one rollout's memory, laid out as by `rollout_fields`."""
+        return cls(**{**memory, "observations": memory["observations"].movedim(-1, -3)})
 
-    def finish(self, network: ActorCritic, screens: Tensor, state: Tensor, starts: Tensor) -> None:
-        """See `CollectedSteps`; the network that played is the one that learns."""
-        self.bootstrap_value.copy_(network.act_values(network.torso(screens), state, starts))
+    @classmethod
+    def batch(cls, memory: dict[str, Tensor]) -> "Rollout":
+        """View the memory of N rollouts, shapes (N, ...), as one rollout of N times the B."""
+        observations = memory["observations"].transpose(0, 1).movedim(-1, -3)
+        # Time stays first. All other fields are small and copied into that order.
+        folded = {
+            name: field.transpose(0, 1).flatten(1, 2)
+            for name, field in memory.items()
+            if name != "observations"
+        }
+        return cls(observations=observations, **folded)
 
-    def recall(self, network: ActorCritic) -> Tensor:
-        """What the torso has seen, shape (T, B, seen), with a gradient; see `Torso.recall`."""
-        return network.torso.cached_features(self.cache).unflatten(0, tuple(self.actions.shape))
-
-    def judge(self, network: ActorCritic) -> Judged:
-        """What the network says of them, with a gradient; it must be the one that played."""
-        output = network.forward_heads(
-            self.recall(network), self.initial_state, self.episode_starts
+    @classmethod
+    def zeros(cls, num_steps: int, num_envs: int, num_actions: int, state_size: int) -> "Rollout":
+        """Allocate a rollout of zeros."""
+        fields = rollout_fields(num_steps, num_envs, num_actions, state_size)
+        return cls.from_memory(
+            {name: torch.zeros(shape, dtype=dtype) for name, (dtype, shape) in fields.items()}
         )
-        return Judged(output.logits, output.values, self.bootstrap_value)
+
+
+def rollout_fields(num_steps: int, num_envs: int, num_actions: int, state_size: int) -> Fields:
+    """Return type and shape in memory of each field of a rollout, by name.
+
+    Args:
+        num_steps: T.
+        num_envs: B.
+        num_actions: A.
+        state_size: S, of the core.
+    """
+    steps, observed = (num_steps, num_envs), (num_steps + 1, num_envs)
+    channels, *screen = OBSERVATION_SHAPE
+    return {
+        "observations": (torch.uint8, (*observed, *screen, channels)),
+        "episode_starts": (torch.bool, observed),
+        "initial_state": (torch.float32, (2, num_envs, state_size)),
+        "final_state": (torch.float32, (2, num_envs, state_size)),
+        "actions": (torch.int64, steps),
+        "behaviour_logits": (torch.float32, (*steps, num_actions)),
+        "rewards": (torch.float32, steps),
+        "discounts": (torch.float32, steps),
+        "lambdas": (torch.float32, steps),
+        "mask": (torch.bool, steps),
+    }
+
+
+class UnrollOutput(NamedTuple):
+    """The network's outputs for a rollout.
+
+    Attributes:
+        logits: Policy logits, shape (T, B, A).
+        values: State values, shape (T, B).
+        bootstrap_value: Value of the observation after the last step, shape (B,), a constant.
+    """
+
+    logits: Tensor
+    values: Tensor
+    bootstrap_value: Tensor
+
+
+def unroll(network: ActorCritic, rollout: Rollout, cache: TorsoCache | None = None) -> UnrollOutput:
+    """Run the network over a rollout, with a gradient.
+
+    Args:
+        network: The network.
+        rollout: The rollout.
+        cache: What the torso computed while it acted, if it was this network with these parameters.
+    """
+    if cache is None:
+        output = network(rollout.observations, rollout.initial_state, rollout.episode_starts)
+        return UnrollOutput(output.logits[:-1], output.values[:-1], output.values[-1].detach())
+    torso_features = network.torso.cached_features(cache).unflatten(0, rollout.actions.shape)
+    output = network.forward_heads(
+        torso_features, rollout.initial_state, rollout.episode_starts[:-1]
+    )
+    with torch.no_grad():
+        last_features = network.torso(rollout.observations[-1])
+        bootstrap_value = network.act_values(
+            last_features, rollout.final_state, rollout.episode_starts[-1]
+        )
+    return UnrollOutput(output.logits, output.values, bootstrap_value)

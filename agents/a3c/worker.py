@@ -1,12 +1,7 @@
-"""The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE.
+"""The actor-learner: Algorithm S3 of the A3C paper, with n-step returns or GAE."""
 
-Beside it stands the worker that plays for a learner: an update of both begins with the newest
-parameters and t_max steps, and ends with a gradient pushed here, a rollout handed over there.
-"""
-
-import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,24 +9,14 @@ from gymnasium.vector import VectorEnv
 
 from agents.a3c.collector import Collector, action_count
 from agents.a3c.gradients import compute_gradients
-from agents.a3c.optimizers import OPTIMIZERS
+from agents.a3c.losses import a3c_loss
+from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.returns import lambda_returns
-from agents.a3c.rollout import Rollout
+from agents.a3c.rollout import unroll
 from agents.config import TrainConfig
-from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten_parameters_
-from agents.networks.program_statistics import program_statistics
-from agents.system.child_process import init_child, report_crash
-from agents.system.messages import send
-from agents.training.rollout_queue import RolloutQueue, SlotRollout
-from agents.training.shared_state import SharedState
-from envs import AtariTrainingEnv
-
-# Opening the heads costs some twenty forward passes; once in so many updates it is not noticed.
-UPDATES_BETWEEN_DIAGNOSTICS = 100
-# Between two looks for a free slot: far less than it takes to fill one.
-POLL_INTERVAL_S = 1e-3
+from envs import AtariTrainingEnv, Episode
 
 EnvironmentFactory = Callable[[TrainConfig, np.ndarray], VectorEnv[Any, Any, Any]]
 
@@ -41,182 +26,105 @@ def make_training_env(config: TrainConfig, seeds: np.ndarray) -> AtariTrainingEn
     return AtariTrainingEnv(config.atari, len(seeds), seeds=seeds)
 
 
-class Actor:
-    """Plays with the newest shared parameters.
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What distinguishes one worker, and what all of them have in common.
 
-    Args:
-        index: which of the workers.
-        config: the settings.
-        shared: parameters, statistics and counters.
-        make_env: makes its environments from the settings and their seeds, shape (B,).
-        incarnation: differs at every start of this worker, also in a resumed run; seeds its games.
+    Attributes:
+        config: The settings.
+        make_env: Makes a worker's environments from the settings and their seeds, shape (B,).
+        index: The worker's index.
+        incarnation: Differs at every start of this worker, in resumed runs too; it seeds the
+            environments and the actions.
     """
 
-    def __init__(
-        self,
-        index: int,
-        config: TrainConfig,
-        shared: SharedState,
-        make_env: EnvironmentFactory = make_training_env,
-        incarnation: int = 0,
-    ) -> None:
-        self.index, self.config, self.shared = index, config, shared
-        sequence = np.random.SeedSequence((config.seed, index, incarnation))
-        env_seeds, action_seed = sequence.spawn(2)
-        seeds = env_seeds.generate_state(config.envs_per_worker) % 2**31
-        env = make_env(config, seeds.astype(np.int64))
+    config: TrainConfig
+    make_env: EnvironmentFactory = make_training_env
+    index: int = 0
+    incarnation: int = 0
 
-        self.env = env
-        self.network = ActorCritic(action_count(env), config)
+
+@dataclass(frozen=True)
+class Update:
+    """The result of one update.
+
+    Attributes:
+        is_applied: Whether the gradient was finite and was applied.
+        metrics: TensorBoard tag -> value; empty if the gradient was skipped.
+        agent_steps: The number of agent steps in the rollout.
+        episodes: Episodes that ended in the rollout.
+    """
+
+    is_applied: bool
+    metrics: dict[str, float]
+    agent_steps: int
+    episodes: list[Episode]
+
+
+class Actor:
+    """Environments, and a copy of the network that acts in them.
+
+    Args:
+        spec: The worker's specification.
+        store: The shared parameters.
+    """
+
+    def __init__(self, spec: WorkerSpec, store: ParameterStore) -> None:
+        self.index, self.config, self.store = spec.index, spec.config, store
+        sequence = np.random.SeedSequence((self.config.seed, spec.index, spec.incarnation))
+        env_seeds, action_seed = sequence.spawn(2)
+        seeds = env_seeds.generate_state(self.config.envs_per_worker) % 2**31
+        self.env = spec.make_env(self.config, seeds.astype(np.int64))
+        self.network = ActorCritic(action_count(self.env), self.config)
         self.flat = flatten_parameters_(self.network)
-        self.pull_parameters()
+        store.pull(self.flat.parameters)
         self.collector = Collector(
-            env,
+            self.env,
             self.network,
-            num_steps=config.num_steps,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
+            num_steps=self.config.num_steps,
+            gamma=self.config.gamma,
+            gae_lambda=self.config.gae_lambda,
             random=np.random.default_rng(action_seed),
         )
 
-    def pull_parameters(self) -> None:
-        """Take the newest shared parameters."""
-        self.flat.parameters.copy_(self.shared.parameters)
-
 
 class Worker(Actor):
-    """One actor-learner; arguments as of `Actor`."""
+    """One actor-learner; see `Actor` for its arguments."""
 
-    def __init__(
-        self,
-        index: int,
-        config: TrainConfig,
-        shared: SharedState,
-        make_env: EnvironmentFactory = make_training_env,
-        incarnation: int = 0,
-    ) -> None:
-        super().__init__(index, config, shared, make_env, incarnation)
-        optimizer = OPTIMIZERS[config.optimizer]
-        self.optimizer = optimizer(
-            shared.parameters, shared.optimizer_state, eps=config.optimizer_eps
-        )
+    def __init__(self, spec: WorkerSpec, store: ParameterStore) -> None:
+        super().__init__(spec, store)
+        self.rollout = self.collector.make_rollout()
+        acted_on = self.rollout.observations[:-1].flatten(0, 1)
+        self.torso_cache = self.network.torso.make_cache(acted_on)
 
-    def update(self) -> UpdateRecord:
-        """Play t_max steps, learn from them, and change the shared parameters."""
-        self.pull_parameters()
-        rollout = self.collector.collect()
-        scalars = self.compute_gradients(rollout)
-        counters = self.shared.counters[self.index]
-        if scalars:
-            self.apply_gradients()
-            if counters[1] % UPDATES_BETWEEN_DIAGNOSTICS == 0 and self.index == 0:
-                seen = rollout.recall(self.network)
-                scalars |= program_statistics(
-                    self.network, seen, rollout.initial_state, rollout.episode_starts, rollout.mask
-                )
-            counters[1] += 1
-        else:
-            counters[2] += 1
-        counters[0] += int(rollout.mask.sum())
-        return UpdateRecord(self.index, self.collector.episodes, scalars)
-
-    def apply_gradients(self) -> None:
-        """Apply the gradient to the shared parameters."""
-        learning_rate = self.config.learning_rate_at(self.shared.global_step)
-        self.optimizer.step(self.flat.gradients, learning_rate, self.shared.updates)
-
-    def compute_gradients(self, rollout: Rollout) -> dict[str, float]:
-        """Leave the gradient of the loss in `self.flat.gradients`; return what is to be logged.
-
-        The result is empty, and the gradient of no use, where its norm is not finite.
-        """
-        judged = rollout.judge(self.network)
-        values = judged.values.detach()
+    def update(self) -> Update:
+        """Make one iteration of Algorithm S3."""
+        # Synchronize the parameters: theta' <- theta.
+        self.store.pull(self.flat.parameters)
+        # Act for t_max steps.
+        rollout = self.collector.collect(self.rollout, self.torso_cache)
+        # Accumulate the gradient of the loss with respect to theta'.
+        output = unroll(self.network, rollout, self.torso_cache)
+        values = output.values.detach()
         returns = lambda_returns(
-            rollout.rewards.clamp(-1, 1),
+            rollout.clipped_rewards,
             rollout.discounts,
             rollout.lambdas,
             values,
-            rollout.bootstrap_value,
+            output.bootstrap_value,
         )
-        advantages = returns - values
-        return compute_gradients(
-            self.network, self.flat, self.config, rollout, judged, returns, advantages
+        loss = a3c_loss(
+            output.logits,
+            output.values,
+            rollout.actions,
+            returns,
+            returns - values,
+            rollout.mask,
+            vf_coef=self.config.vf_coef,
+            ent_coef=self.config.ent_coef,
         )
-
-
-class RolloutWorker(Actor):
-    """One that only plays, for the learner.
-
-    Args:
-        index: which of the workers.
-        config: the settings.
-        shared: parameters and counters.
-        queue: where the rollouts go.
-        make_env: as of `Actor`.
-        incarnation: as of `Actor`.
-    """
-
-    def __init__(
-        self,
-        index: int,
-        config: TrainConfig,
-        shared: SharedState,
-        queue: RolloutQueue,
-        make_env: EnvironmentFactory = make_training_env,
-        incarnation: int = 0,
-    ) -> None:
-        super().__init__(index, config, shared, make_env, incarnation)
-        self.queue = queue
-        self._rollouts = [
-            SlotRollout.of(queue.layout.views(memory)) for memory in queue.memory[index]
-        ]
-
-    def update(self) -> RolloutRecord | None:
-        """Play t_max steps and hand them over; do nothing, and return None, without a free slot."""
-        self.queue.heartbeats[self.index] += 1
-        slot = self.queue.acquire(self.index)
-        if slot is None:
-            return None
-        # Asked for first: parameters that come in while they are copied make them newer than this.
-        # Such a mixture is a policy like any other; what it thought is written down.
-        version = self.shared.updates
-        self.pull_parameters()
-        self.collector.collect_into(self._rollouts[slot])
-        self.queue.commit(self.index, slot, version)
-        return RolloutRecord(self.index, self.collector.episodes)
-
-
-def run_worker(
-    connection: Connection,
-    index: int,
-    config: TrainConfig,
-    shared: SharedState,
-    make_env: EnvironmentFactory,
-    incarnation: int,
-    queue: RolloutQueue | None = None,
-) -> None:
-    """The worker process: update until the budget is spent or the parent says stop.
-
-    Args:
-        connection: to the parent. Records go through it; its end says that the parent is gone.
-        index: of this worker.
-        config: the settings.
-        shared: what all workers share.
-        make_env: makes its environments.
-        incarnation: differs at every start of this worker.
-        queue: where rollouts go; None where the worker learns from them itself.
-    """
-    init_child(connection)
-    with report_crash(connection, f"worker {index}"):
-        worker: Worker | RolloutWorker
-        if queue is None:
-            worker = Worker(index, config, shared, make_env, incarnation)
-        else:
-            worker = RolloutWorker(index, config, shared, queue, make_env, incarnation)
-        while not shared.stop and shared.global_step < config.total_timesteps:
-            record = worker.update()
-            if record:
-                send(connection, record)
-            else:
-                time.sleep(POLL_INTERVAL_S)
+        step = compute_gradients(self.network, self.flat, loss, self.config)
+        # Update theta asynchronously.
+        if step.is_finite:
+            self.store.push(step.gradients)
+        return Update(step.is_finite, step.metrics, rollout.agent_steps, self.collector.episodes)

@@ -26,11 +26,13 @@ class UpdateRecord:
     Attributes:
         worker: Index of the worker; the learner's comes after the last worker's.
         episodes: Episodes that ended.
+        is_applied: Whether the gradient was applied; it is skipped if it is not finite.
         scalars: TensorBoard tag -> value; empty if the update was skipped.
     """
 
     worker: int
     episodes: list[Episode]
+    is_applied: bool
     scalars: dict[str, float]
 
 

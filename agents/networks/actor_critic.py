@@ -54,7 +54,7 @@ class ActorCritic(nn.Module):
         """Run T steps of B environments.
 
         Args:
-            observations: Stacked screens, uint8, shape (T, B, 4, 84, 84).
+            observations: Stacked screens, uint8, shape (T, B, 4, 84, 84); see `forward_torso`.
             state: The core's state before the first step, shape (2, B, S).
             episode_starts: Bool, shape (T, B): true where an observation is the first of an
                 episode. The state is reset to zero there.
@@ -62,8 +62,17 @@ class ActorCritic(nn.Module):
         return self.forward_heads(self.forward_torso(observations), state, episode_starts)
 
     def forward_torso(self, observations: Tensor) -> Tensor:
-        """Return torso features, shape (T, B, F), of observations, shape (T, B, 4, 84, 84)."""
-        return self.torso(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+        """Return torso features, shape (T, B, F).
+
+        Args:
+            observations: Shape (T, B, 4, 84, 84), or (T, N, B / N, 4, 84, 84) for a batch of N
+                rollouts that each lie in one piece of memory, channels last.
+        """
+        if observations.dim() == 5:
+            return self.torso(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+        rollouts = observations.movedim(-3, -1).transpose(0, 1)
+        features = self.torso(rollouts.flatten(0, 2).movedim(-1, -3))
+        return features.unflatten(0, rollouts.shape[:3]).transpose(0, 1).flatten(1, 2)
 
     def forward_heads(
         self, torso_features: Tensor, state: Tensor, episode_starts: Tensor

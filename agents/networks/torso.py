@@ -75,33 +75,33 @@ class Torso(nn.Module):
         return F.relu(self.dense(x.flatten(1)))
 
     @torch.no_grad()
-    def make_cache(self, n: int) -> TorsoCache:
-        """Allocate a cache for n observations of 84 x 84; its contents are zeros."""
-        observations = torch.zeros(n, 84, 84, 4, dtype=torch.uint8).permute(0, 3, 1, 2)
+    def make_cache(self, observations: Tensor) -> TorsoCache:
+        """Allocate a cache for observations, shape (N, 4, 84, 84), channels last in memory.
+
+        The observations themselves are not copied: whoever writes into them calls
+        `forward_cached` for these rows next.
+        """
+        n = len(observations)
         convolution_outputs, x = [], self._scaled(observations[:1])
         for convolution in self.convolutions:
             x = convolution(x)
             shape = (n, *x.shape[1:])
-            convolution_outputs.append(
-                x.new_zeros(shape).contiguous(memory_format=torch.channels_last)
-            )
+            output = x.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+            convolution_outputs.append(output)
         # The dense layer reads its input in the order channels, height, width.
         convolution_outputs[-1] = convolution_outputs[-1].contiguous()
         return TorsoCache(observations, convolution_outputs, x.new_zeros(n, self.features))
 
     @torch.no_grad()
-    def forward_cached(self, observations: Tensor, cache: TorsoCache, rows: slice) -> Tensor:
-        """Run `forward` without a gradient and cache, in the given rows, what backward needs.
+    def forward_cached(self, cache: TorsoCache, rows: slice) -> Tensor:
+        """Run `forward` without a gradient on rows of the cache, and keep what backward needs.
 
         Returns:
             The features, shape (N, features): a view of these rows.
         """
-        copy_channels_last(observations, cache.observations[rows])
         x = self._scaled(cache.observations[rows])
-        for convolution, convolution_outputs in zip(
-            self.convolutions, cache.convolution_outputs, strict=True
-        ):
-            x = torch.clamp_min(convolution(x), 0, out=convolution_outputs[rows])
+        for convolution, outputs in zip(self.convolutions, cache.convolution_outputs, strict=True):
+            x = torch.clamp_min(convolution(x), 0, out=outputs[rows])
         features = cache.features[rows]
         torch.addmm(self.dense.bias, x.flatten(1), self.dense.weight.t(), out=features)
         return features.clamp_min_(0)

@@ -4,11 +4,14 @@ import logging
 import math
 import resource
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from agents.a3c.collector import action_count
 from agents.a3c.optimizers import OPTIMIZERS
+from agents.a3c.worker import EnvironmentFactory
 from agents.config import SettingError, TrainConfig
 from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
@@ -66,6 +69,15 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
             *(config.workers, cores, max(FEW_WORKERS, WORKERS_PER_CORE * cores)),
         )
     return network
+
+
+def count_actions(config: TrainConfig, make_env: EnvironmentFactory) -> int:
+    """Return the size of the action space, from one environment that is closed at once."""
+    env = make_env(config, np.zeros(1, np.int64))
+    try:
+        return action_count(env)
+    finally:
+        env.close()
 
 
 def check_learner(config: TrainConfig) -> None:

@@ -1,10 +1,11 @@
-"""What the processes share: parameters, optimizer statistics and counters, a mapping each.
+"""What the processes share: parameters, optimizer state and counters.
 
 There is no lock. Workers read and write the same parameters at the same time (Hogwild, as in A3C),
 and every counter has a single writer, so a process that is killed takes nothing with it.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +13,25 @@ from torch import Tensor, nn
 from agents.networks.flat_parameters import flatten
 
 
+class Counter(IntEnum):
+    """The columns of `SharedState.counters`."""
+
+    STEPS = 0
+    UPDATES = 1
+    SKIPPED = 2
+
+
 @dataclass(frozen=True)
 class SharedState:
-    """The parameter store, the optimizer's statistics, and the counters of all workers.
+    """The shared parameters, the optimizer's state, and the counters of all workers.
 
     Attributes:
-        parameters: shape (N,), float32.
-        optimizer_state: the optimizer's, shape (k, N), float32.
-        counters: int64, shape (learners + 1, 3): decisions, updates and skipped updates. Row i is
-            written by the i-th process that learns alone, that is by worker i or by the one
-            learner; the last row is what a resumed run had done before.
-        stop: int64, shape (1,): not zero when the workers shall end; written by the parent alone.
+        parameters: Shape (N,), float32.
+        optimizer_state: Shape (k, N), float32.
+        counters: int64, shape (learners + 1, 3): a column for each `Counter`. Row i is written by
+            the i-th process that learns alone: worker i, or the central learner. The last row holds
+            the counts of the checkpoint that was resumed.
+        stop: int64, shape (1,): not zero when the workers should exit; written by the parent alone.
     """
 
     parameters: Tensor
@@ -35,29 +44,40 @@ class SharedState:
         """Put the module's parameters, and zeros for the rest, into shared memory.
 
         Args:
-            module: whose parameters these are.
+            module: The module whose parameters are shared.
             num_state_tensors: k.
-            learners: processes that learn.
+            learners: The number of processes that learn.
         """
         parameters = flatten(module)
         return cls(
             parameters=parameters.share_memory_(),
             optimizer_state=torch.zeros(num_state_tensors, len(parameters)).share_memory_(),
-            counters=torch.zeros(learners + 1, 3, dtype=torch.int64).share_memory_(),
+            counters=torch.zeros(learners + 1, len(Counter), dtype=torch.int64).share_memory_(),
             stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
         )
 
     @property
     def global_step(self) -> int:
-        """Decisions that were learned from, by all together."""
-        return int(self.counters[:, 0].sum())
+        """Agent steps of all processes together."""
+        return int(self.counters[:, Counter.STEPS].sum())
 
     @property
     def updates(self) -> int:
-        """Updates of all together."""
-        return int(self.counters[:, 1].sum())
+        """Updates of all processes together."""
+        return int(self.counters[:, Counter.UPDATES].sum())
 
     @property
     def skipped_updates(self) -> int:
-        """Updates left out because their gradient was not finite."""
-        return int(self.counters[:, 2].sum())
+        """Updates skipped because their gradient was not finite."""
+        return int(self.counters[:, Counter.SKIPPED].sum())
+
+    def count(self, row: int, *, is_applied: bool, agent_steps: int) -> None:
+        """Count one update.
+
+        Args:
+            row: The row of the process that made it.
+            is_applied: Whether its gradient was applied, or skipped.
+            agent_steps: The agent steps that it learned from.
+        """
+        self.counters[row, Counter.UPDATES if is_applied else Counter.SKIPPED] += 1
+        self.counters[row, Counter.STEPS] += agent_steps

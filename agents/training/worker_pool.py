@@ -1,226 +1,213 @@
-"""The processes that train: started, watched, and replaced when they die."""
+"""The processes that train: workers, and the central learner if there is one."""
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
 from typing import Any
 
-from agents.a3c.learner import run_learner
-from agents.a3c.worker import EnvironmentFactory, run_worker
+from agents.a3c.worker import Worker, WorkerSpec
 from agents.config import TrainConfig
-from agents.system.child_process import ChildProcess, reap, start_child
-from agents.system.processes import process_context
+from agents.system.child_process import ChildProcess
 from agents.system.resources import available_cpus
 from agents.system.watchdog import Watchdog, cpu_time
-from agents.training import FORKSERVER_PRELOAD
+from agents.training.learner_process import run_learner
+from agents.training.managed_process import ManagedProcess
 from agents.training.rollout_queue import RolloutQueue
+from agents.training.rollout_worker import run_rollout_worker
 from agents.training.shared_state import SharedState
+from agents.training.worker_process import WorkerClass, run_worker
 
 log = logging.getLogger("train")
 
-# A worker that dies so often in a row without an update in between will not do better next time.
-MAX_FAILED_STARTS = 3
-PAUSE_AFTER_FAILED_START_S = 0.5
-# One and the same worker may die so often within the window, and still be replaced. Counted for
-# each worker, so that the bound means the same for two workers and for a hundred.
-MAX_RESTARTS = 10
-RESTART_WINDOW_S = 600.0
-# So long a worker may stand still: without any update, or any time on a processor.
+# A process that uses no CPU for so long, and makes no progress, is killed.
 STILL_TIMEOUT_S = 60.0
-# So long it may compute without an update, or for so long as the slowest update could take. On a
-# machine that has too much to do, a start-up of a second takes minutes.
+# So is one that computes for so long without an update, or for as long as the slowest update could
+# take. On an overloaded machine, a start-up of a second takes minutes.
 HANG_TIMEOUT_S = 600.0
 SLOWEST_SAMPLE_S = 0.1
-# To look at all processes takes 0.3 ms, a third of what else the parent does for an update.
-LOOK_INTERVAL_S = 0.5
+# Checking all processes takes 0.3 ms, a third of the parent's other work for an update.
+CHECK_INTERVAL_S = 0.5
 
 
-class TrainingFailedError(Exception):
-    """The run cannot go on; the message says why."""
+class SyncState(Enum):
+    """Whether the optimizer state in shared memory is up to date, for a checkpoint."""
+
+    IDLE = "not requested"
+    REQUESTED = "requested from the learner"
+    READY = "in shared memory"
 
 
 class WorkerPool:
-    """The workers of a run, and its learner where there is one, as their parent sees them.
+    """The workers of a run, and its central learner if there is one.
 
     Args:
-        config: the settings.
-        shared: what all of them share.
-        make_env: makes a worker's environments.
-        first_incarnation: of every worker; the next one's is greater by one.
-        queue: what workers and learner share besides; None where the workers learn themselves.
+        spec: The specification of worker 0 in its first incarnation.
+        shared: The shared state.
+        queue: The rollout queue; None if the workers learn themselves.
+        worker_class: Makes a worker that learns itself.
 
     Attributes:
-        workers: the processes by the workers' indices; the learner has the index after the last.
-        restarts: how many of them died and were replaced.
+        workers: The workers, by index.
+        learner: The central learner; None if the workers learn themselves.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
+        spec: WorkerSpec,
         shared: SharedState,
-        make_env: EnvironmentFactory,
-        first_incarnation: int = 0,
         queue: RolloutQueue | None = None,
+        worker_class: WorkerClass = Worker,
     ) -> None:
-        self.config, self.shared, self.make_env, self.queue = config, shared, make_env, queue
-        self.workers: dict[int, ChildProcess] = {}
-        self.restarts = 0
-        size = config.workers + int(queue is not None)
-        self._incarnations = [first_incarnation] * size
-        self._progress_at_start = [0] * size
-        self._failed_starts = [0] * size
-        self._deaths: list[deque[float]] = [deque() for _ in range(size)]
-        self._has_asked = False
-        self._looked_at = -LOOK_INTERVAL_S
-        self._updates: Watchdog[int] = Watchdog(hang_timeout(config))
-        self._signs_of_life: Watchdog[int] = Watchdog(STILL_TIMEOUT_S)
+        self.shared, self.queue = shared, queue
+        self._spec, self._worker_class = spec, worker_class
+        self.workers = [self._make_worker(index) for index in range(spec.config.workers)]
+        self.learner = self._make_learner(queue) if queue else None
+        self._waiting = list(self.workers)
+        self._sync_requested = False
+        self._last_check = -CHECK_INTERVAL_S
+        self._updates: Watchdog[str] = Watchdog(hang_timeout(spec.config))
+        self._signs_of_life: Watchdog[str] = Watchdog(STILL_TIMEOUT_S)
+
+    @property
+    def processes(self) -> list[ManagedProcess]:
+        """The processes that run."""
+        everyone = [*self.workers, self.learner] if self.learner else self.workers
+        return [process for process in everyone if process.child]
+
+    @property
+    def children(self) -> list[ChildProcess]:
+        """Their child processes."""
+        return [process.child for process in self.processes if process.child]
 
     @property
     def workers_alive(self) -> int:
-        """Worker processes."""
-        return len(self.workers) - int(self.config.workers in self.workers)
+        """The number of worker processes that run."""
+        return sum(worker.child is not None for worker in self.workers)
+
+    @property
+    def restarts(self) -> int:
+        """The number of processes that died and were restarted."""
+        everyone = [*self.workers, self.learner] if self.learner else self.workers
+        return sum(process.restarts for process in everyone)
 
     @property
     def has_begun(self) -> bool:
-        """Whether any worker has played a rollout in this session."""
+        """Whether any worker has completed a rollout in this session."""
         if self.queue:
             return bool(self.queue.write_count.any())
         return bool(self.shared.counters[:-1].any())
 
-    def start_learner(self) -> None:
-        """Start the learner, where there is one.
+    def start(self) -> None:
+        """Start the learner, and a worker per core.
 
         Raises:
-            TrainingFailedError: if this fails again and again.
+            TrainingFailedError: If this fails again and again.
         """
-        if self.queue:
-            self.start(self.config.workers)
+        if self.learner:
+            self.learner.start()
+        for _ in range(min(len(self.workers), available_cpus())):
+            self._waiting.pop(0).start()
 
-    def sync_optimizer_state(self) -> bool:
-        """Whether the shared state holds the optimizer's statistics of now.
+    def start_waiting(self, should_stop: Callable[[], bool]) -> None:
+        """Start the other workers once a first one has played.
 
-        Where a learner has them on its device, it is asked to write them back, and has done so at
-        one of the next calls.
+        All at once, they would share the cores, and all be late.
+
+        Args:
+            should_stop: Asked before each start.
+
+        Raises:
+            TrainingFailedError: If this fails again and again.
         """
-        if self.queue is None or self.config.workers not in self.workers:
-            return True
-        if not self._has_asked:
+        if self.has_begun:
+            while self._waiting and not should_stop():
+                self._waiting.pop(0).start()
+
+    @property
+    def sync_state(self) -> SyncState:
+        """The state of the request for the optimizer state, which the learner has on its device."""
+        if not self._sync_requested:
+            return SyncState.IDLE
+        if self.queue is None or self.learner is None or self.learner.child is None:
+            return SyncState.READY
+        requested, answered = self.queue.sync_requests.tolist()
+        return SyncState.READY if requested == answered else SyncState.REQUESTED
+
+    def request_sync(self) -> None:
+        """Request the optimizer state in shared memory; `sync_state` tells when it is there."""
+        self._sync_requested = True
+        if self.queue and self.learner and self.learner.child:
             self.queue.sync_requests[0] += 1
-            self._has_asked = True
-        asked, answered = self.queue.sync_requests.tolist()
-        self._has_asked = asked != answered
-        return asked == answered
 
-    def start(self, index: int) -> None:
-        """Start a worker, or the learner.
-
-        Raises:
-            TrainingFailedError: if this fails again and again.
-        """
-        incarnation = self._incarnations[index]
-        self._incarnations[index] += 1
-        self._progress_at_start[index] = self._progress(index)
-        context = process_context(FORKSERVER_PRELOAD)
-        target: Callable[..., None]
-        arguments: tuple[Any, ...]
-        if index == self.config.workers:
-            target, arguments = run_learner, (self.config, self.shared, self.queue)
-        else:
-            target = run_worker
-            arguments = (index, self.config, self.shared, self.make_env, incarnation, self.queue)
-        name = self._name(index).replace(" ", "-")
-        try:
-            self.workers[index] = start_child(context, name, target, *arguments)
-        except OSError as error:
-            # A fork server that is killed takes a moment to be seen dead, and be replaced.
-            time.sleep(PAUSE_AFTER_FAILED_START_S)
-            self._restart(index, f"could not be started: {error}")
-
-    def reap(self, index: int) -> str:
-        """Bury a process that has ended; return how."""
-        return reap(self.workers.pop(index))
-
-    def restart(self, index: int) -> None:
-        """Bury a process that died, and start another in its place.
-
-        Raises:
-            TrainingFailedError: if it dies too often.
-        """
-        self._restart(index, f"died ({self.reap(index)})")
+    def finish_sync(self) -> None:
+        """Return to `SyncState.IDLE`."""
+        self._sync_requested = False
 
     def kill_hung(self) -> None:
-        """Kill the processes that have not shown for long that they do anything.
+        """Kill processes that have made no progress for too long.
 
-        Their connections end then, and they are replaced like others that died. May be called as
-        often as one likes; it looks twice a second.
+        Their connections end then, and they are restarted like others that died. However often it
+        is called, it checks twice a second.
         """
         now = time.monotonic()
-        if now - self._looked_at < LOOK_INTERVAL_S:
+        if now - self._last_check < CHECK_INTERVAL_S:
             return
-        self._looked_at = now
-        updates = {index: self._heartbeat(index) for index in self.workers}
-        times = {i: cpu_time(child.process.pid) for i, child in self.workers.items()}
-        alive = {i: (updates[i], spent) for i, spent in times.items() if spent is not None}
-        for heartbeats, beats in ((self._updates, updates), (self._signs_of_life, alive)):
-            for index in heartbeats.check(beats):
-                log.warning(
-                    "%s has done nothing for %.0f s; killing it",
-                    self._name(index),
-                    heartbeats.timeout,
-                )
-                self.workers[index].kill()
+        self._last_check = now
+        processes = {process.name: process for process in self.processes}
+        updates = {name: process.heartbeat() for name, process in processes.items()}
+        times = {p.name: cpu_time(p.child.process.pid) for p in processes.values() if p.child}
+        alive = {name: (updates[name], cpu) for name, cpu in times.items() if cpu is not None}
+        for watchdog, heartbeats in ((self._updates, updates), (self._signs_of_life, alive)):
+            for name in watchdog.check(heartbeats):
+                log.warning("%s has done nothing for %.0f s; killing it", name, watchdog.timeout)
+                processes[name].kill()
 
     def kill(self) -> None:
-        """Kill the processes that are left."""
-        for index, worker in self.workers.items():
-            log.warning("%s does not end; killing it", self._name(index))
-            worker.kill()
-        for index in list(self.workers):
-            self.reap(index)
+        """Kill the processes that still run."""
+        processes = self.processes
+        for process in processes:
+            log.warning("%s does not end; killing it", process.name)
+            process.kill()
+        for process in processes:
+            process.reap()
 
-    def _heartbeat(self, index: int) -> tuple[int, ...]:
-        """What changes with every update, applied or skipped, and with every look for work."""
-        if self.queue:
-            return (int(self.queue.heartbeats[index]),)
-        return tuple(self.shared.counters[index].tolist())
+    def _make_worker(self, index: int) -> ManagedProcess:
+        def target(incarnation: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
+            spec = replace(self._spec, index=index, incarnation=incarnation)
+            if self.queue:
+                return run_rollout_worker, (spec, self.shared, self.queue)
+            return run_worker, (spec, self.shared, self._worker_class)
 
-    def _progress(self, index: int) -> int:
-        """What a process has done so far: updates, applied or skipped, or rollouts handed over."""
-        if self.queue and index < self.config.workers:
-            return int(self.queue.write_count[index])
-        return int(self.shared.counters[0 if self.queue else index].sum())
+        def progress() -> int:
+            if self.queue:
+                return int(self.queue.write_count[index])
+            return int(self.shared.counters[index].sum())
 
-    def _restart(self, index: int, what: str) -> None:
-        name = self._name(index)
-        log.warning("%s %s", name, what)
-        now = time.monotonic()
-        deaths = self._deaths[index]
-        deaths.append(now)
-        while now - deaths[0] > RESTART_WINDOW_S:
-            deaths.popleft()
-        failed = self._progress(index) == self._progress_at_start[index]
-        self._failed_starts[index] = self._failed_starts[index] + 1 if failed else 0
-        if self._failed_starts[index] >= MAX_FAILED_STARTS:
-            raise TrainingFailedError(
-                f"{name} died {MAX_FAILED_STARTS} times in a row before its first update"
-            )
-        if len(deaths) > MAX_RESTARTS:
-            raise TrainingFailedError(
-                f"{name} died over {MAX_RESTARTS} times in {RESTART_WINDOW_S / 60:.0f} minutes"
-            )
-        self.restarts += 1
-        self.start(index)
+        def heartbeat() -> tuple[int, ...]:
+            if self.queue:
+                return (int(self.queue.heartbeats[index]),)
+            return tuple(self.shared.counters[index].tolist())
 
-    def _name(self, index: int) -> str:
-        return f"worker {index}" if index < self.config.workers else "the learner"
+        first = self._spec.incarnation
+        return ManagedProcess(f"worker {index}", target, progress, heartbeat, first)
+
+    def _make_learner(self, queue: RolloutQueue) -> ManagedProcess:
+        arguments = (self._spec.config, self.shared, queue)
+        return ManagedProcess(
+            "the learner",
+            lambda _: (run_learner, arguments),
+            progress=lambda: int(self.shared.counters[0].sum()),
+            heartbeat=lambda: (int(queue.heartbeats[-1]),),
+        )
 
 
 def hang_timeout(config: TrainConfig) -> float:
-    """Seconds after which a worker that has shown no progress is taken to hang.
+    """Return the seconds without progress after which a worker is considered hung.
 
-    A worker shows progress with every update. Start-up and one of the usual size take seconds; with
-    long rollouts, or many workers to a core, they rightly take longer.
+    A worker makes progress with every update. A start-up, or an update of the usual size, takes
+    seconds; with long rollouts or many workers per core it may take longer.
     """
     rollouts = max(config.workers, 1) / min(available_cpus(), max(config.workers, 1))
     if config.uses_central_learner:

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import agents.a3c.learner
-import agents.a3c.worker
+import agents.training.learner_process
+import agents.training.worker_process
+from agents.a3c.learner import Learner
 from agents.config import TrainConfig
 from agents.system.messages import pack
+from agents.training.parameter_stores import SharedMemoryStore
 from tests.agents.tiny_env import TinyEnv
 
 STEPS_IN_HEALTH = 40
@@ -58,18 +60,18 @@ def in_half_a_record(then):
         then()
 
     def illness():
-        agents.a3c.worker.send = send_half
+        agents.training.worker_process.send = send_half
 
     return illness
 
 
 def in_the_middle_of_a_push():
-    def push_half(worker):
-        half = len(worker.shared.parameters) // 2
-        worker.shared.parameters[:half].add_(worker.flat.gradients[:half], alpha=-1e-3)
+    def push_half(store, gradients):
+        half = len(gradients) // 2
+        store.shared.parameters[:half].add_(gradients[:half], alpha=-1e-3)
         kill_me()
 
-    agents.a3c.worker.Worker.apply_gradients = push_half
+    SharedMemoryStore.push = push_half
 
 
 ILLNESSES = {
@@ -129,11 +131,11 @@ def make_slow_game(config: TrainConfig, seeds: np.ndarray) -> SlowGame:
     return game
 
 
-class BrokenLearner(agents.a3c.learner.Learner):
-    def compute_gradients(self, batch):  # noqa: ARG002
+class BrokenLearner(Learner):
+    def update(self, rollout):  # noqa: ARG002
         raise RuntimeError("the device fell off its rails")
 
 
 def run_broken_learner(*args):
-    agents.a3c.learner.Learner = BrokenLearner
-    agents.a3c.learner.run_learner(*args)
+    agents.training.learner_process.Learner = BrokenLearner
+    agents.training.learner_process.run_learner(*args)

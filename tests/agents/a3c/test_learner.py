@@ -2,22 +2,25 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from agents.a3c.learner import Learner, SerialLearner
 from agents.a3c.optimizers import OPTIMIZERS
-from agents.a3c.worker import RolloutWorker, Worker
+from agents.a3c.worker import WorkerSpec
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.cli import parse_args
 from agents.config import TrainConfig
 from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
+from agents.training.learner_process import LearnerRunner, SerialLearner
 from agents.training.rollout_queue import RolloutQueue
+from agents.training.rollout_worker import RolloutWorker
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import train
+from agents.training.worker_process import WorkerRunner
 from tests.agents.tiny_env import ACTIONS, OPTIMUM, make_tiny_env
 from tests.agents.training.test_learning import CONFIG, play_greedily, trained_network
 
@@ -46,10 +49,16 @@ def make_state(config):
 def make_learner(config, device="cpu"):
     """A learner for whom one batch waits that was played with its own parameters."""
     shared, queue = make_state(config)
-    worker = RolloutWorker(0, config, shared, queue, make_tiny_env)
+    worker = RolloutWorker(WorkerSpec(config, make_tiny_env), shared, queue)
     for _ in range(config.learner_batch):
         worker.update()
-    return Learner(dataclasses.replace(config, learner=device), shared, queue)
+    return LearnerRunner(dataclasses.replace(config, learner=device), shared, queue)
+
+
+def learn(runner, rollout=None):
+    """Compute a gradient and do not apply it."""
+    runner.learner.store = SimpleNamespace(push=lambda _: None)
+    return runner.learner.update(rollout or runner.batcher.next_batch().rollout)
 
 
 HEADS_AND_CORES = [(h, c) for h in ("neurocoder", "hypernet", "linear") for c in ("none", "lstm")]
@@ -59,12 +68,13 @@ HEADS_AND_CORES = [(h, c) for h in ("neurocoder", "hypernet", "linear") for c in
 def test_on_policy_its_gradient_is_the_workers(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7, learner_batch=1)
     learner = make_learner(config)
-    worker = Worker(0, config, make_state(config)[0], make_tiny_env)
-    expected = worker.compute_gradients(worker.collector.collect())
-    figures = learner.compute_gradients(learner.batcher.next_batch())
-    assert worker.flat.gradients.norm() > 0
-    torch.testing.assert_close(learner.flat.gradients, worker.flat.gradients, rtol=1e-4, atol=1e-6)
-    assert figures == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    worker = WorkerRunner(WorkerSpec(config, make_tiny_env), make_state(config)[0])
+    expected = worker.worker.update()
+    update = learn(learner)
+    theirs, ours = worker.worker.flat.gradients, learner.learner.flat.gradients
+    assert theirs.norm() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert update.metrics == pytest.approx(expected.metrics, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("core", ["none", "lstm"])
@@ -76,29 +86,27 @@ def test_a_batchs_gradient_is_the_mean_of_its_rollouts(core):
     singles.batcher._memories = [memory[:1] for memory in singles.batcher._memories]
     total, count = 0.0, 0
     for _ in range(3):
-        batch = singles.batcher.next_batch()
-        singles.compute_gradients(batch)
-        valid = int(batch.mask.sum())
-        total = total + valid * singles.flat.gradients
-        count += valid
-    learner.compute_gradients(learner.batcher.next_batch())
-    torch.testing.assert_close(learner.flat.gradients, total / count, rtol=1e-4, atol=1e-6)
+        agent_steps = learn(singles).agent_steps
+        total = total + agent_steps * singles.learner.flat.gradients
+        count += agent_steps
+    learn(learner)
+    torch.testing.assert_close(learner.learner.flat.gradients, total / count, rtol=1e-4, atol=1e-6)
 
 
 def test_off_policy_it_weighs_actions_by_what_it_would_have_done_itself():
     learner = make_learner(dataclasses.replace(SMALL, learner_batch=1, ent_coef=0.0, vf_coef=0.0))
-    batch = learner.batcher.next_batch()
-    learner.compute_gradients(batch)
-    before = learner.flat.gradients.clone()
+    rollout = learner.batcher.next_batch().rollout
+    learn(learner, rollout)
+    before = learner.learner.flat.gradients.clone()
     # The actions taken were far likelier than the learner would have them: weights near zero.
-    batch.behaviour_logits.scatter_(-1, batch.actions.unsqueeze(-1), 50.0)
-    learner.compute_gradients(batch)
-    ratio = (learner.flat.gradients.norm() / before.norm()).item()
+    rollout.behaviour_logits.scatter_(-1, rollout.actions.unsqueeze(-1), 50.0)
+    learn(learner, rollout)
+    ratio = (learner.learner.flat.gradients.norm() / before.norm()).item()
     assert 0 < ratio < 0.8
     # And far less likely: weights that are clipped at one.
-    batch.behaviour_logits.scatter_(-1, batch.actions.unsqueeze(-1), -50.0)
-    learner.compute_gradients(batch)
-    torch.testing.assert_close(learner.flat.gradients, before, rtol=1e-3, atol=1e-6)
+    rollout.behaviour_logits.scatter_(-1, rollout.actions.unsqueeze(-1), -50.0)
+    learn(learner, rollout)
+    torch.testing.assert_close(learner.learner.flat.gradients, before, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.gpu
@@ -107,17 +115,16 @@ def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7)
     there, here = make_learner(config, "cuda"), make_learner(config)
     for _ in range(2):
-        figures = [
-            learner.compute_gradients(learner.batcher.next_batch()) for learner in (there, here)
+        updates = [
+            runner.learner.update(runner.batcher.next_batch().rollout) for runner in (there, here)
         ]
-        assert figures[0] == pytest.approx(figures[1], rel=1e-3, abs=1e-5)
+        assert updates[0].metrics == pytest.approx(updates[1].metrics, rel=1e-3, abs=1e-5)
         torch.testing.assert_close(
-            there.flat.gradients.cpu(), here.flat.gradients, rtol=1e-3, atol=1e-5
+            there.learner.flat.gradients.cpu(), here.learner.flat.gradients, rtol=1e-3, atol=1e-5
         )
         for learner in (there, here):
-            learner.step()
-            learner.publish()
-            worker = RolloutWorker(0, config, learner.shared, learner.queue, make_tiny_env)
+            learner.store.publish()
+            worker = RolloutWorker(WorkerSpec(config, make_tiny_env), learner.shared, learner.queue)
             for _ in range(config.learner_batch):
                 worker.update()
     torch.testing.assert_close(
@@ -129,12 +136,12 @@ def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
 def test_its_step_is_the_workers_step(optimizer):
     config = dataclasses.replace(SMALL, optimizer=optimizer, learner_batch=1)
     learner = make_learner(config)
-    worker = Worker(0, config, make_state(config)[0], make_tiny_env)
+    worker = WorkerRunner(WorkerSpec(config, make_tiny_env), make_state(config)[0])
     record = learner.update()
     learner.sync_optimizer_state()
     worker.update()
     assert record.scalars["a3c/policy_lag"] == 0
-    for name in ("parameters", "statistics"):
+    for name in ("parameters", "optimizer_state"):
         ours, theirs = getattr(learner.shared, name), getattr(worker.shared, name)
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
     assert learner.shared.counters.tolist() == worker.shared.counters.tolist()
@@ -143,10 +150,10 @@ def test_its_step_is_the_workers_step(optimizer):
 def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pulled():
     config = dataclasses.replace(SMALL, learner_batch=1)
     shared, queue = make_state(config)
-    worker = RolloutWorker(0, config, shared, queue, make_tiny_env)
+    worker = RolloutWorker(WorkerSpec(config, make_tiny_env), shared, queue)
     for _ in range(3):
         worker.update()
-    learner = Learner(config, shared, queue)
+    learner = LearnerRunner(config, shared, queue)
     lags = [learner.update().scalars["a3c/policy_lag"] for _ in range(3)]
     assert lags == [0, 1, 2]
     worker.update()
@@ -157,9 +164,10 @@ def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pul
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
     learner = make_learner(SMALL)
     before = learner.shared.parameters.clone()
-    critic = learner.network.critic.forward
-    learner.network.critic.forward = lambda x: critic(x) * bad
+    critic = learner.learner.network.critic.forward
+    learner.learner.network.critic.forward = lambda x: critic(x) * bad
     record = learner.update()
+    assert not record.is_applied
     assert record.scalars == {}
     assert (learner.shared.updates, learner.shared.skipped_updates) == (0, 1)
     assert torch.equal(learner.shared.parameters, before)
@@ -168,7 +176,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
 
 def test_without_processes_it_takes_turns_with_the_worker():
     shared, queue = make_state(SMALL)
-    both = SerialLearner(SMALL, shared, queue, make_tiny_env)
+    both = SerialLearner(WorkerSpec(SMALL, make_tiny_env), shared, queue)
     kinds = [type(both.update()) for _ in range(6)]
     assert kinds == [RolloutRecord, RolloutRecord, UpdateRecord] * 2
     assert bool(shared.optimizer_state.any())

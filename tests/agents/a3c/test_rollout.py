@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.a3c.collector import Collector, sample_actions
+from agents.a3c.rollout import unroll
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 
@@ -74,8 +75,12 @@ def make_collector(core="none", num_steps=10, script=SCRIPT):
     return collector, network
 
 
+def collect(collector):
+    return collector.collect(collector.make_rollout())
+
+
 def test_each_kind_of_end_gets_its_own_discount_and_trace():
-    rollout = make_collector()[0].collect()
+    rollout = collect(make_collector()[0])
     discounts = [GAMMA, 0, 0, GAMMA, GAMMA, GAMMA, GAMMA, GAMMA, 0, GAMMA]
     traces = [LAMBDA] * 5 + [0] + [LAMBDA] * 2 + [0, LAMBDA]
     assert rollout.discounts[:, 0].tolist() == pytest.approx(discounts)
@@ -83,21 +88,21 @@ def test_each_kind_of_end_gets_its_own_discount_and_trace():
 
 
 def test_the_step_behind_an_end_does_not_count():
-    rollout = make_collector()[0].collect()
+    rollout = collect(make_collector()[0])
     expected = [what != "new" for what in SCRIPT]
     assert rollout.mask[:, 0].tolist() == expected
 
 
 def test_starts_mark_the_first_observation_of_each_new_game():
-    rollout = make_collector()[0].collect()
-    expected = [True] + [what == "new" for what in SCRIPT[:-1]]
+    rollout = collect(make_collector()[0])
+    expected = [True] + [what == "new" for what in SCRIPT]
     assert rollout.episode_starts[:, 0].tolist() == expected
 
 
 def test_observations_actions_and_raw_rewards_stand_side_by_side():
     collector, _ = make_collector()
-    rollout = collector.collect()
-    assert rollout.observations[:, 0, 0, 0, 0].tolist() == list(range(len(SCRIPT)))
+    rollout = collect(collector)
+    assert rollout.observations[:, 0, 0, 0, 0].tolist() == list(range(len(SCRIPT) + 1))
     assert rollout.rewards[:, 0].tolist() == [10.0 * n for n in range(len(SCRIPT))]
     assert rollout.actions[:, 0].tolist() == collector.env.actions
 
@@ -119,16 +124,16 @@ def test_actions_are_drawn_with_the_policys_probabilities():
 
 def test_the_next_rollout_goes_on_where_the_last_one_stopped():
     collector, _ = make_collector(num_steps=4)
-    collector.collect()
-    rollout = collector.collect()
-    assert rollout.observations[:, 0, 0, 0, 0].tolist() == [4, 5, 6, 7]
-    assert rollout.episode_starts[:, 0].tolist() == [True, False, False, True]
+    collect(collector)
+    rollout = collect(collector)
+    assert rollout.observations[:, 0, 0, 0, 0].tolist() == [4, 5, 6, 7, 8]
+    assert rollout.episode_starts[:, 0].tolist() == [True, False, False, True, False]
 
 
 def test_finished_games_are_reported_once():
     collector, _ = make_collector(num_steps=5)
     for lengths in ([3], [6, 9]):
-        collector.collect()
+        collect(collector)
         assert [episode.length for episode in collector.episodes] == lengths
 
 
@@ -144,17 +149,19 @@ def test_learning_sees_the_policy_and_values_that_acted(core):
         acted.append(logits)
         return logits, state
 
-    collector.collect()
+    rollout = collector.make_rollout()
+    cache = network.torso.make_cache(rollout.observations[:-1].flatten(0, 1))
+    collector.collect(rollout, cache)
     network.act_logits = spy
-    rollout = collector.collect()
-    # One step more, as learning would see it: the bootstrap value is that of the eighth screen.
-    screens = torch.cat([rollout.observations, collector._observations.unsqueeze(0)])
-    starts = torch.cat([rollout.episode_starts, torch.from_numpy(collector._starts).unsqueeze(0)])
-    with torch.no_grad():
-        learned = network(screens, rollout.initial_state, starts)
+    collector.collect(rollout, cache)
     assert len(acted) == 7
-    torch.testing.assert_close(torch.stack(acted), learned.logits[:-1])
-    torch.testing.assert_close(rollout.bootstrap_value, learned.values[-1])
+    for learned in (unroll(network, rollout), unroll(network, rollout, cache)):
+        torch.testing.assert_close(torch.stack(acted), learned.logits.detach())
+        torch.testing.assert_close(
+            learned.bootstrap_value, unroll(network, rollout).bootstrap_value
+        )
+        torch.testing.assert_close(learned.values, unroll(network, rollout).values)
+    torch.testing.assert_close(torch.stack(acted), rollout.behaviour_logits)
 
 
 def test_the_recurrent_state_outlives_a_lost_life_and_not_a_game():
@@ -174,5 +181,5 @@ def test_actions_follow_the_policy():
     with torch.no_grad():
         network.actor.weight.zero_()
         network.actor.bias.copy_(torch.tensor([0.6, 0.3, 0.1]).log())
-    counts = torch.bincount(collector.collect().actions[:, 0], minlength=3) / 3000
+    counts = torch.bincount(collect(collector).actions[:, 0], minlength=3) / 3000
     assert counts.tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.04)

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from agents.a3c.optimizers import OPTIMIZERS
-from agents.a3c.worker import Worker
+from agents.a3c.worker import WorkerSpec
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten
-from agents.training.shared_state import SharedState
+from agents.training.shared_state import Counter, SharedState
+from agents.training.worker_process import WorkerRunner
 from tests.agents.tiny_env import ACTIONS, TinyEnv, make_tiny_env
 
 SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="linear")
@@ -24,19 +25,35 @@ def make_shared(config, workers=1):
     return SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, workers)
 
 
-def make_worker(config=SMALL, index=0, shared=None, **arguments):
+def make_runner(config=SMALL, index=0, shared=None, **arguments):
     shared = shared or make_shared(config, workers=index + 1)
-    return Worker(index, config, shared, make_tiny_env, **arguments)
+    return WorkerRunner(WorkerSpec(config, make_tiny_env, index, **arguments), shared)
+
+
+def make_worker(config=SMALL):
+    return make_runner(config).worker
+
+
+def collect(worker):
+    return worker.collector.collect(worker.rollout, worker.torso_cache)
+
+
+def gradients_of(worker, rollout):
+    """The gradient of an update that has played this rollout; it is not applied."""
+    worker.collector.collect = lambda *_: rollout
+    worker.store.push = lambda _: None
+    return worker.update().is_applied and worker.flat.gradients.clone()
 
 
 def naive_loss(network, rollout, config):
     """The A3C loss of a rollout, step by step and environment by environment."""
     output = network(rollout.observations, rollout.initial_state, rollout.episode_starts)
     steps, envs = rollout.actions.shape
+    bootstrap_value = output.values[-1].detach()
     policy = value = bonus = 0.0
     count = 0
     for b in range(envs):
-        values = [*output.values[:, b].tolist(), rollout.bootstrap_value[b].item()]
+        values = [*output.values[:-1, b].tolist(), bootstrap_value[b].item()]
         advantage = 0.0
         for t in reversed(range(steps)):
             reward = max(-1.0, min(1.0, rollout.rewards[t, b].item()))
@@ -58,14 +75,13 @@ def naive_loss(network, rollout, config):
 def test_the_gradient_is_that_of_the_naive_loss(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, orthogonality_coef=0.0)
     worker = make_worker(dataclasses.replace(config, max_grad_norm=1e6))
-    worker.collector.collect()
-    rollout = worker.collector.collect()
+    collect(worker)
+    rollout = collect(worker)
     rollout.rewards.mul_(7.0)  # so that clipping matters
     loss = naive_loss(worker.network, rollout, config)
     gradients = torch.autograd.grad(loss, list(worker.network.parameters()))
-    worker.compute_gradients(rollout)
     expected = torch.cat([g.flatten() for g in gradients])
-    torch.testing.assert_close(worker.flat.gradients, expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradients_of(worker, rollout), expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -73,32 +89,31 @@ def test_a_finite_gradient_whose_squares_are_not_finite_is_skipped(optimizer, mo
     config = dataclasses.replace(
         SMALL, head="neurocoder", orthogonality_coef=1.0, optimizer=optimizer
     )
-    worker = make_worker(config)
+    runner = make_runner(config)
     monkeypatch.setattr(
-        worker.network,
+        runner.worker.network,
         "orthogonality_loss",
-        lambda: 1e25 * sum(p.sum() for p in worker.network.parameters()),
+        lambda: 1e25 * sum(p.sum() for p in runner.worker.network.parameters()),
     )
-    before = worker.shared.parameters.clone()
-    record = worker.update()
-    assert bool(worker.flat.gradients.isfinite().all())
+    before = runner.shared.parameters.clone()
+    record = runner.update()
+    assert bool(runner.worker.flat.gradients.isfinite().all())
+    assert not record.is_applied
     assert record.scalars == {}
-    assert worker.shared.skipped_updates == 1
-    assert torch.equal(worker.shared.parameters, before)
-    assert not bool(worker.shared.optimizer_state.any())
+    assert runner.shared.skipped_updates == 1
+    assert torch.equal(runner.shared.parameters, before)
+    assert not bool(runner.shared.optimizer_state.any())
 
 
 def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
     config = dataclasses.replace(SMALL, head="neurocoder", max_grad_norm=1e-3)
     worker = make_worker(dataclasses.replace(config, orthogonality_coef=0.0))
-    rollout = worker.collector.collect()
-    worker.compute_gradients(rollout)
-    task = worker.flat.gradients.clone()
+    rollout = collect(worker)
+    task = gradients_of(worker, rollout)
     assert task.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
     worker.config = dataclasses.replace(config, orthogonality_coef=0.7)
-    worker.compute_gradients(rollout)
-    both = worker.flat.gradients.clone()
+    both = gradients_of(worker, rollout)
     parameters = list(worker.network.parameters())
     loss = 0.7 * worker.network.orthogonality_loss()
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -112,62 +127,64 @@ def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
 
 
 def test_the_second_updates_gradients_arrive():
-    worker = make_worker()
-    worker.update()
-    first_gradient = worker.flat.gradients.clone()
-    first_parameters = worker.shared.parameters.clone()
-    worker.update()
-    assert not torch.equal(worker.flat.gradients, first_gradient)
-    assert worker.flat.gradients.norm() > 0
-    assert not torch.equal(worker.shared.parameters, first_parameters)
+    runner = make_runner()
+    runner.update()
+    first_gradient = runner.worker.flat.gradients.clone()
+    first_parameters = runner.shared.parameters.clone()
+    runner.update()
+    assert not torch.equal(runner.worker.flat.gradients, first_gradient)
+    assert runner.worker.flat.gradients.norm() > 0
+    assert not torch.equal(runner.shared.parameters, first_parameters)
 
 
 def test_two_workers_change_the_same_parameters_and_see_each_others_changes():
     shared = make_shared(SMALL, workers=2)
-    workers = [make_worker(SMALL, index, shared) for index in (0, 1)]
+    workers = [make_runner(SMALL, index, shared) for index in (0, 1)]
     workers[0].update()
     after_first = shared.parameters.clone()
     workers[1].update()
-    torch.testing.assert_close(workers[1].flat.parameters, after_first)
+    torch.testing.assert_close(workers[1].worker.flat.parameters, after_first)
     assert not torch.equal(shared.parameters, after_first)
     assert shared.updates == 2
 
 
-def test_counters_count_decisions_and_leave_out_ignored_steps():
-    worker = make_worker()
-    decisions = 0
+def test_counters_count_agent_steps_and_leave_out_ignored_steps():
+    runner = make_runner()
+    agent_steps = 0
     for _ in range(3):
-        worker.update()
-        decisions += int(worker.collector._rollout.mask.sum())
-    assert worker.shared.global_step == decisions
-    assert decisions < 3 * 4 * 2  # the tiny game ends often enough
+        runner.update()
+        agent_steps += int(runner.worker.rollout.mask.sum())
+    assert runner.shared.global_step == agent_steps
+    assert agent_steps < 3 * 4 * 2  # the tiny game ends often enough
 
 
 def test_the_learning_rate_falls_linearly_to_zero():
-    worker = make_worker()
+    runner = make_runner()
     rates = []
-    worker.optimizer.step = lambda _, rate, __: rates.append(rate)
+    store = runner.worker.store
+    store._optimizer.step = lambda _, rate, __: rates.append(rate)
     for step in (0, 500, 1000, 1500):
-        worker.shared.counters[0, 0] = step
-        worker.apply_gradients()
+        runner.shared.counters[0, Counter.STEPS] = step
+        store.push(runner.worker.flat.gradients)
     full = SMALL.learning_rate
     assert rates == pytest.approx([full, full / 2, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
-    worker = make_worker()
-    before = worker.shared.parameters.clone()
-    critic = worker.network.critic.forward
-    worker.network.critic.forward = lambda x: critic(x) * bad
-    record = worker.update()
+    runner = make_runner()
+    before = runner.shared.parameters.clone()
+    critic = runner.worker.network.critic.forward
+    runner.worker.network.critic.forward = lambda x: critic(x) * bad
+    record = runner.update()
+    assert not record.is_applied
     assert record.scalars == {}
-    assert worker.shared.skipped_updates == 1
-    assert torch.equal(worker.shared.parameters, before)
+    assert runner.shared.skipped_updates == 1
+    assert torch.equal(runner.shared.parameters, before)
 
-    worker.network.critic.forward = critic
-    assert worker.update().scalars
-    assert worker.shared.updates == 1
+    runner.worker.network.critic.forward = critic
+    assert runner.update().is_applied
+    assert runner.shared.updates == 1
 
 
 def seeds_of(config, index, incarnation):
@@ -177,7 +194,7 @@ def seeds_of(config, index, incarnation):
         seen.append(seeds)
         return TinyEnv(len(seeds))
 
-    Worker(index, config, make_shared(config, index + 1), spy, incarnation)
+    WorkerRunner(WorkerSpec(config, spy, index, incarnation), make_shared(config, index + 1))
     return seen[0]
 
 
@@ -196,15 +213,15 @@ def test_the_same_seed_gives_the_same_games():
 
 
 def test_only_neurocoder_heads_are_diagnosed():
-    record = make_worker(dataclasses.replace(SMALL, head="neurocoder")).update()
+    record = make_runner(dataclasses.replace(SMALL, head="neurocoder")).update()
     for head in ("actor", "critic"):
         for name in ("attention_entropy", "slot_usage", "singular_values", "residual_gate"):
             assert math.isfinite(record.scalars[f"neurocoder/{head}/{name}"])
         assert 0 < record.scalars[f"neurocoder/{head}/attention_entropy"] <= 1
-    assert not any(tag.startswith("neurocoder") for tag in make_worker().update().scalars)
+    assert not any(tag.startswith("neurocoder") for tag in make_runner().update().scalars)
 
 
 def test_the_worker_starts_from_the_shared_parameters():
     shared = make_shared(SMALL)
-    worker = make_worker(SMALL, 0, shared)
+    worker = make_runner(SMALL, 0, shared).worker
     torch.testing.assert_close(flatten(worker.network), shared.parameters)

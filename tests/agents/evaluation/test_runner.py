@@ -165,15 +165,18 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
         gae_lambda=1.0,
         random=np.random.default_rng(0),
     )
-    rollout = collector.collect()
+    rollout = collector.collect(collector.make_rollout())
     assert rollout.actions[:30, 0].tolist() == first.actions.tolist()
     # The ignored step between the games drew an action too, so only the logits can be compared.
     assert rollout.episode_starts[:, 0].nonzero().flatten().tolist() == [0, 31]
     policy = make_policy("greedy", network, seed=12)
-    greedy = [policy.act(observation.numpy()) for observation in rollout.observations[31:, 0]]
+    greedy = [
+        policy.act(np.ascontiguousarray(observation.numpy()))
+        for observation in rollout.observations[31:-1, 0]
+    ]
     with torch.no_grad():
         logits = network(rollout.observations, rollout.initial_state, rollout.episode_starts).logits
-    assert greedy == logits[31:, 0].argmax(dim=-1).tolist()
+    assert greedy == logits[31:-1, 0].argmax(dim=-1).tolist()
     assert second.length == 30
 
 

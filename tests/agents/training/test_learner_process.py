@@ -30,11 +30,14 @@ CONFIG = TrainConfig(
     learner="cpu",
     learner_batch=2,
 )
-LEARNER = CONFIG.workers
 
 
 def pid_of(run, index):
-    return run.pool.workers[index].process.pid
+    return run.pool.workers[index].child.process.pid
+
+
+def learner_pid(run):
+    return run.pool.learner.child.process.pid
 
 
 def updates_after(run, count):
@@ -48,7 +51,7 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
 
     def story(run):
         updates_after(run, 10)
-        os.kill(pid_of(run, LEARNER), signal.SIGKILL)
+        os.kill(learner_pid(run), signal.SIGKILL)
         seen.append(run.shared.parameters.clone())
         wait_for(lambda: run.restarts == 1)
         updates_after(run, 10)
@@ -101,7 +104,7 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
 
     def story(run):
         updates_after(run, 5)
-        os.kill(pid_of(run, LEARNER), signal.SIGSTOP)
+        os.kill(learner_pid(run), signal.SIGSTOP)
         full = CONFIG.workers * entries_per_worker(CONFIG)
         # All but those that it had taken without having said so.
         wait_for(lambda: run.queue.waiting == full)
@@ -126,7 +129,7 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
 def test_a_learner_that_hangs_is_killed_and_replaced(tmp_path):
     def story(run):
         updates_after(run, 5)
-        os.kill(pid_of(run, LEARNER), signal.SIGSTOP)
+        os.kill(learner_pid(run), signal.SIGSTOP)
         run.pool._signs_of_life.timeout = 2.0
         wait_for(lambda: run.restarts == 1)
         run.pool._signs_of_life.timeout = 60.0

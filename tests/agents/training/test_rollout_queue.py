@@ -5,18 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from agents.a3c.learner import Learner
-from agents.a3c.worker import RolloutWorker, Worker
+from agents.a3c.rollout import Rollout, unroll
+from agents.a3c.worker import WorkerSpec
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.training.batcher import RolloutBatcher
-from agents.training.rollout_queue import (
-    RolloutLayout,
-    RolloutQueue,
-    SlotRollout,
-    entries_per_worker,
-)
+from agents.training.learner_process import LearnerRunner
+from agents.training.rollout_queue import RolloutLayout, RolloutQueue, entries_per_worker
+from agents.training.rollout_worker import RolloutWorker
 from agents.training.shared_state import SharedState
+from agents.training.worker_process import WorkerRunner
 from tests.agents.tiny_env import ACTIONS, BrokenError, make_broken_game, make_tiny_env
 
 CONFIG = TrainConfig(
@@ -31,14 +29,18 @@ def make_state(config=CONFIG):
     return SharedState.create(network, 2, 1), RolloutQueue.create(config, network, ACTIONS)
 
 
+def make_worker(shared, queue, index=0, config=CONFIG, make_env=make_tiny_env, incarnation=0):
+    return RolloutWorker(WorkerSpec(config, make_env, index, incarnation), shared, queue)
+
+
 def make_workers(config=CONFIG):
     shared, queue = make_state(config)
-    workers = [RolloutWorker(i, config, shared, queue, make_tiny_env) for i in range(2)]
+    workers = [make_worker(shared, queue, i, config) for i in range(2)]
     return shared, queue, workers
 
 
 @pytest.mark.parametrize("state_size", [0, 256])
-def test_the_fields_of_a_slot_do_not_overlap(state_size):
+def test_the_fields_of_an_entry_do_not_overlap(state_size):
     layout = RolloutLayout(num_steps=3, num_envs=2, num_actions=5, state_size=state_size)
     memory = torch.zeros(2, layout.nbytes, dtype=torch.uint8)
     views = layout.views(memory)
@@ -58,33 +60,24 @@ def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
     for _ in range(2):
         for worker in workers:
             worker.update()
-    batch = RolloutBatcher(queue, 4, CPU).next_batch()
+    batch = RolloutBatcher(queue, 4, CPU).next_batch().rollout
     unshared = SharedState.create(workers[0].network, 2, 2)
-    own = [Worker(i, config, unshared, make_tiny_env) for i in range(2)]
-    rollouts = []
+    own = [WorkerRunner(WorkerSpec(config, make_tiny_env, i), unshared).worker for i in range(2)]
+    rollouts, bootstrap_values = [], []
     for _ in range(2):
         for worker in own:
-            rollout = worker.collector.collect()
-            rollouts.append({k: v.clone() for k, v in vars(rollout).items() if torch.is_tensor(v)})
-            rollouts[-1]["screens"] = rollout.observations.clone()
-    for name in (
-        "episode_starts",
-        "actions",
-        "behaviour_logits",
-        "rewards",
-        "discounts",
-        "lambdas",
-        "mask",
-    ):
+            rollout = worker.collector.collect(worker.rollout, worker.torso_cache)
+            rollouts.append({name: field.clone() for name, field in vars(rollout).items()})
+            output = unroll(worker.network, rollout, worker.torso_cache)
+            bootstrap_values.append(output.bootstrap_value)
+    for name in rollouts[0].keys() - {"observations"}:
         expected = torch.cat([r[name] for r in rollouts], dim=1)
         torch.testing.assert_close(getattr(batch, name), expected)
-    states = torch.cat([r["initial_state"] for r in rollouts], dim=1)
-    torch.testing.assert_close(batch.initial_state, states)
-    screens = torch.stack([r["screens"] for r in rollouts])
-    assert torch.equal(batch.screens[:, :-1].permute(0, 1, 2, 5, 3, 4), screens)
-    # What comes after the last step is valued as the worker that played would.
-    values = torch.cat([r["bootstrap_value"] for r in rollouts])
-    torch.testing.assert_close(batch.judge(workers[0].network).bootstrap_value, values)
+    observations = torch.stack([r["observations"] for r in rollouts], dim=1)
+    assert torch.equal(batch.observations, observations)
+    # The observation after the last step has the value that the worker that played computes.
+    output = unroll(workers[0].network, batch)
+    torch.testing.assert_close(output.bootstrap_value, torch.cat(bootstrap_values))
 
 
 def test_a_worker_whose_rollouts_all_wait_does_nothing_until_one_is_taken():
@@ -116,14 +109,14 @@ def test_the_rollouts_that_have_waited_longest_are_taken_first():
 def test_a_rollout_that_was_not_finished_is_written_over_by_the_next_worker():
     shared, queue, workers = make_workers()
     workers[0].update()
-    torn = SlotRollout.of(queue.layout.views(queue.memory[0, 1]))
+    torn = Rollout.from_memory(queue.layout.views(queue.memory[0, 1]))
     torn.rewards.fill_(99.0)  # as far as it came
-    heir = RolloutWorker(0, CONFIG, shared, queue, make_tiny_env, incarnation=1)
+    heir = make_worker(shared, queue, incarnation=1)
     heir.update()
     workers[1].update()
     batch = RolloutBatcher(queue, 3, CPU).next_batch()
     assert batch is not None
-    assert float(batch.rewards.max()) <= 1.0
+    assert float(batch.rollout.rewards.max()) <= 1.0
 
 
 def test_what_a_learner_had_not_copied_is_there_for_the_next():
@@ -131,10 +124,10 @@ def test_what_a_learner_had_not_copied_is_there_for_the_next():
     for _ in range(3):
         for worker in workers:
             worker.update()
-    first = Learner(CONFIG, shared, queue)
+    first = LearnerRunner(CONFIG, shared, queue)
     first.update()
     assert queue.waiting == 3  # also those that were on their way to it when it died
-    second = Learner(CONFIG, shared, queue)
+    second = LearnerRunner(CONFIG, shared, queue)
     assert second.update() is not None
     assert queue.waiting == 0
 
@@ -150,7 +143,7 @@ def test_there_is_always_room_for_a_batch_to_learn_from_and_one_to_wait():
 
 def test_a_rollout_that_breaks_off_is_never_the_learners():
     shared, queue = make_state()
-    worker = RolloutWorker(0, CONFIG, shared, queue, make_broken_game)
+    worker = make_worker(shared, queue, make_env=make_broken_game)
     with pytest.raises(BrokenError):
         worker.update()
     assert bool(queue.memory.any())  # it had begun

@@ -17,8 +17,8 @@ from agents.a3c.worker import Worker
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import SettingError, TrainConfig
 from agents.run_folder import resolve_run
+from agents.training.managed_process import MAX_FAILED_STARTS
 from agents.training.supervisor import MAX_NONFINITE_IN_A_ROW, train
-from agents.training.worker_pool import MAX_FAILED_STARTS
 from tests.agents.tiny_env import BrokenError, make_broken_game, make_tiny_env
 
 SMALL = TrainConfig(
@@ -164,18 +164,20 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp
     assert "No space left" in (tmp_path / "latest" / "train.log").read_text()
 
 
-def test_too_many_bad_gradients_in_a_row_end_the_run(tmp_path, monkeypatch):
+def test_too_many_bad_gradients_in_a_row_end_the_run(tmp_path):
     good_updates = 3
     calls = []
 
-    def compute_gradients(worker, rollout):
-        calls.append(rollout)
-        return original(worker, rollout) if len(calls) <= good_updates else {}
+    class SickWorker(Worker):
+        def update(self):
+            calls.append(self)
+            update = super().update()
+            if len(calls) <= good_updates:
+                return update
+            return dataclasses.replace(update, is_applied=False, metrics={})
 
-    original = Worker.compute_gradients
-    monkeypatch.setattr(Worker, "compute_gradients", compute_gradients)
     config = run_config(dataclasses.replace(ENDLESS, workers=0), tmp_path)
-    assert train(config, (), make_tiny_env) == 1
+    assert train(config, (), make_tiny_env, SickWorker) == 1
     assert len(calls) == good_updates + MAX_NONFINITE_IN_A_ROW
     assert "not finite" in (tmp_path / "latest" / "train.log").read_text()
     assert parameters_of(tmp_path)

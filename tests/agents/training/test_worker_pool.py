@@ -16,16 +16,20 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import agents.training.managed_process
 import agents.training.supervisor
 import agents.training.worker_pool
+from agents.a3c.worker import WorkerSpec
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
 from agents.system.signals import StopSignals
-from agents.training.shared_state import SharedState
+from agents.training.managed_process import MAX_RESTARTS, TrainingFailedError
+from agents.training.rollout_queue import RolloutQueue
+from agents.training.shared_state import Counter, SharedState
 from agents.training.supervisor import TrainingRun, train
-from agents.training.worker_pool import MAX_RESTARTS, TrainingFailedError, WorkerPool, hang_timeout
+from agents.training.worker_pool import SyncState, WorkerPool, hang_timeout
 from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_nan_game
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
 
@@ -77,7 +81,7 @@ class Watched:
 
 
 def updates_of(run, index):
-    return run.shared.counters[index, 1].item()
+    return run.shared.counters[index, Counter.UPDATES].item()
 
 
 def is_stopped(worker):
@@ -97,12 +101,12 @@ def test_a_worker_that_falls_ill_is_replaced_within_seconds(illness, tmp_path):
 
     def story(run):
         if "stopped" in illness:  # before, the start-up may take a busy machine longer
-            wait_for(lambda: any(map(is_stopped, list(run.pool.workers.values()))))
+            wait_for(lambda: any(map(is_stopped, run.pool.children)))
             run.pool._signs_of_life.timeout = 2.0
         wait_for(lambda: run.restarts == 1)
         run.pool._signs_of_life.timeout = 60.0
         began = time.monotonic()
-        (index,) = [i for i in range(2) if run.pool._deaths[i]]
+        (index,) = [i for i in range(2) if run.pool.workers[i].restarts]
         before = [updates_of(run, i) for i in range(2)]
         wait_for(lambda: updates_of(run, index) > before[index])
         seconds.append(time.monotonic() - began)
@@ -129,7 +133,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end_of_a_run(tmp_path, monkeypatc
 
     def story(run):
         wait_for(lambda: updates_of(run, 0) > 5)
-        os.kill(run.pool.workers[0].process.pid, signal.SIGSTOP)
+        os.kill(run.pool.workers[0].child.process.pid, signal.SIGSTOP)
 
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
     assert watched.execute() == 130
@@ -142,7 +146,7 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
 
     def story(run):
         wait_for(lambda: updates_of(run, 0) > 5)
-        worker = run.pool.workers[0].process.pid
+        worker = run.pool.workers[0].child.process.pid
         server = psutil.Process(worker).parent()
         server.kill()
         os.kill(worker, signal.SIGKILL)
@@ -150,7 +154,7 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
         before = [updates_of(run, i) for i in range(2)]
         wait_for(lambda: all(updates_of(run, i) > before[i] + 5 for i in range(2)))
         # A child of no living server is killed too.
-        os.kill(run.pool.workers[1].process.pid, signal.SIGSTOP)
+        os.kill(run.pool.workers[1].child.process.pid, signal.SIGSTOP)
 
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
     assert watched.execute() == 130
@@ -159,26 +163,28 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
 def make_pool(**settings):
     config = dataclasses.replace(CONFIG, **settings)
     shared = SharedState.create(ActorCritic(ACTIONS, config), 1, config.workers)
-    return WorkerPool(config, shared, make_tiny_env)
+    return WorkerPool(WorkerSpec(config, make_tiny_env), shared)
 
 
 def test_one_worker_may_die_only_so_often_in_a_while(monkeypatch):
     pool = make_pool(workers=16)
     started = []
-    monkeypatch.setattr(pool, "start", started.append)
+    monkeypatch.setattr(
+        agents.training.managed_process, "start_child", lambda *_: started.append(1)
+    )
     for death in range(MAX_RESTARTS):
         for index in range(16):  # many workers, each of which may
-            pool.shared.counters[index, 1] += 1
-            pool._restart(index, f"died ({death})")
+            pool.shared.counters[index, Counter.UPDATES] += 1
+            pool.workers[index]._start_again(f"died ({death})")
     assert pool.restarts == len(started) == 16 * MAX_RESTARTS
-    pool.shared.counters[3, 1] += 1
+    pool.shared.counters[3, Counter.UPDATES] += 1
     with pytest.raises(TrainingFailedError, match=f"worker 3 died over {MAX_RESTARTS} times in 10"):
-        pool._restart(3, "died")
+        pool.workers[3]._start_again("died")
 
 
 @pytest.mark.parametrize("failures", [2, 3])
 def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatch):
-    monkeypatch.setattr(agents.training.worker_pool, "PAUSE_AFTER_FAILED_START_S", 0.0)
+    monkeypatch.setattr(agents.training.managed_process, "PAUSE_AFTER_FAILED_START_S", 0.0)
     tries = []
 
     def start_child(*_):
@@ -187,36 +193,38 @@ def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatc
             raise ChildProcessError("the fork server died")
         return "a child"
 
-    monkeypatch.setattr(agents.training.worker_pool, "start_child", start_child)
+    monkeypatch.setattr(agents.training.managed_process, "start_child", start_child)
     pool = make_pool()
-    if failures < agents.training.worker_pool.MAX_FAILED_STARTS:
-        pool.start(1)
-        assert pool.workers == {1: "a child"}
+    if failures < agents.training.managed_process.MAX_FAILED_STARTS:
+        pool.workers[1].start()
+        assert pool.workers[1].child == "a child"
     else:
         with pytest.raises(TrainingFailedError, match="3 times in a row"):
-            pool.start(1)
+            pool.workers[1].start()
     assert len(tries) == 3
 
 
 def test_deaths_of_long_ago_are_forgiven(monkeypatch):
     pool = make_pool()
     now = [0.0]
-    monkeypatch.setattr(agents.training.worker_pool.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(pool, "start", lambda _: None)
+    monkeypatch.setattr(agents.training.managed_process.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(agents.training.managed_process, "start_child", lambda *_: None)
     for _ in range(5 * MAX_RESTARTS):
-        now[0] += agents.training.worker_pool.RESTART_WINDOW_S / MAX_RESTARTS + 1
-        pool.shared.counters[0, 1] += 1
-        pool._restart(0, "died")
+        now[0] += agents.training.managed_process.RESTART_WINDOW_S / MAX_RESTARTS + 1
+        pool.shared.counters[0, Counter.UPDATES] += 1
+        pool.workers[0]._start_again("died")
     assert pool.restarts == 5 * MAX_RESTARTS
 
 
 @pytest.mark.parametrize(("computes", "killed"), [(True, []), (False, [0])])
 def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, computes, killed):
-    monkeypatch.setattr(agents.training.worker_pool, "LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(agents.training.worker_pool, "CHECK_INTERVAL_S", 0.0)
     pool, seconds, dead = make_pool(), itertools.count(), []
     for index in range(2):
         process = SimpleNamespace(pid=index)
-        pool.workers[index] = SimpleNamespace(process=process, kill=lambda i=index: dead.append(i))
+        pool.workers[index].child = SimpleNamespace(
+            process=process, kill=lambda i=index: dead.append(i)
+        )
     monkeypatch.setattr(pool._updates, "_clock", lambda: next(seconds) / 2)
     monkeypatch.setattr(pool._signs_of_life, "_clock", lambda: next(seconds) / 2)
     spent = itertools.count()
@@ -232,7 +240,7 @@ def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, compu
 
 def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypatch):
     pool, now, looks = make_pool(), [100.0], []
-    pool.workers[0] = SimpleNamespace(process=SimpleNamespace(pid=0))
+    pool.workers[0].child = SimpleNamespace(process=SimpleNamespace(pid=0))
     monkeypatch.setattr(agents.training.worker_pool.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(agents.training.worker_pool, "cpu_time", lambda _: looks.append(now[0]))
     for _ in range(1000):
@@ -242,9 +250,9 @@ def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypat
 
 
 def test_who_computes_for_ever_without_an_update_is_killed_too(monkeypatch):
-    monkeypatch.setattr(agents.training.worker_pool, "LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(agents.training.worker_pool, "CHECK_INTERVAL_S", 0.0)
     pool, seconds, spent, dead = make_pool(), itertools.count(), itertools.count(), []
-    pool.workers[0] = SimpleNamespace(
+    pool.workers[0].child = SimpleNamespace(
         process=SimpleNamespace(pid=0), kill=lambda: dead.append(next(seconds))
     )
     monkeypatch.setattr(pool._updates, "_clock", lambda: next(seconds))
@@ -285,9 +293,9 @@ def test_workers_that_are_killed_all_the_time_do_not_stop_training(tmp_path):
         while len(kills) < 40:
             time.sleep(0.3 * torch.rand(1, generator=generator).item() + 0.5)
             index = len(kills) % 8  # each of them five times
-            wait_for(lambda i=index: i in run.pool.workers and updates_of(run, i) > 0)
+            wait_for(lambda i=index: run.pool.workers[i].child and updates_of(run, i) > 0)
             kills.append(index)
-            os.kill(run.pool.workers[index].process.pid, signal.SIGKILL)
+            os.kill(run.pool.workers[index].child.process.pid, signal.SIGKILL)
         wait_for(lambda: run.restarts == 40)
         before = run.shared.global_step
         wait_for(lambda: run.shared.global_step > before + 1000)
@@ -306,3 +314,31 @@ def test_no_temporary_file_is_left_in_the_folder_of_runs(tmp_path):
         "latest",
         resolve_run(tmp_path / "latest").name,
     }
+
+
+def make_pool_with_learner():
+    config = dataclasses.replace(CONFIG, learner="cpu", learner_batch=1)
+    network = ActorCritic(ACTIONS, config)
+    shared = SharedState.create(network, 1, 1)
+    queue = RolloutQueue.create(config, network, ACTIONS)
+    return WorkerPool(WorkerSpec(config, make_tiny_env), shared, queue)
+
+
+def test_the_optimizer_state_is_requested_once_and_ready_when_the_learner_has_answered():
+    pool = make_pool_with_learner()
+    pool.learner.child = SimpleNamespace()
+    assert pool.sync_state is SyncState.IDLE
+    assert pool.sync_state is SyncState.IDLE  # a question changes nothing
+    pool.request_sync()
+    assert pool.sync_state is SyncState.REQUESTED
+    assert pool.queue.sync_requests.tolist() == [1, 0]
+    pool.queue.sync_requests[1] = 1
+    assert pool.sync_state is SyncState.READY
+    pool.finish_sync()
+    assert pool.sync_state is SyncState.IDLE
+
+
+def test_without_a_running_learner_the_optimizer_state_is_ready_at_once():
+    for pool in (make_pool(), make_pool_with_learner()):
+        pool.request_sync()
+        assert pool.sync_state is SyncState.READY

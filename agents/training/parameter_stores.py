@@ -1,0 +1,72 @@
+"""Where workers and learner pull parameters from and push gradients to."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from agents.a3c.optimizers import OPTIMIZERS, SharedOptimizer
+from agents.config import TrainConfig
+from agents.training.shared_state import SharedState
+
+
+class SharedMemoryStore:
+    """The parameters in shared memory; all workers update them without a lock (Hogwild).
+
+    Args:
+        shared: The shared state.
+        config: The settings.
+    """
+
+    def __init__(self, shared: SharedState, config: TrainConfig) -> None:
+        self.shared, self.config = shared, config
+
+    def pull(self, out: Tensor) -> None:
+        """Copy the newest parameters into `out`, shape (N,)."""
+        out.copy_(self.shared.parameters)
+
+    def push(self, gradients: Tensor) -> None:
+        """Apply gradients of shape (N,) to the shared parameters."""
+        learning_rate = self.config.learning_rate_at(self.shared.global_step)
+        self._optimizer.step(gradients, learning_rate, self.shared.updates)
+
+    @cached_property
+    def _optimizer(self) -> SharedOptimizer:
+        optimizer = OPTIMIZERS[self.config.optimizer]
+        state = self.shared.optimizer_state
+        return optimizer(self.shared.parameters, state, eps=self.config.optimizer_eps)
+
+
+class DeviceStore:
+    """The central learner's parameters and optimizer state, on its device.
+
+    Args:
+        shared: The shared state they start from.
+        config: The settings.
+        parameters: The learner's flat parameters, on its device, shape (N,).
+    """
+
+    def __init__(self, shared: SharedState, config: TrainConfig, parameters: Tensor) -> None:
+        self.shared, self.config, self.parameters = shared, config, parameters
+        self.parameters.copy_(shared.parameters)
+        self.optimizer_state = shared.optimizer_state.to(parameters.device, copy=True)
+        optimizer = OPTIMIZERS[config.optimizer]
+        self._optimizer = optimizer(parameters, self.optimizer_state, eps=config.optimizer_eps)
+
+    def pull(self, out: Tensor) -> None:
+        """Copy the newest parameters into `out`, shape (N,)."""
+        out.copy_(self.parameters)
+
+    def push(self, gradients: Tensor) -> None:
+        """Apply gradients of shape (N,) to the parameters on the device."""
+        learning_rate = self.config.learning_rate_at(self.shared.global_step)
+        self._optimizer.step(gradients, learning_rate, self.shared.updates)
+
+    def publish(self) -> None:
+        """Copy the parameters into shared memory, for the workers."""
+        self.shared.parameters.copy_(self.parameters)
+
+    @torch.no_grad()
+    def sync_optimizer_state(self) -> None:
+        """Copy the optimizer state into shared memory, for a checkpoint."""
+        self.shared.optimizer_state.copy_(self.optimizer_state)

@@ -1,0 +1,174 @@
+"""A session of a run, new or resumed: its directory, lock, restored state and log."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.checkpoint import CheckpointError
+from agents.config import SettingError, TrainConfig, flag
+from agents.evaluation.results import truncate_after_step
+from agents.monitoring.console import format_seconds
+from agents.monitoring.metrics import TrainingStatistics
+from agents.run_folder import create_run_folder, lock_run_folder, resume_run_folder, update_meta
+from agents.system.files import remove_stale_temp_files
+from agents.system.processes import reaper
+from agents.training.checkpointer import Checkpointer
+from agents.training_state import TrainingState
+
+log = logging.getLogger("train")
+
+
+class RunSession:
+    """Creates a run directory, or restores the run in an existing one.
+
+    Args:
+        config: The settings.
+        argv: The command line.
+        checkpointer: Fills the shared state from the newest sound checkpoint.
+
+    Attributes:
+        folder: The run directory, locked until `close`.
+        index: How often the run was resumed; 0 in its first session.
+        state: The training state of the checkpoint that was resumed; None in the first session.
+        resumed_at: Its global step; None in the first session.
+
+    Raises:
+        SettingError: If the run directory cannot be written to, or the run cannot be resumed.
+    """
+
+    def __init__(
+        self, config: TrainConfig, argv: Sequence[str], checkpointer: Checkpointer
+    ) -> None:
+        self.config, self.index = config, 0
+        self._log_handlers: list[logging.Handler] = []
+        self.state: TrainingState | None = None
+        self.resumed_at: int | None = None
+        if config.resume:
+            self.folder = Path(config.resume)
+            self._lock = lock_run_folder(self.folder)
+            remove_stale_temp_files(self.folder)
+            try:
+                self.state = _restore(config, self.folder, checkpointer)
+                self.resumed_at = self.state.global_step
+                self.index = resume_run_folder(config, argv, self.resumed_at)
+            except SettingError:
+                self._lock.close()
+                raise
+        else:
+            self.folder = create_run_folder(config, argv)
+            self._lock = lock_run_folder(self.folder)
+        reaper().clean_temp_files_on_exit(self.folder)
+
+    def start_logging(self, screen: logging.Handler) -> None:
+        """Log to the terminal, and with times and in more detail to `train.log`.
+
+        Args:
+            screen: The handler for the terminal.
+        """
+        log.setLevel(logging.DEBUG)
+        log.propagate = False
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        if screen.level == logging.NOTSET:
+            screen.setLevel(logging.INFO)
+        file = logging.FileHandler(self.folder / "train.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log_handlers = [screen, file]
+        for handler in self._log_handlers:
+            log.addHandler(handler)
+
+    def truncate_evaluations(self) -> None:
+        """Remove evaluations of steps after the checkpoint; if that fails, log it and go on."""
+        if self.resumed_at is None:
+            return
+        try:
+            truncate_after_step(self.folder, self.resumed_at)
+        except OSError as error:
+            log.error("evaluations of the lost steps stay in their file: %s", error)
+
+    def update_meta(self, **changes: Any) -> None:
+        """Change entries of the run's `meta.json`; if that fails, log it and go on."""
+        try:
+            update_meta(self.folder, **changes)
+        except (OSError, ValueError) as error:
+            log.error("meta.json could not be written: %s", error)
+
+    def close(self) -> None:
+        """Close the log and release the lock."""
+        for handler in self._log_handlers:
+            log.removeHandler(handler)
+            handler.close()
+        self._lock.close()
+
+    def log_start(self, num_parameters: int) -> None:
+        """Log what is trained.
+
+        Args:
+            num_parameters: The number of the network's parameters.
+        """
+        config = self.config
+        log.info(
+            "%s, %s head, %s workers x %s environments, %s parameters, into %s",
+            config.game,
+            config.head,
+            config.workers,
+            config.envs_per_worker,
+            f"{num_parameters:,}",
+            self.folder,
+        )
+        defaults = TrainConfig()
+        changed = [
+            f"{flag(name)} {value}"
+            for name, value in vars(config).items()
+            if value != getattr(defaults, name) and name != "resume"
+        ]
+        log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
+        if self.resumed_at is not None:
+            log.info("resuming from step %s", f"{self.resumed_at:,}")
+
+    def log_summary(
+        self,
+        status: str,
+        failure: Exception | None,
+        saved: Path | None,
+        global_step: int,
+        statistics: TrainingStatistics,
+    ) -> None:
+        """Log the results, and what can be done with them.
+
+        Args:
+            status: "finished", "interrupted" or "failed".
+            failure: What the run failed of, if it did.
+            saved: The newest checkpoint, if there is one.
+            global_step: Agent steps of the run.
+            statistics: The run's statistics.
+        """
+        log.info(
+            "%s: %s agent steps (%s frames) in %s, %s episodes, mean return %s",
+            status,
+            f"{global_step:,}",
+            f"{global_step * self.config.frame_skip:,}",
+            format_seconds(statistics.elapsed),
+            f"{statistics.episodes:,}",
+            statistics.recent_return_text,
+        )
+        last = saved or "none"
+        if failure:
+            log.error("the run failed: %s; the last good checkpoint is %s", failure, last)
+        log.info("checkpoint: %s", last)
+        if saved and status != "finished":
+            log.info("resume it: python train_a3c.py --resume %s", self.folder)
+        log.info("curves: tensorboard --logdir %s", self.config.run_dir)
+        if saved:
+            log.info("watch it play: python -m agents.evaluate %s --record", self.folder)
+
+
+def _restore(config: TrainConfig, folder: Path, checkpointer: Checkpointer) -> TrainingState:
+    try:
+        state = checkpointer.restore(folder)
+    except CheckpointError as error:
+        raise SettingError("resume", config.resume, str(error)) from error
+    if state.global_step >= config.total_timesteps:
+        allowed = f"this run has {state.global_step:,} agent steps already; ask for more to resume"
+        raise SettingError("total_timesteps", config.total_timesteps, allowed)
+    return state
