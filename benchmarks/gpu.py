@@ -20,12 +20,14 @@ from typing import Any
 
 import torch
 
-from agents.config import SettingError, TrainConfig
+from agents.cli import CommandParser, run_command
+from agents.config import TrainConfig
 from agents.system.resources import available_cpus
 from agents.training.preflight import check_learner
 from benchmarks.system_info import describe, system_info
 from benchmarks.throughput import CORES, EMULATOR, HEADS, emulator_rate, training_figures
 
+PROG = "python -m benchmarks.gpu"
 COLUMNS = ("updates_per_s", "update_ms", "batch_wait", "slots_waiting", "policy_lag")
 
 Figures = dict[str, float]
@@ -73,10 +75,10 @@ def table(found: dict[int, dict[str, list[Figures]]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, print a table, and write JSON where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main() -> int:
+    """Measure, print a table, write JSON where asked, and return the exit code."""
+    parser = CommandParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--learner", default="cuda", help="as of train_a3c.py")
     parser.add_argument("--learner-batch", type=int, default=TrainConfig().learner_batch)
@@ -89,11 +91,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
-    try:
-        config = TrainConfig(learner=args.learner, learner_batch=args.learner_batch)
-        check_learner(config)
-    except SettingError as error:
-        parser.error(str(error))
+    check_learner(TrainConfig(learner=args.learner, learner_batch=args.learner_batch))
 
     info: dict[str, Any] = system_info()
     device = "no device"
@@ -107,7 +105,8 @@ def main() -> None:
     if args.json:
         written = {"arguments": sys.argv[1:], "machine": info, "figures": found}
         args.json.write_text(json.dumps(written, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, PROG)

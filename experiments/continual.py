@@ -1,10 +1,10 @@
-"""Continual learning: five tasks of two digits, one after another, and what is left of the first.
+"""Continual learning: five tasks of two digits in sequence, and how much of the first is retained.
 
-Section 3.4 and Table 1 of the paper: a perceptron, the same with stored programs (NSM) and the same
-with Neurocoder layers, each trained with Adam or Adagrad alone and with four methods against
-forgetting. In the incremental domain scenario one output layer serves all tasks and says which of a
-task's two digits it is; in the incremental task scenario each task has its own. Tasks of
-scikit-learn's digits, or of MNIST with --mnist.
+Section 3.4 and Table 1 of the paper: an MLP, the same with stored programs (NSM) and the same with
+Neurocoder layers, each trained with Adam or Adagrad alone and with four regularizers against
+forgetting. In the incremental domain scenario all tasks share one output layer, which classifies
+which of a task's two digits an image shows; in the incremental task scenario each task has its own.
+The tasks are made of scikit-learn's digits, or of MNIST with --mnist.
 """
 
 import argparse

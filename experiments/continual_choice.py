@@ -75,9 +75,9 @@ def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
     """Of what was tried for a variant, that with the highest mean accuracy over seeds.
 
     Args:
-        variant: who is to be set.
-        results: of the study, by names of tries.
-        tries: what the names mean.
+        variant: The variant whose settings are chosen.
+        results: Results of the study, by names of tries.
+        tries: Name -> variant and settings.
     """
 
     def mean_accuracy(name: str) -> float:
@@ -88,7 +88,7 @@ def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
 
 
 def _try(study: Study, tries: Tries, tasks: Sequence[Task], scale: Scale) -> None:
-    """Run what has not been run yet, each time with other images held out."""
+    """Run the tries without results, each seed with other images held out."""
     for name, seed in study.jobs(list(tries)):
         variant, choice = tries[name]
         torch.manual_seed(_FIRST_SEED + seed)

@@ -4,11 +4,11 @@
     python -m experiments.digits --mnist DIR
 
 One-layer classifiers of about equal size: linear, Neurocoders of J = 1 to 10 steps with and without
-the residual program, and the competitors. What single- and multi-step Neurocoders attend to for
-each digit, and the decision tree in it. Then the same layers as the last one of a LeNet.
+the residual program, and the baselines; the attention of single- and multi-step Neurocoders for
+each digit, and the decision tree in it; then the same layers as the last one of a LeNet.
 
-The built-in digits are so few that a linear classifier learns them almost without error, and there
-would be nothing to gain; so they are also shifted by a pixel each way (`--shift 0` does not).
+The built-in digits are so few that a linear classifier learns them almost without error; so they
+are also shifted by one pixel in each direction (`--shift 0` turns this off).
 """
 
 import argparse
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(study: Study, variant: str, images: Images, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one variant and return what came out."""
+    """Train one variant and return its results."""
     model = make_model(variant, images.train.shape[-1], args.sharpness)
     lenet = variant.startswith("lenet-")
     rate = LENET_LEARNING_RATE if lenet else LEARNING_RATE
@@ -142,7 +142,7 @@ def train(
 
 @torch.no_grad()
 def error_of(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
-    """The part of the pictures that are taken for another digit."""
+    """The fraction of misclassified images."""
     model.eval()
     guesses = torch.cat([model(part).argmax(dim=1) for part in pictures.split(_AT_ONCE)])
     return float((guesses != labels).double().mean())
@@ -174,12 +174,12 @@ def attention_of(model: nn.Module, pictures: Tensor) -> np.ndarray:
 
 
 def report(study: Study, data: str, images: Images) -> None:
-    """Write the tables, and those figures whose variants are there.
+    """Write the tables, and the figures whose variants have results.
 
     Args:
-        study: what was run.
-        data: name of the data set.
-        images: of which examples are shown.
+        study: The study with the results.
+        data: Name of the data set.
+        images: The images that examples are shown from.
     """
     study.table(COLUMNS)
     first: dict[str, dict[str, Any]] = {}

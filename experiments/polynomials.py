@@ -4,9 +4,9 @@
     python -m experiments.polynomials --quick
 
 The paper's section 3.2. A GRU reads a sequence of points, chunk after chunk of another polynomial
-each (`auto_regression.chunks`), and its output layer predicts the next point. Nobody is told where
-a chunk ends, and its first point cannot be foreseen; the error of an ideal observer, which no one
-can go below, is computed beside (`auto_regression.ideal_observer`). Compared are output layers:
+each (`auto_regression.chunks`), and its output layer predicts the next point. Chunk boundaries are
+not given, and a chunk's first point is unpredictable; the error of an ideal observer, a lower
+bound, is computed as well (`auto_regression.ideal_observer`). The output layers compared:
 
 - `linear`: the plain GRU.
 - `linear-wide`: a plain GRU with more units, as many parameters as with the Neurocoder in all.
@@ -15,10 +15,10 @@ can go below, is computed beside (`auto_regression.ideal_observer`). Compared ar
 - `neurocoder`: 5 steps, 20 slots; `neurocoder-no-usage`: the same without usage attention;
   `neurocoder-single-step`: 1 step, 10 slots.
 
-All see the same sequences in the same order, each of them once. Learning curves show the test error
-above the ideal observer's. A network's signals are judged by how well their changes
-from point to point tell boundaries from other points: the hidden state, a Neurocoder's attention to
-M_U, and what other layers have in the attention's place.
+All are trained on the same sequences in the same order, each once. Learning curves show the test
+error above the ideal observer's. A network's signals (the hidden state, a Neurocoder's attention to
+M_U, and the corresponding signals of other layers) are scored by how well their change from point
+to point detects boundaries.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def train(
     """Train on sequences that are drawn as they are needed; the learning rate falls to zero.
 
     Returns:
-        The learning curve: "updates", and "errors", the test error after so many.
+        The learning curve: "updates", and "errors", the test error after each of these.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate)
@@ -196,7 +196,7 @@ def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
     time_catching_up(results)
     remark = (
         f"The ideal observer's error is {known['error']:.4f}. The plain GRU's last error is that "
-        "of the same seed; who never reaches it is counted with all updates."
+        "of the same seed; a variant that never reaches it counts with all updates."
     )
     study.table(RESULTS, remark=remark)
     remark = (

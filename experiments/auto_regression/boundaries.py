@@ -83,7 +83,7 @@ def around_boundaries(change: Tensor, starts: Tensor, before: int, after: int) -
         after: how many after it.
 
     Returns:
-        Shape (before + 1 + after,), over boundaries that have so many steps on both sides.
+        Shape (before + 1 + after,), over boundaries with enough steps on both sides.
     """
     at = starts[:, 1:].clone()
     at[:, :before] = False

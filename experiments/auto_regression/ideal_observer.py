@@ -1,4 +1,4 @@
-"""The best that can be predicted of polynomial chunks by one who knows how they are drawn.
+"""The best possible prediction of polynomial chunks, given their distribution.
 
 Exact Bayesian change-point detection: the lengths, degrees and coefficients have the distributions
 of `experiments.auto_regression.chunks`, and the observer weighs all chunks that the points so far

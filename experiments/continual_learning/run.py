@@ -64,7 +64,7 @@ MNIST_SCALE = Scale(width=400, epochs=4, batch_size=128, fisher_images=500)
 
 @dataclass(frozen=True)
 class Variant:
-    """Who learns, how it is helped to remember, and what it is told.
+    """A layer, a method against forgetting, and a scenario.
 
     Attributes:
         scenario: one of SCENARIOS.

@@ -44,7 +44,7 @@ class TaskSizes:
         bits: of an item.
         fewest_items: of a sub-task; Associative Recall has at least two.
         most_items: of a sub-task.
-        most_repeats: Repeat Copy has 1 to so many.
+        most_repeats: Largest number of repeats of Repeat Copy.
     """
 
     bits: int

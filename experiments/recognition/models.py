@@ -29,7 +29,7 @@ class LeNet(nn.Module):
     """Two convolutions and three layers (LeCun et al. 1998), the last of which is given.
 
     Pictures of 28 x 28 and more meet kernels of 5 x 5 as in the original. Smaller ones meet padded
-    kernels of 3 x 3, for want of room.
+    kernels of 3 x 3, which they have room for.
 
     Args:
         side: of the pictures.
@@ -64,7 +64,7 @@ def make_model(variant: str, side: int, sharpness: float = 10.0) -> nn.Module:
 
 
 def make_classifier(variant: str, features: int, sharpness: float = 10.0) -> nn.Module:
-    """A fresh layer, or two, from so many features to the ten classes."""
+    """Create a layer, or two, from `features` inputs to the ten classes."""
     if variant == "linear":
         return nn.Linear(features, CLASSES)
     if variant == MULTI_STEP:
