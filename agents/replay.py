@@ -124,7 +124,7 @@ def _look_on(replay: Replay, run: str) -> Iterator["LookingOn"]:
             f"{run}: the run is of {config.game}, or of other actions or another frame skip"
         )
     agent = load_agent(folder, config)
-    overlay = overlay_factory(config, agent.global_step)(replay.game.mode, replay.game.seed)
+    overlay = overlay_factory(config, agent.global_step)(replay.episode.mode, replay.episode.seed)
     with agent.network.cached_weights():
         yield overlay, StatefulNetwork(agent.network)
 

@@ -43,14 +43,14 @@ class Replay:
 
     Attributes:
         settings: The game and its rules.
-        game: The episode: seed, actions, score, length, last screen.
+        episode: Seed, actions, score, length, last screen.
         checkpoint: Name of the network's file; empty for random play.
         global_step: Agent steps the network was trained for; None for random play.
         ale_version: The version of ale-py when the episode was played.
     """
 
     settings: AtariConfig
-    game: EpisodeResult
+    episode: EpisodeResult
     checkpoint: str = ""
     global_step: int | None = None
     ale_version: str = version("ale-py")
@@ -61,18 +61,18 @@ class Replay:
         Raises:
             OSError: If that fails.
         """
-        game = {_KEYS.get(name, name): value for name, value in vars(self.game).items()}
-        del game["actions"]
+        episode = {_KEYS.get(name, name): value for name, value in vars(self.episode).items()}
+        del episode["actions"]
         rest = {
             "format": FORMAT_VERSION,
             "settings": asdict(self.settings),
-            "game": game,
+            "game": episode,
             "checkpoint": self.checkpoint,
             "global_step": self.global_step,
             "ale_version": self.ale_version,
         }
         data = io.BytesIO()
-        np.savez_compressed(data, actions=self.game.actions, trace=np.array(json.dumps(rest)))
+        np.savez_compressed(data, actions=self.episode.actions, trace=np.array(json.dumps(rest)))
         write_atomically(path, data.getvalue())
 
 
@@ -92,9 +92,9 @@ def load_replay(path: str | Path) -> Replay:
         settings = _read_settings(rest["settings"])
         names = {key: name for name, key in _KEYS.items()}
         values = {names.get(key, key): value for key, value in rest["game"].items()}
-        game = EpisodeResult(actions=actions, **values)
+        episode = EpisodeResult(actions=actions, **values)
         replay = Replay(
-            settings, game, rest["checkpoint"], rest["global_step"], rest["ale_version"]
+            settings, episode, rest["checkpoint"], rest["global_step"], rest["ale_version"]
         )
         _check(replay)
         return replay
@@ -132,15 +132,15 @@ def _read_settings(settings: Any) -> AtariConfig:
 
 def _check(replay: Replay) -> None:
     """Raise ValueError for what no episode can have."""
-    game = replay.game
+    episode = replay.episode
     expected: list[tuple[Any, str, Any]] = [
-        (game, "mode", str),
-        (game, "seed", int),
-        (game, "score", (int, float)),
-        (game, "length", int),
-        (game, "screen_hash", str),
-        (game, "truncated", bool),
-        (game, "trajectory_hash", str),
+        (episode, "mode", str),
+        (episode, "seed", int),
+        (episode, "score", (int, float)),
+        (episode, "length", int),
+        (episode, "screen_hash", str),
+        (episode, "truncated", bool),
+        (episode, "trajectory_hash", str),
         (replay, "checkpoint", str),
         (replay, "global_step", (int, type(None))),
         (replay, "ale_version", str),
@@ -152,21 +152,23 @@ def _check(replay: Replay) -> None:
         if not fits or (kinds is str and not (len(value) <= 200 and value.isprintable())):
             raise ValueError(f"{name} is {repr(value)[:200]}")
     if not all(
-        re.fullmatch("([0-9a-f]{64})?", h) for h in (game.screen_hash, game.trajectory_hash)
+        re.fullmatch("([0-9a-f]{64})?", h) for h in (episode.screen_hash, episode.trajectory_hash)
     ):
         raise ValueError("a hash is not 64 hexadecimal digits")
     if not 0 <= (replay.global_step or 0) <= 10**15:
         raise ValueError(f"global_step is {replay.global_step}")
-    if not 0 <= game.seed < 2**31:
-        raise ValueError(f"seed {game.seed} is not in [0, 2**31)")
-    if not math.isfinite(game.score):
-        raise ValueError(f"score is {game.score}")
-    if game.length != len(game.actions):
-        raise ValueError(f"length is {game.length}, but there are {len(game.actions)} actions")
-    if game.length > replay.settings.max_steps:
+    if not 0 <= episode.seed < 2**31:
+        raise ValueError(f"seed {episode.seed} is not in [0, 2**31)")
+    if not math.isfinite(episode.score):
+        raise ValueError(f"score is {episode.score}")
+    if episode.length != len(episode.actions):
         raise ValueError(
-            f"{game.length} agent steps of {replay.settings.frame_skip} frames are over the limit "
-            f"of {replay.settings.max_frames} frames"
+            f"length is {episode.length}, but there are {len(episode.actions)} actions"
         )
-    if game.actions.max() >= 18:
-        raise ValueError(f"action {game.actions.max()} is not one of the console's 18")
+    if episode.length > replay.settings.max_steps:
+        raise ValueError(
+            f"{episode.length} agent steps of {replay.settings.frame_skip} frames are over the "
+            f"limit of {replay.settings.max_frames} frames"
+        )
+    if episode.actions.max() >= 18:
+        raise ValueError(f"action {episode.actions.max()} is not one of the console's 18")

@@ -82,7 +82,7 @@ def verify_replay(
         ReplayError: If the game has no such actions.
         ReplayMismatchError: If score, length, last screen, trajectory or the way it ended differ.
     """
-    recorded = replay.game
+    recorded = replay.episode
     actions, highest = num_actions(replay.settings), int(recorded.actions.max())
     if highest >= actions:
         raise ReplayError(

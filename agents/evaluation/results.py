@@ -1,4 +1,4 @@
-"""What a number of games come to: their summary, the file that collects it, and the table."""
+"""Results of evaluations: the summary of episodes, the CSV file of summaries, and the table."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from envs import PUBLISHED_SCORES, human_normalised
 log = logging.getLogger("train")
 
 EVALUATIONS = "eval/evaluations.csv"
-# The source of rows that the evaluator process has written.
+# The source of the evaluator process's rows.
 TRAINING = "training"
 COLUMNS = (
     "wall_time",
@@ -41,18 +41,18 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Summary:
-    """Of a number of games in one mode. Scores are raw.
+    """Statistics of the raw scores of episodes in one mode.
 
     Attributes:
-        mode: who played.
-        episodes: number of games.
-        mean: of the scores.
-        std: of the scores, as of a sample (divided by n - 1); 0 for a single game.
-        median: of the scores.
-        min: of the scores.
-        max: of the scores.
-        length: mean number of decisions of a game.
-        human_normalised: the mean on the scale of `envs.human_normalised`, or None.
+        mode: Who played.
+        episodes: Number of episodes.
+        mean: Mean score.
+        std: Sample standard deviation of the scores (divided by n - 1); 0 for a single episode.
+        median: Median score.
+        min: Lowest score.
+        max: Highest score.
+        length: Mean number of agent steps of an episode.
+        human_normalised: The mean on the scale of `envs.human_normalised`, or None.
     """
 
     mode: str
@@ -71,12 +71,12 @@ class EvaluationRow:
     """A row of `eval/evaluations.csv`.
 
     Attributes:
-        wall_time: seconds since 1970.
+        wall_time: Seconds since 1970.
         source: "evaluate" (the command) or "training" (the evaluator process).
-        checkpoint: the file's name, or what else was played; empty for random play.
-        global_step: decisions the network was trained for; None for random play.
-        summary: of the games.
-        seed: that the games' seeds came from.
+        checkpoint: The file's name; empty for random play and for the evaluator process.
+        global_step: Agent steps the network was trained for; None for random play.
+        summary: The statistics of the episodes.
+        seed: The episodes' seeds follow from it.
     """
 
     wall_time: float
@@ -87,37 +87,37 @@ class EvaluationRow:
     seed: int
 
 
-def summarise(game_name: str, games: Sequence[EpisodeResult]) -> Summary:
-    """Summarise games that were played in one mode.
+def summarise(game_name: str, episodes: Sequence[EpisodeResult]) -> Summary:
+    """Summarise episodes that were played in one mode.
 
     Raises:
-        ValueError: if there are none, or their modes differ.
+        ValueError: If there are none, or their modes differ.
     """
-    modes = {game.mode for game in games}
+    modes = {episode.mode for episode in episodes}
     if len(modes) != 1:
-        raise ValueError(f"games of one mode are needed, got {len(games)} games of modes {modes}")
-    scores = [game.score for game in games]
+        raise ValueError(f"episodes of one mode are needed, got {len(episodes)} of modes {modes}")
+    scores = [episode.score for episode in episodes]
     mean = fmean(scores)
     return Summary(
         mode=modes.pop(),
-        episodes=len(games),
+        episodes=len(episodes),
         mean=mean,
         std=stdev(scores) if len(scores) > 1 else 0.0,
         median=median(scores),
         min=min(scores),
         max=max(scores),
-        length=fmean(game.length for game in games),
+        length=fmean(episode.length for episode in episodes),
         human_normalised=human_normalised(game_name, mean),
     )
 
 
 def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
-    """Add a row to a run's `eval/evaluations.csv`; the first one brings the header with it.
+    """Append a row to a run's `eval/evaluations.csv`, after the header if the file is new.
 
-    Where the last line was cut off, the row starts on a new one.
+    If the last line was truncated by a crash, the row starts on a new line.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: If it cannot be written.
     """
     summary = evaluation.summary
     values = {
@@ -153,13 +153,12 @@ def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
 
 
 def read_evaluations(folder: Path) -> list[EvaluationRow]:
-    """The rows of a run's `eval/evaluations.csv`, oldest first; malformed ones are left out.
+    """The rows of a run's `eval/evaluations.csv`, oldest first; empty if there is no such file.
 
-    There is none where there is no file. Lines that were cut off, or in which a machine that died
-    has left zeros, are malformed.
+    Malformed lines, such as a crash may leave, are skipped with a warning.
 
     Raises:
-        OSError: if there is something that cannot be read.
+        OSError: If the file cannot be read.
     """
     path = folder / EVALUATIONS
     try:
@@ -179,16 +178,16 @@ def read_evaluations(folder: Path) -> list[EvaluationRow]:
 
 
 def truncate_after_step(folder: Path, global_step: int) -> None:
-    """Take back what the evaluator wrote of parameters that a resumed run has lost.
+    """Remove the evaluator's rows about parameters that a resumed run has lost.
 
-    Rows of the command, and lines that cannot be read, stay as they are.
+    Rows of the evaluate command, and malformed lines, are kept.
 
     Args:
-        folder: of the run.
-        global_step: of the checkpoint that the run goes on from.
+        folder: The run directory.
+        global_step: Step of the checkpoint that the run resumes from.
 
     Raises:
-        OSError: if the file cannot be written; it stays as it was then.
+        OSError: If the file cannot be written; it is unchanged then.
     """
     path = folder / EVALUATIONS
     try:
@@ -201,7 +200,7 @@ def truncate_after_step(folder: Path, global_step: int) -> None:
 
 
 def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
-    """A table to print with rich, and below it the published scores where there are any."""
+    """A rich table of summaries, with the published scores as its caption where there are any."""
     table = Table(title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("mode", no_wrap=True)
     for column in ("games", "mean", "std", "median", "min", "max", "length", "normalised"):
@@ -225,7 +224,7 @@ def _csv_line(cells: Sequence[object]) -> str:
 
 
 def _is_later(cells: list[str], global_step: int) -> bool:
-    """Whether a line is a row of the evaluator's about a later step."""
+    """Whether a line is a row of the evaluator about a later step."""
     row = dict(zip(COLUMNS, cells, strict=False))
     step = parse_count(row.get("global_step", ""))
     return row.get("source") == TRAINING and step is not None and step > global_step
@@ -241,7 +240,7 @@ def _short(value: float) -> str:
 
 
 def _parse(row: dict[str, str]) -> EvaluationRow:
-    """Raises ValueError where a cell is not what its column holds."""
+    """Raises ValueError if a cell has no valid value."""
     if not all(cell.isprintable() and "\ufffd" not in cell for cell in row.values()):
         raise ValueError("not text")
     scores = {name: float(row[name]) for name in ("mean", "std", "median", "min", "max", "length")}

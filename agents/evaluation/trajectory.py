@@ -31,7 +31,7 @@ class Trajectory:
     With a Neurocoder head of the default size an agent step takes 5 kB, and a screen 100 kB.
 
     Attributes:
-        game: Seed, mode, score, and whether the frame limit ended it.
+        episode: Seed, mode, score, and whether the frame limit ended it.
         action_names: The names of the A actions.
         actions: The actions played, uint8, shape (T,).
         rewards: Raw, float32, shape (T,).
@@ -45,7 +45,7 @@ class Trajectory:
             (T, height, width, 3), or None where they were not asked for.
     """
 
-    game: EpisodeResult
+    episode: EpisodeResult
     action_names: tuple[str, ...]
     actions: npt.NDArray[np.uint8]
     rewards: Floats
@@ -131,7 +131,7 @@ class _TrajectoryBuilder(EpisodeCallback):
     def build(self, result: EpisodeResult, names: tuple[str, ...]) -> Trajectory:
         outputs = stack_outputs(self._outputs)
         return Trajectory(
-            game=result,
+            episode=result,
             action_names=names,
             actions=result.actions,
             rewards=np.array(self._rewards, np.float32),

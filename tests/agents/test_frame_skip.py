@@ -11,7 +11,7 @@ import pytest
 from agents import evaluate, plot, replay, report
 from agents.cli import parse_args
 from agents.config import SettingError, TrainConfig
-from agents.evaluation.replay_file import load_replay
+from agents.evaluation.replay_file import ReplayError, load_replay
 from agents.evaluation.results import read_evaluations
 from agents.run_folder import open_run
 from agents.training.supervisor import train
@@ -64,10 +64,9 @@ def test_an_evaluation_and_its_replay_have_the_runs_frame_skip(run, recorded, ca
     assert row.summary.length == STEPS
     path, _ = recorded
     trace = load_replay(path)
-    assert (trace.settings.frame_skip, trace.game.length) == (12, STEPS)
+    assert (trace.settings.frame_skip, trace.episode.length) == (12, STEPS)
     assert replay.main([str(path)]) == 0
-    printed = capsys.readouterr().out.replace("agent steps", "decisions")
-    assert f"{STEPS} decisions (1.8 s)" in printed
+    assert f"{STEPS} agent steps (1.8 s)" in capsys.readouterr().out
 
 
 def test_a_video_lasts_as_long_as_the_episode(recorded):
@@ -86,9 +85,8 @@ def test_a_replay_is_no_replay_with_another_frame_skip(recorded, tmp_path, capsy
     assert "NOT the same game" in capsys.readouterr().err
     rest["settings"] |= {"frame_skip": 13}
     np.savez(tmp_path / "game.npz", actions=actions, trace=np.array(json.dumps(rest)))
-    with pytest.raises(SystemExit):
+    with pytest.raises(ReplayError, match="9 agent steps of 13 frames are over the limit of 101"):
         replay.main([str(tmp_path / "game.npz")])
-    assert "9 agent steps of 13 frames are over the limit of 101 frames" in capsys.readouterr().err
 
 
 def test_a_replay_from_before_frame_skip_was_a_setting_has_four(tmp_path):

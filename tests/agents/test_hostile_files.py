@@ -152,10 +152,10 @@ def load_trace_or_refuse(path):
     if trace is None:
         assert refusal.startswith(f"{path}: ")
         return
-    assert trace.game.actions.dtype == np.uint8
-    assert trace.game.length == len(trace.game.actions) <= trace.settings.max_frames
-    assert trace.game.actions.max() < 18
-    assert 0 <= trace.game.seed < 2**31
+    assert trace.episode.actions.dtype == np.uint8
+    assert trace.episode.length == len(trace.episode.actions) <= trace.settings.max_frames
+    assert trace.episode.actions.max() < 18
+    assert 0 <= trace.episode.seed < 2**31
     assert TrainConfig(**dataclasses.asdict(trace.settings)).game
 
 
@@ -249,4 +249,4 @@ def test_what_the_fuzz_starts_from_is_sound(folder):
         (folder / "game.npz").write_bytes(data)
         assert load_replay(folder / "game.npz").settings == SETTINGS
     Replay(SETTINGS, GAME).save(folder / "game.npz")
-    assert load_replay(folder / "game.npz").game.length == 12
+    assert load_replay(folder / "game.npz").episode.length == 12

@@ -48,14 +48,14 @@ def path(trace, tmp_path):
 def test_the_same_game_is_said_to_be_identical(trace, path, capsys):
     assert main([str(path)]) == 0
     printed = capsys.readouterr()
-    assert f"score {trace.game.score:g}, 26 agent steps (1.7 s)" in printed.out
+    assert f"score {trace.episode.score:g}, 26 agent steps (1.7 s)" in printed.out
     assert "identical" in printed.out
     assert printed.err == ""
     assert [p.name for p in path.parent.iterdir()] == ["game.npz"]
 
 
 def test_another_game_fails_with_code_1_and_what_differs_and_leaves_no_video(trace, path, capsys):
-    dataclasses.replace(trace, game=dataclasses.replace(trace.game, score=123.0)).save(path)
+    dataclasses.replace(trace, episode=dataclasses.replace(trace.episode, score=123.0)).save(path)
     video = path.with_name("game.mp4")
     assert main([str(path), "--video", str(video)]) == 1
     printed = capsys.readouterr()

@@ -145,7 +145,7 @@ def test_the_thumbnail_of_a_step_is_what_was_on_the_screen_before_it(run, shown)
     folder, config = open_run(run)
     log = EpisodeLog(needs_frames=True)
     network = load_agent(folder, config).network
-    game = shown.trajectory.game
+    game = shown.trajectory.episode
     evaluate_policy(network, config, "sampled", [game.seed], [log])
     screens = [step.info["screens"] for step in log.steps]
     for t in range(1, game.length):
@@ -240,9 +240,9 @@ def test_a_hypernet_shows_its_embedding(tmp_path):
 def test_an_episode_too_large_for_a_page_is_shown_as_far_as_it_fits(run, shown):
     folder, config = open_run(run)
     network = load_agent(folder, config).network
-    seed = shown.trajectory.game.seed
+    seed = shown.trajectory.episode.seed
     part = show_episode(network, config, "sampled", seed, max_steps=4)
-    assert len(shown.thumbnails) == part.trajectory.game.length == 6
+    assert len(shown.thumbnails) == part.trajectory.episode.length == 6
     assert len(part.thumbnails) == len(part.trajectory.actions) == 4
     np.testing.assert_array_equal(
         part.trajectory.actor.u_attention, shown.trajectory.actor.u_attention[:4]

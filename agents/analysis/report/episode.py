@@ -34,7 +34,7 @@ class ShownEpisode:
     """An episode with its video. T agent steps are shown, which may be fewer than were played.
 
     Attributes:
-        trajectory: The T steps; `trajectory.game` is the result of the whole episode.
+        trajectory: The T steps; `trajectory.episode` is the result of the whole episode.
         video: MP4 of the T steps.
         thumbnails: T JPEGs, the last frame before each step. The first step has no preceding frame;
             its own is used.

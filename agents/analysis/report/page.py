@@ -171,7 +171,7 @@ def score_rows(atari: AtariConfig, summaries: Sequence[Summary]) -> list[tuple[s
 
 def describe_episode(atari: AtariConfig, shown: ShownEpisode, summaries: Sequence[Summary]) -> str:
     """Describe the episode shown, in one or two sentences."""
-    game, length = shown.trajectory.game, len(shown.trajectory.actions)
+    game, length = shown.trajectory.episode, len(shown.trajectory.actions)
     episodes = next((s.episodes for s in summaries if s.mode == game.mode), 1)
     which = f"The median of {episodes:,} {game.mode} episodes" if episodes > 1 else "The episode"
     text = (

@@ -46,7 +46,7 @@ def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorde
     assert names(tmp_path / "videos") == sorted(f"{stem}.mp4" for stem in stems)
     for path, game in zip(recorder.replays, games, strict=True):
         trace = load_replay(path)
-        assert (trace.game.score, trace.game.seed) == (game.score, game.seed)
+        assert (trace.episode.score, trace.episode.seed) == (game.score, game.seed)
         assert verify_replay(trace).screen_hash == game.screen_hash
     came_from = [(load_replay(p).checkpoint, load_replay(p).global_step) for p in recorder.replays]
     assert came_from == [("step_000000000007.safetensors", 7)] * 2 + [("", None)]
@@ -167,7 +167,7 @@ def test_the_video_of_a_long_game_is_cut_off_with_a_warning_and_its_trace_is_who
     video = cv2.VideoCapture(str(recorder.videos[0]))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 14
     assert "the first 0.5 seconds only" in caplog.text
-    assert load_replay(recorder.replays[0]).game.length == 12
+    assert load_replay(recorder.replays[0]).episode.length == 12
 
 
 def test_traces_alone_need_no_screens(tmp_path):

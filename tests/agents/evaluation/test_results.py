@@ -51,7 +51,7 @@ def test_a_single_game_has_no_deviation_and_an_unpublished_game_no_human_score()
 
 
 def test_games_of_no_or_of_several_modes_have_no_summary():
-    with pytest.raises(ValueError, match="0 games"):
+    with pytest.raises(ValueError, match="got 0 of modes"):
         summarise("Pong", [])
     with pytest.raises(ValueError, match="greedy"):
         summarise("Pong", [played(1.0), played(1.0, mode="greedy")])

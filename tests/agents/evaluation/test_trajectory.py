@@ -24,10 +24,10 @@ def played(network):
 
 
 def test_a_game_is_arrays_with_a_row_for_each_decision(played):
-    assert played.game.length == len(played.actions) == len(played.values) == 15
+    assert played.episode.length == len(played.actions) == len(played.values) == 15
     assert played.probabilities.shape == (15, 18)
     np.testing.assert_allclose(played.probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert played.rewards.sum() == played.game.score
+    assert played.rewards.sum() == played.episode.score
     assert len(played.action_names) == 18
     assert played.action_names[:2] == ("NOOP", "FIRE")
     assert played.screens.shape == (15, 210, 160, 3)
@@ -54,7 +54,7 @@ def test_the_rows_are_the_outputs_and_steps_of_the_game_in_their_order(network, 
 
 
 def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
-    trace = Replay(CONFIG.atari, played.game)
+    trace = Replay(CONFIG.atari, played.episode)
     again = replay_trajectory(trace, network)
     assert again.screens is None
     for name in ("actions", "rewards", "probabilities", "values"):
@@ -64,7 +64,7 @@ def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
 
 def test_the_same_game_is_played_with_and_without_screens(network, played):
     again = record_trajectory(network, CONFIG, "sampled", 5)
-    assert again.game.trajectory_hash == played.game.trajectory_hash
+    assert again.episode.trajectory_hash == played.episode.trajectory_hash
 
 
 def test_random_play_is_refused(network):
@@ -75,6 +75,6 @@ def test_random_play_is_refused(network):
 def test_a_network_for_other_actions_is_refused(network):
     settings = make_config(game="Pong", max_frames=60).atari
     other = make_config(game="Pong", max_frames=60)
-    game = record_trajectory(make_network(other), other, "sampled", 5).game
+    episode = record_trajectory(make_network(other), other, "sampled", 5).episode
     with pytest.raises(ValueError, match="6 actions"):
-        replay_trajectory(Replay(settings, game), network)
+        replay_trajectory(Replay(settings, episode), network)
