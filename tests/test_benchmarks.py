@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from agents.config import TrainConfig
+from agents.errors import UserError
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
 from benchmarks import breakdown, layers, random_play, startup, throughput
@@ -59,6 +60,14 @@ def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):
     header, rule, line = capsys.readouterr().out.splitlines()[-3:]
     assert header.count("|") == rule.count("|") == line.count("|")
     assert show(row["return"]) in line
+
+
+def test_what_is_no_finished_run_is_refused_by_name(run, tmp_path):
+    with pytest.raises(UserError, match="is not a run directory"):
+        summary(tmp_path / "nowhere")
+    (run / "meta.json").write_text('{"status": "running"}')
+    with pytest.raises(UserError, match="has not ended: its status is 'running'"):
+        summary(run)
 
 
 @pytest.mark.slow
