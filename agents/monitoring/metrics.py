@@ -71,9 +71,11 @@ class TrainingStatistics:
 
     def state(self) -> TrainingState:
         """What a checkpoint stores of these statistics."""
+        # A checkpoint with numbers that are not finite would be refused when it is read.
+        finite = [e for e in self.recent if math.isfinite(e.raw_return)]
         return TrainingState(
             episodes=self.episodes,
-            recent_games=tuple((e.raw_return, e.length) for e in self.recent),
+            recent_games=tuple((e.raw_return, e.length) for e in finite),
             best_return=self.best_return if math.isfinite(self.best_return) else None,
             seconds=self.elapsed,
             evaluation=self.evaluation,

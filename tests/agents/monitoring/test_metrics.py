@@ -5,6 +5,7 @@ import math
 import pytest
 
 from agents.monitoring.metrics import TrainingStatistics
+from agents.training_state import TrainingState
 from envs import Episode
 
 
@@ -37,3 +38,10 @@ def test_returns_that_are_not_finite_are_counted_and_never_averaged():
     assert statistics.episodes == 3
     assert (statistics.recent_return, statistics.best_return) == (2.0, 2.0)
     assert statistics.end_interval(1)["charts/episodic_return"] == 2.0
+
+
+def test_what_a_checkpoint_stores_can_be_read_whatever_an_environment_returned():
+    statistics = TrainingStatistics()
+    statistics.add_episodes([Episode(math.nan, 3), Episode(2.0, 5), Episode(math.inf, 4)])
+    state = TrainingState.from_json(statistics.state().to_json())
+    assert (state.episodes, state.recent_games) == (3, ((2.0, 5),))
