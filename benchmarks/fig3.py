@@ -29,12 +29,8 @@ from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
 from agents.run_folder import RunFolderError
 from agents.system.signals import StopSignals
-from benchmarks.suite import (
-    Planned,
-    Suite,
-    last_checkpoint,
-    read_rate,
-)
+from benchmarks.planned_runs import Planned, last_checkpoint, read_rate
+from benchmarks.suite import Suite
 from benchmarks.system_info import describe, system_info
 from benchmarks.tables import Result, table
 from benchmarks.variants import (

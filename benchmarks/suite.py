@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import dataclasses
 import fcntl
 import math
 import os
@@ -12,79 +11,26 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from agents.analysis.learning_curves import read_progress
-from agents.checkpoint import list_checkpoints, step_of
 from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
 from agents.monitoring.console import format_seconds
 from agents.run_folder import RunFolderError, lock_run_folder, open_run
 from agents.system.signals import StopSignals
+from benchmarks.planned_runs import Planned, Rate, is_same, last_checkpoint, read_rate
 
 ROOT = Path(__file__).parent.parent
 TRAIN = (sys.executable, str(ROOT / "train_a3c.py"))
 
-# Settings that do not affect learning: two runs that differ only in these are the same.
-_INCIDENTAL = {
-    *("resume", "run_dir", "quiet", "log_interval", "capture_video"),
-    *("checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
-}
 _STATUS_INTERVAL_S = 5.0
 _STOP_TIMEOUT_S = 120.0
 _ORPHAN_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A run of the suite.
-
-    Attributes:
-        variant: The name in tables and plots.
-        config: The settings.
-        flags: The same settings as command-line flags.
-    """
-
-    variant: str
-    config: TrainConfig
-    flags: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """The name in messages."""
-        return f"{self.config.game} {self.variant} seed {self.config.seed}"
-
-    @property
-    def file_name(self) -> str:
-        """The file name of its log."""
-        return f"{self.config.game}__{self.variant}__{self.config.seed}.log".replace(" ", "-")
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Progress and speed of a run.
-
-    Attributes:
-        step: Agent steps so far.
-        seconds: Training time, without pauses.
-        recent_return: Mean raw score of the last 100 episodes; NaN before the first.
-    """
-
-    step: int
-    seconds: float
-    recent_return: float
-
-    @property
-    def per_second(self) -> float:
-        """Mean agent steps per second since the start; 0 where unknown."""
-        return self.step / self.seconds if self.seconds else 0.0
 
 
 class SuiteError(UserError):
@@ -276,32 +222,6 @@ class Suite:
             with contextlib.suppress(RunFolderError):
                 self._known[path.parent] = open_run(path.parent)[1]
         return list(self._known.items())
-
-
-def is_same(one: TrainConfig, other: TrainConfig) -> bool:
-    """Whether the settings of two runs differ in nothing that affects learning."""
-    return _essence(one) == _essence(other)
-
-
-def last_checkpoint(folder: Path) -> int:
-    """The newest checkpoint's step, or -1 where there is none."""
-    checkpoints = list_checkpoints(folder / "checkpoints")
-    return step_of(checkpoints[-1]) if checkpoints else -1
-
-
-def read_rate(folder: Path) -> Rate | None:
-    """Progress and speed by a run's `progress.csv`; None if it has no rows."""
-    try:
-        progress = read_progress(folder / "progress.csv")
-    except RunFolderError:
-        return None
-    hours = float(progress.hours[-1])
-    return Rate(int(progress.steps[-1]), 3600 * hours, float(progress.returns[-1]))
-
-
-def _essence(config: TrainConfig) -> dict[str, Any]:
-    values = dataclasses.asdict(config)
-    return {name: value for name, value in values.items() if name not in _INCIDENTAL}
 
 
 def _wait_for_orphan(folder: Path) -> None:

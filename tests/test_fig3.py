@@ -22,8 +22,9 @@ from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
 from agents.run_folder import create_run_folder, open_run
 from agents.system.signals import StopSignals
-from benchmarks import fig3, suite, variants
-from benchmarks.suite import Planned, Suite, SuiteError, is_same
+from benchmarks import fig3, variants
+from benchmarks.planned_runs import Planned, is_same, last_checkpoint
+from benchmarks.suite import Suite, SuiteError
 from benchmarks.tables import Result, table
 from benchmarks.variants import (
     NAMES,
@@ -529,4 +530,4 @@ def test_ctrl_c_saves_the_run_and_the_same_command_goes_on(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(json.loads((run / "meta.json").read_text())["resumed"]) == 1
     assert len([path for path in runs.iterdir() if not path.is_symlink()]) == 2
-    assert suite.last_checkpoint(run) >= 3000
+    assert last_checkpoint(run) >= 3000
