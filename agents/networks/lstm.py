@@ -1,4 +1,4 @@
-"""An LSTM over T steps of B games, with a gradient written by hand.
+"""An LSTM over T steps of B environments, with a hand-written gradient.
 
 Step by step, autograd would add up a gradient of all weights at every step, reading and writing
 megabytes each time. Here a step back is one small product, and the weights' gradient is a single
@@ -14,7 +14,7 @@ Tensors = tuple[Tensor, ...]
 
 
 class LSTMSequence(torch.autograd.Function):
-    """`torch.nn.LSTMCell` step after step, its state zeroed where a game starts.
+    """`torch.nn.LSTMCell` step after step, its state zeroed where an episode starts.
 
     With (i, f, g, o) = (sigmoid, sigmoid, tanh, sigmoid) of W_x x_t + W_h h + b, and h, c the state
     before the step, zeroed where not_done_t is zero:
@@ -36,11 +36,11 @@ class LSTMSequence(torch.autograd.Function):
         """Return h_t of all steps, shape (T, B, S), and the last c_t, shape (B, S).
 
         Args:
-            ctx: keeps what the gradient needs.
+            ctx: Keeps the tensors saved for backward.
             x: shape (T, B, in).
             hidden: h before the first step, shape (B, S).
             cell: c before the first step, shape (B, S).
-            not_done: shape (T, B, 1): zero where a game starts, else one.
+            not_done: shape (T, B, 1): zero where an episode starts, else one.
             input_weight: W_x, shape (4 S, in), its rows in the order i, f, g, o.
             recurrent_weight: W_h, shape (4 S, S).
             bias: b, shape (4 S,).

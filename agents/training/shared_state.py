@@ -10,6 +10,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor, nn
 
+from agents.a3c.optimizers import OPTIMIZERS
+from agents.config import TrainConfig
 from agents.networks.flat_parameters import flatten
 
 
@@ -55,6 +57,12 @@ class SharedState:
             counters=torch.zeros(learners + 1, len(Counter), dtype=torch.int64).share_memory_(),
             stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
         )
+
+    @classmethod
+    def for_training(cls, network: nn.Module, config: TrainConfig) -> "SharedState":
+        """Create the shared state of a run with this network and these settings."""
+        learners = 1 if config.uses_central_learner else max(config.workers, 1)
+        return cls.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, learners)
 
     @property
     def global_step(self) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.worker import EnvironmentFactory, Worker, WorkerSpec, make_training_env
 from agents.checkpoint import list_checkpoints
 from agents.config import TrainConfig
@@ -35,8 +34,7 @@ log = logging.getLogger("train")
 MAX_NONFINITE_IN_A_ROW = 100
 # Workers that take longer to exit are killed, so that a run stops soon when told to.
 STOP_TIMEOUT_S = 5.0
-# A worker's incarnation seeds its environments: the session in the high bits, its restarts in the
-# low ones.
+# A worker's incarnation seeds its environments: high bits count sessions, low bits its restarts.
 INCARNATIONS_PER_SESSION = 2**20
 
 
@@ -99,9 +97,7 @@ class TrainingRun:
         torch.manual_seed(config.seed)
         num_actions = count_actions(config, make_env)
         network = build_network(num_actions, config)
-        learners = 1 if config.uses_central_learner else max(config.workers, 1)
-        num_state_tensors = OPTIMIZERS[config.optimizer].num_state_tensors
-        self.shared = SharedState.create(network, num_state_tensors, learners)
+        self.shared = SharedState.for_training(network, config)
         self.checkpointer = Checkpointer(config, network, self.shared)
 
         self.session = RunSession(config, argv, self.checkpointer)
@@ -121,9 +117,8 @@ class TrainingRun:
         )
         self.metrics.log_config(config, self.shared.global_step)
 
-        self.queue = None
-        if config.uses_central_learner:
-            self.queue = RolloutQueue.create(config, network, num_actions)
+        central = config.uses_central_learner
+        self.queue = RolloutQueue.create(config, network, num_actions) if central else None
         incarnation = self.session.index * INCARNATIONS_PER_SESSION
         self._spec = WorkerSpec(config, make_env, incarnation=incarnation)
         self.pool = WorkerPool(self._spec, self.shared, self.queue, worker_class)
@@ -180,7 +175,10 @@ class TrainingRun:
             while not self.done:
                 self._handle(worker.update())
                 if self.evaluations.due:
-                    self._handle(self.evaluations.evaluate_in_process(self._is_interrupted))
+                    record = self.evaluations.evaluate_in_process(
+                        lambda: bool(self.signals.received)
+                    )
+                    self._handle(record)
                 self._log_and_checkpoint()
         finally:
             worker.env.close()
@@ -221,9 +219,6 @@ class TrainingRun:
             for process in exited:
                 process.reap()
         self.pool.kill()
-
-    def _is_interrupted(self) -> bool:
-        return self.signals.received is not None
 
     # --- records, logs and checkpoints --------------------------------------------------------
 

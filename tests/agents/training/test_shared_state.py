@@ -1,54 +1,15 @@
-"""Flat parameters and the shared state."""
+"""The shared state."""
 
 import torch
 from torch import nn
 
-from agents.networks.flat_parameters import flatten, flatten_parameters_, unflatten
+from agents.networks.flat_parameters import flatten
 from agents.training.shared_state import SharedState
 
 
 def make_module():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-
-
-def test_a_flattened_module_computes_what_it_did():
-    module = make_module()
-    x = torch.randn(5, 3)
-    before = module(x).detach()
-    flatten_parameters_(module)
-    torch.testing.assert_close(module(x), before)
-
-
-def test_writing_the_flat_tensor_writes_the_parameters():
-    module = make_module()
-    flat = flatten_parameters_(module)
-    flat.parameters.fill_(0.5)
-    assert all((p == 0.5).all() for p in module.parameters())
-
-
-def test_gradients_of_every_backward_pass_arrive_in_the_flat_tensor():
-    module = make_module()
-    flat = flatten_parameters_(module)
-    reference = make_module()
-    for scale in (1.0, 3.0):
-        x = scale * torch.ones(2, 3)
-        flat.gradients.zero_()
-        module(x).square().sum().backward()
-        reference.zero_grad()
-        reference(x).square().sum().backward()
-        expected = torch.cat([p.grad.flatten() for p in reference.parameters()])
-        torch.testing.assert_close(flat.gradients, expected)
-
-
-def test_unflatten_gives_the_parameters_by_name():
-    module = make_module()
-    shapes = {name: p.shape for name, p in module.named_parameters()}
-    pieces = unflatten(flatten(module), shapes)
-    state = module.state_dict()
-    assert pieces.keys() == state.keys()
-    for name, piece in pieces.items():
-        torch.testing.assert_close(piece, state[name])
 
 
 def test_the_shared_state_lives_in_shared_memory_and_starts_from_the_module():
@@ -64,3 +25,11 @@ def test_totals_are_sums_over_the_workers_and_what_was_before():
     shared = SharedState.create(make_module(), num_state_tensors=1, learners=3)
     shared.counters.copy_(torch.tensor([[10, 1, 0], [20, 2, 0], [30, 3, 4], [5, 5, 5]]))
     assert (shared.global_step, shared.updates, shared.skipped_updates) == (65, 11, 9)
+
+
+def test_an_update_is_counted_as_applied_or_skipped_and_its_agent_steps_in_both_cases():
+    shared = SharedState.create(make_module(), num_state_tensors=1, learners=2)
+    shared.count(0, is_applied=True, agent_steps=7)
+    shared.count(1, is_applied=False, agent_steps=5)
+    assert (shared.global_step, shared.updates, shared.skipped_updates) == (12, 1, 1)
+    assert shared.counters.tolist() == [[7, 1, 0], [5, 0, 1], [0, 0, 0]]
