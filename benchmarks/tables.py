@@ -92,8 +92,8 @@ def table(results: Sequence[Result], random: Mapping[str, float | None], episode
     ]
     words = (
         "Mean ± standard deviation over seeds. Sampled, greedy: raw score of the newest "
-        f"checkpoint, {episodes} whole games for each seed; training: return of the last 100 "
-        "training games. Human-normalised: of the sampled score, 0 % is random play and 100 % a "
+        f"checkpoint, {episodes} whole episodes for each seed; training: return of the last 100 "
+        "training episodes. Human-normalised: of the sampled score, 0 % is random play and 100 % a "
         "human"
     )
     if published:
