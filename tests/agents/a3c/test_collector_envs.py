@@ -30,7 +30,7 @@ def collect(env, rollouts, num_steps=20):
     )
     tensors, episodes = [], []
     for _ in range(rollouts):
-        fields = vars(collector.collect()).items()
+        fields = vars(collector.collect(collector.make_rollout())).items()
         tensors.append({name: x.clone() for name, x in fields if isinstance(x, torch.Tensor)})
         episodes += collector.episodes
     env.close()
