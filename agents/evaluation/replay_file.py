@@ -10,6 +10,7 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +21,7 @@ import numpy.typing as npt
 
 from agents.errors import UserError
 from agents.evaluation.episode import EpisodeResult
-from agents.evaluation.small_npz import read_arrays
-from agents.system.files import write_atomically
+from agents.system.files import read_bounded, write_atomically
 from envs import AtariConfig
 
 FORMAT_VERSION = 1
@@ -31,6 +31,14 @@ MAX_BYTES = 32 * 2**20
 MAX_TEXT = 2**16
 # Attributes of `EpisodeResult` that have another name in the file.
 _KEYS = {"trajectory_hash": "course_hash"}
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_END = b"PK\x05\x06"  # the record at an archive's end
+_END_SIZE = 22
+_LARGE_END = b"PK\x06\x07"  # before it, in archives of 4 GiB
+_LARGE_END_SIZE = 20
 
 
 class ReplayError(UserError):
@@ -110,13 +118,56 @@ def load_replay(path: str | Path) -> Replay:
 
 def _read_arrays(path: Path) -> tuple[npt.NDArray[np.uint8], str]:
     """Raises ValueError, or what numpy and zipfile raise, for what no replay can hold."""
-    arrays = read_arrays(path, {"actions": MAX_BYTES, "trace": 4 * MAX_TEXT}, MAX_BYTES)
+    arrays = _read_npz(path, {"actions": MAX_BYTES, "trace": 4 * MAX_TEXT}, MAX_BYTES)
     actions, text = arrays["actions"], arrays["trace"]
     if actions.ndim != 1 or actions.dtype != np.uint8 or not len(actions):
         raise ValueError(f"actions are {actions.dtype} of shape {actions.shape}")
     if text.shape != () or text.dtype.kind != "U":
         raise ValueError("its description is not a text")
     return actions, str(text)
+
+
+def _read_npz(path: Path, limits: Mapping[str, int], max_bytes: int) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays of an untrusted file, none before its size and type are known.
+
+    `numpy.load` allocates whatever an array's header claims before it looks at the data, and
+    `zipfile` lists any number of members.
+
+    Args:
+        path: The file.
+        limits: Name -> bytes that this array may take in memory.
+        max_bytes: Bytes that the file itself may have.
+    """
+    data = read_bounded(path, max_bytes)
+    before_end = len(data) - _END_SIZE
+    end = data[max(before_end, 0) :]
+    listing = int.from_bytes(end[12:16], "little")
+    is_large = data[: max(before_end, 0)][-_LARGE_END_SIZE:].startswith(_LARGE_END)
+    if not end.startswith(_END) or is_large or listing > 2**12:
+        raise ValueError("damaged, or not an .npz file of a few arrays")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: _read_array(archive, name, limit) for name, limit in limits.items()}
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, limit: int) -> npt.NDArray[Any]:
+    member = archive.getinfo(f"{name}.npy")
+    # The others may ask for gigabytes to unpack into.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"its {name} are packed in a way that numpy never does")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"its {name} are of format {version}")
+        shape, _, dtype = _HEADERS[version](file)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or min(shape, default=0) < 0:
+            raise ValueError(f"its {name} are {dtype} of shape {shape}")
+        if size > limit:
+            raise ValueError(f"its {name} are too large: {size:,} bytes, {limit:,} is the most")
+        data = file.read(size + 1)
+    if len(data) != size:
+        raise ValueError(f"its {name} are cut off, or followed by something else")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _read_settings(settings: Any) -> AtariConfig:
