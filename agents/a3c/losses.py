@@ -68,10 +68,10 @@ def policy_gradient_loss(logits_t: Tensor, a_t: Tensor, adv_t: Tensor, mask_t: T
     Source: Mnih et al. 2016, Algorithm S3.
 
     Args:
-        logits_t: shape (T, B, A).
-        a_t: actions taken, int64, shape (T, B).
-        adv_t: advantages, shape (T, B).
-        mask_t: shape (T, B).
+        logits_t: Shape (T, B, A).
+        a_t: Actions taken, int64, shape (T, B).
+        adv_t: Advantages, shape (T, B).
+        mask_t: Shape (T, B).
     """
     return -masked_mean(log_prob(logits_t, a_t) * adv_t.detach(), mask_t)
 

@@ -21,10 +21,10 @@ class SharedRMSprop:
         parameters -= learning_rate * gradient / sqrt(g + eps)
 
     Args:
-        parameters: shared, shape (N,).
-        state: shared, shape (1, N): g, zeros at first.
-        eps: inside the root.
-        decay: of g.
+        parameters: The shared parameters, shape (N,).
+        state: The shared state, shape (1, N): g, zeros at first.
+        eps: Added inside the root.
+        decay: Decay of g.
     """
 
     num_state_tensors = 1
@@ -48,10 +48,10 @@ class SharedAdam:
     """Adam (Kingma and Ba 2015) with shared moments and a shared count of updates.
 
     Args:
-        parameters: shared, shape (N,).
-        state: shared, shape (2, N): first and second moment, zeros at first.
-        eps: outside the root.
-        betas: decays of the moments.
+        parameters: The shared parameters, shape (N,).
+        state: The shared state, shape (2, N): first and second moment, zeros at first.
+        eps: Added outside the root.
+        betas: Decays of the moments.
     """
 
     num_state_tensors = 2

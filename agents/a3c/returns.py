@@ -23,17 +23,17 @@ def lambda_returns(
     worth something (truncation: the return bootstraps from the last observation's value).
 
     Args:
-        r_t: rewards, shape (T, B).
-        discount_t: shape (T, B).
-        lambda_t: shape (T, B).
-        v_tm1: values of the observations acted on, shape (T, B).
-        bootstrap_value: value v_T of the observation after the last step, shape (B,).
+        r_t: Rewards, shape (T, B).
+        discount_t: Shape (T, B).
+        lambda_t: Shape (T, B).
+        v_tm1: Values of the observations acted on, shape (T, B).
+        bootstrap_value: Value v_T of the observation after the last step, shape (B,).
 
     Returns:
         G, shape (T, B).
 
     Raises:
-        ValueError: if the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     _check_shapes(r_t, bootstrap_value, discount_t=discount_t, lambda_t=lambda_t, v_tm1=v_tm1)
     v_t = torch.cat([v_tm1[1:], bootstrap_value.unsqueeze(0)])
@@ -47,11 +47,11 @@ def lambda_returns(
 
 
 class VTrace(NamedTuple):
-    """What V-trace asks of values and policy.
+    """The targets of values and policy.
 
     Attributes:
-        returns: targets of the values, shape (T, B).
-        advantages: of the actions taken, importance weights included, shape (T, B).
+        returns: Targets of the values, shape (T, B).
+        advantages: Advantages of the actions taken, with importance weights, shape (T, B).
     """
 
     returns: Tensor
@@ -85,17 +85,17 @@ def vtrace(
     Where pi = mu, G is `lambda_returns` and A is G - v_tm1. With lambda 1 both are the paper's.
 
     Args:
-        r_t: rewards, shape (T, B).
-        discount_t: shape (T, B).
-        lambda_t: shape (T, B).
-        v_tm1: values of the observations acted on, shape (T, B).
-        bootstrap_value: value v_T of the observation after the last step, shape (B,).
+        r_t: Rewards, shape (T, B).
+        discount_t: Shape (T, B).
+        lambda_t: Shape (T, B).
+        v_tm1: Values of the observations acted on, shape (T, B).
+        bootstrap_value: Value v_T of the observation after the last step, shape (B,).
         log_ratio_t: log pi(a_t) - log mu(a_t), shape (T, B).
-        clip_rho: bound of rho; it says which policy's values are learned.
-        clip_c: bound of c; it says how fast.
+        clip_rho: Bound of rho; it says which policy's values are learned.
+        clip_c: Bound of c; it says how fast.
 
     Raises:
-        ValueError: if the shapes do not fit together.
+        ValueError: If the shapes do not match.
     """
     _check_shapes(
         r_t,

@@ -1,7 +1,7 @@
 """`NeurocoderLinear` compiled into one function, for few inputs and without a gradient.
 
-For a handful of inputs the layer is some hundred operations on a few numbers each, and calling them
-costs far more than computing. Here numba compiles the loops that the equations are. Arithmetic is
+For a handful of inputs the layer is about a hundred operations on a few numbers each, and calling
+them costs far more than computing. Here numba compiles the equations as loops. Arithmetic is
 float32. B is the batch, P the slots, K the key size, H the heads, J the steps, S the size of the
 LSTM's state; a query, gate or attention is one row for each memory and head, of M * H = 3 H. What
 an ablation leaves out is an array of length zero.
@@ -38,7 +38,7 @@ _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 @njit(**_OPTIONS)
 def _exp_inplace(x, powers):  # type: ignore[no-untyped-def]
-    """Put exp(x) in the place of x; `powers`, int32, has room for as many numbers."""
+    """Replace x by exp(x); `powers` is scratch memory, int32, of the same size."""
     factors = powers.view(np.float32)
     for i in range(x.size):
         z = min(max(x[i], _EXP_MIN), _EXP_MAX)

@@ -161,8 +161,6 @@ class TrainingRun:
         """Processes that died and were restarted, in earlier sessions too."""
         return self._restarts_before + self.pool.restarts + self.evaluations.deaths
 
-    # --- the two ways to train ----------------------------------------------------------------
-
     def _train_in_process(self) -> None:
         """Train serially in this process: deterministic, with the workers' code."""
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
@@ -219,8 +217,6 @@ class TrainingRun:
             for process in exited:
                 process.reap()
         self.pool.kill()
-
-    # --- records, logs and checkpoints --------------------------------------------------------
 
     def _handle(
         self, record: UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord
