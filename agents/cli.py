@@ -22,10 +22,10 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def use_one_thread() -> None:
-    """Have torch and NumPy compute in one thread; call it before either is imported.
+    """Have torch compute in one thread, here and in processes started from here.
 
-    With one process for each core more threads would only take turns, and a network this small,
-    asked about one observation at a time, is not faster with more.
+    Call it before torch is imported. With one process for each core more threads would only take
+    turns, and a network this small is not faster with more.
     """
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
