@@ -1,4 +1,4 @@
-"""Where a worker's time goes: microseconds of every decision, part by part.
+"""Where a worker's time goes: microseconds per agent step, part by part.
 
     python -m benchmarks.breakdown --workers 16 1 --heads linear neurocoder
 
@@ -6,13 +6,13 @@ This is a whole training run as `train_a3c.py` makes it, with the supervisor and
 of its workers are wrapped in a stopwatch here. The clock of each worker runs from when all of them
 play. A part's time is its own, without that of the parts inside it: the parts add up to all.
 
-- wall: a worker's time divided by its own decisions. With more workers than cores it holds the
+- wall: a worker's time divided by its own agent steps. With more workers than cores it holds the
   waiting for a core, wherever a worker happened to be stopped.
 - CPU: what the process spent. With more workers than cores, this is what counts: the cores
   divided by the sum, with the supervisor's share, is the rate.
 - emulator threads: what of the CPU was spent outside the worker's own thread.
 
-The stopwatch itself takes some 4 us of CPU per decision of a batch of 4, spread over the parts.
+The stopwatch itself takes some 4 us of CPU per agent step of a batch of 4, spread over the parts.
 
 Last, what the emulator takes by itself, with random actions: as a worker uses it, without the
 worker's wrapper, and with more games and a thread for every core.
@@ -213,7 +213,7 @@ class TimedWorker(Worker):
             report = {
                 "seconds": self.watch.seconds,
                 "wall": time.monotonic() - self._started,
-                "decisions": self._steps,
+                "agent_steps": self._steps,
             }
             path = self.folder / f"worker-{self.index}.json"
             write_atomically(path, json.dumps(report).encode())
@@ -278,22 +278,22 @@ def _end_when_measured(folder: Path, workers: int, result: dict[str, Any], patie
 
 
 def rows(reports: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Part -> microseconds per decision: wall, CPU, and CPU of other threads; over all workers."""
-    decisions = sum(report["decisions"] for report in reports)
+    """Part -> microseconds per agent step: wall, CPU, other threads' CPU; over all workers."""
+    agent_steps = sum(report["agent_steps"] for report in reports)
     parts = {part for report in reports for part in report["seconds"]}
     sums = {
         part: np.sum([r["seconds"].get(part, [0.0] * 3) for r in reports], axis=0)
         for part in sorted(parts, key=PARTS.index)
     }
     return {
-        part: [1e6 * x / decisions for x in (wall, cpu, max(cpu - own, 0.0))]
+        part: [1e6 * x / agent_steps for x in (wall, cpu, max(cpu - own, 0.0))]
         for part, (wall, cpu, own) in sums.items()
     }
 
 
 def rate(reports: list[dict[str, Any]]) -> float:
-    """Decisions per second of all workers together."""
-    return float(sum(report["decisions"] / report["wall"] for report in reports))
+    """Agent steps per second of all workers together."""
+    return float(sum(report["agent_steps"] / report["wall"] for report in reports))
 
 
 def table(title: str, result: dict[str, Any]) -> str:
@@ -305,7 +305,7 @@ def table(title: str, result: dict[str, Any]) -> str:
     lines = [
         f"### {title}",
         "",
-        f"{per_second:,.0f} decisions/s, {busy:.2f} cores busy. Microseconds per decision:",
+        f"{per_second:,.0f} steps/s, {busy:.2f} cores busy. Microseconds per agent step:",
         "",
         "| part | CPU | share | emulator threads | wall |",
         "|---|---|---|---|---|",
@@ -323,14 +323,14 @@ def table(title: str, result: dict[str, Any]) -> str:
 def time_steps(
     step: Callable[[np.ndarray], Any], num_envs: int, num_actions: int, seconds: float
 ) -> dict[str, float]:
-    """Play random actions; microseconds of wall and CPU time per decision."""
+    """Play random actions; microseconds of wall and CPU time per agent step."""
     rng = np.random.default_rng(0)
-    decisions, wall, cpu = 0, time.perf_counter(), time.process_time()
+    agent_steps, wall, cpu = 0, time.perf_counter(), time.process_time()
     while (elapsed := time.perf_counter() - wall) < seconds:
         step(rng.integers(num_actions, size=num_envs))
-        decisions += num_envs
+        agent_steps += num_envs
     cpu = time.process_time() - cpu
-    return {"wall": 1e6 * elapsed / decisions, "cpu": 1e6 * cpu / decisions}
+    return {"wall": 1e6 * elapsed / agent_steps, "cpu": 1e6 * cpu / agent_steps}
 
 
 def emulator_alone(game: str, games: int, seconds: float) -> dict[str, dict[str, float]]:
@@ -373,7 +373,7 @@ def emulator_table(results: dict[str, dict[str, float]]) -> str:
     lines = [
         "### The emulator alone",
         "",
-        "| what | decisions/s | CPU us per decision | wall us per decision |",
+        "| what | steps/s | CPU us per step | wall us per step |",
         "|---|---|---|---|",
     ]
     for name, result in results.items():
