@@ -169,7 +169,7 @@ def test_peak_memory_counts_what_is_held_at_the_same_time():
 
 
 def test_the_stopwatch_charges_a_part_without_the_parts_inside_it():
-    watch = breakdown.DeviceTimer()
+    watch = breakdown.Stopwatch()
     start = time.perf_counter()
     with watch.part("push"):
         time.sleep(0.02)

@@ -111,7 +111,7 @@ def test_policy_and_value_are_what_the_whole_network_says(head, core):
     with torch.no_grad():
         whole = network(screens.unsqueeze(0), state, starts.unsqueeze(0))
     seen = network.torso(screens)
-    for holding in (nullcontext, network.acting):
+    for holding in (nullcontext, network.cached_weights):
         with holding():
             logits, after = network.act_logits(seen, state, starts)
             torch.testing.assert_close(logits, whole.logits[0], rtol=1e-4, atol=1e-5)
