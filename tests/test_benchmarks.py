@@ -114,6 +114,7 @@ def test_rates_are_put_beside_sb3_and_the_emulator():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sizes come from /proc")
+@pytest.mark.slow
 def test_startup_measures_steps_in_their_order_and_the_memory_of_all(tmp_path):
     command = [sys.executable, "-m", "benchmarks.startup", "--workers", "2", "--starts", "1"]
     command += ["--json", str(tmp_path / "startup.json")]

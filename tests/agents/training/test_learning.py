@@ -43,7 +43,9 @@ def trained_network(config, folder):
     return network
 
 
-@pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
+@pytest.mark.parametrize(
+    "head", ["neurocoder", pytest.param("hypernet", marks=pytest.mark.slow), "linear"]
+)
 def test_every_head_learns_the_tiny_game_to_its_optimum(head, tmp_path):
     network = trained_network(dataclasses.replace(CONFIG, head=head), tmp_path)
     assert play_greedily(network) == OPTIMUM
