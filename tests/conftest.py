@@ -1,11 +1,27 @@
-"""For all tests: one thread, as the program itself runs, and event files that sort by age."""
+"""For all tests: one thread, as the program itself runs, and event files that sort by age.
+
+pytest-xdist runs the tests in two processes. Those that start, kill or time processes stay together
+in one of them, so that no two of them compete; of the others, the tests of a file stay together.
+"""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent
+WITH_PROCESSES = ("agents/training/", "agents/system/", "agents/a3c/test_learner.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Group the tests: a group runs in one process, in its order."""
+    for item in items:
+        path = item.path.relative_to(ROOT)
+        alone = len(path.parts) == 1 or path.as_posix().startswith(WITH_PROCESSES)
+        item.add_marker(pytest.mark.xdist_group("processes" if alone else path.as_posix()))
 
 
 @pytest.fixture(autouse=True)

@@ -77,12 +77,12 @@ def test_after_training_attention_differs_between_inputs_and_more_so_between_cla
         with torch.no_grad():
             return [getattr(layer.compose(x), memory) for layer in layers]
 
-    learned = attentions(trained(NeurocoderLinear, seed)[0] for seed in SEEDS)
+    learned = attentions([trained(NeurocoderLinear, seed)[0] for seed in SEEDS])
     for attention in learned:
         assert attention.std(dim=0).mean() / attention.mean() > 0.5
     # Measured: 4.8 to 6.7 for layers that have learned, 2.4 to 3.9 for fresh ones.
     separation = statistics.median(class_separation(a, y) for a in learned)
-    fresh = attentions(NeurocoderLinear(64, 10) for _ in SEEDS)
+    fresh = attentions([NeurocoderLinear(64, 10) for _ in SEEDS])
     assert separation > 3.5
     assert separation > 1.2 * statistics.median(class_separation(a, y) for a in fresh)
 
