@@ -28,7 +28,7 @@ from agents.system.signals import StopSignals
 from agents.training.managed_process import MAX_RESTARTS, TrainingFailedError
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import Counter, SharedState
-from agents.training.supervisor import TrainingRun, train
+from agents.training.supervisor import MAX_NONFINITE_IN_A_ROW, TrainingRun, train
 from agents.training.worker_pool import SyncState, WorkerPool, hang_timeout
 from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_nan_game
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
