@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -19,7 +20,9 @@ class Chromium:
         complaints: uncaught exceptions, console errors and warnings, log entries.
     """
 
-    def __init__(self, profile):
+    def __init__(self):
+        # A socket's path has at most 107 characters, which the folders of tests may exceed.
+        self._folder = tempfile.TemporaryDirectory(prefix="chromium", ignore_cleanup_errors=True)
         to_browser, our_write = os.pipe()
         our_read, from_browser = os.pipe()
 
@@ -40,13 +43,13 @@ class Chromium:
                 "--hide-scrollbars",
                 "--autoplay-policy=no-user-gesture-required",
                 "--remote-debugging-pipe",
-                f"--user-data-dir={profile}",
+                f"--user-data-dir={self._folder.name}/profile",
                 "about:blank",
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "TMPDIR": str(profile.parent)},
+            env={**os.environ, "TMPDIR": self._folder.name},
             preexec_fn=connect,
             close_fds=False,
             start_new_session=True,
@@ -138,6 +141,7 @@ class Chromium:
         self.process.wait()
         os.close(self._write)
         self._read.close()
+        self._folder.cleanup()
 
     def _receive(self):
         while b"\0" not in self._rest:

@@ -1,7 +1,5 @@
 """The report in a real browser: it plays, and its charts and its video stay together."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -36,11 +34,10 @@ def page(request, tmp_path_factory):
 
 
 @pytest.fixture
-def browser(tmp_path):
-    browser = Chromium(tmp_path / "profile")
+def browser():
+    browser = Chromium()
     yield browser
     browser.close()
-    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
 
 
 def box(browser, name):
