@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from agents.run_folder import resolve_run
 from tests.documented_commands import ROOT, all_lines
 
 LINES = all_lines()
@@ -35,7 +36,7 @@ SMALLER = {
     r"--steps \d+": "--steps 800",
     r"--frames \d+": "--frames 3200",
     r"--still \d+": "--still 20",
-    r"\bTRACE.npz": "runs/latest/replays/trace.npz",
+    r"\bREPLAY.npz": "runs/latest/replays/replay.npz",
     r"\bOUT.mp4": "out.mp4",
     r"\bRUN\b": "runs/latest",
     r"--game NAME": "--game Pong",
@@ -89,9 +90,10 @@ def checkout(tmp_path_factory):
     python.chmod(0o755)
     shell(folder, FIRST_RUN)
     shell(folder, "python -m agents.evaluate models/frostbite-neurocoder --episodes 1 --record")
-    trace, *_ = folder.glob("models/*/replays/*.npz")
-    (folder / "runs/latest/replays").mkdir()
-    trace.rename(folder / "runs/latest/replays/trace.npz")
+    replay, *_ = folder.glob("models/*/replays/*.npz")
+    replays = resolve_run(folder / "runs/latest") / "replays"
+    replays.mkdir()
+    replay.rename(replays / "replay.npz")
     shutil.copytree(folder / "runs", folder / "runs-at-first", symlinks=True)
     return folder
 

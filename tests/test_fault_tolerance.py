@@ -195,7 +195,8 @@ def test_a_program_that_is_suspended_as_a_whole_goes_on_with_the_same_workers(tm
         start_new_session=True,
     )
     try:
-        wait_for(lambda: run.exists() and (last_row(run) or (0, 0))[1] > 0, process)
+        progress = run / "progress.csv"
+        wait_for(lambda: progress.exists() and (last_row(run) or (0, 0))[1] > 0, process)
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGSTOP)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -79,6 +80,8 @@ def test_a_recorded_game_plays_to_its_end_in_chromium(tmp_path):
     reports, arrived = [], threading.Event()
     server = serve(recorder.videos[0].read_bytes(), reports, arrived)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    # A socket's path has at most 107 characters, which the folders of tests may exceed.
+    folder = tempfile.TemporaryDirectory(prefix="chromium", ignore_cleanup_errors=True)
     browser = subprocess.Popen(
         [
             CHROMIUM,
@@ -86,12 +89,12 @@ def test_a_recorded_game_plays_to_its_end_in_chromium(tmp_path):
             "--no-sandbox",
             "--disable-gpu",
             "--autoplay-policy=no-user-gesture-required",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder.name}/profile",
             f"http://127.0.0.1:{server.server_port}/",
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": folder.name},
         start_new_session=True,
     )
     try:
@@ -99,6 +102,7 @@ def test_a_recorded_game_plays_to_its_end_in_chromium(tmp_path):
     finally:
         os.killpg(browser.pid, signal.SIGKILL)
         browser.wait()
+        folder.cleanup()
         server.shutdown()
         server.server_close()
     (report,) = reports
