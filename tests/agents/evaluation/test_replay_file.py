@@ -8,21 +8,10 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 
 import agents.evaluation.replay_file
-from agents.config import TrainConfig
-from agents.evaluation.replay_file import Replay, ReplayError, load_replay
-from agents.evaluation.runner import evaluate_policy, make_network
-
-CONFIG = TrainConfig(game="Frostbite", max_frames=242, actor_gain=30.0)
-
-
-def record(mode="random", config=CONFIG, seed=3):
-    torch.manual_seed(0)
-    network = make_network(config) if mode != "random" else None
-    (game,) = evaluate_policy(network, config, mode, [seed])
-    return Replay(config.atari, game, checkpoint="step_000000000009.safetensors", global_step=9)
+from agents.evaluation.replay_file import ReplayError, load_replay
+from tests.agents.recordings import record
 
 
 @pytest.fixture(scope="module")
