@@ -63,7 +63,8 @@ class TrainConfig:
 
     # fmt: off
     game: str = setting("Frostbite", "run", "Atari game, in any common spelling", max_length=100)
-    workers: int = setting(16, "run", "actor-learner processes; 0 runs the same code in this process, deterministically", mutable_on_resume=True, low=0, high=1024)
+    workers: int = setting(16, "run", "actor-learners; 0 runs one in this process, with the same code, deterministically", mutable_on_resume=True, low=0, high=1024)
+    processes: int = setting(0, "run", "processes that the workers are spread over, at most one per worker; 0 for one per usable core", mutable_on_resume=True, low=0, high=1024)
     envs_per_worker: int = setting(4, "run", "environments that each worker steps as one batch", mutable_on_resume=True, low=1, high=1024)
     total_timesteps: int = setting(75_000_000, "run", "budget in agent steps of all workers together (one step is --frame-skip frames)", mutable_on_resume=True, low=1, high=10**12)
     seed: int = setting(1, "run", "random seed of the run", low=0, high=2**32 - 1)

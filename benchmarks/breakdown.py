@@ -43,12 +43,13 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from agents.a3c.parameter_store import ParameterStore
-from agents.a3c.worker import Update, Worker, WorkerSpec
+from agents.a3c.worker_group import GroupSpec, Update, WorkerGroup
 from agents.config import TrainConfig
 from agents.networks.inference import InferenceHead
 from agents.system.files import write_atomically
 from agents.system.resources import available_cpus
 from agents.training import supervisor
+from agents.training.worker_process import spread_workers
 from benchmarks.system_info import describe, system_info
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
 from envs.config import SCREEN_SIZE, STACK_SIZE
@@ -154,24 +155,24 @@ class TimedHead:
             return self._head(x)
 
 
-class TimedWorker(Worker):
-    """A worker that measures its parts, once all workers play.
+class TimedGroup(WorkerGroup):
+    """The workers of a process, who measure their parts once all processes play.
 
     Args:
-        folder: Where it leaves what it measured, as `worker-{index}.json`.
-        seconds: How long it measures.
-        spec: As of `Worker`.
-        store: As of `Worker`.
+        folder: Where they leave what they measured, as `process-{first worker}.json`.
+        seconds: How long they measure.
+        spec: As of `WorkerGroup`.
+        store: As of `WorkerGroup`.
     """
 
     def __init__(
-        self, folder: Path, seconds: float, spec: WorkerSpec, store: ParameterStore
+        self, folder: Path, seconds: float, spec: GroupSpec, store: ParameterStore
     ) -> None:
         super().__init__(spec, store)
         self.folder, self.seconds = folder, seconds
         self._started: float | None = None
         self._reported = False
-        self._updates = self._steps = 0
+        self._rounds = self._steps = 0
         self.watch = watch = Stopwatch()
 
         watch.wrap(self.env, "step", ENVIRONMENT)
@@ -198,16 +199,17 @@ class TimedWorker(Worker):
         names = acting.format("acting"), (learning or acting).format("learning")
         return lambda: names[torch.is_grad_enabled()]
 
-    def update(self) -> Update:
-        """Make an update as any worker does, and see to the measurement's start and end."""
+    def updates(self) -> Iterator[Update]:
+        """Make updates as any group does, and see to the measurement's start and end."""
+        first = self.workers[0]
         if self._started is None:
-            if self._updates == WARM_UP_UPDATES:
-                (self.folder / f"ready-{self.index}").touch()
-            if len(list(self.folder.glob("ready-*"))) == self.config.workers:
+            if self._rounds == WARM_UP_UPDATES:
+                (self.folder / f"ready-{first}").touch()
+            if len(list(self.folder.glob("ready-*"))) == len(spread_workers(self.config)):
                 self._steps = 0
                 self.watch.restart()
                 self._started = time.monotonic()
-                (self.folder / f"started-{self.index}").touch()
+                (self.folder / f"started-{first}").touch()
         elif not self._reported and time.monotonic() - self._started >= self.seconds:
             self._reported = True
             report = {
@@ -215,13 +217,17 @@ class TimedWorker(Worker):
                 "wall": time.monotonic() - self._started,
                 "agent_steps": self._steps,
             }
-            path = self.folder / f"worker-{self.index}.json"
+            path = self.folder / f"process-{first}.json"
             write_atomically(path, json.dumps(report).encode())
-        with self.watch.part("learning: returns, losses, clipping"):
-            update = super().update()
-        self._updates += 1
-        self._steps += update.agent_steps
-        return update
+        updates = super().updates()
+        self._rounds += 1
+        while True:
+            with self.watch.part("learning: returns, losses, clipping"):
+                update = next(updates, None)
+            if update is None:
+                return
+            self._steps += update.agent_steps
+            yield update
 
 
 def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]:
@@ -244,13 +250,13 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
         result: dict[str, Any] = {}
         watcher = threading.Thread(
             target=_end_when_measured,
-            args=(folder, config.workers, result, PATIENCE_S + 2 * seconds),
+            args=(folder, len(spread_workers(config)), result, PATIENCE_S + 2 * seconds),
             daemon=True,
         )
-        worker_class = functools.partial(TimedWorker, folder, seconds)
+        group_class = functools.partial(TimedGroup, folder, seconds)
         watcher.start()
         try:
-            supervisor.train(config, worker_class=worker_class, **train)
+            supervisor.train(config, group_class=group_class, **train)
         finally:
             result.setdefault("over", True)
             watcher.join()
@@ -259,7 +265,9 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
     return result
 
 
-def _end_when_measured(folder: Path, workers: int, result: dict[str, Any], patience: float) -> None:
+def _end_when_measured(
+    folder: Path, processes: int, result: dict[str, Any], patience: float
+) -> None:
     """Wait for the workers' reports, then end the training as Ctrl-C does."""
     deadline = time.monotonic() + patience
     start: tuple[float, float] | None = None
@@ -267,8 +275,8 @@ def _end_when_measured(folder: Path, workers: int, result: dict[str, Any], patie
         now = time.monotonic(), time.process_time()
         if start is None and next(folder.glob("started-*"), None):
             start = now
-        paths = list(folder.glob("worker-*.json"))
-        if start and len(paths) == workers:
+        paths = list(folder.glob("process-*.json"))
+        if start and len(paths) == processes:
             result["reports"] = [json.loads(path.read_text()) for path in paths]
             result["supervisor"] = (now[1] - start[1]) / (now[0] - start[0])
         if "reports" in result or now[0] > deadline:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -70,11 +70,11 @@ def traced_command(folder: Path, arguments: Sequence[str]) -> int:
     from agents.training.supervisor import train
 
     mark("imports")
-    return train(config, arguments, worker_class=MarkedWorkers(folder))
+    return train(config, arguments, group_class=MarkedGroups(folder))
 
 
-class MarkedWorkers:
-    """Makes workers that leave marks; sent to their processes.
+class MarkedGroups:
+    """Makes the workers of a process, which leave marks; sent to the processes.
 
     Args:
         folder: The folder of the marks.
@@ -85,30 +85,35 @@ class MarkedWorkers:
         self._is_sent = False
 
     def __getstate__(self) -> dict[str, Any]:
-        if not self._is_sent:  # the supervisor starts the first worker
+        if not self._is_sent:  # the supervisor starts the first process
             self._is_sent = True
             _mark(self.folder / "parent", "folder, network, log")
         return vars(self)
 
     def __call__(self, spec: Any, store: Any) -> Any:
-        """Make a worker in its process."""
-        mark = functools.partial(_mark, self.folder / f"worker-{spec.index}")
+        """Make the workers in their process."""
+        marks = {worker: self.folder / f"worker-{worker}" for worker in spec.workers}
+
+        def mark(what: str) -> None:
+            for path in marks.values():
+                _mark(path, what)
+
         mark("begins")
-        from agents.a3c.worker import Update, Worker
+        from agents.a3c.worker_group import Update, WorkerGroup
 
-        class MarkedWorker(Worker):
-            updates = 0
+        class MarkedGroup(WorkerGroup):
+            rounds = 0
 
-            def update(self) -> Update:
-                update = super().update()
-                self.updates += 1
-                if self.updates <= 2:
-                    mark(f"update {self.updates}")
-                return update
+            def updates(self) -> Iterator[Update]:
+                self.rounds += 1
+                for worker, update in zip(self.workers, super().updates(), strict=True):
+                    if self.rounds <= 2:
+                        _mark(marks[worker], f"update {self.rounds}")
+                    yield update
 
-        worker = MarkedWorker(spec, store)
+        group = MarkedGroup(spec, store)
         mark("built")
-        return worker
+        return group
 
 
 def _mark(path: Path, what: str) -> None:

@@ -1,5 +1,7 @@
 """The collector: plays T steps in a batch of environments with actions sampled from a policy."""
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy.typing as npt
 import torch
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
 
 from agents.a3c.rollout import Rollout
 from agents.networks.actor_critic import ActorCritic
@@ -34,10 +37,11 @@ def action_count(env: VectorEnv[Any, Any, Any]) -> int:
 
 
 class Collector:
-    """Plays a batch of environments with actions sampled from a network's policy.
+    """Plays the environments of W workers, B each, with actions sampled from a network's policy.
 
     Args:
-        env: Any Gymnasium vector environment that `action_count` accepts; it is reset here.
+        env: Any Gymnasium vector environment of W * B that `action_count` accepts; it is reset
+            here. The first B belong to the first worker, the next B to the second, and so on.
             `info["lives"]`, where there is one, tells of lost lives, and `info["episode"]` of
             finished episodes, as `gymnasium.wrappers.vector.RecordEpisodeStatistics` writes it;
             without it the rewards are summed up.
@@ -45,10 +49,10 @@ class Collector:
         num_steps: T.
         gamma: Discount within an episode.
         gae_lambda: lambda within an episode.
-        random: Random number generator for the actions.
+        generators: The random number generator of each worker's actions.
 
     Attributes:
-        episodes: Episodes that ended in the last rollout.
+        episodes: Each worker's episodes that ended in its last rollout.
     """
 
     def __init__(
@@ -59,11 +63,13 @@ class Collector:
         num_steps: int,
         gamma: float,
         gae_lambda: float,
-        random: np.random.Generator,
+        generators: Sequence[np.random.Generator],
     ) -> None:
-        self.env, self.network, self.random = env, network, random
+        self.env, self.network, self.generators = env, network, generators
         self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
-        self.episodes: list[Episode] = []
+        self.num_actions = action_count(env)
+        self.envs_per_worker = env.num_envs // len(generators)
+        self.episodes: list[list[Episode]] = [[] for _ in generators]
         observations, info = env.reset()
         self._observations = torch.from_numpy(observations)
         self._starts = np.ones(env.num_envs, np.bool_)
@@ -71,62 +77,75 @@ class Collector:
         self._lives = info.get("lives", np.zeros(env.num_envs, np.int32))
         self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
         self._state = network.initial_state(env.num_envs)
-        self._ended, self._truncated = np.zeros((2, num_steps, env.num_envs), np.bool_)
+        self._steps = _Steps(num_steps, env.num_envs, self.num_actions)
 
-    def make_rollout(self) -> Rollout:
-        """Allocate a rollout that `collect` can fill."""
-        env, state_size = self.env, self.network.core.state_size
-        return Rollout.zeros(self.num_steps, env.num_envs, action_count(env), state_size)
+    def make_rollouts(self) -> Rollout:
+        """Allocate the rollouts of all workers, which are the first dimension of every field."""
+        return Rollout.zeros(
+            len(self.generators),
+            self.num_steps,
+            self.envs_per_worker,
+            self.num_actions,
+            self.network.core.state_size,
+        )
 
     @torch.no_grad()
-    def collect(self, rollout: Rollout, cache: TorsoCache | None = None) -> Rollout:
+    def collect(self, rollouts: Sequence[Rollout], cache: TorsoCache | None = None) -> None:
         """Play T steps in every environment.
 
         Args:
-            rollout: Filled with these steps.
+            rollouts: Each worker's, filled with its steps.
             cache: Filled with what the torso computes, if given: `Torso.make_cache` of the first
-                T * B of the rollout's observations.
-
-        Returns:
-            The rollout.
+                T * B of every rollout's observations.
         """
-        rollout.initial_state.copy_(self._state)
-        self.episodes = []
-        # The environments use NumPy, and writing a few numbers takes a tenth of a tensor's time.
-        logits_at, actions_at = rollout.behaviour_logits.numpy(), rollout.actions.numpy()
-        starts_at, rewards_at = rollout.episode_starts.numpy(), rollout.rewards.numpy()
-        mask_at = rollout.mask.numpy()
-        *observations, last_observation = rollout.observations.unbind()
-        *episode_starts, _ = rollout.episode_starts.unbind()
+        first_state, steps = self._state, self._steps
+        self.episodes = [[] for _ in self.generators]
+        noise = self._draw_noise()
+        observations = [rollout.observations.unbind() for rollout in rollouts]
         with self.network.cached_weights():
-            for t, (observation, starts) in enumerate(
-                zip(observations, episode_starts, strict=True)
-            ):
-                starts_at[t] = self._starts
-                copy_channels_last(self._observations, observation)
-                torso_features = self._run_torso(t, observation, cache)
-                policy, self._state = self.network.act_logits(torso_features, self._state, starts)
+            for t, written in enumerate(islice(zip(*observations, strict=True), self.num_steps)):
+                steps.episode_starts[t] = self._starts
+                self._write_observations(written)
+                features = self._run_torso(t, written, cache)
+                policy, self._state = self.network.act_logits(
+                    features, self._state, torch.from_numpy(self._starts)
+                )
                 logits = policy.numpy()
-                actions = sample_actions(logits, self.random)
+                actions = sample_actions(logits, noise[t])
+                steps.behaviour_logits[t], steps.actions[t] = logits, actions
                 ignored = self._ended_before
-                rewards_at[t], terminated, life_lost, self._truncated[t] = self._play(actions)
-                logits_at[t], actions_at[t] = logits, actions
-                np.logical_not(ignored, out=mask_at[t])
-                np.logical_or(terminated, life_lost, out=self._ended[t])
-        starts_at[-1] = self._starts
-        copy_channels_last(self._observations, last_observation)
-        rollout.final_state.copy_(self._state)
-        zero = np.float32(0)
-        rollout.discounts.copy_(torch.from_numpy(np.where(self._ended, zero, self.gamma)))
-        rollout.lambdas.copy_(torch.from_numpy(np.where(self._truncated, zero, self.gae_lambda)))
-        return rollout
+                np.logical_not(ignored, out=steps.mask[t])
+                steps.rewards[t], terminated, life_lost, steps.truncated[t] = self._play(actions)
+                np.logical_or(terminated, life_lost, out=steps.ended[t])
+        steps.episode_starts[-1] = self._starts
+        self._write_observations([each[-1] for each in observations])
+        fields = {
+            **steps.fields(self.gamma, self.gae_lambda),
+            "initial_state": first_state,
+            "final_state": self._state,
+        }
+        for name, field in fields.items():  # each (time or hidden and cell, W * B, ...)
+            parts = field.split(self.envs_per_worker, dim=1)
+            for rollout, part in zip(rollouts, parts, strict=True):
+                getattr(rollout, name).copy_(part)
+
+    def _draw_noise(self) -> npt.NDArray[np.float64]:
+        """Gumbel noise for every step, shape (T, W * B, A): from each worker's own generator."""
+        shape = (self.num_steps, self.envs_per_worker, self.num_actions)
+        return np.concatenate([each.gumbel(size=shape) for each in self.generators], axis=1)
+
+    def _write_observations(self, written: Sequence[Tensor]) -> None:
+        for observations, out in zip(
+            self._observations.split(self.envs_per_worker), written, strict=True
+        ):
+            copy_channels_last(observations, out)
 
     def _run_torso(
-        self, t: int, observations: torch.Tensor, cache: TorsoCache | None
-    ) -> torch.Tensor:
+        self, t: int, observations: tuple[Tensor, ...], cache: TorsoCache | None
+    ) -> Tensor:
         if cache is None:
-            return self.network.torso(observations)
-        batch = len(observations)
+            return self.network.torso(torch.cat(observations))
+        batch = self.envs_per_worker
         return self.network.torso.forward_cached(cache, slice(t * batch, (t + 1) * batch))
 
     def _play(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
@@ -153,23 +172,57 @@ class Collector:
         returns, lengths = self._returns, self._lengths
         if statistics is not None:
             returns, lengths = statistics["r"], statistics["l"]
-        self.episodes += [
-            Episode(float(returns[i]), int(lengths[i])) for i in np.flatnonzero(ended)
-        ]
+        for i in np.flatnonzero(ended):
+            episode = Episode(float(returns[i]), int(lengths[i]))
+            self.episodes[i // self.envs_per_worker].append(episode)
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
 
 
+class _Steps:
+    """What happens in T steps of N environments, apart from observations: as arrays.
+
+    The environments use NumPy, and writing a few numbers takes a tenth of a tensor's time.
+
+    Args:
+        num_steps: T.
+        num_envs: N.
+        num_actions: The size of the action space.
+    """
+
+    def __init__(self, num_steps: int, num_envs: int, num_actions: int) -> None:
+        shape = (num_steps, num_envs)
+        self.episode_starts = np.zeros((num_steps + 1, num_envs), np.bool_)
+        self.actions = np.zeros(shape, np.int64)
+        self.behaviour_logits = np.zeros((*shape, num_actions), np.float32)
+        self.rewards = np.zeros(shape, np.float32)
+        self.mask, self.ended, self.truncated = np.zeros((3, *shape), np.bool_)
+
+    def fields(self, gamma: float, gae_lambda: float) -> dict[str, Tensor]:
+        """The fields of a rollout by name, as tensors."""
+        zero = np.float32(0)
+        arrays = {
+            "episode_starts": self.episode_starts,
+            "actions": self.actions,
+            "behaviour_logits": self.behaviour_logits,
+            "rewards": self.rewards,
+            "discounts": np.where(self.ended, zero, gamma),
+            "lambdas": np.where(self.truncated, zero, gae_lambda),
+            "mask": self.mask,
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
 def sample_actions(
-    logits: npt.NDArray[np.float32], random: np.random.Generator
+    logits: npt.NDArray[np.float32], noise: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
     """Sample from softmax(logits): the argmax of the logits with Gumbel noise added.
 
     Args:
         logits: Shape (B, A).
-        random: Random number generator.
+        noise: Drawn from the standard Gumbel distribution, shape (B, A).
 
     Returns:
         Actions, shape (B,).
     """
-    return (logits + random.gumbel(size=logits.shape)).argmax(axis=-1)
+    return (logits + noise).argmax(axis=-1)

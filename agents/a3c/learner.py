@@ -5,7 +5,7 @@ from agents.a3c.losses import a3c_loss, log_prob
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.returns import vtrace
 from agents.a3c.rollout import Rollout, unroll
-from agents.a3c.worker import Update
+from agents.a3c.worker_group import Update
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
@@ -27,7 +27,7 @@ class Learner:
         self.config, self.network, self.flat, self.store = config, network, flat, store
 
     def update(self, rollout: Rollout) -> Update:
-        """Make one update; as `Worker.update`, but with V-trace for the returns."""
+        """Make one update; as `WorkerGroup.updates`, but with V-trace for the returns."""
         output = unroll(self.network, rollout)
         log_ratios = log_prob(output.logits.detach(), rollout.actions) - log_prob(
             rollout.behaviour_logits, rollout.actions

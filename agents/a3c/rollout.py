@@ -72,12 +72,23 @@ class Rollout:
         return cls(observations=observations, **folded)
 
     @classmethod
-    def zeros(cls, num_steps: int, num_envs: int, num_actions: int, state_size: int) -> "Rollout":
-        """Allocate a rollout of zeros."""
+    def zeros(
+        cls, count: int, num_steps: int, num_envs: int, num_actions: int, state_size: int
+    ) -> "Rollout":
+        """Allocate `count` rollouts of zeros: one more dimension, the first, of every field."""
         fields = rollout_fields(num_steps, num_envs, num_actions, state_size)
         return cls.from_memory(
-            {name: torch.zeros(shape, dtype=dtype) for name, (dtype, shape) in fields.items()}
+            {
+                name: torch.zeros((count, *shape), dtype=dtype)
+                for name, (dtype, shape) in fields.items()
+            }
         )
+
+    def unbind(self) -> list["Rollout"]:
+        """View the single rollouts of what `zeros` allocated."""
+        names = vars(self).keys()
+        each = zip(*(field.unbind() for field in vars(self).values()), strict=True)
+        return [Rollout(**dict(zip(names, fields, strict=True))) for fields in each]
 
 
 def rollout_fields(num_steps: int, num_envs: int, num_actions: int, state_size: int) -> Fields:

@@ -18,18 +18,26 @@ OBSERVATIONS_PER_CHUNK = 16
 
 @dataclass(frozen=True)
 class TorsoCache:
-    """Inputs and outputs of the torso's layers for N observations, kept for the backward pass.
+    """Inputs and outputs of the torso's layers, kept for the backward pass.
+
+    Of N observations each of W workers, who act together and learn one after the other; one
+    worker's cache has the same tensors without the first dimension.
 
     Attributes:
-        observations: uint8, shape (N, 4, 84, 84), channels last in memory.
+        observations: uint8, shape (W, N, 4, 84, 84), channels last in memory.
         convolution_outputs: Output of every convolution after its ReLU, shape
-            (N, channels, height, width).
-        features: The torso's output, shape (N, features).
+            (W, N, channels, height, width).
+        features: The torso's output, shape (W, N, features).
     """
 
     observations: Tensor
     convolution_outputs: list[Tensor]
     features: Tensor
+
+    def worker(self, index: int) -> "TorsoCache":
+        """Return one worker's cache, a view."""
+        outputs = [output[index] for output in self.convolution_outputs]
+        return TorsoCache(self.observations[index], outputs, self.features[index])
 
 
 class Torso(nn.Module):
@@ -76,38 +84,46 @@ class Torso(nn.Module):
 
     @torch.no_grad()
     def make_cache(self, observations: Tensor) -> TorsoCache:
-        """Allocate a cache for observations, shape (N, 4, 84, 84), channels last in memory.
+        """Allocate a cache for observations, shape (W, N, 4, 84, 84), channels last in memory.
 
         The observations themselves are not copied: whoever writes into them calls
         `forward_cached` for these rows next.
         """
-        n = len(observations)
-        convolution_outputs, x = [], self._scaled(observations[:1])
+        workers = observations.shape[:2]
+        convolution_outputs, x = [], self._scaled(observations[0, :1])
         for convolution in self.convolutions:
             x = convolution(x)
-            shape = (n, *x.shape[1:])
-            output = x.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+            _, channels, *size = x.shape
+            output = x.new_zeros(*workers, *size, channels).movedim(-1, -3)
             convolution_outputs.append(output)
         # The dense layer reads its input in the order channels, height, width.
         convolution_outputs[-1] = convolution_outputs[-1].contiguous()
-        return TorsoCache(observations, convolution_outputs, x.new_zeros(n, self.features))
+        return TorsoCache(observations, convolution_outputs, x.new_zeros(*workers, self.features))
 
     @torch.no_grad()
     def forward_cached(self, cache: TorsoCache, rows: slice) -> Tensor:
         """Run `forward` without a gradient on rows of the cache, and keep what backward needs.
 
+        Args:
+            cache: Of all workers, whose rows run as one batch.
+            rows: The rows of every worker, R of its N.
+
         Returns:
-            The features, shape (N, features): a view of these rows.
+            The features, shape (W * R, features).
         """
-        x = self._scaled(cache.observations[rows])
+        observations = cache.observations[:, rows].movedim(-3, -1)
+        workers = observations.shape[:2]
+        x = self._scaled(observations.flatten(0, 1).movedim(-1, -3))
         for convolution, outputs in zip(self.convolutions, cache.convolution_outputs, strict=True):
-            x = torch.clamp_min(convolution(x), 0, out=outputs[rows])
-        features = cache.features[rows]
-        torch.addmm(self.dense.bias, x.flatten(1), self.dense.weight.t(), out=features)
-        return features.clamp_min_(0)
+            x = convolution(x).clamp_min_(0)
+            outputs[:, rows] = x.unflatten(0, workers)
+        # The dense layer reads its input in the order channels, height, width.
+        features = F.linear(x.flatten(1), self.dense.weight, self.dense.bias).clamp_min_(0)
+        cache.features[:, rows] = features.unflatten(0, workers)
+        return features
 
     def cached_features(self, cache: TorsoCache) -> Tensor:
-        """Return the cached features, shape (N, features), with a gradient.
+        """Return one worker's cached features, shape (N, features), with a gradient.
 
         Parameters must be those that `forward_cached` ran with, and the cache must not change until
         the gradient is computed.
@@ -121,7 +137,7 @@ class Torso(nn.Module):
 
         Args:
             dfeatures: Gradient of the loss by the features, shape (N, features).
-            cache: Filled by `forward_cached`.
+            cache: One worker's, filled by `forward_cached`.
         """
         dense_input = cache.convolution_outputs[-1].flatten(1)
         dy = _relu_backward(dfeatures, cache.features)

@@ -7,6 +7,7 @@ CUDA graphs are not used, because none of them was measured.
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,7 +16,7 @@ from gymnasium.vector import VectorEnv
 
 from agents.a3c.learner import Learner
 from agents.a3c.rollout import Rollout
-from agents.a3c.worker import WorkerSpec
+from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.monitoring.records import RolloutRecord, UpdateRecord
 from agents.networks.actor_critic import ActorCritic
@@ -26,7 +27,7 @@ from agents.system.messages import send
 from agents.training.batcher import RolloutBatcher, pin_memory
 from agents.training.parameter_stores import DeviceStore
 from agents.training.rollout_queue import RolloutQueue
-from agents.training.rollout_worker import RolloutWorker
+from agents.training.rollout_worker import RolloutWorkerGroup
 from agents.training.shared_state import Counter, SharedState
 from agents.training.worker_process import UPDATES_BETWEEN_DIAGNOSTICS
 
@@ -130,29 +131,27 @@ class SerialLearner:
     """Rollout worker and learner in one process, in turns: deterministic, with the same code.
 
     Args:
-        spec: The worker's specification.
+        spec: The specification of the workers.
         shared: The shared state.
-        queue: A queue for one worker.
+        queue: The queue between them and the learner.
     """
 
-    def __init__(self, spec: WorkerSpec, shared: SharedState, queue: RolloutQueue) -> None:
-        self.worker = RolloutWorker(spec, shared, queue)
+    def __init__(self, spec: GroupSpec, shared: SharedState, queue: RolloutQueue) -> None:
+        self.group = RolloutWorkerGroup(spec, shared, queue)
         self.learner = LearnerRunner(spec.config, shared, queue)
 
     @property
     def env(self) -> VectorEnv[Any, Any, Any]:
-        """The worker's environments."""
-        return self.worker.env
+        """The workers' environments."""
+        return self.group.env
 
-    def update(self) -> UpdateRecord | RolloutRecord:
-        """Learn if a batch is waiting, or else collect a rollout."""
+    def updates(self) -> Sequence[UpdateRecord | RolloutRecord]:
+        """Learn if a batch is waiting, or else collect rollouts; return the records."""
         update = self.learner.update()
         if update:
             self.learner.sync_optimizer_state()
-            return update
-        rollout = self.worker.update()
-        assert rollout is not None  # the queue has room for a batch and one more
-        return rollout
+            return [update]
+        return self.group.collect()  # the queue has room for a batch and one more
 
 
 class DeviceTimer:

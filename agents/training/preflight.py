@@ -11,19 +11,16 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from agents.a3c.collector import action_count
 from agents.a3c.optimizers import OPTIMIZERS
-from agents.a3c.worker import EnvironmentFactory
+from agents.a3c.worker_group import EnvironmentFactory
 from agents.config import SettingError, TrainConfig
 from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
 from agents.system.resources import SHARED_MEMORY, available_cpus, free_shared_memory, memory_limit
 from agents.training.rollout_queue import entries_per_worker, queue_size, rollout_layout
+from agents.training.worker_process import spread_workers
 from envs.config import OBSERVATION_SHAPE
 
 log = logging.getLogger("train")
-
-# A worker waits for nobody, so more of them than cores do no harm but for what they cost.
-WORKERS_PER_CORE = 4
-FEW_WORKERS = 16
 
 
 def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
@@ -62,11 +59,11 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
         slots = queue_size(config, rollout_layout(config, network, num_actions))
     _check_shared_memory(size, config, slots)
     cores = available_cpus()
-    if config.workers > max(FEW_WORKERS, WORKERS_PER_CORE * cores):
+    if len(spread_workers(config)) > cores:
         log.warning(
-            "--workers %s: this machine has %s cores, on which so many processes only take turns; "
-            "some %s would collect about as much, and need less memory",
-            *(config.workers, cores, max(FEW_WORKERS, WORKERS_PER_CORE * cores)),
+            "--processes %s: this machine has %s usable cores, on which so many processes take "
+            "turns; one per core, which is the default, is faster and needs less memory",
+            *(config.processes, cores),
         )
     return network
 
@@ -135,11 +132,14 @@ def _check_memory(size: int, config: TrainConfig) -> None:
             "too many for this machine"
         )
         raise SettingError("head", config.head, allowed)
-    # Parameters and gradients of every worker, its own part of Python, and the shared state.
-    needed = config.workers * (2 * copy + 30 * 2**20) + 4 * copy
+    # Parameters and gradients of every process, its own part of Python, and the shared state.
+    processes = len(spread_workers(config))
+    needed = processes * (2 * copy + 30 * 2**20) + 4 * copy
     if needed > available:
-        allowed = f"so many workers take {_gib(needed)} GiB, this machine has {_gib(available)}"
-        raise SettingError("workers", config.workers, allowed)
+        allowed = (
+            f"{processes} processes take {_gib(needed)} GiB, this machine has {_gib(available)}"
+        )
+        raise SettingError("processes", config.processes, allowed)
 
 
 def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
@@ -165,13 +165,14 @@ def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
 
 def _check_descriptors(config: TrainConfig) -> None:
     """Raise the limit of open files where that is allowed."""
-    descriptors = 4 * config.workers + 100
+    processes = len(spread_workers(config))
+    descriptors = 4 * processes + 100
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= descriptors:
         return
     if hard != resource.RLIM_INFINITY and hard < descriptors:
-        allowed = f"so many workers need {descriptors} open files; raise `ulimit -n` ({hard})"
-        raise SettingError("workers", config.workers, allowed)
+        allowed = f"{processes} processes need {descriptors} open files; raise `ulimit -n` ({hard})"
+        raise SettingError("processes", config.processes, allowed)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
 
 

@@ -1,10 +1,10 @@
-"""The rollout worker: acts for the central learner, and does not learn itself."""
+"""Rollout workers: they act for the central learner, and do not learn themselves."""
 
 import time
 from multiprocessing.connection import Connection
 
 from agents.a3c.rollout import Rollout
-from agents.a3c.worker import Actor, WorkerSpec
+from agents.a3c.worker_group import ActorGroup, GroupSpec
 from agents.monitoring.records import RolloutRecord
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
@@ -16,53 +16,65 @@ from agents.training.shared_state import SharedState
 POLL_INTERVAL_S = 1e-3
 
 
-class RolloutWorker(Actor):
-    """Writes rollouts into the queue.
+class RolloutWorkerGroup(ActorGroup):
+    """The rollout workers of one process, which write rollouts into the queue.
 
     Args:
-        spec: The worker's specification.
+        spec: The specification of the workers.
         shared: The shared state.
         queue: The queue that the rollouts are written to.
     """
 
-    def __init__(self, spec: WorkerSpec, shared: SharedState, queue: RolloutQueue) -> None:
+    def __init__(self, spec: GroupSpec, shared: SharedState, queue: RolloutQueue) -> None:
         super().__init__(spec, SharedMemoryStore(shared, spec.config))
         self.shared, self.queue = shared, queue
-        memories = queue.memory[self.index]
-        self._entries = [Rollout.from_memory(queue.layout.views(memory)) for memory in memories]
+        self._entries = {
+            worker: [Rollout.from_memory(queue.layout.views(m)) for m in queue.memory[worker]]
+            for worker in spec.workers
+        }
 
-    def update(self) -> RolloutRecord | None:
-        """Collect a rollout and commit it; return None if no entry of the queue is free."""
-        self.queue.heartbeats[self.index] += 1
-        entry = self.queue.acquire(self.index)
-        if entry is None:
-            return None
+    def collect(self) -> list[RolloutRecord]:
+        """Collect and commit a rollout of each worker.
+
+        Returns:
+            A record of each; none, and nothing was played, if one of the workers has no free entry.
+        """
+        for worker in self.workers:
+            self.queue.heartbeats[worker] += 1
+        free = {worker: self.queue.acquire(worker) for worker in self.workers}
+        entries = {worker: entry for worker, entry in free.items() if entry is not None}
+        if len(entries) < len(free):
+            return []
         # Read before the pull: parameters published while they are copied are newer than this. Such
         # a mixture of two versions is a policy like any other, and its logits are recorded.
         version = self.shared.updates
         self.store.pull(self.flat.parameters)
-        self.collector.collect(self._entries[entry])
-        self.queue.commit(self.index, entry, version)
-        return RolloutRecord(self.index, self.collector.episodes)
+        self.collector.collect([self._entries[worker][entry] for worker, entry in entries.items()])
+        for worker, entry in entries.items():
+            self.queue.commit(worker, entry, version)
+        return [
+            RolloutRecord(worker, episodes)
+            for worker, episodes in zip(self.workers, self.collector.episodes, strict=True)
+        ]
 
 
-def run_rollout_worker(
-    connection: Connection, spec: WorkerSpec, shared: SharedState, queue: RolloutQueue
+def run_rollout_workers(
+    connection: Connection, spec: GroupSpec, shared: SharedState, queue: RolloutQueue
 ) -> None:
     """Run the process: collect until the budget is spent or the parent says stop.
 
     Args:
         connection: The connection to the parent; records are sent through it.
-        spec: The worker's specification.
+        spec: The specification of the process's workers.
         shared: The shared state.
         queue: The queue that the rollouts are written to.
     """
     init_child(connection)
-    with report_crash(connection, f"worker {spec.index}"):
-        worker = RolloutWorker(spec, shared, queue)
+    with report_crash(connection, spec.name):
+        group = RolloutWorkerGroup(spec, shared, queue)
         while not shared.stop and shared.global_step < spec.config.total_timesteps:
-            record = worker.update()
-            if record:
+            records = group.collect()
+            for record in records:
                 send(connection, record)
-            else:
+            if not records:
                 time.sleep(POLL_INTERVAL_S)

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import torch
 
-from agents.a3c.worker import EnvironmentFactory, Worker, WorkerSpec, make_training_env
+from agents.a3c.worker_group import (
+    EnvironmentFactory,
+    GroupSpec,
+    WorkerGroup,
+    make_training_env,
+)
 from agents.checkpoint import list_checkpoints
 from agents.config import TrainConfig
 from agents.monitoring.console import make_display, status_line
@@ -27,14 +32,14 @@ from agents.training.rollout_queue import RolloutQueue
 from agents.training.run_session import RunSession
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import SyncState, WorkerPool
-from agents.training.worker_process import WorkerClass, WorkerRunner
+from agents.training.worker_process import GroupClass, WorkerRunner
 
 log = logging.getLogger("train")
 
 MAX_NONFINITE_IN_A_ROW = 100
 # Workers that take longer to exit are killed, so that a run stops soon when told to.
 STOP_TIMEOUT_S = 5.0
-# A worker's incarnation seeds its environments: high bits count sessions, low bits its restarts.
+# An incarnation seeds the environments: high bits count sessions, low bits a process's restarts.
 INCARNATIONS_PER_SESSION = 2**20
 
 
@@ -46,18 +51,18 @@ def train(
     config: TrainConfig,
     argv: Sequence[str] = (),
     make_env: EnvironmentFactory = make_training_env,
-    worker_class: WorkerClass = Worker,
+    group_class: GroupClass = WorkerGroup,
 ) -> int:
     """Train until the budget is spent, a signal comes, or the run fails.
 
     Args:
         config: The settings; with `resume`, that run is resumed from its newest sound checkpoint.
         argv: The command line, kept in `meta.json`.
-        make_env: Makes a worker's environments from the settings and their seeds, one each: any
-            Gymnasium `VectorEnv` that `action_count` accepts. Training resets it without a seed, so
+        make_env: Makes the environments of a process from the settings and their seeds, one each:
+            any Gymnasium `VectorEnv` that `action_count` accepts. Training resets it without a seed, so
             it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must be
             importable by name, for it is sent to other processes.
-        worker_class: Makes a worker that learns itself; importable by name, too.
+        group_class: Makes the workers of a process that learn themselves; importable by name, too.
 
     Returns:
         The exit code: 0, 1 after a failure, 130 after Ctrl-C, 143 after SIGTERM.
@@ -67,7 +72,7 @@ def train(
             machine is too small for so many workers or so large a network.
     """
     with StopSignals() as signals:
-        run = TrainingRun(config, argv, make_env, signals, worker_class)
+        run = TrainingRun(config, argv, make_env, signals, group_class)
         try:
             return run.execute()
         finally:
@@ -80,9 +85,9 @@ class TrainingRun:
     Args:
         config: The settings.
         argv: The command line.
-        make_env: Makes a worker's environments.
+        make_env: Makes the environments of a process.
         signals: Tells when to stop.
-        worker_class: Makes a worker that learns itself.
+        group_class: Makes the workers of a process that learn themselves.
     """
 
     def __init__(
@@ -91,9 +96,9 @@ class TrainingRun:
         argv: Sequence[str],
         make_env: EnvironmentFactory,
         signals: StopSignals,
-        worker_class: WorkerClass = Worker,
+        group_class: GroupClass = WorkerGroup,
     ) -> None:
-        self.config, self.signals, self._worker_class = config, signals, worker_class
+        self.config, self.signals, self._group_class = config, signals, group_class
         torch.manual_seed(config.seed)
         num_actions = count_actions(config, make_env)
         network = build_network(num_actions, config)
@@ -120,8 +125,8 @@ class TrainingRun:
         central = config.uses_central_learner
         self.queue = RolloutQueue.create(config, network, num_actions) if central else None
         incarnation = self.session.index * INCARNATIONS_PER_SESSION
-        self._spec = WorkerSpec(config, make_env, incarnation=incarnation)
-        self.pool = WorkerPool(self._spec, self.shared, self.queue, worker_class)
+        self._spec = GroupSpec(config, make_env, incarnation=incarnation)
+        self.pool = WorkerPool(self._spec, self.shared, self.queue, group_class)
         self.evaluations = EvaluatorProcess(config, self.shared, self.folder)
         self._restarts_before = self.session.state.restarts if self.session.state else 0
         self._nonfinite_in_a_row = 0
@@ -164,27 +169,26 @@ class TrainingRun:
     def _train_in_process(self) -> None:
         """Train serially in this process: deterministic, with the workers' code."""
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
-        worker: WorkerRunner | SerialLearner
+        runner: WorkerRunner | SerialLearner
         if self.queue:
-            worker = SerialLearner(self._spec, self.shared, self.queue)
+            runner = SerialLearner(self._spec, self.shared, self.queue)
         else:
-            worker = WorkerRunner(self._spec, self.shared, self._worker_class)
+            runner = WorkerRunner(self._spec, self.shared, self._group_class)
         try:
             while not self.done:
-                self._handle(worker.update())
-                if self.evaluations.due:
-                    record = self.evaluations.evaluate_in_process(
-                        lambda: bool(self.signals.received)
-                    )
+                for record in runner.updates():
                     self._handle(record)
+                if self.evaluations.due:
+                    self._handle(
+                        self.evaluations.evaluate_in_process(lambda: bool(self.signals.received))
+                    )
                 self._log_and_checkpoint()
         finally:
-            worker.env.close()
+            runner.env.close()
 
     def _train_with_workers(self) -> None:
         self.pool.start()
         while not self.done and self.pool.children:
-            self.pool.start_waiting(lambda: self.done)
             for process in self._receive(timeout=0.5):
                 if self.done:
                     process.reap()

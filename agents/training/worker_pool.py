@@ -1,4 +1,4 @@
-"""The processes that train: workers, and the central learner if there is one."""
+"""The processes that train: those of the workers, and the central learner if there is one."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from agents.a3c.worker import Worker, WorkerSpec
+from agents.a3c.worker_group import GroupSpec, WorkerGroup
 from agents.config import TrainConfig
 from agents.system.child_process import ChildProcess
 from agents.system.resources import available_cpus
@@ -15,9 +15,9 @@ from agents.system.watchdog import Watchdog, cpu_time
 from agents.training.learner_process import run_learner
 from agents.training.managed_process import ManagedProcess
 from agents.training.rollout_queue import RolloutQueue
-from agents.training.rollout_worker import run_rollout_worker
+from agents.training.rollout_worker import run_rollout_workers
 from agents.training.shared_state import SharedState
-from agents.training.worker_process import WorkerClass, run_worker
+from agents.training.worker_process import GroupClass, run_workers, spread_workers
 
 log = logging.getLogger("train")
 
@@ -43,28 +43,29 @@ class WorkerPool:
     """The workers of a run, and its central learner if there is one.
 
     Args:
-        spec: The specification of worker 0 in its first incarnation.
+        spec: The specification of any group of workers in its first incarnation.
         shared: The shared state.
         queue: The rollout queue; None if the workers learn themselves.
-        worker_class: Makes a worker that learns itself.
+        group_class: Makes the workers of a process that learn themselves.
 
     Attributes:
-        workers: The workers, by index.
+        groups: The indices of the workers that each process hosts.
+        worker_processes: These processes, in the same order.
         learner: The central learner; None if the workers learn themselves.
     """
 
     def __init__(
         self,
-        spec: WorkerSpec,
+        spec: GroupSpec,
         shared: SharedState,
         queue: RolloutQueue | None = None,
-        worker_class: WorkerClass = Worker,
+        group_class: GroupClass = WorkerGroup,
     ) -> None:
         self.shared, self.queue = shared, queue
-        self._spec, self._worker_class = spec, worker_class
-        self.workers = [self._make_worker(index) for index in range(spec.config.workers)]
+        self._spec, self._group_class = spec, group_class
+        self.groups = spread_workers(spec.config)
+        self.worker_processes = [self._make_worker_process(workers) for workers in self.groups]
         self.learner = self._make_learner(queue) if queue else None
-        self._waiting = list(self.workers)
         self._sync_requested = False
         self._last_check = -CHECK_INTERVAL_S
         self._updates: Watchdog[str] = Watchdog(hang_timeout(spec.config))
@@ -73,8 +74,7 @@ class WorkerPool:
     @property
     def processes(self) -> list[ManagedProcess]:
         """The processes that run."""
-        everyone = [*self.workers, self.learner] if self.learner else self.workers
-        return [process for process in everyone if process.child]
+        return [process for process in self._all_processes if process.child]
 
     @property
     def children(self) -> list[ChildProcess]:
@@ -83,47 +83,23 @@ class WorkerPool:
 
     @property
     def workers_alive(self) -> int:
-        """The number of worker processes that run."""
-        return sum(worker.child is not None for worker in self.workers)
+        """The number of workers whose process runs."""
+        processes = zip(self.worker_processes, self.groups, strict=True)
+        return sum(len(workers) for process, workers in processes if process.child)
 
     @property
     def restarts(self) -> int:
         """The number of processes that died and were restarted."""
-        everyone = [*self.workers, self.learner] if self.learner else self.workers
-        return sum(process.restarts for process in everyone)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any worker has completed a rollout in this session."""
-        if self.queue:
-            return bool(self.queue.write_count.any())
-        return bool(self.shared.counters[:-1].any())
+        return sum(process.restarts for process in self._all_processes)
 
     def start(self) -> None:
-        """Start the learner, and a worker per core.
+        """Start all processes.
 
         Raises:
             TrainingFailedError: If this fails again and again.
         """
-        if self.learner:
-            self.learner.start()
-        for _ in range(min(len(self.workers), available_cpus())):
-            self._waiting.pop(0).start()
-
-    def start_waiting(self, should_stop: Callable[[], bool]) -> None:
-        """Start the other workers once a first one has played.
-
-        All at once, they would share the cores, and all be late.
-
-        Args:
-            should_stop: Asked before each start.
-
-        Raises:
-            TrainingFailedError: If this fails again and again.
-        """
-        if self.has_begun:
-            while self._waiting and not should_stop():
-                self._waiting.pop(0).start()
+        for process in self._all_processes:
+            process.start()
 
     @property
     def sync_state(self) -> SyncState:
@@ -173,25 +149,30 @@ class WorkerPool:
         for process in processes:
             process.reap()
 
-    def _make_worker(self, index: int) -> ManagedProcess:
+    @property
+    def _all_processes(self) -> list[ManagedProcess]:
+        """The learner, if there is one, and the worker processes, whether they run or not."""
+        return [*([self.learner] if self.learner else []), *self.worker_processes]
+
+    def _make_worker_process(self, workers: range) -> ManagedProcess:
+        rows = slice(workers.start, workers.stop)
+        first = replace(self._spec, workers=workers)
+
         def target(incarnation: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
-            spec = replace(self._spec, index=index, incarnation=incarnation)
+            spec = replace(first, incarnation=incarnation)
             if self.queue:
-                return run_rollout_worker, (spec, self.shared, self.queue)
-            return run_worker, (spec, self.shared, self._worker_class)
+                return run_rollout_workers, (spec, self.shared, self.queue)
+            return run_workers, (spec, self.shared, self._group_class)
 
         def progress() -> int:
-            if self.queue:
-                return int(self.queue.write_count[index])
-            return int(self.shared.counters[index].sum())
+            counts = self.queue.write_count if self.queue else self.shared.counters
+            return int(counts[rows].sum())
 
         def heartbeat() -> tuple[int, ...]:
-            if self.queue:
-                return (int(self.queue.heartbeats[index]),)
-            return tuple(self.shared.counters[index].tolist())
+            counts = self.queue.heartbeats if self.queue else self.shared.counters
+            return tuple(counts[rows].flatten().tolist())
 
-        first = self._spec.incarnation
-        return ManagedProcess(f"worker {index}", target, progress, heartbeat, first)
+        return ManagedProcess(first.name, target, progress, heartbeat, first.incarnation)
 
     def _make_learner(self, queue: RolloutQueue) -> ManagedProcess:
         arguments = (self._spec.config, self.shared, queue)
@@ -204,12 +185,14 @@ class WorkerPool:
 
 
 def hang_timeout(config: TrainConfig) -> float:
-    """Return the seconds without progress after which a worker is considered hung.
+    """Return the seconds without progress after which a process is considered hung.
 
-    A worker makes progress with every update. A start-up, or an update of the usual size, takes
-    seconds; with long rollouts or many workers per core it may take longer.
+    A process makes progress with every update of one of its workers. A start-up, or an update of
+    the usual size, takes seconds; with long rollouts or many workers per core it may take longer,
+    as all workers of a process act before the first of them learns.
     """
-    rollouts = max(config.workers, 1) / min(available_cpus(), max(config.workers, 1))
+    processes = max(len(spread_workers(config)), 1)
+    rollouts = max(config.workers, 1) / min(available_cpus(), processes)
     if config.uses_central_learner:
         rollouts = max(rollouts, config.learner_batch)
     samples = rollouts * config.envs_per_worker * config.num_steps

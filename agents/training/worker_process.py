@@ -1,17 +1,20 @@
-"""The worker process around the actor-learner: records, counters, crashes and the stop flag."""
+"""The process around a group of actor-learners: records, counters, crashes and the stop flag."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 
 from agents.a3c.parameter_store import ParameterStore
-from agents.a3c.worker import Worker, WorkerSpec
+from agents.a3c.worker_group import GroupSpec, WorkerGroup
+from agents.config import TrainConfig
 from agents.monitoring.records import UpdateRecord
 from agents.networks.program_statistics import program_statistics
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
+from agents.system.resources import available_cpus
 from agents.training.parameter_stores import SharedMemoryStore
 from agents.training.shared_state import Counter, SharedState
 
@@ -19,46 +22,55 @@ from agents.training.shared_state import Counter, SharedState
 UPDATES_BETWEEN_DIAGNOSTICS = 100
 
 # Importable by name, because it is sent to other processes.
-WorkerClass = Callable[[WorkerSpec, ParameterStore], Worker]
+GroupClass = Callable[[GroupSpec, ParameterStore], WorkerGroup]
+
+
+def spread_workers(config: TrainConfig) -> list[range]:
+    """Return the workers of each process: as evenly as possible, in the order of their indices."""
+    if config.workers == 0:
+        return []
+    processes = min(config.processes or available_cpus(), config.workers)
+    bounds = [process * config.workers // processes for process in range(processes + 1)]
+    return [range(first, end) for first, end in pairwise(bounds)]
 
 
 class WorkerRunner:
-    """Counts a worker's updates and turns them into records.
+    """Counts the updates of a group of workers and turns them into records.
 
     Args:
-        spec: The worker's specification.
+        spec: The specification of the workers.
         shared: The shared state.
-        worker_class: Makes the worker.
+        group_class: Makes the group of workers.
     """
 
     def __init__(
-        self, spec: WorkerSpec, shared: SharedState, worker_class: WorkerClass = Worker
+        self, spec: GroupSpec, shared: SharedState, group_class: GroupClass = WorkerGroup
     ) -> None:
-        self.index, self.shared = spec.index, shared
-        self.worker = worker_class(spec, SharedMemoryStore(shared, spec.config))
+        self.shared = shared
+        self.group = group_class(spec, SharedMemoryStore(shared, spec.config))
 
     @property
     def env(self) -> VectorEnv[Any, Any, Any]:
-        """The worker's environments."""
-        return self.worker.env
+        """The workers' environments."""
+        return self.group.env
 
-    def update(self) -> UpdateRecord:
-        """Make one update."""
-        update = self.worker.update()
-        metrics = update.metrics
-        if update.is_applied and self._diagnostics_due:
-            metrics = metrics | self._program_statistics()
-        self.shared.count(self.index, is_applied=update.is_applied, agent_steps=update.agent_steps)
-        return UpdateRecord(self.index, update.episodes, update.is_applied, metrics)
+    def updates(self) -> Iterator[UpdateRecord]:
+        """Make one update of each worker, and yield its record once it is counted."""
+        for worker, update in zip(self.group.workers, self.group.updates(), strict=True):
+            metrics = update.metrics
+            if update.is_applied and self._diagnostics_due(worker):
+                metrics = metrics | self._program_statistics()
+            self.shared.count(worker, is_applied=update.is_applied, agent_steps=update.agent_steps)
+            yield UpdateRecord(worker, update.episodes, update.is_applied, metrics)
 
-    @property
-    def _diagnostics_due(self) -> bool:
-        updates = int(self.shared.counters[self.index, Counter.UPDATES])
-        return self.index == 0 and updates % UPDATES_BETWEEN_DIAGNOSTICS == 0
+    def _diagnostics_due(self, worker: int) -> bool:
+        updates = int(self.shared.counters[worker, Counter.UPDATES])
+        return worker == 0 and updates % UPDATES_BETWEEN_DIAGNOSTICS == 0
 
     def _program_statistics(self) -> dict[str, float]:
-        network, rollout = self.worker.network, self.worker.rollout
-        features = network.torso.cached_features(self.worker.torso_cache)
+        """Statistics of the first worker's newest rollout."""
+        network, rollout = self.group.network, self.group.rollouts[0]
+        features = network.torso.cached_features(self.group.torso_caches[0])
         return program_statistics(
             network,
             features.unflatten(0, rollout.actions.shape),
@@ -68,19 +80,20 @@ class WorkerRunner:
         )
 
 
-def run_worker(
-    connection: Connection, spec: WorkerSpec, shared: SharedState, worker_class: WorkerClass
+def run_workers(
+    connection: Connection, spec: GroupSpec, shared: SharedState, group_class: GroupClass
 ) -> None:
-    """Run the worker process: update until the budget is spent or the parent says stop.
+    """Run a worker process: update until the budget is spent or the parent says stop.
 
     Args:
         connection: The connection to the parent; records are sent through it.
-        spec: The worker's specification.
+        spec: The specification of the process's workers.
         shared: The shared state.
-        worker_class: Makes the worker.
+        group_class: Makes the group of workers.
     """
     init_child(connection)
-    with report_crash(connection, f"worker {spec.index}"):
-        runner = WorkerRunner(spec, shared, worker_class)
+    with report_crash(connection, spec.name):
+        runner = WorkerRunner(spec, shared, group_class)
         while not shared.stop and shared.global_step < spec.config.total_timesteps:
-            send(connection, runner.update())
+            for record in runner.updates():
+                send(connection, record)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.a3c.optimizers import OPTIMIZERS
-from agents.a3c.worker import WorkerSpec
+from agents.a3c.worker_group import GroupSpec
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.cli import parse_args
 from agents.config import TrainConfig
@@ -49,7 +49,7 @@ def make_state(config):
 def make_learner(config, device="cpu"):
     """A learner for whom one batch waits that was played with its own parameters."""
     shared, queue = make_state(config)
-    worker = RolloutWorker(WorkerSpec(config, make_tiny_env), shared, queue)
+    worker = RolloutWorker(GroupSpec(config, make_tiny_env), shared, queue)
     for _ in range(config.learner_batch):
         worker.update()
     return LearnerRunner(dataclasses.replace(config, learner=device), shared, queue)
@@ -68,7 +68,7 @@ HEADS_AND_CORES = [(h, c) for h in ("neurocoder", "hypernet", "linear") for c in
 def test_on_policy_its_gradient_is_the_workers(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7, learner_batch=1)
     learner = make_learner(config)
-    worker = WorkerRunner(WorkerSpec(config, make_tiny_env), make_state(config)[0])
+    worker = WorkerRunner(GroupSpec(config, make_tiny_env), make_state(config)[0])
     expected = worker.worker.update()
     update = learn(learner)
     theirs, ours = worker.worker.flat.gradients, learner.learner.flat.gradients
@@ -124,7 +124,7 @@ def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
         )
         for learner in (there, here):
             learner.store.publish()
-            worker = RolloutWorker(WorkerSpec(config, make_tiny_env), learner.shared, learner.queue)
+            worker = RolloutWorker(GroupSpec(config, make_tiny_env), learner.shared, learner.queue)
             for _ in range(config.learner_batch):
                 worker.update()
     torch.testing.assert_close(
@@ -136,7 +136,7 @@ def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
 def test_its_step_is_the_workers_step(optimizer):
     config = dataclasses.replace(SMALL, optimizer=optimizer, learner_batch=1)
     learner = make_learner(config)
-    worker = WorkerRunner(WorkerSpec(config, make_tiny_env), make_state(config)[0])
+    worker = WorkerRunner(GroupSpec(config, make_tiny_env), make_state(config)[0])
     record = learner.update()
     learner.sync_optimizer_state()
     worker.update()
@@ -150,7 +150,7 @@ def test_its_step_is_the_workers_step(optimizer):
 def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pulled():
     config = dataclasses.replace(SMALL, learner_batch=1)
     shared, queue = make_state(config)
-    worker = RolloutWorker(WorkerSpec(config, make_tiny_env), shared, queue)
+    worker = RolloutWorker(GroupSpec(config, make_tiny_env), shared, queue)
     for _ in range(3):
         worker.update()
     learner = LearnerRunner(config, shared, queue)
@@ -176,7 +176,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
 
 def test_without_processes_it_takes_turns_with_the_worker():
     shared, queue = make_state(SMALL)
-    both = SerialLearner(WorkerSpec(SMALL, make_tiny_env), shared, queue)
+    both = SerialLearner(GroupSpec(SMALL, make_tiny_env), shared, queue)
     kinds = [type(both.update()) for _ in range(6)]
     assert kinds == [RolloutRecord, RolloutRecord, UpdateRecord] * 2
     assert bool(shared.optimizer_state.any())

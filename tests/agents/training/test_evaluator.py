@@ -142,7 +142,7 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
 
 
 def _games():
-    from agents.a3c.worker import make_training_env
+    from agents.a3c.worker_group import make_training_env
 
     return make_training_env
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.a3c.rollout import Rollout, unroll
-from agents.a3c.worker import WorkerSpec
+from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.training.batcher import RolloutBatcher
@@ -30,7 +30,7 @@ def make_state(config=CONFIG):
 
 
 def make_worker(shared, queue, index=0, config=CONFIG, make_env=make_tiny_env, incarnation=0):
-    return RolloutWorker(WorkerSpec(config, make_env, index, incarnation), shared, queue)
+    return RolloutWorker(GroupSpec(config, make_env, index, incarnation), shared, queue)
 
 
 def make_workers(config=CONFIG):
@@ -62,7 +62,7 @@ def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
             worker.update()
     batch = RolloutBatcher(queue, 4, CPU).next_batch().rollout
     unshared = SharedState.create(workers[0].network, 2, 2)
-    own = [WorkerRunner(WorkerSpec(config, make_tiny_env, i), unshared).worker for i in range(2)]
+    own = [WorkerRunner(GroupSpec(config, make_tiny_env, i), unshared).worker for i in range(2)]
     rollouts, bootstrap_values = [], []
     for _ in range(2):
         for worker in own:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from agents.a3c.worker import Worker
+from agents.a3c.worker_group import Worker
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import SettingError, TrainConfig
 from agents.run_folder import resolve_run

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import agents.training.managed_process
 import agents.training.supervisor
 import agents.training.worker_pool
-from agents.a3c.worker import WorkerSpec
+from agents.a3c.worker_group import GroupSpec
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
@@ -163,7 +163,7 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
 def make_pool(**settings):
     config = dataclasses.replace(CONFIG, **settings)
     shared = SharedState.create(ActorCritic(ACTIONS, config), 1, config.workers)
-    return WorkerPool(WorkerSpec(config, make_tiny_env), shared)
+    return WorkerPool(GroupSpec(config, make_tiny_env), shared)
 
 
 def test_one_worker_may_die_only_so_often_in_a_while(monkeypatch):
@@ -328,7 +328,7 @@ def make_pool_with_learner():
     network = ActorCritic(ACTIONS, config)
     shared = SharedState.create(network, 1, 1)
     queue = RolloutQueue.create(config, network, ACTIONS)
-    return WorkerPool(WorkerSpec(config, make_tiny_env), shared, queue)
+    return WorkerPool(GroupSpec(config, make_tiny_env), shared, queue)
 
 
 def test_the_optimizer_state_is_requested_once_and_ready_when_the_learner_has_answered():

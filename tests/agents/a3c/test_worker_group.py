@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.a3c.optimizers import OPTIMIZERS
-from agents.a3c.worker import WorkerSpec
+from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten
@@ -27,7 +27,7 @@ def make_shared(config, workers=1):
 
 def make_runner(config=SMALL, index=0, shared=None, **arguments):
     shared = shared or make_shared(config, workers=index + 1)
-    return WorkerRunner(WorkerSpec(config, make_tiny_env, index, **arguments), shared)
+    return WorkerRunner(GroupSpec(config, make_tiny_env, index, **arguments), shared)
 
 
 def make_worker(config=SMALL):
@@ -194,7 +194,7 @@ def seeds_of(config, index, incarnation):
         seen.append(seeds)
         return TinyEnv(len(seeds))
 
-    WorkerRunner(WorkerSpec(config, spy, index, incarnation), make_shared(config, index + 1))
+    WorkerRunner(GroupSpec(config, spy, index, incarnation), make_shared(config, index + 1))
     return seen[0]
 
 
