@@ -59,9 +59,9 @@ def train(
         config: The settings; with `resume`, that run is resumed from its newest sound checkpoint.
         argv: The command line, kept in `meta.json`.
         make_env: Makes the environments of a process from the settings and their seeds, one each:
-            any Gymnasium `VectorEnv` that `action_count` accepts. Training resets it without a seed, so
-            it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must be
-            importable by name, for it is sent to other processes.
+            any Gymnasium `VectorEnv` that `action_count` accepts. Training resets it without a
+            seed, so it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must
+            be importable by name, for it is sent to other processes.
         group_class: Makes the workers of a process that learn themselves; importable by name, too.
 
     Returns:

@@ -26,13 +26,14 @@ def collect(env, rollouts, num_steps=20):
         num_steps=num_steps,
         gamma=0.9,
         gae_lambda=0.8,
-        random=np.random.default_rng(1),
+        generators=[np.random.default_rng(1)],
     )
     tensors, episodes = [], []
     for _ in range(rollouts):
-        fields = vars(collector.collect(collector.make_rollout())).items()
-        tensors.append({name: x.clone() for name, x in fields if isinstance(x, torch.Tensor)})
-        episodes += collector.episodes
+        [rollout] = collector.make_rollouts().unbind()
+        collector.collect([rollout])
+        tensors.append(vars(rollout))
+        episodes += collector.episodes[0]
     env.close()
     return tensors, episodes
 

@@ -17,7 +17,7 @@ from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
 from agents.training.learner_process import LearnerRunner, SerialLearner
 from agents.training.rollout_queue import RolloutQueue
-from agents.training.rollout_worker import RolloutWorker
+from agents.training.rollout_worker import RolloutWorkerGroup
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import train
 from agents.training.worker_process import WorkerRunner
@@ -49,9 +49,9 @@ def make_state(config):
 def make_learner(config, device="cpu"):
     """A learner for whom one batch waits that was played with its own parameters."""
     shared, queue = make_state(config)
-    worker = RolloutWorker(GroupSpec(config, make_tiny_env), shared, queue)
+    worker = RolloutWorkerGroup(GroupSpec(config, make_tiny_env), shared, queue)
     for _ in range(config.learner_batch):
-        worker.update()
+        worker.collect()
     return LearnerRunner(dataclasses.replace(config, learner=device), shared, queue)
 
 
@@ -69,9 +69,9 @@ def test_on_policy_its_gradient_is_the_workers(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7, learner_batch=1)
     learner = make_learner(config)
     worker = WorkerRunner(GroupSpec(config, make_tiny_env), make_state(config)[0])
-    expected = worker.worker.update()
+    [expected] = worker.group.updates()
     update = learn(learner)
-    theirs, ours = worker.worker.flat.gradients, learner.learner.flat.gradients
+    theirs, ours = worker.group.flat.gradients, learner.learner.flat.gradients
     assert theirs.norm() > 0
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     assert update.metrics == pytest.approx(expected.metrics, rel=1e-4, abs=1e-6)
@@ -124,9 +124,10 @@ def test_the_gradient_on_cuda_is_the_one_on_the_cpu(head, core):
         )
         for learner in (there, here):
             learner.store.publish()
-            worker = RolloutWorker(GroupSpec(config, make_tiny_env), learner.shared, learner.queue)
+            spec = GroupSpec(config, make_tiny_env)
+            worker = RolloutWorkerGroup(spec, learner.shared, learner.queue)
             for _ in range(config.learner_batch):
-                worker.update()
+                worker.collect()
     torch.testing.assert_close(
         there.shared.parameters, here.shared.parameters, rtol=1e-3, atol=1e-4
     )
@@ -139,7 +140,7 @@ def test_its_step_is_the_workers_step(optimizer):
     worker = WorkerRunner(GroupSpec(config, make_tiny_env), make_state(config)[0])
     record = learner.update()
     learner.sync_optimizer_state()
-    worker.update()
+    list(worker.updates())
     assert record.scalars["a3c/policy_lag"] == 0
     for name in ("parameters", "optimizer_state"):
         ours, theirs = getattr(learner.shared, name), getattr(worker.shared, name)
@@ -150,13 +151,13 @@ def test_its_step_is_the_workers_step(optimizer):
 def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pulled():
     config = dataclasses.replace(SMALL, learner_batch=1)
     shared, queue = make_state(config)
-    worker = RolloutWorker(GroupSpec(config, make_tiny_env), shared, queue)
+    worker = RolloutWorkerGroup(GroupSpec(config, make_tiny_env), shared, queue)
     for _ in range(3):
-        worker.update()
+        worker.collect()
     learner = LearnerRunner(config, shared, queue)
     lags = [learner.update().scalars["a3c/policy_lag"] for _ in range(3)]
     assert lags == [0, 1, 2]
-    worker.update()
+    worker.collect()
     assert learner.update().scalars["a3c/policy_lag"] == 0
 
 
@@ -177,7 +178,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
 def test_without_processes_it_takes_turns_with_the_worker():
     shared, queue = make_state(SMALL)
     both = SerialLearner(GroupSpec(SMALL, make_tiny_env), shared, queue)
-    kinds = [type(both.update()) for _ in range(6)]
+    kinds = [type(record) for _ in range(6) for record in both.updates()]
     assert kinds == [RolloutRecord, RolloutRecord, UpdateRecord] * 2
     assert bool(shared.optimizer_state.any())
 

@@ -70,13 +70,15 @@ def make_collector(core="none", num_steps=10, script=SCRIPT):
         num_steps=num_steps,
         gamma=GAMMA,
         gae_lambda=LAMBDA,
-        random=np.random.default_rng(1),
+        generators=[np.random.default_rng(1)],
     )
     return collector, network
 
 
 def collect(collector):
-    return collector.collect(collector.make_rollout())
+    [rollout] = collector.make_rollouts().unbind()
+    collector.collect([rollout])
+    return rollout
 
 
 def test_each_kind_of_end_gets_its_own_discount_and_trace():
@@ -111,7 +113,7 @@ def test_actions_are_drawn_with_the_policys_probabilities():
     policy = np.array([[0.5, 0.3, 0.15, 0.05], [0.01, 0.01, 0.01, 0.97]])
     random, draws = np.random.default_rng(0), 40_000
     logits = np.log(policy).astype(np.float32) + 3  # a constant changes nothing
-    drawn = np.array([sample_actions(logits, random) for _ in range(draws)])
+    drawn = np.array([sample_actions(logits, random.gumbel(size=(2, 4))) for _ in range(draws)])
     assert drawn.dtype == np.int64
     assert drawn.shape == (draws, 2)
     for column, expected in zip(drawn.T, policy, strict=True):
@@ -134,7 +136,7 @@ def test_finished_games_are_reported_once():
     collector, _ = make_collector(num_steps=5)
     for lengths in ([3], [6, 9]):
         collect(collector)
-        assert [episode.length for episode in collector.episodes] == lengths
+        assert [[episode.length for episode in each] for each in collector.episodes] == [lengths]
 
 
 @pytest.mark.parametrize("core", ["none", "lstm"])
@@ -149,13 +151,13 @@ def test_learning_sees_the_policy_and_values_that_acted(core):
         acted.append(logits)
         return logits, state
 
-    rollout = collector.make_rollout()
-    cache = network.torso.make_cache(rollout.observations[:-1].flatten(0, 1))
-    collector.collect(rollout, cache)
+    [rollout] = collector.make_rollouts().unbind()
+    cache = network.torso.make_cache(rollout.observations[:-1].flatten(0, 1).unsqueeze(0))
+    collector.collect([rollout], cache)
     network.act_logits = spy
-    collector.collect(rollout, cache)
+    collector.collect([rollout], cache)
     assert len(acted) == 7
-    for learned in (unroll(network, rollout), unroll(network, rollout, cache)):
+    for learned in (unroll(network, rollout), unroll(network, rollout, cache.worker(0))):
         torch.testing.assert_close(torch.stack(acted), learned.logits.detach())
         torch.testing.assert_close(
             learned.bootstrap_value, unroll(network, rollout).bootstrap_value

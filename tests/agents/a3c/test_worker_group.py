@@ -1,4 +1,4 @@
-"""One actor-learner: its gradients, its counters, its seeds."""
+"""The actor-learners of a process: gradients, counters, seeds."""
 
 import dataclasses
 import math
@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from agents.a3c.optimizers import OPTIMIZERS
-from agents.a3c.worker_group import GroupSpec
+from agents.a3c.worker_group import GroupSpec, WorkerGroup
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten
+from agents.training.parameter_stores import SharedMemoryStore
 from agents.training.shared_state import Counter, SharedState
 from agents.training.worker_process import WorkerRunner
-from tests.agents.tiny_env import ACTIONS, TinyEnv, make_tiny_env
+from tests.agents.tiny_env import ACTIONS, ROOMS, TinyEnv, make_tiny_env
 
 SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="linear")
 
@@ -25,24 +26,32 @@ def make_shared(config, workers=1):
     return SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, workers)
 
 
-def make_runner(config=SMALL, index=0, shared=None, **arguments):
-    shared = shared or make_shared(config, workers=index + 1)
-    return WorkerRunner(GroupSpec(config, make_tiny_env, index, **arguments), shared)
+def make_runner(config=SMALL, workers=range(1), shared=None, **arguments):
+    shared = shared or make_shared(config, workers.stop)
+    return WorkerRunner(GroupSpec(config, make_tiny_env, workers, **arguments), shared)
 
 
-def make_worker(config=SMALL):
-    return make_runner(config).worker
+def make_group(config=SMALL, **arguments):
+    return make_runner(config, **arguments).group
 
 
-def collect(worker):
-    return worker.collector.collect(worker.rollout, worker.torso_cache)
+def collect(group):
+    """Play a rollout of each worker; return the first worker's."""
+    group.collector.collect(group.rollouts, group._torso_cache)
+    return group.rollouts[0]
 
 
-def gradients_of(worker, rollout):
-    """The gradient of an update that has played this rollout; it is not applied."""
-    worker.collector.collect = lambda *_: rollout
-    worker.store.push = lambda _: None
-    return worker.update().is_applied and worker.flat.gradients.clone()
+def gradients_of(group):
+    """Each worker's gradient for the rollouts that the group has played; none is applied."""
+    group.collector.collect = lambda *_: None
+    group.store.push = lambda _: None
+    return [update.is_applied and group.flat.gradients.clone() for update in group.updates()]
+
+
+def update(runner):
+    """Make one update with a runner of one worker."""
+    [record] = runner.updates()
+    return record
 
 
 def naive_loss(network, rollout, config):
@@ -74,14 +83,14 @@ def naive_loss(network, rollout, config):
 @pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
 def test_the_gradient_is_that_of_the_naive_loss(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, orthogonality_coef=0.0)
-    worker = make_worker(dataclasses.replace(config, max_grad_norm=1e6))
-    collect(worker)
-    rollout = collect(worker)
+    group = make_group(dataclasses.replace(config, max_grad_norm=1e6))
+    collect(group)
+    rollout = collect(group)
     rollout.rewards.mul_(7.0)  # so that clipping matters
-    loss = naive_loss(worker.network, rollout, config)
-    gradients = torch.autograd.grad(loss, list(worker.network.parameters()))
+    loss = naive_loss(group.network, rollout, config)
+    gradients = torch.autograd.grad(loss, list(group.network.parameters()))
     expected = torch.cat([g.flatten() for g in gradients])
-    torch.testing.assert_close(gradients_of(worker, rollout), expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradients_of(group)[0], expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -91,13 +100,13 @@ def test_a_finite_gradient_whose_squares_are_not_finite_is_skipped(optimizer, mo
     )
     runner = make_runner(config)
     monkeypatch.setattr(
-        runner.worker.network,
+        runner.group.network,
         "orthogonality_loss",
-        lambda: 1e25 * sum(p.sum() for p in runner.worker.network.parameters()),
+        lambda: 1e25 * sum(p.sum() for p in runner.group.network.parameters()),
     )
     before = runner.shared.parameters.clone()
-    record = runner.update()
-    assert bool(runner.worker.flat.gradients.isfinite().all())
+    record = update(runner)
+    assert bool(runner.group.flat.gradients.isfinite().all())
     assert not record.is_applied
     assert record.scalars == {}
     assert runner.shared.skipped_updates == 1
@@ -107,15 +116,15 @@ def test_a_finite_gradient_whose_squares_are_not_finite_is_skipped(optimizer, mo
 
 def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
     config = dataclasses.replace(SMALL, head="neurocoder", max_grad_norm=1e-3)
-    worker = make_worker(dataclasses.replace(config, orthogonality_coef=0.0))
-    rollout = collect(worker)
-    task = gradients_of(worker, rollout)
+    group = make_group(dataclasses.replace(config, orthogonality_coef=0.0))
+    collect(group)
+    task = gradients_of(group)[0]
     assert task.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
-    worker.config = dataclasses.replace(config, orthogonality_coef=0.7)
-    both = gradients_of(worker, rollout)
-    parameters = list(worker.network.parameters())
-    loss = 0.7 * worker.network.orthogonality_loss()
+    group.config = dataclasses.replace(config, orthogonality_coef=0.7)
+    both = gradients_of(group)[0]
+    parameters = list(group.network.parameters())
+    loss = 0.7 * group.network.orthogonality_loss()
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     orthogonality = torch.cat(
         [
@@ -128,22 +137,22 @@ def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
 
 def test_the_second_updates_gradients_arrive():
     runner = make_runner()
-    runner.update()
-    first_gradient = runner.worker.flat.gradients.clone()
+    update(runner)
+    first_gradient = runner.group.flat.gradients.clone()
     first_parameters = runner.shared.parameters.clone()
-    runner.update()
-    assert not torch.equal(runner.worker.flat.gradients, first_gradient)
-    assert runner.worker.flat.gradients.norm() > 0
+    update(runner)
+    assert not torch.equal(runner.group.flat.gradients, first_gradient)
+    assert runner.group.flat.gradients.norm() > 0
     assert not torch.equal(runner.shared.parameters, first_parameters)
 
 
 def test_two_workers_change_the_same_parameters_and_see_each_others_changes():
     shared = make_shared(SMALL, workers=2)
-    workers = [make_runner(SMALL, index, shared) for index in (0, 1)]
-    workers[0].update()
+    workers = [make_runner(SMALL, range(i, i + 1), shared) for i in (0, 1)]
+    update(workers[0])
     after_first = shared.parameters.clone()
-    workers[1].update()
-    torch.testing.assert_close(workers[1].worker.flat.parameters, after_first)
+    update(workers[1])
+    torch.testing.assert_close(workers[1].group.flat.parameters, after_first)
     assert not torch.equal(shared.parameters, after_first)
     assert shared.updates == 2
 
@@ -152,8 +161,8 @@ def test_counters_count_agent_steps_and_leave_out_ignored_steps():
     runner = make_runner()
     agent_steps = 0
     for _ in range(3):
-        runner.update()
-        agent_steps += int(runner.worker.rollout.mask.sum())
+        update(runner)
+        agent_steps += int(runner.group.rollouts[0].mask.sum())
     assert runner.shared.global_step == agent_steps
     assert agent_steps < 3 * 4 * 2  # the tiny game ends often enough
 
@@ -161,11 +170,11 @@ def test_counters_count_agent_steps_and_leave_out_ignored_steps():
 def test_the_learning_rate_falls_linearly_to_zero():
     runner = make_runner()
     rates = []
-    store = runner.worker.store
+    store = runner.group.store
     store._optimizer.step = lambda _, rate, __: rates.append(rate)
     for step in (0, 500, 1000, 1500):
         runner.shared.counters[0, Counter.STEPS] = step
-        store.push(runner.worker.flat.gradients)
+        store.push(runner.group.flat.gradients)
     full = SMALL.learning_rate
     assert rates == pytest.approx([full, full / 2, 0.0, 0.0])
 
@@ -174,27 +183,113 @@ def test_the_learning_rate_falls_linearly_to_zero():
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
     runner = make_runner()
     before = runner.shared.parameters.clone()
-    critic = runner.worker.network.critic.forward
-    runner.worker.network.critic.forward = lambda x: critic(x) * bad
-    record = runner.update()
+    critic = runner.group.network.critic.forward
+    runner.group.network.critic.forward = lambda x: critic(x) * bad
+    record = update(runner)
     assert not record.is_applied
     assert record.scalars == {}
     assert runner.shared.skipped_updates == 1
     assert torch.equal(runner.shared.parameters, before)
 
-    runner.worker.network.critic.forward = critic
-    assert runner.update().is_applied
+    runner.group.network.critic.forward = critic
+    assert update(runner).is_applied
     assert runner.shared.updates == 1
 
 
-def seeds_of(config, index, incarnation):
+class SeededEnv(TinyEnv):
+    """Tiny games that begin in different rooms, by their seeds."""
+
+    def __init__(self, seeds):
+        super().__init__(len(seeds))
+        self._first_rooms = seeds % ROOMS
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self._rooms[:] = self._first_rooms
+        return self._screens(), {}
+
+
+def make_seeded_env(config, seeds):  # noqa: ARG001
+    return SeededEnv(seeds)
+
+
+@pytest.mark.parametrize(
+    ("head", "core"), [("linear", "none"), ("linear", "lstm"), ("neurocoder", "none")]
+)
+def test_a_worker_plays_and_learns_the_same_alone_and_among_others(head, core):
+    config = dataclasses.replace(SMALL, head=head, core=core, num_steps=5)
+    workers = range(2, 5)
+    shared = make_shared(config, workers.stop)
+    store = SharedMemoryStore(shared, config)
+    together = WorkerGroup(GroupSpec(config, make_seeded_env, workers, incarnation=3), store)
+    for _ in range(3):  # so that episodes, states and generators carry on
+        collect(together)
+    gradients = gradients_of(together)
+    for i, worker in enumerate(workers):
+        alone = range(worker, worker + 1)
+        single = WorkerGroup(GroupSpec(config, make_seeded_env, alone, incarnation=3), store)
+        for _ in range(3):
+            collect(single)
+        for name, field in vars(single.rollouts[0]).items():
+            torch.testing.assert_close(getattr(together.rollouts[i], name), field)
+        assert together.collector.episodes[i] == single.collector.episodes[0]
+        [gradient] = gradients_of(single)
+        torch.testing.assert_close(gradients[i], gradient, rtol=1e-3, atol=1e-6)
+    assert len({tuple(rollout.actions.flatten().tolist()) for rollout in together.rollouts}) == 3
+
+
+def test_a_group_pulls_once_and_pushes_each_workers_gradient_in_turn():
+    runner = make_runner(SMALL, range(3))
+    group, calls = runner.group, []
+    pull, push = group.store.pull, group.store.push
+    group.store.pull = lambda out: calls.append("pull") or pull(out)
+    group.store.push = lambda gradients: calls.append(gradients.clone()) or push(gradients)
+    before = runner.shared.parameters.clone()
+    updates = runner.updates()
+    for number in range(1, 4):
+        record = next(updates)
+        assert record.worker == number - 1
+        assert runner.shared.counters[:3, Counter.UPDATES].tolist() == [1] * number + [0] * (
+            3 - number
+        )
+        assert torch.equal(group.flat.parameters, before)  # those that it acted with
+        assert not torch.equal(runner.shared.parameters, before)
+    assert next(updates, None) is None
+    first, *pushed = calls
+    assert first == "pull"
+    assert len(pushed) == 3
+    assert not torch.equal(pushed[0], pushed[1])
+
+
+def test_one_workers_gradient_that_is_not_finite_leaves_the_others_alone():
+    runner = make_runner(SMALL, range(3))
+    group = runner.group
+    collect = group.collector.collect
+
+    def collect_and_spoil(rollouts, cache):
+        collect(rollouts, cache)
+        rollouts[1].rewards.fill_(math.nan)
+
+    group.collector.collect = collect_and_spoil
+    assert [record.is_applied for record in runner.updates()] == [True, False, True]
+    assert runner.shared.counters[:3, Counter.SKIPPED].tolist() == [0, 1, 0]
+    assert bool(runner.shared.parameters.isfinite().all())
+
+
+def test_workers_are_named_by_their_indices():
+    names = [GroupSpec(SMALL, workers=workers).name for workers in (range(3, 4), range(8))]
+    assert names == ["worker 3", "workers 0 to 7"]
+
+
+def seeds_of(config, worker, incarnation):
     seen = []
 
     def spy(config, seeds):  # noqa: ARG001
         seen.append(seeds)
         return TinyEnv(len(seeds))
 
-    WorkerRunner(GroupSpec(config, spy, index, incarnation), make_shared(config, index + 1))
+    spec = GroupSpec(config, spy, range(worker, worker + 1), incarnation)
+    WorkerRunner(spec, make_shared(config, worker + 1))
     return seen[0]
 
 
@@ -213,15 +308,15 @@ def test_the_same_seed_gives_the_same_games():
 
 
 def test_only_neurocoder_heads_are_diagnosed():
-    record = make_runner(dataclasses.replace(SMALL, head="neurocoder")).update()
+    record = update(make_runner(dataclasses.replace(SMALL, head="neurocoder")))
     for head in ("actor", "critic"):
         for name in ("attention_entropy", "slot_usage", "singular_values", "residual_gate"):
             assert math.isfinite(record.scalars[f"neurocoder/{head}/{name}"])
         assert 0 < record.scalars[f"neurocoder/{head}/attention_entropy"] <= 1
-    assert not any(tag.startswith("neurocoder") for tag in make_runner().update().scalars)
+    assert not any(tag.startswith("neurocoder") for tag in update(make_runner()).scalars)
 
 
 def test_the_worker_starts_from_the_shared_parameters():
     shared = make_shared(SMALL)
-    worker = make_runner(SMALL, 0, shared).worker
-    torch.testing.assert_close(flatten(worker.network), shared.parameters)
+    group = make_group(SMALL, shared=shared)
+    torch.testing.assert_close(flatten(group.network), shared.parameters)

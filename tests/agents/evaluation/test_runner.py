@@ -151,7 +151,7 @@ class OneAtATime(VectorEnv):
 def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network, monkeypatch):
     generator = torch.Generator().manual_seed(11)
 
-    def draw_as_evaluation_does(logits, random):  # noqa: ARG001
+    def draw_as_evaluation_does(logits, noise):  # noqa: ARG001
         policy = torch.softmax(torch.from_numpy(logits), dim=-1)
         return torch.multinomial(policy, 1, generator=generator)[:, 0].numpy()
 
@@ -163,9 +163,10 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
         num_steps=61,
         gamma=0.99,
         gae_lambda=1.0,
-        random=np.random.default_rng(0),
+        generators=[np.random.default_rng(0)],
     )
-    rollout = collector.collect(collector.make_rollout())
+    [rollout] = collector.make_rollouts().unbind()
+    collector.collect([rollout])
     assert rollout.actions[:30, 0].tolist() == first.actions.tolist()
     # The ignored step between the games drew an action too, so only the logits can be compared.
     assert rollout.episode_starts[:, 0].nonzero().flatten().tolist() == [0, 31]

@@ -21,6 +21,7 @@ from tests.agents.training.test_worker_pool import Watched, wait_for
 
 CONFIG = TrainConfig(
     workers=2,
+    processes=2,
     envs_per_worker=2,
     num_steps=4,
     total_timesteps=10**9,
@@ -33,7 +34,7 @@ CONFIG = TrainConfig(
 
 
 def pid_of(run, index):
-    return run.pool.workers[index].child.process.pid
+    return run.pool.worker_processes[index].child.process.pid
 
 
 def learner_pid(run):

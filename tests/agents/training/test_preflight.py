@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import agents.training.preflight
+import agents.training.worker_process
 from agents.config import SettingError, TrainConfig
 from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
@@ -32,6 +33,8 @@ def machine(monkeypatch):
     def have(**values):
         for name, value in {**ROOMY, **values}.items():
             monkeypatch.setattr(agents.training.preflight, name, lambda value=value: value)
+        cores = agents.training.preflight.available_cpus
+        monkeypatch.setattr(agents.training.worker_process, "available_cpus", cores)
 
     have()
     return have
@@ -51,11 +54,12 @@ def test_rollouts_that_memory_cannot_hold_are_refused_by_their_flags(machine, se
         build_network(18, config)
 
 
-def test_memory_for_so_many_workers_is_refused_by_their_flag(machine):
+def test_memory_for_so_many_processes_is_refused_by_their_flag(machine):
     machine(memory_limit=8 * 2**30)
-    build_network(18, TrainConfig(workers=100, envs_per_worker=1, num_steps=5))
-    with pytest.raises(SettingError, match=r"^--workers 1000: so many .* has 8$"):
-        build_network(18, TrainConfig(workers=1000, envs_per_worker=1, num_steps=5))
+    config = TrainConfig(workers=1000, processes=100, envs_per_worker=1, num_steps=5)
+    build_network(18, config)
+    with pytest.raises(SettingError, match=r"^--processes 1000: 1000 processes .* has 8$"):
+        build_network(18, dataclasses.replace(config, processes=1000))
 
 
 def test_too_little_shared_memory_is_refused_with_the_remedy(machine):
@@ -122,11 +126,11 @@ def test_too_few_open_files_are_refused_with_the_remedy_and_raised_where_allowed
     machine, monkeypatch
 ):
     machine()
-    config = TrainConfig(workers=500, envs_per_worker=1)
+    config = TrainConfig(workers=500, processes=500, envs_per_worker=1)
     changed = []
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: changed.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
-    with pytest.raises(SettingError, match=r"^--workers 500: .* 2100 open files; .*ulimit -n"):
+    with pytest.raises(SettingError, match=r"^--processes 500: .* 2100 open files; .*ulimit -n"):
         build_network(18, config)
     assert changed == []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
@@ -138,15 +142,17 @@ def test_too_few_open_files_are_refused_with_the_remedy_and_raised_where_allowed
 
 
 @pytest.mark.parametrize(
-    ("workers", "cores", "hinted"), [(16, 1, False), (17, 1, True), (32, 8, False), (33, 8, True)]
+    ("processes", "cores", "hinted"),
+    [(0, 1, False), (2, 1, True), (8, 8, False), (9, 8, True), (99, 40, False)],
 )
-def test_more_workers_than_make_sense_get_a_hint_and_no_refusal(
-    machine, caplog, workers, cores, hinted
+def test_more_processes_than_cores_get_a_hint_and_no_refusal(
+    machine, caplog, processes, cores, hinted
 ):
     machine(available_cpus=cores)
     with caplog.at_level(logging.WARNING, "train"):
-        build_network(18, TrainConfig(workers=workers, envs_per_worker=1))
-    assert (f"--workers {workers}: this machine has {cores} cores" in caplog.text) == hinted
+        build_network(18, TrainConfig(workers=32, processes=processes, envs_per_worker=1))
+    hint = f"--processes {processes}: this machine has {cores} usable cores"
+    assert (hint in caplog.text) == hinted
 
 
 def test_a_run_of_a_larger_machine_can_be_opened_on_a_small_one(machine, tmp_path):

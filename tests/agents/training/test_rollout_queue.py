@@ -12,7 +12,7 @@ from agents.networks.actor_critic import ActorCritic
 from agents.training.batcher import RolloutBatcher
 from agents.training.learner_process import LearnerRunner
 from agents.training.rollout_queue import RolloutLayout, RolloutQueue, entries_per_worker
-from agents.training.rollout_worker import RolloutWorker
+from agents.training.rollout_worker import RolloutWorkerGroup
 from agents.training.shared_state import SharedState
 from agents.training.worker_process import WorkerRunner
 from tests.agents.tiny_env import ACTIONS, BrokenError, make_broken_game, make_tiny_env
@@ -30,7 +30,8 @@ def make_state(config=CONFIG):
 
 
 def make_worker(shared, queue, index=0, config=CONFIG, make_env=make_tiny_env, incarnation=0):
-    return RolloutWorker(GroupSpec(config, make_env, index, incarnation), shared, queue)
+    spec = GroupSpec(config, make_env, range(index, index + 1), incarnation)
+    return RolloutWorkerGroup(spec, shared, queue)
 
 
 def make_workers(config=CONFIG):
@@ -59,16 +60,16 @@ def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
     _, queue, workers = make_workers(config)
     for _ in range(2):
         for worker in workers:
-            worker.update()
+            worker.collect()
     batch = RolloutBatcher(queue, 4, CPU).next_batch().rollout
     unshared = SharedState.create(workers[0].network, 2, 2)
-    own = [WorkerRunner(GroupSpec(config, make_tiny_env, i), unshared).worker for i in range(2)]
+    own = WorkerRunner(GroupSpec(config, make_tiny_env, range(2)), unshared).group
     rollouts, bootstrap_values = [], []
     for _ in range(2):
-        for worker in own:
-            rollout = worker.collector.collect(worker.rollout, worker.torso_cache)
+        own.collector.collect(own.rollouts, own._torso_cache)
+        for rollout, torso_cache in zip(own.rollouts, own.torso_caches, strict=True):
             rollouts.append({name: field.clone() for name, field in vars(rollout).items()})
-            output = unroll(worker.network, rollout, worker.torso_cache)
+            output = unroll(own.network, rollout, torso_cache)
             bootstrap_values.append(output.bootstrap_value)
     for name in rollouts[0].keys() - {"observations"}:
         expected = torch.cat([r[name] for r in rollouts], dim=1)
@@ -83,20 +84,20 @@ def test_what_comes_out_is_what_an_actor_learner_would_have_played(core):
 def test_a_worker_whose_rollouts_all_wait_does_nothing_until_one_is_taken():
     _, queue, workers = make_workers()
     count = entries_per_worker(CONFIG)
-    assert [bool(workers[0].update()) for _ in range(count + 2)] == [True] * count + [False] * 2
+    assert [bool(workers[0].collect()) for _ in range(count + 2)] == [True] * count + [False] * 2
     assert queue.waiting == count
     before, beats = queue.memory.clone(), int(queue.heartbeats[0])
-    assert workers[0].update() is None
+    assert workers[0].collect() == []
     assert torch.equal(queue.memory, before)
     assert int(queue.heartbeats[0]) > beats  # it is alive, and waits
     assert RolloutBatcher(queue, 3, CPU).next_batch()
-    assert workers[0].update()
+    assert workers[0].collect()
 
 
 def test_the_rollouts_that_have_waited_longest_are_taken_first():
     _, queue, workers = make_workers()
     for index in (0, 1, 1, 0, 1, 0):
-        workers[index].update()
+        workers[index].collect()
         queue.versions[index, (int(queue.write_count[index]) - 1) % 4] = int(
             queue.write_count.sum()
         )
@@ -108,12 +109,12 @@ def test_the_rollouts_that_have_waited_longest_are_taken_first():
 
 def test_a_rollout_that_was_not_finished_is_written_over_by_the_next_worker():
     shared, queue, workers = make_workers()
-    workers[0].update()
+    workers[0].collect()
     torn = Rollout.from_memory(queue.layout.views(queue.memory[0, 1]))
     torn.rewards.fill_(99.0)  # as far as it came
     heir = make_worker(shared, queue, incarnation=1)
-    heir.update()
-    workers[1].update()
+    heir.collect()
+    workers[1].collect()
     batch = RolloutBatcher(queue, 3, CPU).next_batch()
     assert batch is not None
     assert float(batch.rollout.rewards.max()) <= 1.0
@@ -123,7 +124,7 @@ def test_what_a_learner_had_not_copied_is_there_for_the_next():
     shared, queue, workers = make_workers()
     for _ in range(3):
         for worker in workers:
-            worker.update()
+            worker.collect()
     first = LearnerRunner(CONFIG, shared, queue)
     first.update()
     assert queue.waiting == 3  # also those that were on their way to it when it died
@@ -145,7 +146,39 @@ def test_a_rollout_that_breaks_off_is_never_the_learners():
     shared, queue = make_state()
     worker = make_worker(shared, queue, make_env=make_broken_game)
     with pytest.raises(BrokenError):
-        worker.update()
+        worker.collect()
     assert bool(queue.memory.any())  # it had begun
     assert queue.waiting == 0
     assert queue.acquire(0) == 0
+
+
+def test_workers_of_one_process_write_what_they_would_alone_each_into_its_own_ring():
+    config = dataclasses.replace(CONFIG, core="lstm")
+    shared, queue = make_state(config)
+    group = RolloutWorkerGroup(GroupSpec(config, make_tiny_env, range(2)), shared, queue)
+    _, own_queue, workers = make_workers(config)
+    for _ in range(2):
+        assert [record.worker for record in group.collect()] == [0, 1]
+        for worker in workers:
+            worker.collect()
+    assert queue.write_count.tolist() == [2, 2]
+    for i in range(2):
+        theirs, ours = (q.layout.views(q.memory[i, 1]) for q in (own_queue, queue))
+        for name, field in theirs.items():
+            torch.testing.assert_close(ours[name], field)
+
+
+def test_workers_of_one_process_wait_while_one_of_them_has_no_free_entry():
+    shared, queue = make_state()
+    group = RolloutWorkerGroup(GroupSpec(CONFIG, make_tiny_env, range(2)), shared, queue)
+    count = entries_per_worker(CONFIG)
+    queue.write_count[0] = 1  # as if the process had died between two commits
+    for _ in range(count - 1):
+        assert len(group.collect()) == 2
+    before, beats = queue.memory.clone(), queue.heartbeats.clone()
+    assert group.collect() == []
+    assert torch.equal(queue.memory, before)
+    assert queue.write_count.tolist() == [count, count - 1]
+    assert bool((queue.heartbeats[:2] > beats[:2]).all())
+    assert RolloutBatcher(queue, 3, CPU).next_batch()
+    assert len(group.collect()) == 2

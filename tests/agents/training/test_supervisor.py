@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from agents.a3c.worker_group import Worker
+from agents.a3c.worker_group import WorkerGroup
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import SettingError, TrainConfig
 from agents.run_folder import resolve_run
@@ -168,16 +168,17 @@ def test_too_many_bad_gradients_in_a_row_end_the_run(tmp_path):
     good_updates = 3
     calls = []
 
-    class SickWorker(Worker):
-        def update(self):
+    class SickGroup(WorkerGroup):
+        def updates(self):
             calls.append(self)
-            update = super().update()
-            if len(calls) <= good_updates:
-                return update
-            return dataclasses.replace(update, is_applied=False, metrics={})
+            for update in super().updates():
+                if len(calls) <= good_updates:
+                    yield update
+                else:
+                    yield dataclasses.replace(update, is_applied=False, metrics={})
 
     config = run_config(dataclasses.replace(ENDLESS, workers=0), tmp_path)
-    assert train(config, (), make_tiny_env, SickWorker) == 1
+    assert train(config, (), make_tiny_env, SickGroup) == 1
     assert len(calls) == good_updates + MAX_NONFINITE_IN_A_ROW
     assert "not finite" in (tmp_path / "latest" / "train.log").read_text()
     assert parameters_of(tmp_path)
@@ -192,8 +193,14 @@ def test_a_run_directory_that_cannot_be_written_to_is_refused_by_name(tmp_path):
 
 
 def test_a_network_that_cannot_fit_is_refused_before_it_is_built(tmp_path):
-    config = TrainConfig(workers=1024, neurocoder_hidden_size=8192, num_steps=1, envs_per_worker=1)
-    with pytest.raises(SettingError, match="--workers 1024"):
+    config = TrainConfig(
+        workers=1024,
+        processes=1024,
+        neurocoder_hidden_size=8192,
+        num_steps=1,
+        envs_per_worker=1,
+    )
+    with pytest.raises(SettingError, match="--processes 1024"):
         train(run_config(config, tmp_path), (), make_tiny_env)
     assert list(tmp_path.iterdir()) == []
 

@@ -24,17 +24,20 @@ from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
+from agents.system.resources import available_cpus
 from agents.system.signals import StopSignals
 from agents.training.managed_process import MAX_RESTARTS, TrainingFailedError
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import Counter, SharedState
 from agents.training.supervisor import MAX_NONFINITE_IN_A_ROW, TrainingRun, train
 from agents.training.worker_pool import SyncState, WorkerPool, hang_timeout
+from agents.training.worker_process import spread_workers
 from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_nan_game
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
 
 CONFIG = TrainConfig(
     workers=2,
+    processes=2,
     envs_per_worker=2,
     num_steps=4,
     total_timesteps=10**9,
@@ -106,7 +109,7 @@ def test_a_worker_that_falls_ill_is_replaced_within_seconds(illness, tmp_path):
         wait_for(lambda: run.restarts == 1)
         run.pool._signs_of_life.timeout = 60.0
         began = time.monotonic()
-        (index,) = [i for i in range(2) if run.pool.workers[i].restarts]
+        (index,) = [i for i in range(2) if run.pool.worker_processes[i].restarts]
         before = [updates_of(run, i) for i in range(2)]
         wait_for(lambda: updates_of(run, index) > before[index])
         seconds.append(time.monotonic() - began)
@@ -133,7 +136,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end_of_a_run(tmp_path, monkeypatc
 
     def story(run):
         wait_for(lambda: updates_of(run, 0) > 5)
-        os.kill(run.pool.workers[0].child.process.pid, signal.SIGSTOP)
+        os.kill(run.pool.worker_processes[0].child.process.pid, signal.SIGSTOP)
 
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
     assert watched.execute() == 130
@@ -146,7 +149,7 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
 
     def story(run):
         wait_for(lambda: updates_of(run, 0) > 5)
-        worker = run.pool.workers[0].child.process.pid
+        worker = run.pool.worker_processes[0].child.process.pid
         server = psutil.Process(worker).parent()
         server.kill()
         os.kill(worker, signal.SIGKILL)
@@ -154,10 +157,49 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
         before = [updates_of(run, i) for i in range(2)]
         wait_for(lambda: all(updates_of(run, i) > before[i] + 5 for i in range(2)))
         # A child of no living server is killed too.
-        os.kill(run.pool.workers[1].child.process.pid, signal.SIGSTOP)
+        os.kill(run.pool.worker_processes[1].child.process.pid, signal.SIGSTOP)
 
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
     assert watched.execute() == 130
+
+
+def test_a_process_that_dies_takes_its_workers_with_it_and_they_all_come_back(tmp_path):
+    seen = {}
+
+    def story(run):
+        wait_for(lambda: all(updates_of(run, i) > 5 for i in range(5)))
+        os.kill(run.pool.worker_processes[1].child.process.pid, signal.SIGKILL)
+        wait_for(lambda: run.restarts == 1)
+        seen["restarts"] = [process.restarts for process in run.pool.worker_processes]
+        before = [updates_of(run, i) for i in range(5)]
+        wait_for(lambda: all(updates_of(run, i) > before[i] + 5 for i in range(5)))
+        seen["alive"] = run.pool.workers_alive
+
+    config = dataclasses.replace(CONFIG, workers=5, processes=2, run_dir=str(tmp_path))
+    watched = Watched(config, make_tiny_env, story)
+    assert watched.execute() == 130
+    assert seen == {"restarts": [0, 1], "alive": 5}
+    assert "workers 2 to 4 died (SIGKILL)" in (watched.run.folder / "train.log").read_text()
+
+
+def test_workers_are_spread_evenly_over_processes_and_none_is_left_out():
+    for workers in (0, 1, 2, 3, 16, 17, 1000):
+        for processes in (0, 1, 2, 3, 16, 64):
+            config = dataclasses.replace(CONFIG, workers=workers, processes=processes)
+            groups = spread_workers(config)
+            assert [worker for group in groups for worker in group] == list(range(workers))
+            assert len(groups) == min(processes or available_cpus(), workers)
+            if groups:
+                sizes = [len(group) for group in groups]
+                assert max(sizes) - min(sizes) <= 1
+
+
+def test_each_start_of_a_process_has_an_incarnation_of_its_own_and_its_own_workers():
+    pool = make_pool(workers=5, processes=2)
+    for process, workers in zip(pool.worker_processes, (range(2), range(2, 5)), strict=True):
+        specs = [process._target(incarnation)[1][0] for incarnation in (0, 1)]
+        assert [spec.workers for spec in specs] == [workers, workers]
+        assert [spec.incarnation for spec in specs] == [0, 1]
 
 
 def make_pool(**settings):
@@ -167,7 +209,7 @@ def make_pool(**settings):
 
 
 def test_one_worker_may_die_only_so_often_in_a_while(monkeypatch):
-    pool = make_pool(workers=16)
+    pool = make_pool(workers=16, processes=16)
     started = []
     monkeypatch.setattr(
         agents.training.managed_process, "start_child", lambda *_: started.append(1)
@@ -175,11 +217,11 @@ def test_one_worker_may_die_only_so_often_in_a_while(monkeypatch):
     for death in range(MAX_RESTARTS):
         for index in range(16):  # many workers, each of which may
             pool.shared.counters[index, Counter.UPDATES] += 1
-            pool.workers[index]._start_again(f"died ({death})")
+            pool.worker_processes[index]._start_again(f"died ({death})")
     assert pool.restarts == len(started) == 16 * MAX_RESTARTS
     pool.shared.counters[3, Counter.UPDATES] += 1
     with pytest.raises(TrainingFailedError, match=f"worker 3 died over {MAX_RESTARTS} times in 10"):
-        pool.workers[3]._start_again("died")
+        pool.worker_processes[3]._start_again("died")
 
 
 @pytest.mark.parametrize("failures", [2, 3])
@@ -196,11 +238,11 @@ def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatc
     monkeypatch.setattr(agents.training.managed_process, "start_child", start_child)
     pool = make_pool()
     if failures < agents.training.managed_process.MAX_FAILED_STARTS:
-        pool.workers[1].start()
-        assert pool.workers[1].child == "a child"
+        pool.worker_processes[1].start()
+        assert pool.worker_processes[1].child == "a child"
     else:
         with pytest.raises(TrainingFailedError, match="3 times in a row"):
-            pool.workers[1].start()
+            pool.worker_processes[1].start()
     assert len(tries) == 3
 
 
@@ -212,7 +254,7 @@ def test_deaths_of_long_ago_are_forgiven(monkeypatch):
     for _ in range(5 * MAX_RESTARTS):
         now[0] += agents.training.managed_process.RESTART_WINDOW_S / MAX_RESTARTS + 1
         pool.shared.counters[0, Counter.UPDATES] += 1
-        pool.workers[0]._start_again("died")
+        pool.worker_processes[0]._start_again("died")
     assert pool.restarts == 5 * MAX_RESTARTS
 
 
@@ -222,7 +264,7 @@ def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, compu
     pool, seconds, dead = make_pool(), itertools.count(), []
     for index in range(2):
         process = SimpleNamespace(pid=index)
-        pool.workers[index].child = SimpleNamespace(
+        pool.worker_processes[index].child = SimpleNamespace(
             process=process, kill=lambda i=index: dead.append(i)
         )
     monkeypatch.setattr(pool._updates, "_clock", lambda: next(seconds) / 2)
@@ -240,7 +282,7 @@ def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, compu
 
 def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypatch):
     pool, now, looks = make_pool(), [100.0], []
-    pool.workers[0].child = SimpleNamespace(process=SimpleNamespace(pid=0))
+    pool.worker_processes[0].child = SimpleNamespace(process=SimpleNamespace(pid=0))
     monkeypatch.setattr(agents.training.worker_pool.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(agents.training.worker_pool, "cpu_time", lambda _: looks.append(now[0]))
     for _ in range(1000):
@@ -252,7 +294,7 @@ def test_processes_are_looked_at_twice_a_second_however_often_one_asks(monkeypat
 def test_who_computes_for_ever_without_an_update_is_killed_too(monkeypatch):
     monkeypatch.setattr(agents.training.worker_pool, "CHECK_INTERVAL_S", 0.0)
     pool, seconds, spent, dead = make_pool(), itertools.count(), itertools.count(), []
-    pool.workers[0].child = SimpleNamespace(
+    pool.worker_processes[0].child = SimpleNamespace(
         process=SimpleNamespace(pid=0), kill=lambda: dead.append(next(seconds))
     )
     monkeypatch.setattr(pool._updates, "_clock", lambda: next(seconds))
@@ -300,14 +342,14 @@ def test_workers_that_are_killed_all_the_time_do_not_stop_training(tmp_path):
         while len(kills) < 40:
             time.sleep(0.3 * torch.rand(1, generator=generator).item() + 0.5)
             index = len(kills) % 8  # each of them five times
-            wait_for(lambda i=index: run.pool.workers[i].child and updates_of(run, i) > 0)
+            wait_for(lambda i=index: run.pool.worker_processes[i].child and updates_of(run, i) > 0)
             kills.append(index)
-            os.kill(run.pool.workers[index].child.process.pid, signal.SIGKILL)
+            os.kill(run.pool.worker_processes[index].child.process.pid, signal.SIGKILL)
         wait_for(lambda: run.restarts == 40)
         before = run.shared.global_step
         wait_for(lambda: run.shared.global_step > before + 1000)
 
-    config = dataclasses.replace(CONFIG, workers=8, run_dir=str(tmp_path))
+    config = dataclasses.replace(CONFIG, workers=8, processes=8, run_dir=str(tmp_path))
     watched = Watched(config, make_tiny_env, story)
     assert watched.execute() == 130
     assert watched.run.restarts == 40
