@@ -10,9 +10,13 @@ tensors saved for backward, and a backward function. `dz` is the derivative of t
 to z. B is the batch size, P the number of slots, K the key size, H the number of heads, J the
 number of steps, S the size of the LSTM state, r = J * H; M = 3 memories in the order U, V, S.
 
-Inputs and LSTM states have the batch dimension first; queries, gates and attention have it last, as
-(M, H, P, J, B), so that softmax, sums and maxima over slots are vectorised. Masks are numbers to
-multiply by, since `where` and `masked_fill` branch on every element.
+Everything between x and y has the batch as its last dimension and the step as its first, so that
+a step is contiguous, and softmax, sums and maxima over slots are vectorised; attention is
+(J, M * H, P, B). What multiplies the same tensor is one product: see `Weights`. Masks are numbers
+to multiply by, since `where` and `masked_fill` branch on every element.
+
+tanh(z) = 2 sigmoid(2 z) - 1 costs a fifth of `tanh`. So the LSTM computes z of its cell gate twice
+too large, and its cell; and its state, o tanh(c), half as large. The factors are in the weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,40 +76,148 @@ class KeyParameters(NamedTuple):
     output_bias: PerMemory
 
 
-def run(x: Tensor, keys: Tensor, p: Parameters, sizes: Sizes) -> tuple[Tensor, list[Saved]]:
+class Weights(NamedTuple):
+    """What depends on parameters alone, arranged for few products.
+
+    Attributes:
+        on_input: Rows of everything that multiplies x, shape (4 S + P + out + 1, in): the LSTM's
+            gates, M_U, R transposed and the residual's gate; without a residual, (4 S + P, in).
+        on_input_bias: Their biases, a column.
+        recurrent: The weights of the LSTM's state, shape (4 S, S).
+        on_state: Projections of a state to queries and gates, shape (M * H * (K + P), S); without
+            gates, (M * H * K, S).
+        on_state_bias: Their biases, a column.
+        keys: Sharpness times the keys of eq. 7, repeated for every step and head, shape
+            (J * M * H, P, K).
+    """
+
+    on_input: Tensor
+    on_input_bias: Tensor
+    recurrent: Tensor
+    on_state: Tensor
+    on_state_bias: Tensor
+    keys: Tensor
+
+
+def arrange(keys: Tensor, p: Parameters, sizes: Sizes) -> Weights:
+    """Return the weights for unit-length keys, shape (M, P, K), and parameters."""
+    size, slots = p.recurrent_weight.shape[1], len(p.u)
+    on_input, on_input_bias = [p.input_weight, p.u], [p.input_bias, p.u.new_zeros(slots)]
+    if not (p.residual is None or p.integration_weight is None or p.integration_bias is None):
+        on_input += [p.residual.t(), p.integration_weight]
+        on_input_bias += [p.u.new_zeros(p.residual.shape[1]), p.integration_bias]
+    on_state, on_state_bias = [p.query_weight], [p.query_bias]
+    if p.gate_weight is not None and p.gate_bias is not None:
+        on_state.append(p.gate_weight)
+        on_state_bias.append(p.gate_bias)
+    repeated = (sizes.sharpness * keys).unsqueeze(1).expand(sizes.steps, -1, sizes.heads, -1, -1)
+    weights = Weights(
+        torch.cat(on_input),
+        torch.cat(on_input_bias).unsqueeze(1),
+        2 * p.recurrent_weight,
+        torch.cat(on_state).mul_(2),
+        torch.cat(on_state_bias).unsqueeze(1),
+        repeated.flatten(0, 2),
+    )
+    for doubled in (weights.on_input, weights.on_input_bias, weights.recurrent):
+        doubled[3 * size : 4 * size].mul_(2)
+    return weights
+
+
+def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tensor, list[Saved]]:
     """Return y, shape (B, out), and the tensors saved for `run_backward`.
 
     Args:
         x: Inputs, shape (B, in).
-        keys: Keys of eq. 7, of unit length, shape (M, P, K).
+        weights: The weights by `arrange`.
         p: The parameters.
         sizes: Sizes that do not follow from their shapes.
     """
-    states, from_states = _states(x, p, sizes.steps)  # eq. 6
-    query, gate = _signals(states, p, keys.shape[-1])
-    content, from_content = _content(query, keys, sizes)  # eq. 8
+    on_x = torch.addmm(weights.on_input_bias, weights.on_input, x.t())
+    gates, on_slots, on_residual = on_x.tensor_split(_borders(weights))
+    states, from_states = _states(gates, weights.recurrent, sizes.steps)  # eq. 6
+    on_state = weights.on_state.expand(sizes.steps, -1, -1)
+    signals = torch.baddbmm(weights.on_state_bias, on_state, states)
+    query, gate = _split_signals(signals, weights, sizes)
+    content, from_content = _content(query, weights.keys)  # eq. 8
     attention, from_blend = content, Saved()
-    if gate is not None:
-        attention, from_blend = _blend(content, gate, sizes)  # eq. 9 to 11
-    attention = attention.view(MEMORIES, sizes.heads, len(p.u), sizes.steps, len(x))
-    y, from_apply = _apply(x, attention, p, sizes)  # eq. 1, 3, 4, 5 and 12
+    if p.gate_weight is not None:
+        attention, from_blend = _blend(content, gate, sizes.least_used)  # eq. 9 to 11
+    attention = attention.unflatten(1, (MEMORIES, sizes.heads))
+    y, from_apply = _apply(on_slots, on_residual, attention, p)  # eq. 1, 3, 4, 5 and 12
     return y, [from_states, from_content, from_blend, from_apply]
 
 
 def run_backward(
-    dy: Tensor, x: Tensor, p: Parameters, sizes: Sizes, saved: Sequence[Saved]
+    dy: Tensor, x: Tensor, weights: Weights, p: Parameters, sizes: Sizes, saved: Sequence[Saved]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the gradients of x, of the keys, and of the parameters (by name)."""
     from_states, from_content, from_blend, from_apply = saved
-    dx, dattention, dparameters = _apply_backward(dy, x, p, from_apply)
     content, states = from_content[0], from_states[0]
-    dcontent, dgate = dattention.view_as(content), None
+    # The derivatives of what multiplies `on_input` and `on_state` are written part by part.
+    don_x = x.new_empty(len(weights.on_input), len(x))
+    dgates, don_slots, don_residual = don_x.tensor_split(_borders(weights))
+    dsignals = x.new_empty(sizes.steps, len(weights.on_state), len(x))
+    dquery, dgate = _split_signals(dsignals, weights, sizes)
+
+    dattention, d = _apply_backward(dy, p, from_apply, don_slots, don_residual)
+    dcontent = dattention.view_as(content)
     if from_blend:
-        dcontent, dgate = _blend_backward(dcontent, content, sizes, from_blend)
-    dquery, dkeys = _content_backward(dcontent, sizes, from_content)
-    dstates, by_signals = _signals_backward(dquery, dgate, states, p)
-    by_states = _states_backward(dstates, dx, x, p, from_states)
-    return dx, dkeys, dparameters | by_signals | by_states
+        _blend_backward(dcontent, content, from_blend, dgate)
+    dkeys = _content_backward(dcontent, weights.keys, from_content, dquery)
+    d |= _signals_backward(dsignals, states, p)
+    dstates = torch.bmm(weights.on_state.t().expand(sizes.steps, -1, -1), dsignals)
+    d["recurrent_weight"] = _states_backward(dstates, weights.recurrent, from_states, dgates)
+    d |= _on_input_backward(don_x, x, weights, p)
+    dkeys = dkeys.unflatten(0, (sizes.steps, MEMORIES, sizes.heads)).sum((0, 2))
+    return don_x.t() @ weights.on_input, dkeys.mul_(sizes.sharpness), d
+
+
+def _borders(weights: Weights) -> tuple[int, int]:
+    """Where the rows of `on_input` for the LSTM and for M_U end."""
+    gates = len(weights.recurrent)
+    return gates, gates + weights.keys.shape[1]
+
+
+def _split_signals(signals: Tensor, weights: Weights, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """Views of queries (J, M * H, K, B) and gates (J, M * H, P, B); with P = 0 if ablated."""
+    rows, key_size = MEMORIES * sizes.heads, weights.keys.shape[2]
+    query, gate = signals.tensor_split([rows * key_size], dim=1)
+    return query.unflatten(1, (rows, key_size)), gate.unflatten(1, (rows, -1))
+
+
+def _on_input_backward(
+    don_x: Tensor, x: Tensor, weights: Weights, p: Parameters
+) -> dict[str, Tensor]:
+    """Return the gradients of the parameters that multiply x."""
+    size = weights.recurrent.shape[1]
+    by_input = don_x @ x
+    by_input[3 * size : 4 * size].mul_(2)
+    of_gates, u, of_residual = by_input.tensor_split(_borders(weights))
+    bias = don_x[: 4 * size].sum(1)
+    bias[3 * size :].mul_(2)
+    d = {"input_weight": of_gates, "input_bias": bias, "u": u}
+    if p.residual is not None:
+        d["residual"] = of_residual[:-1].t()
+        d["integration_weight"] = of_residual[-1:]
+        d["integration_bias"] = don_x[-1:].sum(1)
+    return d
+
+
+def _signals_backward(dsignals: Tensor, states: Tensor, p: Parameters) -> dict[str, Tensor]:
+    """Return the gradients of the projections of the states."""
+    weight = _sum_of_products(dsignals, states.transpose(1, 2)).mul_(2)
+    bias = dsignals.sum((0, 2))
+    border = [len(p.query_weight)]
+    query_weight, gate_weight = weight.tensor_split(border)
+    query_bias, gate_bias = bias.tensor_split(border)
+    d = {"query_weight": query_weight, "query_bias": query_bias}
+    return d if p.gate_weight is None else d | {"gate_weight": gate_weight, "gate_bias": gate_bias}
+
+
+def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over the first dimension of products of matrices."""
+    return torch.addbmm(a.new_empty(a.shape[1], b.shape[2]), a, b, beta=0)
 
 
 # Eq. 7: keys.
@@ -144,268 +256,240 @@ def run_keys_backward(
 # Eq. 6: the composition network.
 
 
-def _states(x: Tensor, p: Parameters, steps: int) -> tuple[Tensor, Saved]:
-    """h_1 ... h_J of the LSTM, shape (J, B, S), from h_0 = c_0 = 0."""
-    batch, size = len(x), p.recurrent_weight.shape[1]
-    from_input = torch.addmm(p.input_bias, x, p.input_weight.t())
-    # For every step: input, forget, output and cell gate; then cell, tanh(cell) and state.
-    gates = x.new_empty(steps, batch, 4 * size)
-    cells, tanh_cells, states = x.new_empty(MEMORIES, steps, batch, size).unbind()
-    sigmoids, cell_gates = (t.unbind() for t in gates.split([3 * size, size], dim=-1))
-    input_gates, forget_gates, output_gates, _ = (t.unbind() for t in gates.chunk(4, dim=-1))
-    gate, cell, tanh_cell, state = (t.unbind() for t in (gates, cells, tanh_cells, states))
-    recurrent = p.recurrent_weight.t()
-    for j in range(steps):
+def _states(from_input: Tensor, recurrent: Tensor, steps: int) -> tuple[Tensor, Saved]:
+    """h_1 ... h_J of the LSTM, halved, shape (J, S, B), from h_0 = c_0 = 0."""
+    size, batch = recurrent.shape[1], from_input.shape[1]
+    # For every step: input, forget, output and cell gate; then tanh of the latter, cell, tanh of
+    # the cell, and state, of which both tanh and the state are halved and the cell is doubled.
+    everything = from_input.new_empty(steps, 8, size, batch)
+    totals = everything[:, :4].flatten(1, 2).unbind()
+    parts = everything.flatten(0, 1).unbind()
+    cell = state = from_input
+    half = from_input.new_full((), 0.5)  # a tensor, since a number is converted at every call
+    for j, total in enumerate(totals):
+        input_gate, forget_gate, output_gate, cell_gate, candidate = parts[8 * j : 8 * j + 5]
+        cell_before, state_before = cell, state
+        cell, tanh_cell, state = parts[8 * j + 5 : 8 * j + 8]
         if j == 0:
-            gate[0].copy_(from_input)
+            torch.sigmoid(from_input, out=total)
         else:
-            torch.addmm(from_input, state[j - 1], recurrent, out=gate[j])
-        sigmoids[j].sigmoid_()
-        cell_gates[j].tanh_()
-        torch.mul(input_gates[j], cell_gates[j], out=cell[j])
-        if j > 0:
-            cell[j].addcmul_(forget_gates[j], cell[j - 1])
-        torch.tanh(cell[j], out=tanh_cell[j])
-        torch.mul(output_gates[j], tanh_cell[j], out=state[j])
-    return states, (states, gates, cells, tanh_cells)
+            torch.addmm(from_input, recurrent, state_before, out=total).sigmoid_()
+        torch.sub(cell_gate, half, out=candidate)
+        if j == 0:
+            torch.mul(input_gate, candidate, out=cell).mul_(4)
+        else:
+            torch.mul(forget_gate, cell_before, out=cell)
+            cell.addcmul_(input_gate, candidate, value=4)
+        torch.sigmoid(cell, out=tanh_cell).sub_(half)
+        torch.mul(output_gate, tanh_cell, out=state)
+    return everything[:, 7], (everything[:, 7], everything)
 
 
 def _states_backward(
-    dstates: Tensor, dx: Tensor, x: Tensor, p: Parameters, saved: Saved
-) -> dict[str, Tensor]:
-    """Add to dx in place, and return the gradients of the LSTM's parameters.
+    dstates: Tensor, recurrent: Tensor, saved: Saved, dfrom_input: Tensor
+) -> Tensor:
+    """Write the gradient of what the gates get from x; return that of the recurrent weights.
 
-    With total = (i, f, o, g) before sigmoid and tanh, c_j = i g + f c_{j-1}, h_j = o tanh(c_j):
+    With i, f, o before their sigmoids and s the sigmoid of twice g; a = s - 1/2 = tanh(g) / 2,
+    c_j = 4 i a + f c_{j-1}, b = sigmoid(c_j) - 1/2, and h_j = o b:
 
-        dc_j  = dh_j o (1 - tanh(c_j)^2) + dc_{j+1} f_{j+1},   dh_j += dtotal_{j+1} W,
-        di = dc g i (1 - i),        df = dc c_{j-1} f (1 - f),
-        dg = dc i (1 - g^2),        do = dh tanh(c) o (1 - o),
+        dc_j  = dh_j o (1/4 - b^2) + dc_{j+1} f_{j+1},     dh_j += W^T dtotal_{j+1},
+        di = dc 4 a i (1 - i),        df = dc c_{j-1} f (1 - f),
+        ds = dc 4 i s (1 - s),        do = dh b o (1 - o),
 
-    where all factors except dc and dh are computed before the loop, for all steps at once.
+    where all factors except dc and dh are computed before the loop, for all steps at once, and 4 dc
+    takes the place of dc.
     """
-    states, gates, cells, tanh_cells = saved
-    steps, _, size = states.shape
-    input_gate, forget_gate, output_gate, cell_gate = gates.chunk(4, dim=-1)
-    factors = torch.addcmul(gates, gates, gates, value=-1).unflatten(-1, (4, size))
-    input_factor, forget_factor, output_factor, cell_factor = factors.unbind(-2)
-    input_factor.mul_(cell_gate)
-    forget_factor[1:].mul_(cells[:-1])
-    forget_factor[0].zero_()
-    output_factor.mul_(tanh_cells)
-    torch.addcmul(input_gate, input_gate * cell_gate, cell_gate, value=-1, out=cell_factor)
-    to_cell = torch.addcmul(output_gate, states, tanh_cells, value=-1)  # o (1 - tanh(c)^2)
+    states, everything = saved
+    input_gate, forget_gate, output_gate, _, candidates, cells, tanh_cells, _ = everything.unbind(1)
+    gates = everything[:, :4]
+    factors = torch.addcmul(gates, gates, gates, value=-1)
+    factors[:, 0].mul_(candidates)
+    factors[0, 1].zero_()
+    factors[1:, 1].mul_(cells[:-1]).mul_(0.25)
+    factors[:, 2].mul_(tanh_cells)
+    factors[:, 3].mul_(input_gate)
+    to_cell = torch.addcmul(output_gate, states, tanh_cells, value=-4).unbind()
 
     dtotals = factors  # the loop below turns the factors into derivatives, in place
-    dtotal, doutput = dtotals.unbind(), output_factor.unbind()
-    dstate, to_cell_step, forget_step = dstates.unbind(), to_cell.unbind(), forget_gate.unbind()
-    dcell: Tensor | None = None
-    for j in reversed(range(steps)):
+    flat = dtotals.flatten(1, 2)
+    dtotal, parts, dstate = flat.unbind(), dtotals.unbind(), dstates.unbind()
+    forget = forget_gate.unbind()
+    dcell = dstate[-1]
+    for j in reversed(range(len(states))):
         dh = dstate[j]
-        if dcell is None:
-            dcell = dh * to_cell_step[j]
+        if j == len(states) - 1:
+            dcell = dh * to_cell[j]
         else:
-            dh = torch.addmm(dh, dtotal[j + 1].flatten(1), p.recurrent_weight)
-            dcell = torch.addcmul(dcell * forget_step[j + 1], dh, to_cell_step[j])
-        doutput_step = doutput[j] * dh
-        dtotal[j].mul_(dcell.unsqueeze(1))
-        doutput[j].copy_(doutput_step)
-    flat = dtotals.flatten(2)
-    dinput = flat.sum(0)
-    dx.addmm_(dinput, p.input_weight)
-    return {
-        "input_weight": dinput.t() @ x,
-        "input_bias": dinput.sum(0),
-        "recurrent_weight": flat[1:].flatten(0, 1).t() @ states[:-1].flatten(0, 1),
-    }
-
-
-def _signals(states: Tensor, p: Parameters, key_size: int) -> tuple[Tensor, Tensor | None]:
-    """Queries (M * H, K, J * B), and gates before the sigmoid (M * H, P, J * B) or None."""
-    states = states.flatten(0, 1).t()
-    query = torch.addmm(p.query_bias.unsqueeze(1), p.query_weight, states)
-    gate = None
-    if p.gate_weight is not None and p.gate_bias is not None:
-        gate = torch.addmm(p.gate_bias.unsqueeze(1), p.gate_weight, states)
-        gate = gate.unflatten(0, (-1, len(p.u)))
-    return query.unflatten(0, (-1, key_size)), gate
-
-
-def _signals_backward(
-    dquery: Tensor, dgate: Tensor | None, states: Tensor, p: Parameters
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the gradients of the states and of the projections."""
-    flat, dquery = states.flatten(0, 1), dquery.flatten(0, 1)
-    dparameters = {"query_weight": dquery @ flat, "query_bias": dquery.sum(1)}
-    dstates = dquery.t() @ p.query_weight
-    if dgate is not None and p.gate_weight is not None:
-        dgate = dgate.flatten(0, 1)
-        dparameters |= {"gate_weight": dgate @ flat, "gate_bias": dgate.sum(1)}
-        dstates.addmm_(dgate.t(), p.gate_weight)
-    return dstates.view_as(states), dparameters
+            dh.addmm_(recurrent.t(), dtotal[j + 1])
+            dcell.mul_(forget[j + 1]).addcmul_(dh, to_cell[j])
+        input_and_forget, doutput, dcandidate = parts[j].split([2, 1, 1])
+        input_and_forget.mul_(dcell)
+        doutput.mul_(dh)
+        dcandidate.mul_(dcell)
+    torch.sum(flat, 0, out=dfrom_input)
+    drecurrent = _sum_of_products(flat[1:], states[:-1].transpose(1, 2)).mul_(2)
+    drecurrent[3 * states.shape[1] :].mul_(2)
+    return drecurrent
 
 
 # Eq. 8: content attention.
 
 
-def _content(query: Tensor, keys: Tensor, sizes: Sizes) -> tuple[Tensor, Saved]:
-    """Attention c, shape (M * H, P, J * B), of queries (M * H, K, J * B)."""
-    inverse = inverse_length(query, dim=1)
-    direction = query * inverse
-    sharp_keys = (sizes.sharpness * keys).repeat_interleave(sizes.heads, dim=0)
-    content = torch.softmax(torch.bmm(sharp_keys, direction), dim=1)
-    return content, (content, direction, inverse, sharp_keys)
+def _content(query: Tensor, keys: Tensor) -> tuple[Tensor, Saved]:
+    """Attention c, shape (J, M * H, P, B), of queries (J, M * H, K, B) and weighted keys."""
+    inverse = inverse_length(query, dim=2)
+    direction = (query * inverse).flatten(0, 1)
+    content = torch.softmax(torch.bmm(keys, direction), dim=1).unflatten(0, query.shape[:2])
+    return content, (content, direction, inverse)
 
 
-def _content_backward(dcontent: Tensor, sizes: Sizes, saved: Saved) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the queries and of the keys; overwrites dcontent."""
-    content, direction, inverse, sharp_keys = saved
+def _content_backward(dcontent: Tensor, keys: Tensor, saved: Saved, dquery: Tensor) -> Tensor:
+    """Write the gradient of the queries, and return that of the keys; overwrites dcontent."""
+    content, direction, inverse = saved
     dscore = dcontent.mul_(content)
-    dscore.addcmul_(content, dscore.sum(1, keepdim=True), value=-1)  # derivative of softmax
-    dkeys = torch.bmm(dscore, direction.transpose(1, 2)).unflatten(0, (MEMORIES, -1)).sum(1)
-    ddirection = torch.bmm(sharp_keys.transpose(1, 2), dscore)
-    return _unit_backward(ddirection, direction, inverse, dim=1), sizes.sharpness * dkeys
+    dscore.addcmul_(content, dscore.sum(2, keepdim=True), value=-1)  # derivative of softmax
+    dscore = dscore.flatten(0, 1)
+    ddirection = torch.bmm(keys.transpose(1, 2), dscore).view_as(dquery)
+    _unit_backward(ddirection, direction.view_as(dquery), inverse, dim=2, out=dquery)
+    return torch.bmm(dscore, direction.transpose(1, 2))
 
 
-def _unit_backward(dunit: Tensor, unit: Tensor, inverse: Tensor, dim: int) -> Tensor:
+def _unit_backward(
+    dunit: Tensor, unit: Tensor, inverse: Tensor, dim: int, out: Tensor | None = None
+) -> Tensor:
     """Gradient of z from that of z / |z|: its component orthogonal to z, divided by |z|."""
     along = (dunit * unit).sum(dim, keepdim=True)
-    return torch.addcmul(dunit, along, unit, value=-1).mul_(inverse)
+    return torch.mul(torch.addcmul(dunit, along, unit, value=-1), inverse, out=out)
 
 
 # Eq. 9 to 11: usage, least-used attention, and the mix with content attention.
 
 
-def _blend(content: Tensor, gate: Tensor, sizes: Sizes) -> tuple[Tensor, Saved]:
-    """Attention w from content attention and gates, all of shape (M * H, P, J * B)."""
+def _blend(content: Tensor, gate: Tensor, least_used: int) -> tuple[Tensor, Saved]:
+    """Attention w from content attention and gates, all of shape (J, M * H, P, B)."""
+    steps, slots = len(content), content.shape[2]
     opened = torch.sigmoid(gate)
-    attention = opened * content
-    w, free = by_step(attention, sizes), by_step(1 - opened, sizes)
-    usages, leasts, chosens = [w[0]], [], []
-    slots, less = content.shape[1], None
+    attention = torch.empty_like(content)
+    # For every step but the first: usage before it, least-used attention, and its mask.
+    usages, leasts, chosens = content.new_empty(3, steps - 1, *content.shape[1:]).unbind()
+    less = None
     if slots <= _MAX_SLOTS_TO_COMPARE:
-        less = content.new_empty(len(content), slots, *w[0].shape[1:])
-    for j in range(1, sizes.steps):
-        usage = usages[-1]
-        chosen = _least_used(usage, sizes.least_used, less)
-        least = (usage.amax(1, keepdim=True) - usage).mul_(chosen)  # eq. 10
-        w[j].addcmul_(free[j], least)  # eq. 11
-        usages.append(torch.maximum(usage, w[j]))  # eq. 9
-        leasts.append(least)
-        chosens.append(chosen)
-    return attention, (attention, opened, *usages, *leasts, *chosens)
+        less = content.new_empty(content.shape[1], slots, *content.shape[2:])
+    usage = torch.mul(opened[0], content[0], out=attention[0])
+    for j, (before, least, chosen) in enumerate(zip(usages, leasts, chosens, strict=True), 1):
+        if j == 1:
+            usage = before.copy_(usage)
+        else:
+            usage = torch.maximum(usage, attention[j - 1], out=before)  # eq. 9
+        _least_used(usage, least_used, less, out=chosen)
+        torch.sub(usage.amax(1, keepdim=True), usage, out=least).mul_(chosen)  # eq. 10
+        torch.lerp(least, content[j], opened[j], out=attention[j])  # eq. 11
+    return attention, (attention, opened, usages, leasts, chosens)
 
 
-def _blend_backward(
-    dattention: Tensor, content: Tensor, sizes: Sizes, saved: Saved
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of content attention and gates; overwrites dattention."""
-    steps = sizes.steps
-    attention, opened, *rest = saved
-    usages, leasts, chosens = rest[:steps], rest[steps : 2 * steps - 1], rest[2 * steps - 1 :]
-    free = by_step(1 - opened, sizes)
-    w, dw = by_step(attention, sizes), by_step(dattention, sizes)
-    dusage = torch.zeros_like(usages[0])
-    for j in range(steps - 1, 0, -1):
-        usage = usages[j - 1]
-        # Usage after step j is the maximum of w_j and the usage before.
-        grown = torch.gt(w[j], usage, out=torch.empty_like(usage)).mul_(dusage)
-        dw[j].add_(grown)
-        dusage = dusage - grown
-        dleast = (dw[j] * free[j]).mul_(chosens[j - 1])
-        highest = torch.eq(usage, usage.amax(1, keepdim=True), out=torch.empty_like(usage))
-        share = dleast.sum(1, keepdim=True).div_(highest.sum(1, keepdim=True))
-        dusage.sub_(dleast).addcmul_(highest, share)
-    dw[0].add_(dusage)
+def _blend_backward(dattention: Tensor, content: Tensor, saved: Saved, dgate: Tensor) -> None:
+    """Overwrite dattention by the gradient of content attention, and write that of the gates."""
+    attention, opened, usages, leasts, chosens = saved
+    if len(usages):
+        # Usage is the maximum of the attention of a step, which `grew` marks, and usage before.
+        grew = torch.gt(attention[1:-1], usages[:-1], out=torch.empty_like(usages[1:])).unbind()
+        to_least = torch.addcmul(chosens, chosens, opened[1:], value=-1).unbind()
+        highest = torch.eq(usages, usages.amax(2, keepdim=True), out=torch.empty_like(usages))
+        share = highest.div_(highest.sum(2, keepdim=True)).unbind()
+        dusage = torch.zeros_like(usages[0])
+        for j in reversed(range(len(usages))):
+            dw = dattention[j + 1]
+            if j < len(grew):
+                grown = dusage * grew[j]
+                dw.add_(grown)
+                dusage.sub_(grown)
+            dleast = dw * to_least[j]
+            dusage.sub_(dleast).addcmul_(share[j], dleast.sum(1, keepdim=True))
+        dattention[0].add_(dusage)
     # w = sigmoid(g) (c - l) + l
-    excess = content.clone()
-    for step, least in zip(by_step(excess, sizes)[1:], leasts, strict=True):
-        step.sub_(least)
-    dgate = torch.addcmul(opened, opened, opened, value=-1).mul_(excess).mul_(dattention)
-    return dattention.mul_(opened), dgate
+    dattention.mul_(opened)
+    torch.addcmul(dattention, dattention, opened, value=-1, out=dgate)
+    dgate[0].mul_(content[0])
+    dgate[1:].mul_(content[1:] - leasts)
 
 
-def by_step(attention: Tensor, sizes: Sizes) -> tuple[Tensor, ...]:
-    """Split a tensor (M * H, P, J * B) into views (M * H, P, B), one per step."""
-    return attention.unflatten(2, (sizes.steps, -1)).unbind(2)
-
-
-def _least_used(usage: Tensor, least_used: int, less: Tensor | None) -> Tensor:
+def _least_used(usage: Tensor, least_used: int, less: Tensor | None, out: Tensor) -> Tensor:
     """Mask of the slots (dimension 1) whose usage is at most the l_I-th smallest.
 
     Given a scratch tensor `less` of shape (M * H, P, P, B), all pairs of slots are compared: a slot
     is selected if fewer than l_I slots have smaller usage. `kthvalue` branches on the data.
     """
-    chosen = torch.empty_like(usage)
     if less is None:
         threshold = usage.kthvalue(least_used, dim=1, keepdim=True).values
-        return torch.le(usage, threshold, out=chosen)
+        return torch.le(usage, threshold, out=out)
     torch.lt(usage.unsqueeze(2), usage.unsqueeze(1), out=less)
-    return torch.lt(less.sum(1), least_used, out=chosen)
+    return torch.lt(less.sum(1), least_used, out=out)
 
 
 # Eq. 1, 3, 4, 5 and 12: applying the composed program to x.
 
 
-def _apply(x: Tensor, attention: Tensor, p: Parameters, sizes: Sizes) -> tuple[Tensor, Saved]:
-    """Return y, shape (B, out), for attention w, shape (M, H, P, J, B)."""
-    batch, slots, components = len(x), len(p.u), sizes.steps * sizes.heads
-    on_slots = p.u @ x.t()
-    factors = torch.stack([on_slots, p.s.expand(-1, batch)]).view(2, 1, slots, 1, batch)
-    attended = (attention[::2] * factors).sum(2)  # eq. 3 (on x) and 5, (2, H, J, B)
-    on_u, raw = attended.transpose(1, 2).reshape(2, components, batch)  # n = j * H + h
+def _apply(
+    on_slots: Tensor, on_residual: Tensor, attention: Tensor, p: Parameters
+) -> tuple[Tensor, Saved]:
+    """Return y, shape (B, out), for attention w, shape (J, M, H, P, B).
+
+    Args:
+        on_slots: M_U x, shape (P, B).
+        on_residual: x on R and on the gate of the residual, shape (out + 1, B); or empty.
+        attention: w.
+        p: The parameters.
+    """
+    steps, _, heads, _, batch = attention.shape
+    factors = torch.stack([on_slots, p.s.expand(-1, batch)])
+    attended = (attention[:, ::2] * factors.unsqueeze(1)).sum(3)  # eq. 3 (on x) and 5
+    on_u, raw = attended.transpose(0, 1).reshape(2, steps * heads, batch)  # n = j * H + h
     sigma = F.softplus(raw).flip(0).cumsum(0).flip(0)  # eq. 5
-    weights = (on_u * sigma).view(sizes.steps, sizes.heads, batch).transpose(0, 1)
-    on_v = (attention[1] * weights.unsqueeze(1)).sum((0, 2))  # eq. 4, before M_V
+    weights = on_u * sigma
+    # eq. 4, before M_V
+    on_v = (attention[:, 1] * weights.view(steps, heads, 1, batch)).sum((0, 1))
     y = on_v.t() @ p.v if p.bias is None else torch.addmm(p.bias, on_v.t(), p.v)
-    saved = (attention, on_slots, on_u, raw, sigma, weights, on_v)
-    if p.integration_weight is None or p.integration_bias is None or p.residual is None:
+    saved = (attention, factors, on_u, raw, sigma, weights, on_v)
+    if p.residual is None:
         return y, saved
-    gate = torch.addmm(p.integration_bias, x, p.integration_weight.t()).sigmoid_()
-    on_residual = x @ p.residual
-    scale = gate * sigma[-1].unsqueeze(1)
-    return y.addcmul_(scale, on_residual), (*saved, gate, on_residual, scale)  # eq. 12
+    on_residual, gate = on_residual[:-1].t(), on_residual[-1].sigmoid()
+    scale = gate * sigma[-1]
+    y.addcmul_(scale.unsqueeze(1), on_residual)  # eq. 12
+    return y, (*saved, gate, on_residual, scale)
 
 
 def _apply_backward(
-    dy: Tensor, x: Tensor, p: Parameters, saved: Saved
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the gradients of x (through W only), of attention, and of the parameters."""
-    attention, on_slots, on_u, raw, sigma, weights, on_v, *from_residual = saved
-    heads, slots, steps, batch = attention.shape[1:]
+    dy: Tensor, p: Parameters, saved: Saved, don_slots: Tensor, don_residual: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Write the gradients of x on M_U and on R; return those of attention and parameters."""
+    attention, factors, on_u, raw, sigma, weights, on_v, *from_residual = saved
+    steps, _, heads, _, batch = attention.shape
     don_v = p.v @ dy.t()
-    dparameters = {"v": on_v @ dy}
+    d = {"v": on_v @ dy}
     if p.bias is not None:
-        dparameters["bias"] = dy.sum(0)
+        d["bias"] = dy.sum(0)
 
-    dweights = (attention[1] * don_v.unsqueeze(1)).sum(1)  # (H, J, B)
-    dweights = dweights.transpose(0, 1).reshape(steps * heads, batch)
+    dweights = (attention[:, 1] * don_v).sum(2).view_as(weights)
     dsigma = dweights * on_u
     if from_residual:
         gate, on_residual, scale = from_residual
-        dscale = (dy * on_residual).sum(1, keepdim=True)
-        dsigma[-1].addcmul_(dscale.squeeze(1), gate.squeeze(1))
+        dscale = (dy * on_residual).sum(1)
+        dsigma[-1].addcmul_(dscale, gate)
+        torch.mul(dy.t(), scale, out=don_residual[:-1])
+        dgate = torch.addcmul(gate, gate, gate, value=-1).mul_(dscale)
+        torch.mul(dgate, sigma[-1], out=don_residual[-1])
     draw = dsigma.cumsum(0).mul_(torch.sigmoid(raw))
 
     # w_ni z_i is summed over i for M_U and M_S, and over n for M_V: gradients are outer products.
-    by_component = torch.stack([dweights.mul_(sigma), draw]).view(2, steps, heads, batch)
-    by_component = torch.stack([by_component[0], weights.transpose(0, 1), by_component[1]])
-    by_component = by_component.transpose(1, 2).unsqueeze(2)  # (M, H, 1, J, B)
-    by_slot = torch.stack([on_slots, don_v, p.s.expand(-1, batch)]).unflatten(1, (1, slots, 1))
+    by_component = torch.stack([dweights.mul_(sigma), weights, draw])
+    by_component = by_component.view(MEMORIES, steps, heads, 1, batch).transpose(0, 1)
+    by_slot = torch.stack([factors[0], don_v, factors[1]]).unsqueeze(1)
     dattention = torch.mul(by_component, by_slot, out=torch.empty_like(attention))
-    don_slots, ds = (attention[::2] * by_component[::2]).sum((1, 3))
-    dparameters |= {"u": don_slots @ x, "s": ds.sum(1, keepdim=True)}
-    dx = don_slots.t() @ p.u
-
-    if from_residual and p.residual is not None and p.integration_weight is not None:
-        dscaled = dy * scale
-        dgate = torch.addcmul(gate, gate, gate, value=-1).mul_(dscale).mul_(sigma[-1].unsqueeze(1))
-        dx.addmm_(dscaled, p.residual.t()).addmm_(dgate, p.integration_weight)
-        dparameters |= {
-            "residual": x.t() @ dscaled,
-            "integration_weight": dgate.t() @ x,
-            "integration_bias": dgate.sum(0),
-        }
-    return dx, dattention, dparameters
+    dfactors = (attention[:, ::2] * by_component[:, ::2]).sum(0).sum(1)
+    don_slots.copy_(dfactors[0])
+    d["s"] = dfactors[1].sum(1, keepdim=True)
+    return dattention, d
 
 
 class Fused(torch.autograd.Function):
@@ -420,8 +504,9 @@ class Fused(torch.autograd.Function):
         """Return y, and save the tensors that each part needs for backward."""
         p, key_parameters = _split(tensors)
         keys, from_keys = run_keys(p[:3], key_parameters)
-        y, from_run = run(x, keys, p, sizes)
-        saved = [from_keys, *from_run]
+        weights = arrange(keys, p, sizes)
+        y, from_run = run(x, weights, p, sizes)
+        saved = [weights, from_keys, *from_run]
         ctx.plain, ctx.sizes, ctx.lengths = plain, sizes, [len(part) for part in saved]
         ctx.save_for_backward(x, *tensors, *(t for part in saved for t in part))
         return y
@@ -434,8 +519,8 @@ class Fused(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, None, *_plain_backward(ctx.plain, dy, inputs, ctx.needs_input_grad[2:])
         x, p, key_parameters = inputs[0], *_split(inputs[1:])
-        from_keys, *from_run = [tuple(islice(tensors, length)) for length in ctx.lengths]
-        dx, dkeys, d = run_backward(dy, x, p, ctx.sizes, from_run)
+        weights, from_keys, *from_run = [tuple(islice(tensors, length)) for length in ctx.lengths]
+        dx, dkeys, d = run_backward(dy, x, Weights(*weights), p, ctx.sizes, from_run)
         dmemories, by_keys = run_keys_backward(dkeys, p[:3], key_parameters, from_keys)
         for name, dmemory in zip("uvs", dmemories, strict=True):
             d[name].add_(dmemory)

@@ -8,7 +8,7 @@ r = J * H the number of components.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -161,7 +161,7 @@ class NeurocoderLinear(nn.Module):
         else:
             self.register_parameter("bias", None)
         self.fused = True
-        self._frozen_keys: Tensor | None = None
+        self._frozen: _Frozen | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -235,8 +235,8 @@ class NeurocoderLinear(nn.Module):
 
         Inside `frozen_keys` and without gradients, the cached keys.
         """
-        if self._frozen_keys is not None and not torch.is_grad_enabled():
-            return self._frozen_keys
+        if self._frozen is not None and not torch.is_grad_enabled():
+            return self._frozen.keys
         keys = [
             network(memory)
             for network, memory in zip(self.key_networks, self._memories(), strict=True)
@@ -279,8 +279,8 @@ class NeurocoderLinear(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # The parameters of a copy may change; it must not keep this layer's cached keys.
-        return {**self.__dict__, "_frozen_keys": None}
+        # The parameters of a copy may change; it must not keep what this layer has cached.
+        return {**self.__dict__, "_frozen": None}
 
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.memory.u, self.memory.v, self.memory.s
@@ -336,9 +336,9 @@ class NeurocoderLinear(nn.Module):
 
     def _run_fused(self, x: Tensor) -> Tensor:
         """Equal to `_run`, with a hand-written gradient; see `neurocoder.fused`."""
-        parameters, sizes = self.fused_parameters()
         if not torch.is_grad_enabled():
-            return fused.run(x, self.program_keys(), parameters, sizes)[0]
+            return fused.run(x, *(self._frozen or self._freeze()).arguments)[0]
+        parameters, sizes = self.fused_parameters()
         key_parameters = (
             getattr(getattr(network, part), kind)
             for part in ("hidden", "output")
@@ -347,11 +347,24 @@ class NeurocoderLinear(nn.Module):
         )
         return fused.Fused.apply(self._run_with, sizes, x, *parameters, *key_parameters)
 
+    @torch.no_grad()
+    def _freeze(self) -> "_Frozen":
+        """What `_run_fused` computes from parameters alone."""
+        keys, (parameters, sizes) = self.program_keys(), self.fused_parameters()
+        return _Frozen(keys, (fused.arrange(keys, parameters, sizes), parameters, sizes))
+
     def _active_program(self, program: Composition) -> Tensor:
         u = program.u_attention @ self.memory.u  # eq. 3
         v = program.v_attention @ self.memory.v  # eq. 4
         sigma = program.singular_values.to(u.dtype).unsqueeze(-1)
         return (sigma * u).transpose(-1, -2) @ v  # eq. 1
+
+
+class _Frozen(NamedTuple):
+    """What a layer computes from its parameters alone: keys, and the arguments of `fused.run`."""
+
+    keys: Tensor
+    arguments: tuple[fused.Weights, fused.Parameters, fused.Sizes]
 
 
 class _Readable(nn.Module):
@@ -392,20 +405,19 @@ _FUSED_NAMES = (
 
 @contextmanager
 def frozen_keys(module: nn.Module) -> Iterator[None]:
-    """Cache the keys of every `NeurocoderLinear` of a module on entry, and use them inside.
+    """Cache what every `NeurocoderLinear` of a module computes from its parameters alone.
 
-    Keys depend only on parameters, so an agent that acts many times between two updates need not
-    recompute them. Only calls without gradients use the cache. If parameters change inside, the
-    cached keys are stale.
+    These are the keys, and the weights in the arrangement of `neurocoder.fused`. An agent that acts
+    many times between two updates need not compute them anew. Only calls without gradients use the
+    cache. If parameters change inside, outputs mix old and new ones.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
-    before = [layer._frozen_keys for layer in layers]
+    before = [layer._frozen for layer in layers]
     for layer in layers:
-        layer._frozen_keys = None
-        with torch.no_grad():
-            layer._frozen_keys = layer.program_keys()
+        layer._frozen = None
+        layer._frozen = layer._freeze()
     try:
         yield
     finally:
-        for layer, keys in zip(layers, before, strict=True):
-            layer._frozen_keys = keys
+        for layer, frozen in zip(layers, before, strict=True):
+            layer._frozen = frozen

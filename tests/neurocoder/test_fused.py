@@ -100,15 +100,15 @@ def test_at_the_reference_size_in_float32_both_ways_agree_too():
 def test_slots_that_tie_are_chosen_alike(slots, least_used):
     # Few distinct values, so that there are many ties, also for the place of the largest.
     torch.manual_seed(0)
-    sizes = fused.Sizes(heads=1, steps=4, least_used=least_used, sharpness=1.0)
-    content = (torch.randint(1, 4, (3, slots, 4 * 50)).double() / 4).requires_grad_()
+    content = (torch.randint(1, 4, (4, 3, slots, 50)).double() / 4).requires_grad_()
     gate = torch.zeros_like(content).requires_grad_()
-    got, saved = fused._blend(content.detach(), gate.detach(), sizes)
+    got, saved = fused._blend(content.detach(), gate.detach(), least_used)
     dgot = torch.randn_like(got)
-    dcontent, dgate = fused._blend_backward(dgot.clone(), content.detach(), sizes, saved)
+    dcontent, dgate = dgot.clone(), torch.empty_like(gate)
+    fused._blend_backward(dcontent, content.detach(), saved, dgate)
 
-    def by_head(t):  # (M * H, P, J * B) as lists over the heads, the steps and the slots
-        return t.unflatten(2, (4, 50)).permute(0, 3, 2, 1)
+    def by_head(t):  # (J, M * H, P, B) as lists over the heads, the steps and the slots
+        return t.permute(1, 3, 0, 2)
 
     attention = [
         [oracle.head_attention(c, g, least_used) for c, g in zip(*rows, strict=True)]
@@ -120,7 +120,7 @@ def test_slots_that_tie_are_chosen_alike(slots, least_used):
     torch.testing.assert_close(by_head(got), expected)
 
     # Where the largest are tied, both ways share the gradient among them.
-    lead = [t.unflatten(2, (4, 50)).permute(3, 2, 0, 1) for t in (content, gate, dgot)]
+    lead = [t.permute(3, 0, 1, 2) for t in (content, gate, dgot)]
     plain = recurrent_attention(lead[0], lead[1], least_used)
     wanted = torch.autograd.grad(plain, (content, gate), lead[2])
     torch.testing.assert_close(dcontent, wanted[0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from neurocoder import NeurocoderLinear, frozen_keys
+from neurocoder import NeurocoderLinear, frozen_keys, fused
 from tests.neurocoder import oracle
 
 ATTENTIONS = ("u_attention", "v_attention", "s_attention")
@@ -370,6 +370,15 @@ def test_keys_are_computed_once_for_all_calls_inside_frozen_keys():
         for _ in range(4):
             layer(torch.randn(3, 5))
     assert len(calls) == 3
+
+
+def test_weights_are_arranged_once_for_all_calls_inside_frozen_keys(monkeypatch):
+    layer, calls, arrange = small_layer(), [], fused.arrange
+    monkeypatch.setattr(fused, "arrange", lambda *args: calls.append(1) or arrange(*args))
+    with frozen_keys(layer), torch.no_grad():
+        for _ in range(4):
+            layer(torch.randn(3, 5))
+    assert len(calls) == 1
 
 
 def test_frozen_keys_are_ignored_where_gradients_are_recorded():
