@@ -2,10 +2,10 @@
 
     python -m benchmarks.soak --minutes 30
 
-A random worker is killed (SIGKILL) every 20 seconds. The whole program is killed and resumed
-several times, and interrupted at the end. The exit code is 1 unless all of this holds:
+A random worker process is killed (SIGKILL) every 20 seconds. The whole program is killed and
+resumed several times, and interrupted at the end. The exit code is 1 unless all of this holds:
 
-- a killed worker is replaced within 5 seconds;
+- a killed process is replaced within 5 seconds;
 - a killed program leaves no process, no socket folder and no half-written file, and its newest
   checkpoint is no older than the interval between checkpoints;
 - progress.csv and TensorBoard show the same curve, without gaps or duplicates;
@@ -36,7 +36,9 @@ import psutil
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.config import TrainConfig
 from agents.run_folder import resolve_run
+from agents.training.worker_process import spread_workers
 
 ROOT = Path(__file__).parent.parent
 KILL_EVERY_S = 20.0
@@ -65,6 +67,7 @@ class Soak:
 
     def __init__(self, folder: Path, game: str, workers: int, seed: int) -> None:
         self.folder, self.workers = folder, workers
+        self.processes = len(spread_workers(TrainConfig(workers=workers)))
         self.broken: list[str] = []
         self.report: dict[str, Any] = {"replaced_after": [], "program_kills": [], "memory": []}
         self._random = random.Random(seed)
@@ -139,7 +142,7 @@ class Soak:
         deadline = time.monotonic() + START_UP_S
         resumed_at = self._last_step()
         enough = resumed_at + 10 * 80 * self.workers  # agent steps: some updates of each
-        while self._last_step() < enough or len(_workers_of(program)) < self.workers:
+        while self._last_step() < enough or len(_workers_of(program)) < self.processes:
             if time.monotonic() > deadline or program.poll() is not None:
                 raise RuntimeError(f"training did not begin; see {self.folder / 'stderr'}")
             time.sleep(0.2)
@@ -235,7 +238,7 @@ def _memory_of(pid: int) -> int:
 
 
 def _workers_of(program: "subprocess.Popen[bytes]") -> set[int]:
-    """Process ids of the workers, the children of the fork server."""
+    """Ids of the worker processes, the children of the fork server."""
     try:
         children = psutil.Process(program.pid).children(recursive=True)
         return {child.pid for child in children if child.ppid() != program.pid}

@@ -29,7 +29,7 @@ class Status:
         recent_return: Mean raw return of the last episodes and their number, as text.
         best_return: Highest raw return of an episode; NaN before the first.
         evaluation: The last evaluation as text; empty before the first.
-        workers_alive: Number of running worker processes.
+        workers_alive: Number of workers whose process runs.
         restarts: Number of workers that were restarted.
         skipped: Number of updates skipped because of a gradient that was not finite.
     """

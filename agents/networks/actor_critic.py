@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from agents.config import TrainConfig
 from agents.networks.heads import head_factory
-from agents.networks.inference import inference_head
 from agents.networks.lstm import LSTMSequence
 from agents.networks.torso import Torso
 from neurocoder import NeurocoderLinear, frozen_keys
@@ -45,8 +44,6 @@ class ActorCritic(nn.Module):
         self.actor = head(self.core.features, num_actions)
         self.critic = head(self.core.features, 1)
         self.actor_gain = config.actor_gain
-        self.inference_actor = inference_head(self.actor)
-        self.inference_critic = inference_head(self.critic)
 
     def forward(
         self, observations: Tensor, state: Tensor, episode_starts: Tensor
@@ -85,8 +82,7 @@ class ActorCritic(nn.Module):
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
         """Inside, parameters must not change; `act_logits` and `act_values` are faster there."""
-        frozen = frozen_keys(self)
-        with frozen, self.inference_actor.cached_weights(), self.inference_critic.cached_weights():
+        with frozen_keys(self):
             yield
 
     @torch.no_grad()
@@ -103,13 +99,13 @@ class ActorCritic(nn.Module):
             episode_starts: Bool, shape (B,), as in `forward`.
         """
         features, state = self.core(torso_features.unsqueeze(0), state, episode_starts.unsqueeze(0))
-        return self.actor_gain * self.inference_actor(features[0]), state
+        return self.actor_gain * self.actor(features[0]), state
 
     @torch.no_grad()
     def act_values(self, torso_features: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
         """Return the values of one step, shape (B,), without a gradient; see `act_logits`."""
         features, _ = self.core(torso_features.unsqueeze(0), state, episode_starts.unsqueeze(0))
-        return self.inference_critic(features[0]).squeeze(-1)
+        return self.critic(features[0]).squeeze(-1)
 
     def initial_state(self, batch: int) -> Tensor:
         """Return the core's first state: zeros, shape (2, B, S), with S = 0 without a core."""

@@ -14,6 +14,7 @@ from agents.run_folder import create_run_folder, lock_run_folder, resume_run_fol
 from agents.system.files import remove_stale_temp_files
 from agents.system.processes import reaper
 from agents.training.checkpointer import Checkpointer
+from agents.training.worker_process import spread_workers
 from agents.training_state import TrainingState
 
 log = logging.getLogger("train")
@@ -108,11 +109,12 @@ class RunSession:
         """
         config = self.config
         log.info(
-            "%s, %s head, %s workers x %s environments, %s parameters, into %s",
+            "%s, %s head, %s workers x %s environments in %s processes, %s parameters, into %s",
             config.game,
             config.head,
             config.workers,
             config.envs_per_worker,
+            max(len(spread_workers(config)), 1),
             f"{num_parameters:,}",
             self.folder,
         )
