@@ -81,6 +81,7 @@ class TrainConfig:
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
     core: str = setting("none", "network", "recurrent core between torso and heads", choices=("none", "lstm"))
     torso: str = setting("nips", "network", "convolutional torso of Mnih et al. 2013 (nips) or 2015 (nature)", choices=("nips", "nature"))
+    precision: str = setting("float32", "network", "type that the torso computes with; bf16 rounds weights and activations to bfloat16, which is faster on CPUs with such instructions (AVX512-BF16, AMX)", mutable_on_resume=True, choices=("float32", "bf16"))
     actor_gain: float = setting(1.0, "network", "factor on the actor's output, for every head", above=0, high=1e3)
 
     neurocoder_slots: int = setting(20, "neurocoder head", "P, slots of each program memory", low=1, high=4096)

@@ -38,7 +38,7 @@ class ActorCritic(nn.Module):
 
     def __init__(self, num_actions: int, config: TrainConfig) -> None:
         super().__init__()
-        self.torso = Torso(config.torso)
+        self.torso = Torso(config.torso, config.precision)
         self.core = CORES[config.core](self.torso.features)
         head = head_factory(config)
         self.actor = head(self.core.features, num_actions)
@@ -81,8 +81,8 @@ class ActorCritic(nn.Module):
 
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
-        """Inside, parameters must not change; `act_logits` and `act_values` are faster there."""
-        with frozen_keys(self):
+        """Inside, parameters must not change; whatever needs no gradient is faster there."""
+        with frozen_keys(self), self.torso.cached_weights():
             yield
 
     @torch.no_grad()

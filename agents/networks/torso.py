@@ -5,15 +5,17 @@ recompute exactly the torso's forward pass while acting, so its outputs are cach
 learning starts with the backward pass.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-OBSERVATIONS_PER_CHUNK = 16
+OBSERVATIONS_PER_CHUNK = 40
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class Torso(nn.Module):
 
     Args:
         kind: "nips" or "nature".
+        precision: "float32", or "bf16" to compute with weights and activations rounded to bfloat16.
+            Parameters, features and gradients have the parameters' type in either case.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, precision: str = "float32") -> None:
         super().__init__()
+        self.precision = precision
+        self._cached: _Weights | None = None
         if kind == "nips":
             self.convolutions = nn.ModuleList(
                 [nn.Conv2d(4, 16, 8, stride=4), nn.Conv2d(16, 32, 4, stride=2)]
@@ -77,10 +83,23 @@ class Torso(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return features, shape (N, features), of uint8 observations, shape (N, 4, 84, 84)."""
-        x = self._scaled(observations)
-        for convolution in self.convolutions:
+        weights = self._weights()
+        x = observations.to(self._dtype, memory_format=torch.channels_last)
+        for convolution in weights.convolutions:
             x = F.relu(convolution(x))
-        return F.relu(self.dense(x.flatten(1)))
+        x = F.relu(F.linear(x.flatten(1), weights.dense, weights.dense_bias))
+        return x.to(self.dense.weight.dtype)
+
+    @contextmanager
+    def cached_weights(self) -> Iterator[None]:
+        """Inside, parameters must not change; without a gradient, weights are converted once."""
+        before = self._cached
+        with torch.no_grad():
+            self._cached = self._weights()
+        try:
+            yield
+        finally:
+            self._cached = before
 
     @torch.no_grad()
     def make_cache(self, observations: Tensor) -> TorsoCache:
@@ -90,15 +109,16 @@ class Torso(nn.Module):
         `forward_cached` for these rows next.
         """
         workers = observations.shape[:2]
-        convolution_outputs, x = [], self._scaled(observations[0, :1])
-        for convolution in self.convolutions:
+        convolution_outputs, x = [], observations[0, :1].to(self._dtype)
+        for convolution in self._weights().convolutions:
             x = convolution(x)
             _, channels, *size = x.shape
             output = x.new_zeros(*workers, *size, channels).movedim(-1, -3)
             convolution_outputs.append(output)
         # The dense layer reads its input in the order channels, height, width.
         convolution_outputs[-1] = convolution_outputs[-1].contiguous()
-        return TorsoCache(observations, convolution_outputs, x.new_zeros(*workers, self.features))
+        features = self.dense.weight.new_zeros(*workers, self.features)
+        return TorsoCache(observations, convolution_outputs, features)
 
     @torch.no_grad()
     def forward_cached(self, cache: TorsoCache, rows: slice) -> Tensor:
@@ -111,14 +131,21 @@ class Torso(nn.Module):
         Returns:
             The features, shape (W * R, features).
         """
+        weights = self._weights()
         observations = cache.observations[:, rows].movedim(-3, -1)
         workers = observations.shape[:2]
-        x = self._scaled(observations.flatten(0, 1).movedim(-1, -3))
-        for convolution, outputs in zip(self.convolutions, cache.convolution_outputs, strict=True):
+        # Gathered and converted at once.
+        x = observations.new_empty(observations.shape, dtype=self._dtype).copy_(observations)
+        x = x.flatten(0, 1).movedim(-1, -3)
+        for convolution, outputs in zip(
+            weights.convolutions, cache.convolution_outputs, strict=True
+        ):
             x = convolution(x).clamp_min_(0)
+            if outputs is cache.convolution_outputs[-1]:
+                x = x.contiguous()
             outputs[:, rows] = x.unflatten(0, workers)
-        # The dense layer reads its input in the order channels, height, width.
-        features = F.linear(x.flatten(1), self.dense.weight, self.dense.bias).clamp_min_(0)
+        x = F.linear(x.flatten(1), weights.dense, weights.dense_bias).clamp_min_(0)
+        features = x.to(cache.features.dtype)
         cache.features[:, rows] = features.unflatten(0, workers)
         return features
 
@@ -139,34 +166,102 @@ class Torso(nn.Module):
             dfeatures: Gradient of the loss by the features, shape (N, features).
             cache: One worker's, filled by `forward_cached`.
         """
-        dense_input = cache.convolution_outputs[-1].flatten(1)
-        dy = _relu_backward(dfeatures, cache.features)
-        gradients = [dy.t() @ dense_input, dy.sum(0)]
-        dy = (dy @ self.dense.weight).view_as(cache.convolution_outputs[-1])
-        for i in reversed(range(1, len(self.convolutions))):
-            dy = _relu_backward(dy, cache.convolution_outputs[i])
-            dy, *d = _convolution_backward(
-                dy, cache.convolution_outputs[i - 1], self.convolutions[i]
-            )
-            gradients = [*d, *gradients]
-        dy = _relu_backward(dy, cache.convolution_outputs[0])
-        # In chunks: as float32, all observations together would take megabytes.
+        weights = self._weights()
+        first, *rest = weights.convolutions
+        last_output = cache.convolution_outputs[-1]
+        dy = _relu_backward(dfeatures, cache.features).to(self._dtype)
+        gradients = [dy.t() @ last_output.flatten(1), dy.sum(0)]
+        dy = _relu_backward((dy @ weights.dense).view_as(last_output), last_output)
+        for convolution, x in zip(
+            reversed(rest), reversed(cache.convolution_outputs[:-1]), strict=True
+        ):
+            gradients = [*convolution.weight_gradients(dy, x), *gradients]
+            dy = _relu_backward(convolution.input_gradient(dy, x), x)
+        # In chunks: as floating-point numbers, all observations together would take megabytes.
         pieces = [
-            _convolution_backward(
-                d, self._scaled(observations), self.convolutions[0], to_input=False
-            )
+            first.weight_gradients(d, observations.to(self._dtype))
             for d, observations in zip(
                 dy.split(OBSERVATIONS_PER_CHUNK),
                 cache.observations.split(OBSERVATIONS_PER_CHUNK),
                 strict=True,
             )
         ]
-        _, dweights, dbiases = zip(*pieces, strict=True)
-        return [torch.stack(dweights).sum(0), torch.stack(dbiases).sum(0), *gradients]
-
-    def _scaled(self, observations: Tensor) -> Tensor:
         dtype = self.dense.weight.dtype
-        return observations.to(dtype, memory_format=torch.channels_last).div_(255)
+        dweight, dbias = (torch.stack(d).sum(0, dtype=dtype) for d in zip(*pieces, strict=True))
+        return [dweight.div_(255), dbias, *(gradient.to(dtype) for gradient in gradients)]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else self.dense.weight.dtype
+
+    def _weights(self) -> "_Weights":
+        if self._cached is not None and not torch.is_grad_enabled():
+            return self._cached
+        dtype = self._dtype
+        convolutions: list[_Convolution] = []
+        for layer in self.convolutions:
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            # Scaling the first weights, not the observations, saves a pass over these.
+            weight = layer.weight if convolutions else layer.weight / 255
+            weight = weight.to(dtype, memory_format=torch.channels_last)
+            convolutions.append(_Convolution(weight, layer.bias.to(dtype), layer.stride[0]))
+        return _Weights(convolutions, self.dense.weight.to(dtype), self.dense.bias.to(dtype))
+
+
+class _Convolution(NamedTuple):
+    """A convolution as it is computed.
+
+    Attributes:
+        weight: Shape (out, in, size, size), channels last in memory.
+        bias: Shape (out,).
+        stride: Step of the window, in both directions.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride)
+
+    def weight_gradients(self, dy: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of weight and bias."""
+        _, dweight, dbias = self._backward(dy, x, [False, True, True])
+        return dweight, dbias
+
+    def input_gradient(self, dy: Tensor, x: Tensor) -> Tensor:
+        """Gradient of the input x."""
+        return self._backward(dy, x, [True, False, False])[0]
+
+    def _backward(self, dy: Tensor, x: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.aten.convolution_backward(
+            dy,
+            x,
+            self.weight,
+            bias_sizes=[len(self.bias)],
+            stride=[self.stride] * 2,
+            padding=[0, 0],
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=mask,
+        )
+
+
+class _Weights(NamedTuple):
+    """All weights as they are computed with: those of observations from 0 to 255.
+
+    Attributes:
+        convolutions: The convolutions.
+        dense: The dense layer's weight, shape (features, inputs).
+        dense_bias: Its bias, shape (features,).
+    """
+
+    convolutions: list[_Convolution]
+    dense: Tensor
+    dense_bias: Tensor
 
 
 def copy_channels_last(observations: Tensor, out: Tensor) -> None:
@@ -178,26 +273,6 @@ def copy_channels_last(observations: Tensor, out: Tensor) -> None:
 
 def _relu_backward(dy: Tensor, y: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(dy, y, 0)
-
-
-def _convolution_backward(
-    dy: Tensor, x: Tensor, convolution: nn.Module, *, to_input: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input (None unless `to_input`), weight and bias."""
-    assert isinstance(convolution, nn.Conv2d)
-    return torch.ops.aten.convolution_backward(
-        dy,
-        x,
-        convolution.weight,
-        [convolution.out_channels],
-        convolution.stride,
-        convolution.padding,
-        convolution.dilation,
-        transposed=False,
-        output_padding=[0, 0],
-        groups=1,
-        output_mask=[to_input, True, True],
-    )
 
 
 class _CachedForward(torch.autograd.Function):

@@ -8,9 +8,9 @@ from agents.networks.torso import OBSERVATIONS_PER_CHUNK, Torso, copy_channels_l
 KINDS = pytest.mark.parametrize("kind", ["nips", "nature"])
 
 
-def make_torso(kind):
+def make_torso(kind, precision="float32", dtype=torch.float64):
     torch.manual_seed(0)
-    torso = Torso(kind).double()
+    torso = Torso(kind, precision).to(dtype)
     with torch.no_grad():
         for parameter in torso.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -43,6 +43,24 @@ def act_in_parts(torso, screens, *lengths):
     return cache, torch.cat(features, dim=1)
 
 
+def reference_features(torso, screens):
+    """The features as the definition says, in the parameters' type."""
+    x = screens.to(torso.dense.weight.dtype) / 255
+    for convolution in torso.convolutions:
+        x = convolution(x).relu()
+    return torso.dense(x.flatten(1)).relu()
+
+
+def relative_error(ours, theirs):
+    return float((ours.detach().double() - theirs.detach()).norm() / theirs.detach().norm())
+
+
+@KINDS
+def test_the_features_are_those_of_screens_from_0_to_1(kind):
+    torso, screens = make_torso(kind), make_screens(3)
+    torch.testing.assert_close(torso(screens), reference_features(torso, screens))
+
+
 @KINDS
 @pytest.mark.parametrize("workers", [1, 3])
 def test_acting_computes_the_features_and_keeps_them_with_the_screens(kind, workers):
@@ -64,7 +82,9 @@ def test_the_gradient_is_that_of_the_whole_computation(kind, n):
     for i in range(2):
         features = torso.cached_features(cache.worker(i))
         recalled = torch.autograd.grad(features, parameters, by_features)
-        computed = torch.autograd.grad(torso(screens[i]), parameters, by_features)
+        computed = torch.autograd.grad(
+            reference_features(torso, screens[i]), parameters, by_features
+        )
         for ours, theirs in zip(recalled, computed, strict=True):
             torch.testing.assert_close(ours, theirs)
 
@@ -76,3 +96,62 @@ def test_what_was_kept_before_is_written_over():
     forward_cached(torso, first, cache, slice(0, 4))
     forward_cached(torso, second, cache, slice(0, 4))
     torch.testing.assert_close(torso.cached_features(cache.worker(0)), torso(second[0]))
+
+
+@KINDS
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("has_bfloat16_kernels", [True, False])
+def test_in_bfloat16_features_and_gradients_are_close_and_of_the_parameters_type(
+    kind, has_bfloat16_kernels
+):
+    """Also without oneDNN, which older CPUs do without."""
+    torso, screens = make_torso(kind, "bf16", torch.float32), make_screens(10).unflatten(0, (2, 5))
+    reference = make_torso(kind)
+    reference.load_state_dict(torso.state_dict())
+    by_features = torch.randn(5, torso.features)
+    with torch.backends.mkldnn.flags(enabled=has_bfloat16_kernels):
+        cache, acted = act_in_parts(torso, screens, 2, 3)
+        assert {output.dtype for output in cache.convolution_outputs} == {torch.bfloat16}
+        for i in range(2):
+            expected = reference_features(reference, screens[i])
+            correct = torch.autograd.grad(
+                expected, list(reference.parameters()), by_features.double()
+            )
+            assert acted.dtype == torch.float32
+            # Half of the last place of bfloat16 is 2**-9, and a few layers add up.
+            assert 1e-4 < relative_error(acted[i], expected) < 0.02
+            recalled = torso.cached_features(cache.worker(i))
+            for features in (recalled, torso(screens[i])):
+                assert relative_error(features, expected) < 0.02
+                gradients = torch.autograd.grad(features, list(torso.parameters()), by_features)
+                for ours, theirs in zip(gradients, correct, strict=True):
+                    assert ours.dtype == torch.float32
+                    # An output near zero may fall on the other side, which is all or nothing of a
+                    # gradient: one in a hundred makes an error of 0.1. So does autocast.
+                    assert relative_error(ours, theirs) < 0.15
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_weights_are_read_anew_except_inside_cached_weights(precision):
+    torso, screens = make_torso("nips", precision, torch.float32), make_screens(2)
+    cache = make_cache(torso, 1, 2)
+
+    def features():
+        acted = forward_cached(torso, screens[None], cache, slice(0, 2))[0]
+        with torch.no_grad():
+            assert torch.equal(torso(screens), acted)
+        return acted
+
+    before = features()
+    with torso.cached_weights():
+        assert torch.equal(features(), before)
+        with torch.no_grad():
+            torso.convolutions[0].weight.mul_(2)
+        assert torch.equal(features(), before)
+        # Where there is a gradient, weights are part of what it goes through.
+        torso(screens).sum().backward()
+        assert torso.convolutions[0].weight.grad.abs().sum() > 0
+    after = features()
+    assert not torch.allclose(after, before)
+    with torso.cached_weights():
+        assert torch.equal(features(), after)

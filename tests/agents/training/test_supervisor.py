@@ -45,6 +45,21 @@ def test_the_same_seed_in_this_process_gives_bit_identical_parameters(tmp_path):
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
+@pytest.mark.parametrize("learner", ["worker", "cpu"])
+def test_a_run_in_bfloat16_learns_otherwise_and_is_evaluated(learner, tmp_path):
+    for precision in ("float32", "bf16"):
+        config = dataclasses.replace(
+            SMALL, precision=precision, learner=learner, learner_batch=1, core="lstm"
+        )
+        config = dataclasses.replace(config, eval_interval=100, eval_episodes=1, max_frames=80)
+        # In the real game, in which it is evaluated.
+        assert train(run_config(config, tmp_path / precision)) == 0
+        assert list((tmp_path / precision / "latest" / "eval").glob("*.csv"))
+    a, b = (parameters_of(tmp_path / precision) for precision in ("float32", "bf16"))
+    assert all(b[name].dtype == torch.float32 for name in a)
+    assert not any(torch.equal(a[name], b[name]) for name in a)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_finished_run_leaves_everything_in_its_folder(workers, tmp_path):
     config = run_config(dataclasses.replace(SMALL, workers=workers), tmp_path)
