@@ -176,7 +176,7 @@ class Torso(nn.Module):
             reversed(rest), reversed(cache.convolution_outputs[:-1]), strict=True
         ):
             gradients = [*convolution.weight_gradients(dy, x), *gradients]
-            dy = _relu_backward(convolution.input_gradient(dy, x), x)
+            dy = convolution.input_gradient(dy, x)
         # In chunks: as floating-point numbers, all observations together would take megabytes.
         pieces = [
             first.weight_gradients(d, observations.to(self._dtype))
@@ -231,8 +231,22 @@ class _Convolution(NamedTuple):
         return dweight, dbias
 
     def input_gradient(self, dy: Tensor, x: Tensor) -> Tensor:
-        """Gradient of the input x."""
-        return self._backward(dy, x, [True, False, False])[0]
+        """Gradient of that whose ReLU is the input x."""
+        (out, channels, size, _), s = self.weight.shape, self.stride
+        if size != 2 * s:
+            return _relu_backward(self._backward(dy, x, [True, False, False])[0], x)
+        # A block of s x s inputs belongs to 2 x 2 windows. So the gradient of all inputs of a block
+        # is a convolution of size 2 over dy, a third faster than torch's for the narrow layers.
+        weight = self.weight.reshape(out, channels, 2, s, 2, s).flip(2, 4)
+        weight = weight.permute(3, 5, 1, 0, 2, 4).reshape(s * s * channels, out, 2, 2)
+        dx = F.conv2d(dy, weight.contiguous(memory_format=torch.channels_last), padding=1)
+        # Shape (N, rows of blocks, row in a block, blocks of a row, column in a block and channel).
+        rows = dx.movedim(1, -1).unflatten(-1, (s, s * channels)).transpose(2, 3)
+        x_rows = x.movedim(1, -1).view(rows.shape)
+        # Written in the order of x, which the blocks are not in.
+        masked = torch.empty_like(x_rows)
+        torch.ops.aten.threshold_backward.grad_input(rows, x_rows, 0, grad_input=masked)
+        return masked.view(x.movedim(1, -1).shape).movedim(-1, 1)
 
     def _backward(self, dy: Tensor, x: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         return torch.ops.aten.convolution_backward(
