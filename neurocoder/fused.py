@@ -31,8 +31,9 @@ from neurocoder.attention import inverse_length
 
 MEMORIES = 3
 Plain = Callable[..., Tensor]
-# Up to this number of slots, comparing all pairs is faster than `kthvalue`.
+# How the least-used slots are found: see `_least_used`.
 _MAX_SLOTS_TO_COMPARE = 32
+_MAX_PAIRS_ON_CPU = 500_000
 
 
 class Sizes(NamedTuple):
@@ -368,21 +369,18 @@ def _unit_backward(
 
 def _blend(content: Tensor, gate: Tensor, least_used: int) -> tuple[Tensor, Saved]:
     """Attention w from content attention and gates, all of shape (J, M * H, P, B)."""
-    steps, slots = len(content), content.shape[2]
+    steps = len(content)
     opened = torch.sigmoid(gate)
     attention = torch.empty_like(content)
     # For every step but the first: usage before it, least-used attention, and its mask.
     usages, leasts, chosens = content.new_empty(3, steps - 1, *content.shape[1:]).unbind()
-    less = None
-    if slots <= _MAX_SLOTS_TO_COMPARE:
-        less = content.new_empty(content.shape[1], slots, *content.shape[2:])
     usage = torch.mul(opened[0], content[0], out=attention[0])
     for j, (before, least, chosen) in enumerate(zip(usages, leasts, chosens, strict=True), 1):
         if j == 1:
             usage = before.copy_(usage)
         else:
             usage = torch.maximum(usage, attention[j - 1], out=before)  # eq. 9
-        _least_used(usage, least_used, less, out=chosen)
+        _least_used(usage, least_used, out=chosen)
         torch.sub(usage.amax(1, keepdim=True), usage, out=least).mul_(chosen)  # eq. 10
         torch.lerp(least, content[j], opened[j], out=attention[j])  # eq. 11
     return attention, (attention, opened, usages, leasts, chosens)
@@ -414,17 +412,35 @@ def _blend_backward(dattention: Tensor, content: Tensor, saved: Saved, dgate: Te
     dgate[1:].mul_(content[1:] - leasts)
 
 
-def _least_used(usage: Tensor, least_used: int, less: Tensor | None, out: Tensor) -> Tensor:
+def _least_used(usage: Tensor, least_used: int, out: Tensor) -> Tensor:
     """Mask of the slots (dimension 1) whose usage is at most the l_I-th smallest.
 
-    Given a scratch tensor `less` of shape (M * H, P, P, B), all pairs of slots are compared: a slot
-    is selected if fewer than l_I slots have smaller usage. `kthvalue` branches on the data.
+    Where it is little work, all pairs of slots are compared: a slot is selected if fewer than l_I
+    slots have smaller usage. Otherwise the threshold is found, for large batches of few slots by
+    insertion, since `kthvalue` branches on the data.
     """
-    if less is None:
+    slots = usage.shape[1]
+    if slots > _MAX_SLOTS_TO_COMPARE:
         threshold = usage.kthvalue(least_used, dim=1, keepdim=True).values
-        return torch.le(usage, threshold, out=out)
-    torch.lt(usage.unsqueeze(2), usage.unsqueeze(1), out=less)
-    return torch.lt(less.sum(1), least_used, out=out)
+    elif usage.is_cpu and usage.numel() * slots > _MAX_PAIRS_ON_CPU:
+        threshold = _smallest(usage, least_used).unsqueeze(1)
+    else:
+        less = usage.new_empty(len(usage), slots, slots, usage.shape[2])
+        torch.lt(usage.unsqueeze(2), usage.unsqueeze(1), out=less)
+        return torch.lt(less.sum(1), least_used, out=out)
+    return torch.le(usage, threshold, out=out)
+
+
+def _smallest(usage: Tensor, rank: int) -> Tensor:
+    """The rank-th smallest number over dimension 1, by insertion into a sorted list."""
+    found = usage.new_full((rank + 1, len(usage), usage.shape[2]), torch.inf)
+    found[0] = -torch.inf
+    before, after = found[:-1], found[1:]
+    scratch = torch.empty_like(after)
+    for value in usage.unbind(1):
+        # The number before, if the new one comes before it; else the smaller of the new and this.
+        torch.minimum(after, torch.maximum(before, value, out=scratch), out=after)
+    return after[-1]
 
 
 # Eq. 1, 3, 4, 5 and 12: applying the composed program to x.

@@ -95,10 +95,18 @@ def test_at_the_reference_size_in_float32_both_ways_agree_too():
     assert_both_ways_agree(layer, x, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("slots", [6, 40])
+@pytest.mark.parametrize(
+    ("slots", "limit"),
+    [
+        pytest.param(6, fused._MAX_PAIRS_ON_CPU, id="pairs"),
+        pytest.param(6, 0, id="insertion"),
+        pytest.param(40, 0, id="kthvalue"),
+    ],
+)
 @pytest.mark.parametrize("least_used", [1, 3, 6])
-def test_slots_that_tie_are_chosen_alike(slots, least_used):
+def test_slots_that_tie_are_chosen_alike(slots, limit, least_used, monkeypatch):
     # Few distinct values, so that there are many ties, also for the place of the largest.
+    monkeypatch.setattr(fused, "_MAX_PAIRS_ON_CPU", limit)
     torch.manual_seed(0)
     content = (torch.randint(1, 4, (4, 3, slots, 50)).double() / 4).requires_grad_()
     gate = torch.zeros_like(content).requires_grad_()
@@ -125,6 +133,12 @@ def test_slots_that_tie_are_chosen_alike(slots, least_used):
     wanted = torch.autograd.grad(plain, (content, gate), lead[2])
     torch.testing.assert_close(dcontent, wanted[0])
     torch.testing.assert_close(dgate, wanted[1])
+
+
+@pytest.mark.parametrize("batch", [7, 640])
+def test_batches_of_every_size_choose_the_slots_of_the_readable_way(batch):
+    layer = make_layer(slots=20, least_used=5, heads=2)
+    assert_both_ways_agree(layer, make_input(layer, batch), rtol=1e-8, atol=1e-8)
 
 
 def test_the_backward_pass_can_be_repeated_while_the_graph_is_kept():
