@@ -45,6 +45,7 @@ from gymnasium.vector import AutoresetMode
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.worker_group import GroupSpec, Update, WorkerGroup
 from agents.config import TrainConfig
+from agents.networks.inference import InferenceHead
 from agents.system.files import write_atomically
 from agents.system.resources import available_cpus
 from agents.training import supervisor
@@ -136,6 +137,24 @@ def _clocks() -> tuple[float, float, float]:
     return time.perf_counter(), time.process_time(), time.thread_time()
 
 
+class TimedHead:
+    """An inference head whose calls are charged to a part.
+
+    Args:
+        head: The head.
+        watch: The stopwatch.
+    """
+
+    def __init__(self, head: InferenceHead, watch: Stopwatch) -> None:
+        self.cached_weights = head.cached_weights
+        self._head, self._watch = head, watch
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the head's output."""
+        with self._watch.part("acting: heads"):
+            return self._head(x)
+
+
 class TimedGroup(WorkerGroup):
     """The workers of a process, who measure their parts once all processes play.
 
@@ -164,6 +183,8 @@ class TimedGroup(WorkerGroup):
         for method in ("act_logits", "act_values", "forward_heads"):
             watch.wrap(network, method, self._phase("{}: rest of the network"))
         watch.wrap(network.core, "forward", self._phase("acting: core", "learning: core forward"))
+        for name in ("inference_actor", "inference_critic"):
+            setattr(network, name, TimedHead(getattr(network, name), watch))
         for layer in (network.actor, network.critic):
             watch.wrap(layer, "forward", self._phase("acting: heads", "learning: heads forward"))
         # Learning starts from what the torso computed while acting.

@@ -1,7 +1,7 @@
 """The actor-critic network: torso, core, actor head and critic head."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from agents.config import TrainConfig
 from agents.networks.heads import head_factory
+from agents.networks.inference import inference_head
 from agents.networks.lstm import LSTMSequence
 from agents.networks.torso import Torso
 from neurocoder import NeurocoderLinear, frozen_keys
@@ -44,6 +45,8 @@ class ActorCritic(nn.Module):
         self.actor = head(self.core.features, num_actions)
         self.critic = head(self.core.features, 1)
         self.actor_gain = config.actor_gain
+        self.inference_actor = inference_head(self.actor)
+        self.inference_critic = inference_head(self.critic)
 
     def forward(
         self, observations: Tensor, state: Tensor, episode_starts: Tensor
@@ -82,7 +85,10 @@ class ActorCritic(nn.Module):
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
         """Inside, parameters must not change; whatever needs no gradient is faster there."""
-        with frozen_keys(self), self.torso.cached_weights():
+        with ExitStack() as stack:
+            stack.enter_context(frozen_keys(self))
+            for part in (self.torso, self.inference_actor, self.inference_critic):
+                stack.enter_context(part.cached_weights())
             yield
 
     @torch.no_grad()
@@ -99,13 +105,13 @@ class ActorCritic(nn.Module):
             episode_starts: Bool, shape (B,), as in `forward`.
         """
         features, state = self.core(torso_features.unsqueeze(0), state, episode_starts.unsqueeze(0))
-        return self.actor_gain * self.actor(features[0]), state
+        return self.actor_gain * self.inference_actor(features[0]), state
 
     @torch.no_grad()
     def act_values(self, torso_features: Tensor, state: Tensor, episode_starts: Tensor) -> Tensor:
         """Return the values of one step, shape (B,), without a gradient; see `act_logits`."""
         features, _ = self.core(torso_features.unsqueeze(0), state, episode_starts.unsqueeze(0))
-        return self.critic(features[0]).squeeze(-1)
+        return self.inference_critic(features[0]).squeeze(-1)
 
     def initial_state(self, batch: int) -> Tensor:
         """Return the core's first state: zeros, shape (2, B, S), with S = 0 without a core."""
