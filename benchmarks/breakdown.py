@@ -43,7 +43,8 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from agents.a3c.parameter_store import ParameterStore
-from agents.a3c.worker_group import GroupSpec, Update, WorkerGroup
+from agents.a3c.update import Update
+from agents.a3c.worker_group import GroupSpec, WorkerGroup
 from agents.config import TrainConfig
 from agents.networks.inference import InferenceHead
 from agents.system.files import write_atomically

@@ -99,7 +99,8 @@ class MarkedGroups:
                 _mark(path, what)
 
         mark("begins")
-        from agents.a3c.worker_group import Update, WorkerGroup
+        from agents.a3c.update import Update
+        from agents.a3c.worker_group import WorkerGroup
 
         class MarkedGroup(WorkerGroup):
             rounds = 0

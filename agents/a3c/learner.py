@@ -1,11 +1,10 @@
 """An IMPALA-style learner: one central learner with V-trace, for rollouts of many workers."""
 
-from agents.a3c.gradients import compute_gradients
-from agents.a3c.losses import a3c_loss, log_prob
+from agents.a3c.losses import log_prob
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.returns import vtrace
 from agents.a3c.rollout import Rollout, unroll
-from agents.a3c.worker_group import Update
+from agents.a3c.update import Update, push_gradient
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
@@ -40,17 +39,14 @@ class Learner:
             output.bootstrap_value,
             log_ratios,
         )
-        loss = a3c_loss(
-            output.logits,
-            output.values,
-            rollout.actions,
+        return push_gradient(
+            self.network,
+            self.flat,
+            self.store,
+            self.config,
+            rollout,
+            output,
             returns,
             advantages,
-            rollout.mask,
-            vf_coef=self.config.vf_coef,
-            ent_coef=self.config.ent_coef,
+            episodes=[],
         )
-        step = compute_gradients(self.network, self.flat, loss, self.config)
-        if step.is_finite:
-            self.store.push(step.gradients)
-        return Update(step.is_finite, step.metrics, rollout.agent_steps, [])

@@ -13,11 +13,10 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from agents.a3c.collector import Collector, action_count
-from agents.a3c.gradients import compute_gradients
-from agents.a3c.losses import a3c_loss
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.returns import lambda_returns
 from agents.a3c.rollout import Rollout, unroll
+from agents.a3c.update import Update, push_gradient
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten_parameters_
@@ -55,23 +54,6 @@ class GroupSpec:
         """Name in messages, such as "worker 3" or "workers 0 to 7"."""
         first, *others = self.workers
         return f"workers {first} to {others[-1]}" if others else f"worker {first}"
-
-
-@dataclass(frozen=True)
-class Update:
-    """The result of one update.
-
-    Attributes:
-        is_applied: Whether the gradient was finite and was applied.
-        metrics: TensorBoard tag -> value; empty if the gradient was skipped.
-        agent_steps: The number of agent steps in the rollout.
-        episodes: Episodes that ended in the rollout.
-    """
-
-    is_applied: bool
-    metrics: dict[str, float]
-    agent_steps: int
-    episodes: list[Episode]
 
 
 class ActorGroup:
@@ -128,7 +110,7 @@ class WorkerGroup(ActorGroup):
             yield self._learn(rollout, torso_cache, episodes)
 
     def _learn(self, rollout: Rollout, torso_cache: TorsoCache, episodes: list[Episode]) -> Update:
-        # Accumulate the gradient of the loss with respect to theta'.
+        # R and the values V(s_i; theta').
         output = unroll(self.network, rollout, torso_cache)
         values = output.values.detach()
         returns = lambda_returns(
@@ -138,21 +120,18 @@ class WorkerGroup(ActorGroup):
             values,
             output.bootstrap_value,
         )
-        loss = a3c_loss(
-            output.logits,
-            output.values,
-            rollout.actions,
+        # Accumulate the gradient of the loss, and update theta asynchronously.
+        return push_gradient(
+            self.network,
+            self.flat,
+            self.store,
+            self.config,
+            rollout,
+            output,
             returns,
             returns - values,
-            rollout.mask,
-            vf_coef=self.config.vf_coef,
-            ent_coef=self.config.ent_coef,
+            episodes,
         )
-        step = compute_gradients(self.network, self.flat, loss, self.config)
-        # Update theta asynchronously.
-        if step.is_finite:
-            self.store.push(step.gradients)
-        return Update(step.is_finite, step.metrics, rollout.agent_steps, episodes)
 
 
 def _randomness(spec: GroupSpec, worker: int) -> tuple[np.ndarray, np.random.Generator]:
