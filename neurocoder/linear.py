@@ -5,6 +5,7 @@ size, P the number of slots, K the key size, H the number of heads, J the number
 r = J * H the number of components.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from neurocoder import fused
-from neurocoder._checks import check_input, check_positive
+from neurocoder._checks import check_input, positive_integers
 from neurocoder.attention import content_attention, recurrent_attention, unit_length
 from neurocoder.controller import CompositionNetwork
 from neurocoder.memory import KeyNetwork, ProgramMemory, singular_values
@@ -89,7 +90,7 @@ class NeurocoderLinear(nn.Module):
 
     Raises:
         ValueError: if a size is not a positive integer, least_used is larger than slots, or
-            sharpness is not positive.
+            sharpness is not positive and finite.
     """
 
     def __init__(
@@ -111,7 +112,16 @@ class NeurocoderLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive(
+        (
+            in_features,
+            out_features,
+            slots,
+            key_size,
+            heads,
+            steps,
+            least_used,
+            hidden_size,
+        ) = positive_integers(
             in_features=in_features,
             out_features=out_features,
             slots=slots,
@@ -123,8 +133,8 @@ class NeurocoderLinear(nn.Module):
         )
         if least_used > slots:
             raise ValueError(f"least_used must be at most slots ({slots}), got {least_used}")
-        if not sharpness > 0:
-            raise ValueError(f"sharpness must be positive, got {sharpness}")
+        if not 0 < sharpness < math.inf:
+            raise ValueError(f"sharpness must be positive and finite, got {sharpness}")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features, self.out_features = in_features, out_features
         self.least_used, self.usage_attention = least_used, usage_attention

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neurocoder._checks import check_input, check_positive
+from neurocoder._checks import check_input, positive_integers
 
 
 class FiLMLinear(nn.Module):
@@ -39,7 +39,9 @@ class FiLMLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive(in_features=in_features, out_features=out_features, hidden_size=hidden_size)
+        in_features, out_features, hidden_size = positive_integers(
+            in_features=in_features, out_features=out_features, hidden_size=hidden_size
+        )
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features, self.out_features = in_features, out_features
         self.shared = nn.Linear(in_features, out_features, bias=bias, **factory)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neurocoder._checks import check_input, check_positive
+from neurocoder._checks import check_input, positive_integers
 
 
 class HyperLinear(nn.Module):
@@ -39,7 +39,7 @@ class HyperLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive(
+        in_features, out_features, hidden_size, embedding_size = positive_integers(
             in_features=in_features,
             out_features=out_features,
             hidden_size=hidden_size,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurocoder._checks import check_input, check_positive
+from neurocoder._checks import check_input, positive_integers
 
 
 class MoELinear(nn.Module):
@@ -52,7 +52,7 @@ class MoELinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive(
+        in_features, out_features, experts, chosen = positive_integers(
             in_features=in_features, out_features=out_features, experts=experts, chosen=chosen
         )
         if chosen > experts:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurocoder._checks import check_input, check_positive
+from neurocoder._checks import check_input, positive_integers
 
 
 class NSMLinear(nn.Module):
@@ -54,7 +54,7 @@ class NSMLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_positive(
+        in_features, out_features, programs, key_size = positive_integers(
             in_features=in_features,
             out_features=out_features,
             programs=programs,

@@ -322,8 +322,8 @@ def test_more_least_used_slots_than_slots_are_refused():
         small_layer(slots=4, least_used=5)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
-def test_a_sharpness_that_is_not_positive_is_refused(value):
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_sharpness_that_is_not_positive_and_finite_is_refused(value):
     with pytest.raises(ValueError, match="sharpness"):
         small_layer(sharpness=value)
 
