@@ -6,6 +6,10 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
+from neurocoder._precision import autocast_enabled
+
+_CONVERTED_BY_AUTOCAST = {torch.bfloat16, torch.float16, torch.float32}
+
 
 def positive_integers(**sizes: SupportsIndex) -> list[int]:
     """Return the sizes, in their order, as plain integers.
@@ -30,5 +34,27 @@ def positive_integers(**sizes: SupportsIndex) -> list[int]:
 
 def check_input(x: Tensor, in_features: int) -> None:
     """Raise ValueError unless x has shape (..., in_features)."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return  # sizes are tensors then, and conditions on them are not recorded
     if x.dim() == 0 or x.shape[-1] != in_features:
         raise ValueError(f"expected an input of shape (..., {in_features}), got {tuple(x.shape)}")
+
+
+def is_eager() -> bool:
+    """Whether operations run at once: not traced, compiled, exported or seen by `torch.func`."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def check_dtype(x: Tensor, parameter: Tensor) -> None:
+    """Raise RuntimeError, as `nn.Linear` does, unless x and a layer's parameter go together.
+
+    Their dtypes must be equal. Autocast converts all but float64.
+    """
+    if x.dtype == parameter.dtype:
+        return
+    if not (autocast_enabled(x) and {x.dtype, parameter.dtype} <= _CONVERTED_BY_AUTOCAST):
+        raise RuntimeError(f"expected an input of {parameter.dtype}, got {x.dtype}")

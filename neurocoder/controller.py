@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neurocoder._precision import WideLinear
+
 MEMORIES = 3
 
 
@@ -44,11 +46,11 @@ class CompositionNetwork(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.slots, self.key_size, self.heads, self.steps = slots, key_size, heads, steps
         # Rows: input, forget and output gate, then cell gate, so that the sigmoids are contiguous.
-        self.input_projection = nn.Linear(in_features, 4 * hidden_size, **factory)
-        self.recurrent_projection = nn.Linear(hidden_size, 4 * hidden_size, bias=False, **factory)
-        self.query_projection = nn.Linear(hidden_size, MEMORIES * heads * key_size, **factory)
+        self.input_projection = WideLinear(in_features, 4 * hidden_size, **factory)
+        self.recurrent_projection = WideLinear(hidden_size, 4 * hidden_size, bias=False, **factory)
+        self.query_projection = WideLinear(hidden_size, MEMORIES * heads * key_size, **factory)
         self.gate_projection = (
-            nn.Linear(hidden_size, MEMORIES * heads * slots, **factory) if gates else None
+            WideLinear(hidden_size, MEMORIES * heads * slots, **factory) if gates else None
         )
         self.reset_parameters()
 
@@ -81,7 +83,7 @@ class CompositionNetwork(nn.Module):
         """h_1 ... h_J of the LSTM, shape (B, J, hidden), from h_0 = c_0 = 0."""
         hidden_size = self.recurrent_projection.in_features
         from_input = self.input_projection(x)
-        recurrent_weight = self.recurrent_projection.weight.T
+        recurrent_weight = self.recurrent_projection.weight.T.to(x.dtype)
         total, cell = from_input, None
         states: list[Tensor] = []
         for _ in range(self.steps):

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neurocoder._precision import in_full_precision
 from neurocoder.attention import inverse_length
 
 MEMORIES = 3
@@ -528,6 +529,7 @@ class Fused(torch.autograd.Function):
         return y
 
     @staticmethod
+    @in_full_precision  # since the gradient of a loss may be taken under autocast
     def backward(ctx: Any, dy: Tensor) -> Any:
         """Return the gradients of x and of all parameters."""
         tensors = iter(ctx.saved_tensors)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurocoder._precision import WideLinear, widen, without_autocast
+
 
 class ProgramMemory(nn.Module):
     """P slots of left singular vectors, right singular vectors and singular values.
@@ -76,9 +78,9 @@ class ProgramMemory(nn.Module):
         P vectors of fewer than P dimensions cannot all be orthogonal: each norm is at least
         sqrt(max(0, P - dimensions)).
         """
-        return sum(
-            (_distance_from_orthonormal(m) for m in (self.u, self.v)), start=self.u.new_zeros(())
-        )
+        u, v = widen(self.u), widen(self.v)
+        with without_autocast(u):
+            return _distance_from_orthonormal(u) + _distance_from_orthonormal(v)
 
 
 class KeyNetwork(nn.Module):
@@ -106,8 +108,8 @@ class KeyNetwork(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.hidden = nn.Linear(slot_size, hidden_size, device=device, dtype=dtype)
-        self.output = nn.Linear(hidden_size, key_size, device=device, dtype=dtype)
+        self.hidden = WideLinear(slot_size, hidden_size, device=device, dtype=dtype)
+        self.output = WideLinear(hidden_size, key_size, device=device, dtype=dtype)
 
     @torch.no_grad()
     def reset_parameters(self, memory: Tensor) -> None:
@@ -141,7 +143,7 @@ def singular_values(attended: Tensor) -> Tensor:
         sigma, shape (..., r), in float32 or wider: a cumulative sum in bfloat16 would make
         neighbours equal.
     """
-    terms = F.softplus(attended.to(torch.promote_types(attended.dtype, torch.float32)))
+    terms = F.softplus(widen(attended))
     return terms.flip(-1).cumsum(-1).flip(-1)
 
 

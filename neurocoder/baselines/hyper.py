@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from neurocoder._checks import check_input, positive_integers
+from neurocoder._precision import like_output
 
 
 class HyperLinear(nn.Module):
@@ -83,7 +84,8 @@ class HyperLinear(nn.Module):
         z = self.embedding_network(x)
         slices = (x @ self.generator.flatten(1)).unflatten(-1, self.generator.shape[1:])
         y = (z.unsqueeze(-2) @ slices).squeeze(-2)
-        return y if self.bias is None else y + self.bias
+        y = y if self.bias is None else y + self.bias
+        return like_output(y, x)
 
     def working_program(self, x: Tensor) -> Tensor:
         """Return W, shape (..., in_features, out_features), for inspection and tests."""

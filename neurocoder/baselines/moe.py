@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurocoder._checks import check_input, positive_integers
+from neurocoder._checks import check_input, is_eager, positive_integers
+from neurocoder._precision import in_full_precision, like_output, widen
 
 
 class MoELinear(nn.Module):
@@ -16,7 +17,9 @@ class MoELinear(nn.Module):
         g(x) = softmax(h(x) where it is among the k largest, -inf elsewhere),
         y = sum over the chosen e of g_e(x) (x W_e + b_e).
 
-    Experts that are not chosen are not computed. In evaluation mode there is no noise. Add
+    Experts that are not chosen are not computed, except by `torch.compile`, `torch.export`, tracing
+    and `torch.func`. h is computed in float32 or wider under autocast and with 16-bit parameters
+    too, since rounding would choose other experts. In evaluation mode there is no noise. Add
     `auxiliary_loss()` to the loss after each call, or the gate collapses to a few experts.
 
     Args:
@@ -90,19 +93,13 @@ class MoELinear(nn.Module):
         check_input(x, self.in_features)
         flat = x.reshape(-1, self.in_features)
         gates = self._gates(flat)
-        y = flat.new_zeros(len(flat), self.out_features)
-        for e, weight in enumerate(self.experts):
-            rows = gates[:, e].nonzero().squeeze(1)
-            result = flat[rows] @ weight
-            if self.bias is not None:
-                result = result + self.bias[e]
-            y = y.index_add(0, rows, gates[rows, e].unsqueeze(1) * result)
-        return y.reshape(*x.shape[:-1], self.out_features)
+        y = self._run_chosen(flat, gates) if is_eager() else self._run_all(flat, gates)
+        return like_output(y, x).reshape(*x.shape[:-1], self.out_features)
 
     def gates(self, x: Tensor) -> Tensor:
         """Return g without noise, shape (..., experts), zero where an expert is not chosen."""
         check_input(x, self.in_features)
-        return self._softmax_of_chosen(x @ self.gate)
+        return self._softmax_of_chosen(self._project(x, self.gate))
 
     def auxiliary_loss(self) -> Tensor:
         """Return the balancing loss of the last call in training mode, zero before the first.
@@ -126,12 +123,37 @@ class MoELinear(nn.Module):
         # The loss belongs to an autograd graph, which can be neither copied nor saved.
         return {**self.__dict__, "_balance": None}
 
+    def _run_chosen(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Return y, shape (B, out), with each expert computed for the inputs that chose it."""
+        y = gates.new_zeros(len(x), self.out_features)
+        for e, weight in enumerate(self.experts):
+            rows = gates[:, e].nonzero().squeeze(1)
+            result = x[rows] @ weight
+            if self.bias is not None:
+                result = result + self.bias[e]
+            y = y.index_add(0, rows, gates[rows, e].unsqueeze(1) * result)
+        return y
+
+    def _run_all(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Equal to `_run_chosen`, with every expert computed for every input.
+
+        The shapes do not depend on the gates, as graphs and `torch.func` need it.
+        """
+        results = torch.einsum("bi,eio->beo", x, self.experts)
+        if self.bias is not None:
+            results = results + self.bias
+        return (gates.unsqueeze(-1) * results).sum(dim=1)
+
+    @in_full_precision
+    def _project(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x @ widen(weight)
+
     def _gates(self, x: Tensor) -> Tensor:
         """Gates of x, shape (B, in_features), noisy in training mode; keeps the auxiliary loss."""
-        clean = x @ self.gate
+        clean = self._project(x, self.gate)
         if not self.training:
             return self._softmax_of_chosen(clean)
-        spread = F.softplus(x @ self.noise)
+        spread = F.softplus(self._project(x, self.noise))
         noisy = clean + spread * torch.randn_like(clean)
         gates = self._softmax_of_chosen(noisy)
         balance = self.importance_weight * _squared_variation(gates.sum(dim=0))
@@ -158,8 +180,6 @@ class MoELinear(nn.Module):
 
 
 def _squared_variation(values: Tensor) -> Tensor:
-    """Variance over squared mean of the values, a scalar; zero for one value or a zero mean."""
-    mean = values.mean()
-    if len(values) == 1 or mean == 0:
-        return values.sum() * 0
-    return values.var(correction=0) / mean.square()
+    """Variance over squared mean of values of one sign, a scalar; zero if all of them are zero."""
+    square = values.mean().square()
+    return values.var(correction=0) / torch.where(square > 0, square, 1.0)

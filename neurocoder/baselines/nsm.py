@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurocoder._checks import check_input, positive_integers
+from neurocoder._precision import WideLinear, in_full_precision, like_output, widen
 
 
 class NSMLinear(nn.Module):
@@ -21,7 +22,8 @@ class NSMLinear(nn.Module):
     beta are linear in the layer's own input. The bias is stored and mixed like the weights. The
     forward pass never builds W: x is multiplied by the stored matrices first, and the results are
     then weighted by the attention. That takes as many multiplications, but per program and input it
-    stores `out_features` numbers instead of `in_features * out_features`.
+    stores `out_features` numbers instead of `in_features * out_features`. Attention, which can be
+    sharp, is computed in float32 or wider under autocast and with 16-bit parameters too.
 
     Args:
         in_features: Size of each input.
@@ -62,8 +64,8 @@ class NSMLinear(nn.Module):
         )
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features, self.out_features = in_features, out_features
-        self.query_network = nn.Linear(in_features, key_size, **factory)
-        self.strength_network = nn.Linear(in_features, 1, **factory)
+        self.query_network = WideLinear(in_features, key_size, **factory)
+        self.strength_network = WideLinear(in_features, 1, **factory)
         self.keys = nn.Parameter(torch.empty(programs, key_size, **factory))
         self.programs = nn.Parameter(torch.empty(programs, in_features, out_features, **factory))
         if bias:
@@ -93,18 +95,21 @@ class NSMLinear(nn.Module):
         results = (x @ rows.flatten(1)).unflatten(-1, rows.shape[1:])
         if self.bias is not None:
             results = results + self.bias
-        return (attention.unsqueeze(-2) @ results).squeeze(-2)
+        y = (attention.unsqueeze(-2) @ widen(results)).squeeze(-2)
+        return like_output(y, x)
 
+    @in_full_precision
     def attention(self, x: Tensor) -> Tensor:
-        """Return a, shape (..., programs), for x of shape (..., in_features)."""
+        """Return a, shape (..., programs), in float32 or wider, for x (..., in_features)."""
         check_input(x, self.in_features)
         strength = F.softplus(self.strength_network(x))
         query = F.normalize(self.query_network(x), dim=-1)
-        return torch.softmax(strength * (query @ F.normalize(self.keys, dim=-1).T), dim=-1)
+        return torch.softmax(strength * (query @ F.normalize(widen(self.keys), dim=-1).T), dim=-1)
 
     def working_program(self, x: Tensor) -> Tensor:
         """Return W, shape (..., in_features, out_features), for inspection and tests."""
-        return torch.einsum("...n,nio->...io", self.attention(x), self.programs)
+        working = torch.einsum("...n,nio->...io", self.attention(x), widen(self.programs))
+        return like_output(working, x)
 
     def auxiliary_loss(self) -> Tensor:
         """Return the mean cosine similarity of all pairs of keys, from -1 to 1.

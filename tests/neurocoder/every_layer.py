@@ -12,10 +12,12 @@ each_layer = pytest.mark.parametrize("kind", LAYERS)
 
 
 def make(kind, *sizes, **arguments):
-    """A layer whose parameters are not special; MoE starts with gates that are all alike."""
+    """A layer that chooses as a trained one does: fresh ones of MoE and NSM mix all they have."""
     layer = kind(*sizes, **arguments)
-    if isinstance(layer, MoELinear):
-        with torch.no_grad():
+    with torch.no_grad():
+        if isinstance(layer, MoELinear):
             for gate in (layer.gate, layer.noise):
                 nn.init.normal_(gate, std=layer.in_features**-0.5)
+        if isinstance(layer, NSMLinear):
+            layer.strength_network.bias.fill_(20.0)
     return layer

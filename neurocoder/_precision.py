@@ -1,0 +1,69 @@
+"""Half precision: what is computed in float32 all the same, and the dtype of a layer's output.
+
+Attention with a sharp softmax and the choice of slots or experts magnify rounding errors, up to
+another choice. They are computed in at least float32, from 16-bit parameters and under autocast
+too.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class WideLinear(nn.Linear):
+    """An `nn.Linear` that computes in the dtype of its input, whatever that of its parameters.
+
+    It is also safe from tools that replace every `nn.Linear` of a model, such as dynamic
+    quantisation: they compare the exact type.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, shape (..., out_features), for x of shape (..., in_features)."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return x in float32, or in float64 if that is its dtype."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def autocast_enabled(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x."""
+    device = x.device.type
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which operations on the device of x keep the dtype of their operands."""
+    if not autocast_enabled(x):
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def like_output(y: Tensor, x: Tensor) -> Tensor:
+    """Return y in the dtype of what `nn.Linear` makes of x."""
+    dtype = x.dtype
+    if autocast_enabled(x) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+    return y if y.dtype == dtype else y.to(dtype)
+
+
+def in_full_precision(method: Method) -> Method:
+    """Decorate a method of x: it gets a widened x, and runs without autocast."""
+
+    @wraps(method)
+    def run(self: Any, x: Tensor, *args: Any) -> Any:
+        if not autocast_enabled(x):
+            return method(self, widen(x), *args)
+        with without_autocast(x):
+            return method(self, widen(x), *args)
+
+    return run  # type: ignore[return-value]
