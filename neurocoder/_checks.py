@@ -4,7 +4,7 @@ from operator import index
 from typing import SupportsIndex
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurocoder._precision import autocast_enabled
 
@@ -40,12 +40,18 @@ def check_input(x: Tensor, in_features: int) -> None:
         raise ValueError(f"expected an input of shape (..., {in_features}), got {tuple(x.shape)}")
 
 
-def is_eager() -> bool:
-    """Whether operations run at once: not traced, compiled, exported or seen by `torch.func`."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or torch._C._are_functorch_transforms_active()
+def is_eager(x: Tensor) -> bool:
+    """Whether operations on x run at once and on numbers.
+
+    They do not while they are compiled, exported, traced or transformed by `torch.func`, nor on the
+    meta device.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and not torch._C._are_functorch_transforms_active()
+        and type(x) in (Tensor, nn.Parameter)
+        and x.device.type != "meta"
     )
 
 

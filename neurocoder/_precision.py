@@ -31,8 +31,8 @@ class WideLinear(nn.Linear):
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return x in float32, or in float64 if that is its dtype."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+    """Return x in float32 if it has 16 bits, and otherwise as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def autocast_enabled(x: Tensor) -> bool:

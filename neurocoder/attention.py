@@ -50,8 +50,6 @@ def least_used_attention(usage: Tensor, least_used: int) -> Tensor:
         l, shape (..., P), zero for slots that are not selected.
     """
     weight = usage.amax(dim=-1, keepdim=True) - usage
-    if least_used == usage.shape[-1]:
-        return weight
     left_out = usage > usage.detach().kthvalue(least_used, dim=-1, keepdim=True).values
     return weight.masked_fill(left_out, 0.0)
 

@@ -86,6 +86,8 @@ class CompositionNetwork(nn.Module):
         recurrent_weight = self.recurrent_projection.weight.T.to(x.dtype)
         total, cell = from_input, None
         states: list[Tensor] = []
+        if self.steps == 1:  # so that every parameter has a gradient, as DDP needs it
+            total = torch.addmm(from_input, x.new_zeros(x.shape[0], hidden_size), recurrent_weight)
         for _ in range(self.steps):
             if states:
                 total = torch.addmm(from_input, states[-1], recurrent_weight)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
+from torch.nn.utils.parametrize import is_parametrized
 
 from neurocoder import fused
 from neurocoder._checks import check_dtype, check_input, is_eager, positive_integers
@@ -345,20 +346,17 @@ class NeurocoderLinear(nn.Module):
 
     def _run_with(self, x: Tensor, *parameters: Tensor | None) -> Tensor:
         """`_run` with the given parameters, in the order of `_FUSED_NAMES`."""
+        if any(is_parametrized(module) for module in self.modules()):
+            raise RuntimeError(
+                "second derivatives of a parametrized layer need layer.fused = False"
+            )
         given = zip(_FUSED_NAMES, parameters, strict=True)
         tensors = {f"layer.{name}": tensor for name, tensor in given if tensor is not None}
         return functional_call(_Readable(self), tensors, (x,))
 
     def _can_be_fused(self, x: Tensor) -> bool:
         """Whether `_run_fused` may replace `_run`: for plain tensors, in eager mode."""
-        return (
-            self.fused
-            and is_eager()
-            and type(x) in (Tensor, nn.Parameter)
-            and x.device.type != "meta"
-            and x.numel() > 0
-            and forward_ad._current_level < 0
-        )
+        return self.fused and is_eager(x) and x.numel() > 0 and forward_ad._current_level < 0
 
     @in_full_precision
     def _run_fused(self, x: Tensor) -> Tensor:

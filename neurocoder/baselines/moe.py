@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import _C, Tensor, nn
 
 from neurocoder._checks import check_input, is_eager, positive_integers
 from neurocoder._precision import in_full_precision, like_output, widen
@@ -62,7 +62,7 @@ class MoELinear(nn.Module):
             raise ValueError(f"chosen must be at most experts ({experts}), got {chosen}")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features, self.out_features = in_features, out_features
-        self.chosen = chosen
+        self.expert_count, self.chosen = experts, chosen
         self.importance_weight, self.load_weight = importance_weight, load_weight
         self.gate = nn.Parameter(torch.empty(in_features, experts, **factory))
         self.noise = nn.Parameter(torch.empty(in_features, experts, **factory))
@@ -93,7 +93,7 @@ class MoELinear(nn.Module):
         check_input(x, self.in_features)
         flat = x.reshape(-1, self.in_features)
         gates = self._gates(flat)
-        y = self._run_chosen(flat, gates) if is_eager() else self._run_all(flat, gates)
+        y = self._run_chosen(flat, gates) if is_eager(flat) else self._run_all(flat, gates)
         return like_output(y, x).reshape(*x.shape[:-1], self.out_features)
 
     def gates(self, x: Tensor) -> Tensor:
@@ -109,14 +109,22 @@ class MoELinear(nn.Module):
         gates over the inputs, and its load is the expected number of inputs that choose it if its
         own noise is redrawn and that of the other experts is kept. If all experts are chosen, the
         load is balanced and its loss is zero.
+
+        Raises:
+            RuntimeError: if the last call was inside a transformation of `torch.func` that has
+                ended: there the loss depends on what the transformation knows alone.
         """
-        return self.gate.new_zeros(()) if self._balance is None else self._balance
+        if self._balance is None:
+            return self.gate.new_zeros(())
+        if _C._functorch.is_dead_tensor_wrapper(self._balance):  # type: ignore[attr-defined]
+            raise RuntimeError("the last call was inside torch.func: ask for its loss in there too")
+        return self._balance
 
     def extra_repr(self) -> str:
         """Describe the layer's sizes."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"experts={len(self.experts)}, chosen={self.chosen}, bias={self.bias is not None}"
+            f"experts={self.expert_count}, chosen={self.chosen}, bias={self.bias is not None}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,7 +165,7 @@ class MoELinear(nn.Module):
         noisy = clean + spread * torch.randn_like(clean)
         gates = self._softmax_of_chosen(noisy)
         balance = self.importance_weight * _squared_variation(gates.sum(dim=0))
-        if self.chosen < len(self.experts):
+        if self.chosen < self.expert_count:
             load = self._chance_of_choice(clean, noisy, spread).sum(dim=0)
             balance = balance + self.load_weight * _squared_variation(load)
         self._balance = balance
