@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from agents.config import SettingError, TrainConfig, flag, validate
 from agents.errors import UserError, escape_to_one_line
-from agents.run_folder import RunFolderError, open_run
+from agents.run_folder import RunFolderError, assumption, open_run
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -44,6 +44,12 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def warn_of_assumptions(folder: Path) -> None:
+    """Print which settings of a run are assumed, if any are."""
+    if text := assumption(folder):
+        print(f"warning: {escape_to_one_line(text)}", file=sys.stderr)
 
 
 def parse_args(argv: Sequence[str]) -> TrainConfig:
@@ -93,6 +99,7 @@ def resumed_config(overrides: dict[str, Any]) -> TrainConfig:
         SettingError: For a setting that cannot change in the middle of a run.
     """
     folder, stored = open_run(overrides["resume"])
+    warn_of_assumptions(folder)
     # The run may have been moved since it was written down.
     stored = dataclasses.replace(stored, run_dir=str(folder.parent), resume=str(folder))
     asked = TrainConfig(**(dataclasses.asdict(stored) | overrides))

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -93,8 +93,9 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
     meta = _read_meta(folder)
     before = meta.get("resumed", [])
     resumed = [*before] if isinstance(before, list) else []
-    resumed.append({"global_step": global_step, **_provenance(argv)})
     try:
+        assumed = _assumed(folder)
+        resumed.append({"global_step": global_step, "assumed": assumed, **_provenance(argv)})
         _write_config(folder, config)
         write_json(folder / "meta.json", {**meta, "status": "running", "resumed": resumed})
         _update_latest(folder)
@@ -133,7 +134,7 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
 
     Returns:
         The run directory itself, links resolved, and the settings in its `config.json`. Settings
-        that did not exist yet when that was written have their defaults.
+        that did not exist yet when that was written have their defaults; `assumption` names them.
 
     Raises:
         RunFolderError: If this is not a run directory, or its settings cannot be used.
@@ -144,6 +145,13 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
         folder = resolve_run(folder)
         file = folder / "config.json"
         settings = json.loads(file.read_text())
+        if not isinstance(settings, dict):
+            raise ValueError("holds no table of settings")
+        if unknown := [name for name in settings if name not in _defaults()]:
+            raise ValueError(
+                f"written by {_writer(folder)} with settings that {_this_version()} does not know: "
+                f"{', '.join(unknown)}; use that version, or remove them"
+            )
         return folder, TrainConfig(**settings)
     except FileNotFoundError:
         why = "has no config.json" if folder.is_dir() else "does not exist"
@@ -152,6 +160,51 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
     # JSON that is nested too deeply.
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise RunFolderError(f"{str(file)!r}: {error}") from error
+
+
+def assumption(folder: Path) -> str | None:
+    """Say which settings a run that can be opened lacks, and what stands in for them.
+
+    Args:
+        folder: The run directory.
+
+    Returns:
+        One sentence, or None if its `config.json` has all settings.
+    """
+    assumed = _assumed(folder)
+    if not assumed:
+        return None
+    values = ", ".join(f"{name}={value}" for name, value in assumed.items())
+    return (
+        f"{folder.name} was written by {_writer(folder)}, without some settings of "
+        f"{_this_version()}; assuming their defaults: {values}"
+    )
+
+
+def _assumed(folder: Path) -> dict[str, Any]:
+    """Setting -> default, for those that the run's `config.json` lacks."""
+    stored = json.loads((folder / "config.json").read_text())
+    return {name: value for name, value in _defaults().items() if name not in stored}
+
+
+def _defaults() -> dict[str, Any]:
+    return {spec.name: spec.default for spec in fields(TrainConfig)}
+
+
+def _writer(folder: Path) -> str:
+    """The version that wrote the run's `config.json`: that of its last session."""
+    meta = _read_meta(folder)
+    resumed = meta.get("resumed")
+    session = resumed[-1] if isinstance(resumed, list) and resumed else meta
+    return _version(session.get("git_revision") if isinstance(session, dict) else None)
+
+
+def _this_version() -> str:
+    return _version(_git_revision() or package_version("neurocoder"))
+
+
+def _version(revision: object) -> str:
+    return f"version {revision[:12]}" if isinstance(revision, str) else "an unknown version"
 
 
 def update_meta(folder: Path, **changes: Any) -> None:

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from agents.cli import warn_of_assumptions
 from agents.evaluation.callbacks import ProgressLines, episode_progress, step_progress
 from agents.evaluation.episode import EpisodeCallback, EpisodeResult, StepResult
 from agents.evaluation.load_agent import LoadedAgent, load_agent
@@ -64,6 +65,7 @@ class EvaluationSession:
         torch.set_num_threads(1)
         self.modes, self.seed = modes, seed
         self.folder, self.config = open_run(run)
+        warn_of_assumptions(self.folder)
         self.agent: LoadedAgent | None = None
         if set(modes) != {RANDOM}:
             self.agent = load_agent(self.folder, self.config, checkpoint)

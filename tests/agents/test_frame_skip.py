@@ -101,13 +101,14 @@ def test_a_replay_from_before_frame_skip_was_a_setting_has_four(tmp_path):
     assert replay.main([str(path)]) == 0
 
 
-def test_a_run_from_before_frame_skip_was_a_setting_has_four(tmp_path):
+def test_a_run_from_before_frame_skip_was_a_setting_has_four(tmp_path, capsys):
     run = make_run(tmp_path / "run", make_config())
     settings = json.loads((run / "config.json").read_text())
     del settings["frame_skip"]
     (run / "config.json").write_text(json.dumps(settings))
     assert open_run(run)[1].frame_skip == 4
     assert evaluate.main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
+    assert capsys.readouterr().err.endswith("assuming their defaults: frame_skip=4\n")
     assert read_evaluations(run)[0].summary.length == 20
 
 

@@ -15,9 +15,11 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from torch.utils.tensorboard import SummaryWriter
 
 from agents import run_folder
+from agents.cli import parse_args
 from agents.config import TrainConfig
 from agents.run_folder import (
     RunFolderError,
+    assumption,
     create_run_folder,
     lock_run_folder,
     open_run,
@@ -149,3 +151,62 @@ def test_a_package_that_is_not_installed_is_noted_as_none(tmp_path, monkeypatch)
     versions = json.loads((folder / "meta.json").read_text())["versions"]
     assert versions["no-such-package"] is None
     assert versions["torch"]
+
+
+def rewrite(path, change):
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))
+
+
+def test_settings_of_another_version_are_refused_by_name_with_both_versions(tmp_path, monkeypatch):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    rewrite(folder / "meta.json", lambda meta: meta.update(git_revision="a" * 40))
+    rewrite(folder / "config.json", lambda stored: stored.update(old_name=1, older_name=2))
+    monkeypatch.setattr(run_folder, "_git_revision", lambda: "b" * 40)
+    with pytest.raises(RunFolderError) as error:
+        open_run(folder)
+    for part in (
+        "config.json",
+        "version aaaaaaaaaaaa ",
+        "version bbbbbbbbbbbb ",
+        "old_name, older",
+    ):
+        assert part in str(error.value)
+    resume_run_folder(TrainConfig(resume=str(folder)), [], 7)  # by the newer version
+    rewrite(folder / "config.json", lambda stored: stored.update(old_name=1))
+    with pytest.raises(RunFolderError, match="by version bbbbbbbbbbbb with settings"):
+        open_run(folder)
+    (folder / "meta.json").write_text("{")
+    monkeypatch.setattr(run_folder, "_git_revision", lambda: None)
+    with pytest.raises(RunFolderError, match=r"by an unknown version .* that version 0\.1\.0 does"):
+        open_run(folder)
+
+
+def test_settings_that_are_missing_are_named_with_what_is_assumed(tmp_path, monkeypatch, capsys):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path), gamma=0.5), [])
+    assert assumption(folder) is None
+    parse_args(["--resume", str(folder)])
+    assert capsys.readouterr().err == ""
+    rewrite(folder / "meta.json", lambda meta: meta.update(git_revision="a" * 40))
+    rewrite(folder / "config.json", lambda stored: (stored.pop("gamma"), stored.pop("noop_max")))
+    monkeypatch.setattr(run_folder, "_git_revision", lambda: "b" * 40)
+    assert parse_args(["--resume", str(folder)]).gamma == TrainConfig().gamma
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    default = TrainConfig()
+    assert line.endswith(f"their defaults: gamma={default.gamma}, noop_max={default.noop_max}\n")
+    assert "version aaaaaaaaaaaa, without" in line
+    assert "settings of version bbbbbbbbbbbb;" in line
+    # Written back they would look as if the run had always had them.
+    resume_run_folder(TrainConfig(resume=str(folder)), [], 7)
+    assert assumption(folder) is None
+    (session,) = json.loads((folder / "meta.json").read_text())["resumed"]
+    assert session["assumed"] == {"gamma": default.gamma, "noop_max": default.noop_max}
+
+
+@pytest.mark.parametrize("stored", ["[1]", '"text"', "3"])
+def test_what_is_no_table_of_settings_is_refused(tmp_path, stored):
+    (tmp_path / "config.json").write_text(stored)
+    with pytest.raises(RunFolderError, match="no table of settings"):
+        open_run(tmp_path)
