@@ -15,6 +15,10 @@ a step is contiguous, and softmax, sums and maxima over slots are vectorised; at
 (J, M * H, P, B). What multiplies the same tensor is one product: see `Weights`. Masks are numbers
 to multiply by, since `where` and `masked_fill` branch on every element.
 
+Inputs meet only where the gradients of parameters are summed over the batch. It may consist of G
+groups of equal size, one after the other, each with a gradient of its own, so that all gradients of
+parameters have G as their first dimension. All else is computed for all groups at once.
+
 tanh(z) = 2 sigmoid(2 z) - 1 costs a fifth of `tanh`. So the LSTM computes z of its cell gate twice
 too large, and its cell; and its state, o tanh(c), half as large. The factors are in the weights.
 """
@@ -151,7 +155,13 @@ def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tenso
 
 
 def run_backward(
-    dy: Tensor, x: Tensor, weights: Weights, p: Parameters, sizes: Sizes, saved: Sequence[Saved]
+    dy: Tensor,
+    x: Tensor,
+    weights: Weights,
+    p: Parameters,
+    sizes: Sizes,
+    saved: Sequence[Saved],
+    groups: int | None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the gradients of x, of the keys, and of the parameters (by name)."""
     from_states, from_content, from_blend, from_apply = saved
@@ -162,16 +172,18 @@ def run_backward(
     dsignals = x.new_empty(sizes.steps, len(weights.on_state), len(x))
     dquery, dgate = _split_signals(dsignals, weights, sizes)
 
-    dattention, d = _apply_backward(dy, p, from_apply, don_slots, don_residual)
+    dattention, d = _apply_backward(dy, p, from_apply, don_slots, don_residual, groups)
     dcontent = dattention.view_as(content)
     if from_blend:
         _blend_backward(dcontent, content, from_blend, dgate)
-    dkeys = _content_backward(dcontent, weights.keys, from_content, dquery)
-    d |= _signals_backward(dsignals, states, p)
+    dkeys = _content_backward(dcontent, weights.keys, from_content, dquery, groups)
+    d |= _signals_backward(dsignals, states, p, groups)
     dstates = torch.bmm(weights.on_state.t().expand(sizes.steps, -1, -1), dsignals)
-    d["recurrent_weight"] = _states_backward(dstates, weights.recurrent, from_states, dgates)
-    d |= _on_input_backward(don_x, x, weights, p)
-    dkeys = dkeys.unflatten(0, (sizes.steps, MEMORIES, sizes.heads)).sum((0, 2))
+    d["recurrent_weight"] = _states_backward(
+        dstates, weights.recurrent, from_states, dgates, groups
+    )
+    d |= _on_input_backward(don_x, x, weights, p, groups)
+    dkeys = dkeys.unflatten(-3, (sizes.steps, MEMORIES, sizes.heads)).sum((-5, -3))
     return don_x.t() @ weights.on_input, dkeys.mul_(sizes.sharpness), d
 
 
@@ -189,37 +201,58 @@ def _split_signals(signals: Tensor, weights: Weights, sizes: Sizes) -> tuple[Ten
 
 
 def _on_input_backward(
-    don_x: Tensor, x: Tensor, weights: Weights, p: Parameters
+    don_x: Tensor, x: Tensor, weights: Weights, p: Parameters, groups: int | None
 ) -> dict[str, Tensor]:
     """Return the gradients of the parameters that multiply x."""
     size = weights.recurrent.shape[1]
-    by_input = don_x @ x
-    by_input[3 * size : 4 * size].mul_(2)
-    of_gates, u, of_residual = by_input.tensor_split(_borders(weights))
-    bias = don_x[: 4 * size].sum(1)
-    bias[3 * size :].mul_(2)
+    by_input = _per_group(_product, groups, don_x, x.t())
+    by_input[..., 3 * size : 4 * size, :].mul_(2)
+    of_gates, u, of_residual = by_input.tensor_split(_borders(weights), dim=-2)
+    bias = _group_sums(don_x[: 4 * size], groups)
+    bias[..., 3 * size :].mul_(2)
     d = {"input_weight": of_gates, "input_bias": bias, "u": u}
     if p.residual is not None:
-        d["residual"] = of_residual[:-1].t()
-        d["integration_weight"] = of_residual[-1:]
-        d["integration_bias"] = don_x[-1:].sum(1)
+        d["residual"] = of_residual[..., :-1, :].transpose(-1, -2)
+        d["integration_weight"] = of_residual[..., -1:, :]
+        d["integration_bias"] = _group_sums(don_x[-1:], groups)
     return d
 
 
-def _signals_backward(dsignals: Tensor, states: Tensor, p: Parameters) -> dict[str, Tensor]:
+def _signals_backward(
+    dsignals: Tensor, states: Tensor, p: Parameters, groups: int | None
+) -> dict[str, Tensor]:
     """Return the gradients of the projections of the states."""
-    weight = _sum_of_products(dsignals, states.transpose(1, 2)).mul_(2)
-    bias = dsignals.sum((0, 2))
+    weight = _per_group(_sum_of_products, groups, dsignals, states).mul_(2)
+    bias = _group_sums(dsignals.sum(0), groups)
     border = [len(p.query_weight)]
-    query_weight, gate_weight = weight.tensor_split(border)
-    query_bias, gate_bias = bias.tensor_split(border)
+    query_weight, gate_weight = weight.tensor_split(border, dim=-2)
+    query_bias, gate_bias = bias.tensor_split(border, dim=-1)
     d = {"query_weight": query_weight, "query_bias": query_bias}
     return d if p.gate_weight is None else d | {"gate_weight": gate_weight, "gate_bias": gate_bias}
 
 
+def _per_group(
+    product: Callable[[Tensor, Tensor], Tensor], groups: int | None, a: Tensor, b: Tensor
+) -> Tensor:
+    """The product of a and b over the batch, their last dimension; that of every group if any."""
+    if groups is None:
+        return product(a, b)
+    parts = zip(a.chunk(groups, dim=-1), b.chunk(groups, dim=-1), strict=True)
+    return torch.stack([product(*part) for part in parts])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b.transpose(-1, -2)
+
+
 def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over the first dimension of products of matrices."""
-    return torch.addbmm(a.new_empty(a.shape[1], b.shape[2]), a, b, beta=0)
+    """Sum of the products over the first dimension."""
+    return torch.addbmm(a.new_empty(a.shape[1], b.shape[1]), a, b.transpose(1, 2), beta=0)
+
+
+def _group_sums(a: Tensor, groups: int | None) -> Tensor:
+    """The sum of a, shape (rows, B), over the batch; that of every group if any, (G, rows)."""
+    return a.sum(1) if groups is None else a.unflatten(1, (groups, -1)).sum(2).t()
 
 
 # Eq. 7: keys.
@@ -245,14 +278,15 @@ def run_keys_backward(
 ) -> tuple[Saved, list[Tensor]]:
     """Return the gradients of the memories and of all key parameters, in order."""
     keys, inverse, hidden, output_weight = saved
-    draw = _unit_backward(dkeys, keys, inverse, dim=2)
-    dhidden = torch.bmm(draw, output_weight)
+    draw = _unit_backward(dkeys, keys, inverse, dim=-1)
+    dhidden = draw @ output_weight
     dhidden = torch.addcmul(dhidden, dhidden, hidden.square(), value=-1)  # tanh' = 1 - tanh^2
-    doutput = torch.bmm(draw.transpose(1, 2), hidden)
-    each = dhidden.unbind()
+    doutput = draw.transpose(-1, -2) @ hidden
+    each = dhidden.unbind(-3)
     dmemories = tuple(d @ weight for d, weight in zip(each, p.hidden_weight, strict=True))
-    by_hidden = [d.t() @ memory for d, memory in zip(each, memories, strict=True)]
-    return dmemories, [*by_hidden, *dhidden.sum(1), *doutput, *draw.sum(1)]
+    by_hidden = [d.transpose(-1, -2) @ memory for d, memory in zip(each, memories, strict=True)]
+    by_hidden_bias, by_output_bias = dhidden.sum(-2).unbind(-2), draw.sum(-2).unbind(-2)
+    return dmemories, [*by_hidden, *by_hidden_bias, *doutput.unbind(-3), *by_output_bias]
 
 
 # Eq. 6: the composition network.
@@ -288,7 +322,7 @@ def _states(from_input: Tensor, recurrent: Tensor, steps: int) -> tuple[Tensor, 
 
 
 def _states_backward(
-    dstates: Tensor, recurrent: Tensor, saved: Saved, dfrom_input: Tensor
+    dstates: Tensor, recurrent: Tensor, saved: Saved, dfrom_input: Tensor, groups: int | None
 ) -> Tensor:
     """Write the gradient of what the gates get from x; return that of the recurrent weights.
 
@@ -330,8 +364,8 @@ def _states_backward(
         doutput.mul_(dh)
         dcandidate.mul_(dcell)
     torch.sum(flat, 0, out=dfrom_input)
-    drecurrent = _sum_of_products(flat[1:], states[:-1].transpose(1, 2)).mul_(2)
-    drecurrent[3 * states.shape[1] :].mul_(2)
+    drecurrent = _per_group(_sum_of_products, groups, flat[1:], states[:-1]).mul_(2)
+    drecurrent[..., 3 * states.shape[1] :, :].mul_(2)
     return drecurrent
 
 
@@ -346,7 +380,9 @@ def _content(query: Tensor, keys: Tensor) -> tuple[Tensor, Saved]:
     return content, (content, direction, inverse)
 
 
-def _content_backward(dcontent: Tensor, keys: Tensor, saved: Saved, dquery: Tensor) -> Tensor:
+def _content_backward(
+    dcontent: Tensor, keys: Tensor, saved: Saved, dquery: Tensor, groups: int | None
+) -> Tensor:
     """Write the gradient of the queries, and return that of the keys; overwrites dcontent."""
     content, direction, inverse = saved
     dscore = dcontent.mul_(content)
@@ -354,7 +390,7 @@ def _content_backward(dcontent: Tensor, keys: Tensor, saved: Saved, dquery: Tens
     dscore = dscore.flatten(0, 1)
     ddirection = torch.bmm(keys.transpose(1, 2), dscore).view_as(dquery)
     _unit_backward(ddirection, direction.view_as(dquery), inverse, dim=2, out=dquery)
-    return torch.bmm(dscore, direction.transpose(1, 2))
+    return _per_group(_product, groups, dscore, direction)
 
 
 def _unit_backward(
@@ -477,15 +513,20 @@ def _apply(
 
 
 def _apply_backward(
-    dy: Tensor, p: Parameters, saved: Saved, don_slots: Tensor, don_residual: Tensor
+    dy: Tensor,
+    p: Parameters,
+    saved: Saved,
+    don_slots: Tensor,
+    don_residual: Tensor,
+    groups: int | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Write the gradients of x on M_U and on R; return those of attention and parameters."""
     attention, factors, on_u, raw, sigma, weights, on_v, *from_residual = saved
     steps, _, heads, _, batch = attention.shape
     don_v = p.v @ dy.t()
-    d = {"v": on_v @ dy}
+    d = {"v": _per_group(_product, groups, on_v, dy.t())}
     if p.bias is not None:
-        d["bias"] = dy.sum(0)
+        d["bias"] = _group_sums(dy.t(), groups)
 
     dweights = (attention[:, 1] * don_v).sum(2).view_as(weights)
     dsigma = dweights * on_u
@@ -505,12 +546,15 @@ def _apply_backward(
     dattention = torch.mul(by_component, by_slot, out=torch.empty_like(attention))
     dfactors = (attention[:, ::2] * by_component[:, ::2]).sum(0).sum(1)
     don_slots.copy_(dfactors[0])
-    d["s"] = dfactors[1].sum(1, keepdim=True)
+    d["s"] = _group_sums(dfactors[1], groups).unsqueeze(-1)
     return dattention, d
 
 
 class Fused(torch.autograd.Function):
     """The whole layer as a function of x, the `Parameters` and the 12 `KeyParameters`.
+
+    For G groups of inputs with gradients of their own, x has the shape (G, B, in), and parameters
+    have G as their first dimension too, where all are equal.
 
     With `create_graph=True`, the reference implementation `plain` is differentiated instead, which
     gives second derivatives.
@@ -519,14 +563,14 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plain: Plain, sizes: Sizes, x: Tensor, *tensors: Any) -> Tensor:
         """Return y, and save the tensors that each part needs for backward."""
-        p, key_parameters = _split(tensors)
+        p, key_parameters = _split(_first_group(x, tensors))
         keys, from_keys = run_keys(p[:3], key_parameters)
         weights = arrange(keys, p, sizes)
-        y, from_run = run(x, weights, p, sizes)
+        y, from_run = run(x.flatten(0, -2), weights, p, sizes)
         saved = [weights, from_keys, *from_run]
         ctx.plain, ctx.sizes, ctx.lengths = plain, sizes, [len(part) for part in saved]
         ctx.save_for_backward(x, *tensors, *(t for part in saved for t in part))
-        return y
+        return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @in_full_precision  # since the gradient of a loss may be taken under autocast
@@ -536,16 +580,34 @@ class Fused(torch.autograd.Function):
         inputs = tuple(islice(tensors, len(ctx.needs_input_grad) - 2))
         if torch.is_grad_enabled():
             return None, None, *_plain_backward(ctx.plain, dy, inputs, ctx.needs_input_grad[2:])
-        x, p, key_parameters = inputs[0], *_split(inputs[1:])
+        x, *given = inputs
+        p, key_parameters = _split(_first_group(x, given))
         weights, from_keys, *from_run = [tuple(islice(tensors, length)) for length in ctx.lengths]
-        dx, dkeys, d = run_backward(dy, x, Weights(*weights), p, ctx.sizes, from_run)
+        groups = len(x) if x.dim() == 3 else None
+        dx, dkeys, d = run_backward(
+            dy.flatten(0, -2), x.flatten(0, -2), Weights(*weights), p, ctx.sizes, from_run, groups
+        )
         dmemories, by_keys = run_keys_backward(dkeys, p[:3], key_parameters, from_keys)
         for name, dmemory in zip("uvs", dmemories, strict=True):
             d[name].add_(dmemory)
-        return None, None, dx, *(d.get(name) for name in Parameters._fields), *by_keys
+        by_parameters = (d.get(name) for name in Parameters._fields)
+        return None, None, dx.view_as(x), *by_parameters, *by_keys
 
 
-def _split(tensors: Saved) -> tuple[Parameters, KeyParameters]:
+def run_each_group(plain: Plain, inputs: Sequence[Tensor | None]) -> Tensor:
+    """The reference implementation of every group, one after the other."""
+    given = [[None] * len(inputs[0]) if t is None else t.unbind() for t in inputs]
+    return torch.stack([plain(*group) for group in zip(*given, strict=True)])
+
+
+def _first_group(x: Tensor, parameters: Sequence[Any]) -> Sequence[Any]:
+    """The parameters without the dimension of groups, if there are groups."""
+    if x.dim() == 2:
+        return parameters
+    return [None if parameter is None else parameter[0] for parameter in parameters]
+
+
+def _split(tensors: Sequence[Any]) -> tuple[Parameters, KeyParameters]:
     """Split the flat argument list of `Fused`."""
     parameters, keys = tensors[: len(Parameters._fields)], tensors[len(Parameters._fields) :]
     by_kind: list[Any] = [keys[i : i + MEMORIES] for i in range(0, len(keys), MEMORIES)]
@@ -557,7 +619,7 @@ def _plain_backward(
 ) -> list[Tensor | None]:
     """Differentiable gradients of the reference implementation, for every input that needs one."""
     wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-    y = plain(*inputs)
+    y = plain(*inputs) if inputs[0].dim() == 2 else run_each_group(plain, inputs)
     found = torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True)
     gradients = iter(found)
     return [next(gradients) if need else None for need in needed]

@@ -6,7 +6,7 @@ r = J * H the number of components.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -214,6 +214,30 @@ class NeurocoderLinear(nn.Module):
         flat = x.reshape(-1, self.in_features)
         y = self._run_fused(flat) if self._can_be_fused(flat) else self._run(flat)
         return like_output(y, x).reshape(*x.shape[:-1], self.out_features)
+
+    def forward_groups(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return y, shape (G, ..., out_features), with a gradient for each of G groups of inputs.
+
+        As fast as `forward` of all inputs at once.
+
+        Args:
+            x: Inputs, shape (G, ..., in_features), of equally many inputs per group.
+            parameters: The layer's parameters by name, each with its value repeated for every
+                group (`parameter.expand(G, *parameter.shape)`). Their gradients are those of the
+                groups, shape (G, ...).
+
+        Raises:
+            ValueError: if the last dimension of x is not in_features.
+        """
+        check_input(x, self.in_features)
+        flat = x.reshape(len(x), -1, self.in_features)
+        tensors = [parameters.get(name) for name in _FUSED_NAMES]
+        if self._can_be_fused(flat):
+            _, sizes = self.fused_parameters()
+            y = fused.Fused.apply(self._run_with, sizes, flat, *tensors)
+        else:
+            y = fused.run_each_group(self._run_with, (flat, *tensors))
+        return y.reshape(*x.shape[:-1], self.out_features)
 
     def compose(self, x: Tensor) -> Composition:
         """Return the controller's output for x, shape (..., in_features).

@@ -20,6 +20,9 @@ class LSTMSequence(torch.autograd.Function):
     before the step, zeroed where not_done_t is zero:
 
         c_t = f c + i g,   h_t = o tanh(c_t).
+
+    The batch may consist of W groups of B / W, one after the other, with gradients of their own:
+    the weights then have W, and equal values, in a further first dimension.
     """
 
     @staticmethod
@@ -45,6 +48,9 @@ class LSTMSequence(torch.autograd.Function):
             recurrent_weight: W_h, shape (4 S, S).
             bias: b, shape (4 S,).
         """
+        groups = len(input_weight) if input_weight.dim() == 3 else None
+        if groups is not None:
+            input_weight, recurrent_weight, bias = input_weight[0], recurrent_weight[0], bias[0]
         steps, batch, size = len(x), len(cell), cell.shape[1]
         gates = torch.addmm(bias, x.flatten(0, 1), input_weight.t()).view(steps, batch, 4, size)
         hiddens, cells, tanh_cells = x.new_empty(3, steps + 1, batch, size).unbind()
@@ -64,6 +70,7 @@ class LSTMSequence(torch.autograd.Function):
             )
             torch.tanh(cells[t + 1], out=tanh_cells[t + 1])
             torch.mul(output_gate, tanh_cells[t + 1], out=hiddens[t + 1])
+        ctx.groups = groups
         ctx.save_for_backward(
             x, not_done, input_weight, recurrent_weight,
             gates, tanh_cells, hiddens_before, cells_before,
@@ -98,13 +105,25 @@ class LSTMSequence(torch.autograd.Function):
             torch.mul(factors[t, :, 3], dhidden, out=dgates[t, :, 3])
             dhidden = (dgates[t].view(len(dcell), -1) @ recurrent_weight) * not_done[t]
             dcell = dcell * forget_gate[t] * not_done[t]
-        flat = dgates.flatten(2).flatten(0, 1)
+        dgates = dgates.flatten(2)
         return (
-            (flat @ input_weight).view_as(x),
+            dgates @ input_weight,
             dhidden,
             dcell,
             None,
-            flat.t() @ x.flatten(0, 1),
-            flat.t() @ hiddens_before.flatten(0, 1),
-            flat.sum(0),
+            _weight_gradient(dgates, x, ctx.groups),
+            _weight_gradient(dgates, hiddens_before, ctx.groups),
+            _by_group(dgates, ctx.groups).sum(-2),
         )
+
+
+def _weight_gradient(dgates: Tensor, inputs: Tensor, groups: int | None) -> Tensor:
+    """Sum over steps and batch, or the batch of every group, of outer products."""
+    return _by_group(dgates, groups).transpose(-1, -2) @ _by_group(inputs, groups)
+
+
+def _by_group(x: Tensor, groups: int | None) -> Tensor:
+    """(T, B, ...) as (T * B, ...), or as (W, T * B / W, ...) if there are W groups."""
+    if groups is None:
+        return x.flatten(0, 1)
+    return x.unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 2)

@@ -84,6 +84,68 @@ def test_outputs_and_gradients_are_those_of_the_readable_way(variant, seed):
     assert_both_ways_agree(layer, make_input(layer, 9), rtol=1e-9, atol=1e-11)
 
 
+def expand(layer, groups):
+    """The layer's parameters, repeated for every group, by name."""
+    return {
+        name: parameter.detach().expand(groups, *parameter.shape).requires_grad_()
+        for name, parameter in layer.named_parameters()
+    }
+
+
+def gradients_of_groups(layer, x, dy):
+    """y, and the gradients of x and of the parameters of every group."""
+    parameters = expand(layer, len(x))
+    y = layer.forward_groups(x, parameters)
+    return y, torch.autograd.grad(y, (x, *parameters.values()), dy, materialize_grads=True)
+
+
+@every_variant
+@pytest.mark.parametrize("fused", [True, False])
+def test_groups_of_inputs_have_the_gradients_that_each_has_alone(variant, fused):
+    layer = make_layer(**variant)
+    x = make_input(layer, 3, 2, 5)
+    dy = torch.randn(3, 2, 5, layer.out_features, dtype=torch.float64)
+    dy[2] *= 100
+    layer.fused = fused
+    y, found = gradients_of_groups(layer, x, dy)
+    assert ("Fused" in str(y.grad_fn.next_functions)) == fused
+    for i in range(3):
+        own = x[i].detach().requires_grad_()
+        expected = plainly(layer, own)
+        torch.testing.assert_close(y[i], expected)
+        for a, b in zip(found, gradients(expected, dy[i], layer, own), strict=True):
+            torch.testing.assert_close(a[i], b, rtol=1e-9, atol=1e-11)
+
+
+def test_a_group_that_is_not_finite_leaves_the_others_alone():
+    layer = make_layer()
+    x = make_input(layer, 3, 5)
+    dy = torch.randn(3, 5, layer.out_features, dtype=torch.float64)
+    _, expected = gradients_of_groups(layer, x, dy)
+    with torch.no_grad():
+        x[1, 2, 0] = dy[1, 2, 0] = torch.nan
+    _, found = gradients_of_groups(layer, x, dy)
+    for a, b in zip(found, expected, strict=True):
+        assert not a[1].isfinite().all()
+        torch.testing.assert_close(a[::2], b[::2], rtol=0, atol=0)
+
+
+def test_second_derivatives_of_groups_are_those_of_the_readable_way():
+    layer = make_layer()
+    x = make_input(layer, 3, 5)
+
+    def penalty(fused):
+        layer.fused = fused
+        parameters = expand(layer, 3)
+        y = layer.forward_groups(x, parameters)
+        (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(dx.square().sum(), parameters.values(), allow_unused=True)
+
+    for a, b in zip(penalty(True), penalty(False), strict=True):
+        if b is not None:
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
 @every_variant
 def test_gradients_are_those_of_finite_differences(variant):
     layer = make_layer(1, **variant)

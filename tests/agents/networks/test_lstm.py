@@ -76,3 +76,22 @@ def test_nothing_flows_back_across_a_games_start(tensors):
     assert dhidden[0].eq(0).all()
     assert dcell[0].eq(0).all()
     assert dhidden[1:].ne(0).all()
+
+
+def test_groups_of_games_have_the_gradients_that_each_has_alone(tensors):
+    (x, *state), starts, weights = tensors
+    scales = torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
+    parameters = [w.detach().expand(B, *w.shape).requires_grad_() for w in weights]
+    outputs, last = run((x, *state), starts, parameters)
+    loss = (outputs.sin().sum((0, 2)) + last.cos().sum(1)) @ scales
+    dx, *found = torch.autograd.grad(loss, [x, *state, *parameters])
+    for b in range(B):
+        own = [
+            t.detach().requires_grad_() for t in (x[:, b : b + 1], *(s[b : b + 1] for s in state))
+        ]
+        outputs, last = run(own, starts[:, b : b + 1], weights)
+        loss = scales[b] * (outputs.sin().sum() + last.cos().sum())
+        own_dx, *expected = torch.autograd.grad(loss, [*own, *weights])
+        torch.testing.assert_close(dx[:, b : b + 1], own_dx)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours[b], theirs.view_as(ours[b]))
