@@ -67,12 +67,12 @@ PARTS = (
     "acting: heads",
     "acting: rest of the network",
     "acting: sampling, writing down",
-    "learning: torso forward",
     "learning: core forward",
     "learning: heads forward",
     "learning: rest of the network",
     "learning: returns, losses, clipping",
-    "learning: backward",
+    "learning: core and heads backward",
+    "learning: torso backward",
     "pull",
     "push",
     OUTSIDE,
@@ -181,20 +181,19 @@ class TimedGroup(WorkerGroup):
         watch.wrap(store, "pull", "pull")
         watch.wrap(store, "push", "push")
         network = self.network
-        for method in ("act_logits", "act_values", "forward_heads"):
+        for method in ("act_logits", "act_values", "forward_heads_of_workers"):
             watch.wrap(network, method, self._phase("{}: rest of the network"))
         watch.wrap(network.core, "forward", self._phase("acting: core", "learning: core forward"))
         for name in ("inference_actor", "inference_critic"):
             setattr(network, name, TimedHead(getattr(network, name), watch))
         for layer in (network.actor, network.critic):
             watch.wrap(layer, "forward", self._phase("acting: heads", "learning: heads forward"))
+            watch.wrap(layer, "forward_groups", "learning: heads forward")
         # Learning starts from what the torso computed while acting.
         for method in ("forward", "forward_cached"):
             watch.wrap(network.torso, method, "acting: torso")
-        watch.wrap(network.torso, "cached_features", "learning: torso forward")
-        # `Tensor.backward` looks it up there.
-        watch.wrap(torch.autograd, "backward", "learning: backward")
-        watch.wrap(torch.autograd, "grad", "learning: backward")
+        watch.wrap(network.torso, "backward", "learning: torso backward")
+        watch.wrap(torch.autograd, "grad", "learning: core and heads backward")
 
     def _phase(self, acting: str, learning: str | None = None) -> Callable[[], str]:
         names = acting.format("acting"), (learning or acting).format("learning")

@@ -594,10 +594,10 @@ class Fused(torch.autograd.Function):
         return None, None, dx.view_as(x), *by_parameters, *by_keys
 
 
-def run_each_group(plain: Plain, inputs: Sequence[Tensor | None]) -> Tensor:
+def run_each_group(plain: Plain, x: Tensor, *parameters: Tensor | None) -> Tensor:
     """The reference implementation of every group, one after the other."""
-    given = [[None] * len(inputs[0]) if t is None else t.unbind() for t in inputs]
-    return torch.stack([plain(*group) for group in zip(*given, strict=True)])
+    given = [[None] * len(x) if p is None else p.unbind() for p in parameters]
+    return torch.stack([plain(*group) for group in zip(x, *given, strict=True)])
 
 
 def _first_group(x: Tensor, parameters: Sequence[Any]) -> Sequence[Any]:
@@ -619,7 +619,7 @@ def _plain_backward(
 ) -> list[Tensor | None]:
     """Differentiable gradients of the reference implementation, for every input that needs one."""
     wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-    y = plain(*inputs) if inputs[0].dim() == 2 else run_each_group(plain, inputs)
+    y = plain(*inputs) if inputs[0].dim() == 2 else run_each_group(plain, *inputs)
     found = torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True)
     gradients = iter(found)
     return [next(gradients) if need else None for need in needed]

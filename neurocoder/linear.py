@@ -236,7 +236,7 @@ class NeurocoderLinear(nn.Module):
             _, sizes = self.fused_parameters()
             y = fused.Fused.apply(self._run_with, sizes, flat, *tensors)
         else:
-            y = fused.run_each_group(self._run_with, (flat, *tensors))
+            y = fused.run_each_group(self._run_with, flat, *tensors)
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def compose(self, x: Tensor) -> Composition:

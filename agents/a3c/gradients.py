@@ -1,7 +1,9 @@
-"""From the loss to a clipped gradient: common to worker and learner."""
+"""What becomes of the gradient of the loss before it is applied, for worker and learner."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +12,43 @@ from agents.a3c.losses import A3CLoss
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
+
+
+class Orthogonality(NamedTuple):
+    """The orthogonality loss, which depends on parameters alone, and its weighted gradient.
+
+    Attributes:
+        loss: The loss, a scalar.
+        gradients: Where to add it, a view of the flat gradients, and what, for every parameter
+            that the loss depends on.
+        is_finite: Whether the gradient's norm is finite.
+    """
+
+    loss: Tensor
+    gradients: Sequence[tuple[Tensor, Tensor]]
+    is_finite: bool
+
+
+def orthogonality_gradient(network: ActorCritic, config: TrainConfig) -> Orthogonality:
+    """Compute the orthogonality loss and `orthogonality_coef` times its gradient.
+
+    Args:
+        network: The network, by `flatten_parameters_`.
+        config: The settings.
+    """
+    loss = network.orthogonality_loss()
+    if not loss.requires_grad or config.orthogonality_coef == 0:
+        return Orthogonality(loss.detach(), (), is_finite=True)
+    parameters = list(network.parameters())
+    total = config.orthogonality_coef * loss
+    found = torch.autograd.grad(total, parameters, allow_unused=True)
+    pairs = [
+        (parameter.grad, gradient)
+        for parameter, gradient in zip(parameters, found, strict=True)
+        if parameter.grad is not None and gradient is not None
+    ]
+    norm = torch.stack([gradient.norm() for _, gradient in pairs]).norm()
+    return Orthogonality(loss.detach(), pairs, math.isfinite(float(norm)))
 
 
 @dataclass(frozen=True)
@@ -27,36 +66,33 @@ class GradientStep:
     metrics: dict[str, float]
 
 
-def compute_gradients(
-    network: ActorCritic, flat: FlatParameters, loss: A3CLoss, config: TrainConfig
+def clip_gradients(
+    flat: FlatParameters, loss: A3CLoss, orthogonality: Orthogonality, config: TrainConfig
 ) -> GradientStep:
-    """Compute the gradient of the loss, clip it, and add the orthogonality gradient.
+    """Clip the gradient of a loss, and add the orthogonality gradient.
 
     Args:
-        network: The network.
-        flat: Its flat parameters and gradients.
+        flat: The flat parameters, and the gradient of the loss.
         loss: The loss.
+        orthogonality: The orthogonality gradient for these parameters.
         config: The settings.
     """
-    flat.gradients.zero_()
-    loss.total.backward()
     norm = float(flat.gradients.norm())
+    # The norms, not each number: they overflow where an optimizer's squared gradients would, and
+    # checking each number would take a twentieth of the update.
+    if not math.isfinite(norm) or not orthogonality.is_finite:
+        return GradientStep(flat.gradients, is_finite=False, metrics={})
     if norm > config.max_grad_norm:
         flat.gradients.mul_(config.max_grad_norm / norm)
     # The orthogonality gradient is added after clipping, which concerns the task alone.
-    orthogonality = network.orthogonality_loss()
-    if orthogonality.requires_grad and config.orthogonality_coef > 0:
-        (config.orthogonality_coef * orthogonality).backward()
-    # The norm, not each number: it overflows where an optimizer's squared gradients would, and
-    # checking each number would take a twentieth of the update.
-    if not math.isfinite(norm) or not math.isfinite(float(flat.gradients.norm())):
-        return GradientStep(flat.gradients, is_finite=False, metrics={})
+    for gradient, added in orthogonality.gradients:
+        gradient.add_(added)
     terms = {
         "losses/policy_loss": loss.policy,
         "losses/value_loss": loss.value,
         "losses/entropy": loss.entropy,
         "losses/explained_variance": loss.explained_variance,
-        "losses/orthogonality": orthogonality.to(loss.policy.device),
+        "losses/orthogonality": orthogonality.loss.to(loss.policy.device),
     }
     # All at once: on another device, each of them would have to be waited for.
     numbers = torch.stack([term.detach() for term in terms.values()]).tolist()

@@ -1,6 +1,7 @@
 """An IMPALA-style learner: one central learner with V-trace, for rollouts of many workers."""
 
-from agents.a3c.losses import log_prob
+from agents.a3c.gradients import orthogonality_gradient
+from agents.a3c.losses import a3c_loss, log_prob
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.returns import vtrace
 from agents.a3c.rollout import Rollout, unroll
@@ -39,14 +40,19 @@ class Learner:
             output.bootstrap_value,
             log_ratios,
         )
-        return push_gradient(
-            self.network,
-            self.flat,
-            self.store,
-            self.config,
-            rollout,
-            output,
+        loss = a3c_loss(
+            output.logits,
+            output.values,
+            rollout.actions,
             returns,
             advantages,
-            episodes=[],
+            rollout.mask,
+            vf_coef=self.config.vf_coef,
+            ent_coef=self.config.ent_coef,
+        )
+        self.flat.gradients.zero_()
+        loss.total.backward()
+        orthogonality = orthogonality_gradient(self.network, self.config)
+        return push_gradient(
+            self.flat, self.store, self.config, rollout, loss, orthogonality, episodes=[]
         )

@@ -1,7 +1,8 @@
 """The A3C loss and its terms, as pure functions of tensors.
 
 Shapes: T steps, B environments, A actions. `mask_t` (T, B) is one for steps that count and zero for
-the ignored ones; every loss is a mean over the steps that count.
+the ignored ones; every loss is a mean over the steps that count. All tensors may have a further
+first dimension of W workers, each of whom then has losses of its own, shape (W,).
 """
 
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 class A3CLoss(NamedTuple):
-    """The loss of a rollout and its terms, scalars with a gradient.
+    """The loss of a rollout and its terms, scalars with a gradient; or (W,), of W rollouts.
 
     Attributes:
         total: policy + vf_coef * value - ent_coef * entropy.
@@ -94,6 +95,9 @@ def entropy(logits_t: Tensor, mask_t: Tensor) -> Tensor:
 
 def explained_variance(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
     """1 - Var(return - v) / Var(return) over the steps that count; NaN for a constant return."""
+    if mask_t.dim() > 2:
+        each = zip(v_t, return_t, mask_t, strict=True)
+        return torch.stack([explained_variance(*worker) for worker in each])
     counted = mask_t.bool()
     returns, errors = return_t[counted], (return_t - v_t)[counted]
     variance = returns.var(correction=0)
@@ -103,4 +107,5 @@ def explained_variance(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
 def masked_mean(x_t: Tensor, mask_t: Tensor) -> Tensor:
     """Mean of x_t over the steps that count; zero where none does. Shapes (T, B)."""
     # Selecting, not multiplying: an ignored step may hold anything, and 0 * inf is not 0.
-    return torch.where(mask_t.bool(), x_t, 0.0).sum() / mask_t.sum().clamp_min(1)
+    steps = (-2, -1)
+    return torch.where(mask_t.bool(), x_t, 0.0).sum(steps) / mask_t.sum(steps).clamp_min(1)

@@ -1,4 +1,7 @@
-"""Returns of a rollout, as pure functions of tensors."""
+"""Returns of a rollout, as pure functions of tensors.
+
+Shapes: T steps, B environments; or (T, W, B), of W workers.
+"""
 
 from typing import NamedTuple
 
@@ -122,11 +125,11 @@ def vtrace(
 
 
 def _check_shapes(r_t: Tensor, bootstrap_value: Tensor, **others: Tensor) -> None:
-    """Raise ValueError unless all but the bootstrap value have the shape (T, B) of the rewards."""
+    """Raise ValueError unless all but the bootstrap value have the shape of the rewards."""
     for name, tensor in others.items():
         if tensor.shape != r_t.shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, r_t {tuple(r_t.shape)}")
-    if r_t.dim() != 2 or bootstrap_value.shape != r_t.shape[1:]:
+    if r_t.dim() < 2 or bootstrap_value.shape != r_t.shape[1:]:
         raise ValueError(
             f"expected r_t (T, B) and bootstrap_value (B,), got {tuple(r_t.shape)} and "
             f"{tuple(bootstrap_value.shape)}"

@@ -1,5 +1,6 @@
 """Rollouts: T steps of B environments, as workers write them and the loss reads them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,7 +8,6 @@ import torch
 from torch import Tensor
 
 from agents.networks.actor_critic import ActorCritic
-from agents.networks.torso import TorsoCache
 from envs.config import OBSERVATION_SHAPE
 
 Fields = dict[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -130,24 +130,41 @@ class UnrollOutput(NamedTuple):
     bootstrap_value: Tensor
 
 
-def unroll(network: ActorCritic, rollout: Rollout, cache: TorsoCache | None = None) -> UnrollOutput:
-    """Run the network over a rollout, with a gradient.
+def unroll(network: ActorCritic, rollout: Rollout) -> UnrollOutput:
+    """Run the network over a rollout, with a gradient."""
+    output = network(rollout.observations, rollout.initial_state, rollout.episode_starts)
+    return UnrollOutput(output.logits[:-1], output.values[:-1], output.values[-1].detach())
+
+
+def unroll_workers(
+    network: ActorCritic,
+    rollouts: Rollout,
+    torso_features: Tensor,
+    parameters: Mapping[str, Tensor],
+) -> UnrollOutput:
+    """Run core and heads over the rollouts of W workers, with gradients that are told apart.
 
     Args:
-        network: The network.
-        rollout: The rollout.
-        cache: What the torso computed while it acted, if it was this network with these parameters.
+        network: The network that played them, its parameters unchanged.
+        rollouts: Every field with W as its first dimension, as by `Rollout.zeros`.
+        torso_features: What its torso computed while it acted, shape (W, T * B, F).
+        parameters: See `ActorCritic.forward_heads_of_workers`.
+
+    Returns:
+        The outputs, with W as their first dimension.
     """
-    if cache is None:
-        output = network(rollout.observations, rollout.initial_state, rollout.episode_starts)
-        return UnrollOutput(output.logits[:-1], output.values[:-1], output.values[-1].detach())
-    torso_features = network.torso.cached_features(cache).unflatten(0, rollout.actions.shape)
-    output = network.forward_heads(
-        torso_features, rollout.initial_state, rollout.episode_starts[:-1]
+    output = network.forward_heads_of_workers(
+        torso_features.unflatten(1, rollouts.actions.shape[1:]),
+        rollouts.initial_state,
+        rollouts.episode_starts[:, :-1],
+        parameters,
     )
     with torch.no_grad():
-        last_features = network.torso(rollout.observations[-1])
+        [last_features] = network.forward_torso(rollouts.observations[:, -1:].transpose(0, 1))
         bootstrap_value = network.act_values(
-            last_features, rollout.final_state, rollout.episode_starts[-1]
+            last_features,
+            rollouts.final_state.transpose(0, 1).flatten(1, 2),
+            rollouts.episode_starts[:, -1].flatten(),
         )
+    bootstrap_value = bootstrap_value.view_as(rollouts.rewards[:, 0])
     return UnrollOutput(output.logits, output.values, bootstrap_value)

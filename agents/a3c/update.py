@@ -1,15 +1,12 @@
-"""From the returns of a rollout to an update of the shared parameters: for worker and learner."""
+"""From the gradient of a rollout's loss to an update, for worker and learner."""
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from agents.a3c.gradients import compute_gradients
-from agents.a3c.losses import a3c_loss
+from agents.a3c.gradients import Orthogonality, clip_gradients
+from agents.a3c.losses import A3CLoss
 from agents.a3c.parameter_store import ParameterStore
-from agents.a3c.rollout import Rollout, UnrollOutput
+from agents.a3c.rollout import Rollout
 from agents.config import TrainConfig
-from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
 from envs import Episode
 
@@ -32,40 +29,26 @@ class Update:
 
 
 def push_gradient(
-    network: ActorCritic,
     flat: FlatParameters,
     store: ParameterStore,
     config: TrainConfig,
     rollout: Rollout,
-    output: UnrollOutput,
-    returns: Tensor,
-    advantages: Tensor,
+    loss: A3CLoss,
+    orthogonality: Orthogonality,
     episodes: list[Episode],
 ) -> Update:
-    """Compute the gradient of the A3C loss of a rollout, and push it if it is finite.
+    """Clip the gradient of a rollout's loss, and push it if it is finite.
 
     Args:
-        network: The network.
-        flat: Its flat parameters and gradients.
+        flat: The flat parameters, and the gradient of the loss.
         store: Where the gradient is pushed to.
         config: The settings.
         rollout: The rollout.
-        output: The network's outputs for it, with a gradient.
-        returns: Targets of the values, shape (T, B).
-        advantages: Advantages of the actions taken, shape (T, B).
+        loss: The loss.
+        orthogonality: The orthogonality gradient, which is added.
         episodes: Episodes that ended in the rollout, for the result.
     """
-    loss = a3c_loss(
-        output.logits,
-        output.values,
-        rollout.actions,
-        returns,
-        advantages,
-        rollout.mask,
-        vf_coef=config.vf_coef,
-        ent_coef=config.ent_coef,
-    )
-    step = compute_gradients(network, flat, loss, config)
+    step = clip_gradients(flat, loss, orthogonality, config)
     if step.is_finite:
         store.push(step.gradients)
     return Update(step.is_finite, step.metrics, rollout.agent_steps, episodes)

@@ -1,8 +1,8 @@
 """The actor-learners of one process: Algorithm S3 of the A3C paper, with n-step returns or GAE.
 
 Every worker has its own environments, rollout, gradient and update. The workers of a process share
-one copy of the parameters: it is pulled once, acts for all of them in one batch, and each worker's
-gradient is then computed from that worker's rollout and pushed, one after the other.
+one copy of the parameters: it is pulled once, and acts and learns for all of them in one batch. The
+gradients of the workers are told apart and pushed one after the other.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from agents.a3c.collector import Collector, action_count
+from agents.a3c.gradients import orthogonality_gradient
+from agents.a3c.losses import A3CLoss, a3c_loss
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.returns import lambda_returns
-from agents.a3c.rollout import Rollout, unroll
+from agents.a3c.rollout import unroll_workers
 from agents.a3c.update import Update, push_gradient
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
-from agents.networks.flat_parameters import flatten_parameters_
-from agents.networks.torso import TorsoCache
-from envs import AtariTrainingEnv, Episode
+from agents.networks.flat_parameters import flatten_parameters_, repeat_parameters
+from envs import AtariTrainingEnv
 
 EnvironmentFactory = Callable[[TrainConfig, np.ndarray], VectorEnv[Any, Any, Any]]
 
@@ -93,11 +96,18 @@ class WorkerGroup(ActorGroup):
 
     def __init__(self, spec: GroupSpec, store: ParameterStore) -> None:
         super().__init__(spec, store)
-        rollouts = self.collector.make_rollouts()
-        self.rollouts = rollouts.unbind()
-        acted_on = rollouts.observations[:, :-1].flatten(1, 2)
+        self._all_rollouts = self.collector.make_rollouts()
+        self.rollouts = self._all_rollouts.unbind()
+        acted_on = self._all_rollouts.observations[:, :-1].flatten(1, 2)
         self._torso_cache = self.network.torso.make_cache(acted_on)
         self.torso_caches = [self._torso_cache.worker(i) for i in range(len(self.workers))]
+        # What gradients are taken by, one of each worker: features, parameters of core and heads.
+        self._features = self._torso_cache.features.detach().requires_grad_()
+        self._parameters = {
+            name: parameter
+            for name, parameter in repeat_parameters(self.network, len(self.workers)).items()
+            if not name.startswith("torso.")
+        }
 
     def updates(self) -> Iterator[Update]:
         """Make one iteration of Algorithm S3 for every worker, and yield each update once made."""
@@ -105,33 +115,50 @@ class WorkerGroup(ActorGroup):
         self.store.pull(self.flat.parameters)
         # Act for t_max steps.
         self.collector.collect(self.rollouts, self._torso_cache)
-        each = zip(self.rollouts, self.torso_caches, self.collector.episodes, strict=True)
-        for rollout, torso_cache, episodes in each:
-            yield self._learn(rollout, torso_cache, episodes)
-
-    def _learn(self, rollout: Rollout, torso_cache: TorsoCache, episodes: list[Episode]) -> Update:
-        # R and the values V(s_i; theta').
-        output = unroll(self.network, rollout, torso_cache)
+        # R and the values V(s_i; theta'), of all workers at once.
+        rollouts = self._all_rollouts
+        output = unroll_workers(self.network, rollouts, self._features, self._parameters)
         values = output.values.detach()
         returns = lambda_returns(
-            rollout.clipped_rewards,
-            rollout.discounts,
-            rollout.lambdas,
-            values,
+            rollouts.clipped_rewards.transpose(0, 1),
+            rollouts.discounts.transpose(0, 1),
+            rollouts.lambdas.transpose(0, 1),
+            values.transpose(0, 1),
             output.bootstrap_value,
-        )
-        # Accumulate the gradient of the loss, and update theta asynchronously.
-        return push_gradient(
-            self.network,
-            self.flat,
-            self.store,
-            self.config,
-            rollout,
-            output,
+        ).transpose(0, 1)
+        # Accumulate the gradient of the loss of each worker.
+        loss = a3c_loss(
+            output.logits,
+            output.values,
+            rollouts.actions,
             returns,
             returns - values,
-            episodes,
+            rollouts.mask,
+            vf_coef=self.config.vf_coef,
+            ent_coef=self.config.ent_coef,
         )
+        orthogonality = orthogonality_gradient(self.network, self.config)
+        each = zip(
+            self.rollouts,
+            self._gradients(loss.total),
+            map(A3CLoss._make, zip(*loss, strict=True)),
+            self.collector.episodes,
+            strict=True,
+        )
+        # Update theta asynchronously.
+        for rollout, gradients, own_loss, episodes in each:
+            self.flat.write_gradients(gradients)
+            yield push_gradient(
+                self.flat, self.store, self.config, rollout, own_loss, orthogonality, episodes
+            )
+
+    def _gradients(self, losses: Tensor) -> Iterator[list[Tensor]]:
+        """For each worker, the gradient of its loss by all parameters, in the module's order."""
+        by = [self._features, *self._parameters.values()]
+        dfeatures, *gradients = torch.autograd.grad(losses.sum(), by, materialize_grads=True)
+        for i, torso_cache in enumerate(self.torso_caches):
+            of_torso = self.network.torso.backward(dfeatures[i], torso_cache)
+            yield [*of_torso, *(gradient[i] for gradient in gradients)]
 
 
 def _randomness(spec: GroupSpec, worker: int) -> tuple[np.ndarray, np.random.Generator]:

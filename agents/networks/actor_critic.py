@@ -1,14 +1,15 @@
 """The actor-critic network: torso, core, actor head and critic head."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from agents.config import TrainConfig
-from agents.networks.heads import head_factory
+from agents.networks.heads import forward_groups, head_factory
 from agents.networks.inference import inference_head
 from agents.networks.lstm import LSTMSequence
 from agents.networks.torso import Torso
@@ -81,6 +82,39 @@ class ActorCritic(nn.Module):
         features, state = self.core(torso_features, state, episode_starts)
         logits = self.actor_gain * self.actor(features)
         return ActorCriticOutput(logits, self.critic(features).squeeze(-1), state)
+
+    def forward_heads_of_workers(
+        self,
+        torso_features: Tensor,
+        state: Tensor,
+        episode_starts: Tensor,
+        parameters: Mapping[str, Tensor],
+    ) -> ActorCriticOutput:
+        """`forward_heads` for W workers at once, with gradients that are told apart.
+
+        Args:
+            torso_features: Shape (W, T, B, F).
+            state: The core's state before the first step, shape (W, 2, B, S).
+            episode_starts: Bool, shape (W, T, B).
+            parameters: Those of core and heads by name, by `repeat_parameters`. The gradients of
+                the workers are those of their rows.
+
+        Returns:
+            The logits, shape (W, T, B, A), the values, shape (W, T, B), and the core's last state,
+            shape (2, W * B, S).
+        """
+        workers = len(torso_features)
+        own: dict[str, dict[str, Tensor]] = {"core": {}, "actor": {}, "critic": {}}
+        for name, parameter in parameters.items():
+            part, _, name_in_part = name.partition(".")
+            own.setdefault(part, {})[name_in_part] = parameter
+        # The core runs step by step, for all workers together.
+        inputs = (x.transpose(0, 1).flatten(1, 2) for x in (torso_features, state, episode_starts))
+        features, state = functional_call(self.core, own["core"], tuple(inputs))
+        features = features.unflatten(1, (workers, -1)).transpose(0, 1)
+        logits = self.actor_gain * forward_groups(self.actor, features, own["actor"])
+        values = forward_groups(self.critic, features, own["critic"]).squeeze(-1)
+        return ActorCriticOutput(logits, values, state)
 
     @contextmanager
     def cached_weights(self) -> Iterator[None]:

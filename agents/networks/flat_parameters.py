@@ -1,7 +1,7 @@
 """All parameters of a module as one flat tensor, and all gradients as another."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,10 @@ class FlatParameters:
     parameters: Tensor
     gradients: Tensor
 
+    def write_gradients(self, gradients: Iterable[Tensor]) -> None:
+        """Overwrite the gradients of all parameters, given in the module's order."""
+        torch.cat([gradient.flatten() for gradient in gradients], out=self.gradients)
+
 
 def flatten_parameters_(module: nn.Module) -> FlatParameters:
     """Make a module's parameters, and their gradients, views of one flat tensor each, in place.
@@ -36,6 +40,18 @@ def flatten_parameters_(module: nn.Module) -> FlatParameters:
     for name, parameter in module.named_parameters():
         parameter.data, parameter.grad = values[name], gradients[name]
     return result
+
+
+def repeat_parameters(module: nn.Module, count: int) -> dict[str, Tensor]:
+    """Return a module's parameters by name, each repeated without a copy, shape (count, ...).
+
+    Whatever uses the i-th of each leaves its gradient in the i-th row, apart from the others'. The
+    values are the module's own, and change with them.
+    """
+    return {
+        name: parameter.detach().expand(count, *parameter.shape).requires_grad_()
+        for name, parameter in module.named_parameters()
+    }
 
 
 def flatten(module: nn.Module) -> Tensor:

@@ -8,10 +8,12 @@ To add one, give it a name among the choices of `TrainConfig.head`, settings of 
 needs any, and a function here. Everything else takes it up by that name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from agents.config import TrainConfig
 from neurocoder import HyperLinear, NeurocoderLinear
@@ -22,6 +24,27 @@ Head = Callable[[int, int], nn.Module]
 def head_factory(config: TrainConfig) -> Head:
     """Return the constructor of the head that the settings name: (in_features, out_features)."""
     return HEADS[config.head](config)
+
+
+def forward_groups(head: nn.Module, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Call a head for G groups of inputs whose gradients are told apart.
+
+    Args:
+        head: The head.
+        x: Shape (G, ..., in_features).
+        parameters: By `repeat_parameters`, whose gradients become those of the groups.
+
+    Returns:
+        y, shape (G, ..., out_features).
+    """
+    if isinstance(head, NeurocoderLinear):
+        return head.forward_groups(x, parameters)
+    # One group after the other: few operations, which gain nothing from larger batches.
+    values = zip(*(parameter.unbind() for parameter in parameters.values()), strict=True)
+    each = (dict(zip(parameters, group, strict=True)) for group in values)
+    return torch.stack(
+        [functional_call(head, own, (rows,)) for own, rows in zip(each, x.unbind(), strict=True)]
+    )
 
 
 def _linear(config: TrainConfig) -> Head:

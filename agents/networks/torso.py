@@ -8,7 +8,7 @@ learning starts with the backward pass.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -149,22 +149,13 @@ class Torso(nn.Module):
         cache.features[:, rows] = features.unflatten(0, workers)
         return features
 
-    def cached_features(self, cache: TorsoCache) -> Tensor:
-        """Return one worker's cached features, shape (N, features), with a gradient.
-
-        Parameters must be those that `forward_cached` ran with, and the cache must not change until
-        the gradient is computed.
-        """
-        layers = [*self.convolutions, self.dense]
-        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-        return _CachedForward.apply(self, cache, *parameters)
-
+    @torch.no_grad()
     def backward(self, dfeatures: Tensor, cache: TorsoCache) -> list[Tensor]:
-        """Gradients of weight and bias of every layer, the dense one last.
+        """Gradients of all parameters, in the module's order.
 
         Args:
             dfeatures: Gradient of the loss by the features, shape (N, features).
-            cache: One worker's, filled by `forward_cached`.
+            cache: One worker's, filled by `forward_cached` with the same parameters.
         """
         weights = self._weights()
         first, *rest = weights.convolutions
@@ -287,15 +278,3 @@ def copy_channels_last(observations: Tensor, out: Tensor) -> None:
 
 def _relu_backward(dy: Tensor, y: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(dy, y, 0)
-
-
-class _CachedForward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, torso: Torso, cache: TorsoCache, *parameters: Tensor) -> Tensor:  # noqa: ARG004
-        ctx.torso, ctx.cache = torso, cache
-        return cache.features.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dfeatures: Tensor) -> Any:
-        return None, None, *ctx.torso.backward(dfeatures, ctx.cache)

@@ -69,10 +69,9 @@ class WorkerRunner:
 
     def _program_statistics(self) -> dict[str, float]:
         """Statistics of the first worker's newest rollout."""
-        network, rollout = self.group.network, self.group.rollouts[0]
-        features = network.torso.cached_features(self.group.torso_caches[0])
+        rollout, features = self.group.rollouts[0], self.group.torso_caches[0].features
         return program_statistics(
-            network,
+            self.group.network,
             features.unflatten(0, rollout.actions.shape),
             rollout.initial_state,
             rollout.episode_starts[:-1],

@@ -9,9 +9,10 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.a3c.collector import Collector, sample_actions
-from agents.a3c.rollout import unroll
+from agents.a3c.rollout import UnrollOutput, unroll, unroll_workers
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
+from agents.networks.flat_parameters import repeat_parameters
 
 GAMMA, LAMBDA = 0.9, 0.8
 
@@ -151,13 +152,17 @@ def test_learning_sees_the_policy_and_values_that_acted(core):
         acted.append(logits)
         return logits, state
 
-    [rollout] = collector.make_rollouts().unbind()
+    rollouts = collector.make_rollouts()
+    [rollout] = rollouts.unbind()
     cache = network.torso.make_cache(rollout.observations[:-1].flatten(0, 1).unsqueeze(0))
     collector.collect([rollout], cache)
     network.act_logits = spy
     collector.collect([rollout], cache)
     assert len(acted) == 7
-    for learned in (unroll(network, rollout), unroll(network, rollout, cache.worker(0))):
+    parameters = repeat_parameters(network, 1)
+    of_worker = unroll_workers(network, rollouts, cache.features, parameters)
+    of_worker = UnrollOutput(*(output[0] for output in of_worker))
+    for learned in (unroll(network, rollout), of_worker):
         torch.testing.assert_close(torch.stack(acted), learned.logits.detach())
         torch.testing.assert_close(
             learned.bootstrap_value, unroll(network, rollout).bootstrap_value
