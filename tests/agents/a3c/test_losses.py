@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from agents.a3c.losses import entropy, explained_variance, policy_gradient_loss, value_loss
+from agents.a3c.losses import (
+    a3c_loss,
+    entropy,
+    explained_variance,
+    policy_gradient_loss,
+    value_loss,
+)
 
 T, B, A = 4, 3, 5
 
@@ -93,6 +99,21 @@ def test_an_ignored_step_changes_nothing_even_where_it_holds_nonsense(batch):
 def test_a_batch_without_a_step_that_counts_has_loss_zero(batch):
     logits, actions, advantages, _, mask = batch
     assert policy_gradient_loss(logits, actions, advantages, torch.zeros_like(mask)).item() == 0
+
+
+def test_the_losses_of_several_workers_are_those_of_each(batch):
+    logits, actions, advantages, returns, mask = batch
+    values = 0.5 * returns + advantages
+    mask[0] = True
+    rollout = [logits, values, actions, returns, advantages, mask]
+    other = [logits.flip(0) * 2, values, actions.flip(1), returns * 3, -advantages, mask.flip(0)]
+    coefficients = {"vf_coef": 0.5, "ent_coef": 0.1}
+    together = a3c_loss(
+        *(torch.stack(pair) for pair in zip(rollout, other, strict=True)), **coefficients
+    )
+    for i, own in enumerate((rollout, other)):
+        for ours, theirs in zip(together, a3c_loss(*own, **coefficients), strict=True):
+            torch.testing.assert_close(ours[i], theirs)
 
 
 def test_explained_variance_is_one_for_the_truth_and_zero_for_a_constant():

@@ -213,9 +213,8 @@ def make_seeded_env(config, seeds):  # noqa: ARG001
     return SeededEnv(seeds)
 
 
-@pytest.mark.parametrize(
-    ("head", "core"), [("linear", "none"), ("linear", "lstm"), ("neurocoder", "none")]
-)
+@pytest.mark.parametrize("core", ["none", "lstm"])
+@pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
 def test_a_worker_plays_and_learns_the_same_alone_and_among_others(head, core):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=5)
     workers = range(2, 5)
@@ -261,16 +260,23 @@ def test_a_group_pulls_once_and_pushes_each_workers_gradient_in_turn():
     assert not torch.equal(pushed[0], pushed[1])
 
 
-def test_one_workers_gradient_that_is_not_finite_leaves_the_others_alone():
-    runner = make_runner(SMALL, range(3))
+@pytest.mark.parametrize("core", ["none", "lstm"])
+@pytest.mark.parametrize("head", ["neurocoder", "hypernet", "linear"])
+@pytest.mark.parametrize("spoilt", ["rewards", "features"])
+def test_one_workers_gradient_that_is_not_finite_leaves_the_others_alone(head, core, spoilt):
+    runner = make_runner(dataclasses.replace(SMALL, head=head, core=core), range(3))
     group = runner.group
-    collect = group.collector.collect
+    collect(group)
+    expected = gradients_of(group)
+    if spoilt == "rewards":
+        group.rollouts[1].rewards.fill_(math.nan)
+    else:
+        group.torso_caches[1].features[3] = math.nan
+    first, second, third = gradients_of(group)
+    assert second is False
+    torch.testing.assert_close([first, third], expected[::2], rtol=0, atol=0)
 
-    def collect_and_spoil(rollouts, cache):
-        collect(rollouts, cache)
-        rollouts[1].rewards.fill_(math.nan)
-
-    group.collector.collect = collect_and_spoil
+    del group.store.push  # the runner's own again
     assert [record.is_applied for record in runner.updates()] == [True, False, True]
     assert runner.shared.counters[:3, Counter.SKIPPED].tolist() == [0, 1, 0]
     assert bool(runner.shared.parameters.isfinite().all())

@@ -8,6 +8,7 @@ from torch import nn
 
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
+from agents.networks.flat_parameters import repeat_parameters
 from neurocoder import HyperLinear, NeurocoderLinear
 
 LAYERS = {"neurocoder": NeurocoderLinear, "hypernet": HyperLinear, "linear": nn.Linear}
@@ -120,3 +121,53 @@ def test_policy_and_value_are_what_the_whole_network_says(head, core):
             torch.testing.assert_close(values, whole.values[0], rtol=1e-4, atol=1e-5)
         assert not logits.requires_grad
         assert not values.requires_grad
+
+
+HEADS = {
+    "neurocoder": {},
+    "one step": {"neurocoder_steps": 1},
+    "no usage attention": {"neurocoder_usage_attention": False},
+    "no residual": {"neurocoder_residual": False},
+    "hypernet": {"head": "hypernet"},
+    "linear": {"head": "linear"},
+    "two linear layers": {"head": "linear", "linear_hidden_size": 9},
+}
+
+
+@pytest.mark.parametrize("settings", HEADS.values(), ids=HEADS.keys())
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_each_of_several_workers_has_the_outputs_and_gradients_it_has_alone(core, settings):
+    torch.manual_seed(0)
+    network = ActorCritic(7, TrainConfig(core=core, **settings)).double()
+    workers, steps, envs = 3, 4, 2
+    scales = torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)[:, None, None, None]
+    features = (torch.randn(workers, steps, envs, 256).double() * scales.sqrt()).requires_grad_()
+    state = torch.randn(workers, 2, envs, network.core.state_size, dtype=torch.float64)
+    starts = torch.rand(workers, steps, envs) < 0.3
+    targets = scales * torch.randn(workers, steps, envs, 8, dtype=torch.float64)
+
+    def loss_of(output, targets):
+        outputs = torch.cat([output.logits, output.values.unsqueeze(-1)], dim=-1)
+        return (outputs * targets).sum()
+
+    parameters = repeat_parameters(network, workers)
+    own = {name: p for name, p in parameters.items() if not name.startswith("torso.")}
+    together = network.forward_heads_of_workers(features, state, starts, own)
+    dfeatures, *found = torch.autograd.grad(
+        loss_of(together, targets), [features, *own.values()], materialize_grads=True
+    )
+    for i in range(workers):
+        rows = features[i].detach().requires_grad_()
+        alone = network.forward_heads(rows, state[i], starts[i])
+        torch.testing.assert_close(together.logits[i], alone.logits)
+        torch.testing.assert_close(together.values[i], alone.values)
+        torch.testing.assert_close(together.state[:, i * envs : (i + 1) * envs], alone.state)
+        expected = torch.autograd.grad(
+            loss_of(alone, targets[i]),
+            [rows, *(network.get_parameter(name) for name in own)],
+            materialize_grads=True,
+        )
+        for name, ours, theirs in zip(
+            ["features", *own], [dfeatures[i], *(f[i] for f in found)], expected, strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, msg=lambda text, n=name: f"{n}: {text}")
