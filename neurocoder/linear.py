@@ -230,14 +230,10 @@ class NeurocoderLinear(nn.Module):
             ValueError: if the last dimension of x is not in_features.
         """
         check_input(x, self.in_features)
+        check_dtype(x, self.memory.u)
         flat = x.reshape(len(x), -1, self.in_features)
-        tensors = [parameters.get(name) for name in _FUSED_NAMES]
-        if self._can_be_fused(flat):
-            _, sizes = self.fused_parameters()
-            y = fused.Fused.apply(self._run_with, sizes, flat, *tensors)
-        else:
-            y = fused.run_each_group(self._run_with, flat, *tensors)
-        return y.reshape(*x.shape[:-1], self.out_features)
+        y = self._run_groups(flat, *(parameters.get(name) for name in _FUSED_NAMES))
+        return like_output(y, x).reshape(*x.shape[:-1], self.out_features)
 
     def compose(self, x: Tensor) -> Composition:
         """Return the controller's output for x, shape (..., in_features).
@@ -395,6 +391,15 @@ class NeurocoderLinear(nn.Module):
             for network in self.key_networks
         )
         return fused.Fused.apply(self._run_with, sizes, x, *parameters, *key_parameters)
+
+    @in_full_precision
+    def _run_groups(self, x: Tensor, *parameters: Tensor | None) -> Tensor:
+        """`forward_groups` for x of shape (G, B, in_features), as `_run_with` for each group."""
+        if not self._can_be_fused(x):
+            return fused.run_each_group(self._run_with, x, *parameters)
+        _, sizes = self.fused_parameters()
+        wide = (None if parameter is None else widen(parameter) for parameter in parameters)
+        return fused.Fused.apply(self._run_with, sizes, x, *wide)
 
     @torch.no_grad()
     def _freeze(self) -> "_Frozen":

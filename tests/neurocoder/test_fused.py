@@ -130,6 +130,19 @@ def test_a_group_that_is_not_finite_leaves_the_others_alone():
         torch.testing.assert_close(a[::2], b[::2], rtol=0, atol=0)
 
 
+def test_groups_have_the_precision_and_dtype_of_the_layers_own_call():
+    layer = NeurocoderLinear(6, 4)
+    x = torch.randn(3, 5, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, expected = layer.forward_groups(x, expand(layer, 3)), layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected)
+    layer, x = layer.bfloat16(), x.bfloat16()
+    y, found = gradients_of_groups(layer, x.requires_grad_(), torch.ones_like(y))
+    torch.testing.assert_close(y, layer(x))
+    assert {gradient.dtype for gradient in found} == {torch.bfloat16}
+
+
 def test_second_derivatives_of_groups_are_those_of_the_readable_way():
     layer = make_layer()
     x = make_input(layer, 3, 5)
