@@ -178,6 +178,8 @@ def _read_settings(settings: Any) -> AtariConfig:
     # Files from before frame skip was a setting lack it.
     if missing := names - {"frame_skip"} - set(settings):
         raise ValueError(f"its settings lack {', '.join(sorted(missing))}")
+    if unknown := set(settings) - names:
+        raise ValueError(f"this version has no settings {', '.join(sorted(unknown))}")
     return AtariConfig(**settings)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 
 from neurocoder import NeurocoderLinear, fused
 from neurocoder.attention import recurrent_attention
@@ -270,6 +271,22 @@ def test_second_derivatives_are_by_the_parameters_of_the_call():
 
     for a, b in zip(adapted(True), adapted(False), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_second_derivatives_through_a_parametrization_are_refused_or_taken_the_readable_way():
+    layer = make_layer()
+    parametrize.register_parametrization(layer, "residual", torch.nn.Tanh())
+    x = make_input(layer, 3)
+
+    def penalty():
+        (dx,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        return dx.square().sum()
+
+    with pytest.raises(RuntimeError, match="fused = False"):
+        penalty()
+    layer.fused = False
+    penalty().backward()
+    assert layer.parametrizations.residual.original.grad.any()
 
 
 def test_a_parameter_changed_before_the_backward_pass_is_noticed():

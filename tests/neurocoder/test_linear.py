@@ -246,6 +246,16 @@ def test_every_parameter_of_a_fresh_layer_receives_a_gradient():
         assert parameter.grad.any(), name
 
 
+@pytest.mark.parametrize("batch", [0, 3])
+@pytest.mark.parametrize("way", ["fused", "readable"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_every_parameter_has_a_gradient_also_of_one_step_and_of_no_inputs(steps, way, batch):
+    layer = small_layer(steps=steps)
+    layer.fused = way == "fused"
+    layer(torch.randn(batch, 5)).sum().backward()
+    assert [name for name, p in layer.named_parameters() if p.grad is None] == []
+
+
 def test_a_deep_copy_computes_the_same_and_shares_nothing():
     layer, x = small_layer(), torch.randn(3, 5)
     before, twin = layer(x), copy.deepcopy(layer)

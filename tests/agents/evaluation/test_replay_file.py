@@ -57,7 +57,7 @@ def rewrite(path, **changes):
         ({"settings__max_frames": 2.5}, r"max_frames must be of type int, got 2\.5"),
         ({"settings__max_frames": 8}, "over the limit of 8 frames"),
         ({"settings__fire_reset": 1}, "fire_reset must be of type bool, got 1"),
-        ({"settings__colour": 1}, "colour"),
+        ({"settings__colour": 1}, "this version has no settings colour"),
         ({"settings__noop_max": 10**9}, "noop_max must be .* got 1000000000"),
         ({"settings__max_frames": 10**9}, "max_frames must be .* got 1000000000"),
         ({"settings__max_frames": 0}, "max_frames must be .* got 0"),

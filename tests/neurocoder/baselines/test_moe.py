@@ -150,3 +150,33 @@ def test_the_balancing_loss_evens_out_how_often_experts_are_chosen():
 def test_more_chosen_experts_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"chosen must be at most experts \(2\), got 3"):
         MoELinear(5, 4, experts=2, chosen=3)
+
+
+def test_the_loss_of_a_call_inside_torch_func_is_to_be_had_in_there_alone():
+    layer, x = make((4, 3, 5, 2)), torch.randn(6, 4, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(parameters):
+        torch.manual_seed(0)
+        torch.func.functional_call(layer, parameters, (x,))
+        return layer.auxiliary_loss()
+
+    gradients = torch.func.grad(loss)(parameters)
+    with pytest.raises(RuntimeError, match=r"inside torch\.func"):
+        layer.auxiliary_loss()
+    loss(dict(layer.named_parameters())).backward()
+    for name in ("gate", "noise"):
+        torch.testing.assert_close(gradients[name], getattr(layer, name).grad)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_computing_all_experts_gives_what_computing_the_chosen_ones_gives(sizes, bias):
+    layer = make(sizes, bias=bias)
+    x = torch.randn(7, sizes[0], dtype=torch.float64)
+    gates = layer.gates(x)
+    chosen, every = layer._run_chosen(x, gates), layer._run_all(x, gates)
+    torch.testing.assert_close(every, chosen)
+    inputs, dy = (layer.experts, layer.gate), torch.randn_like(chosen)
+    expected = torch.autograd.grad(chosen, inputs, dy, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(every, inputs, dy), expected)
