@@ -21,10 +21,11 @@ RUN_HERE = (
     *("benchmarks.fig3", "benchmarks.learning", "benchmarks.random_play"),
 )
 # These measure, for minutes; the soak test takes half an hour. `tests/test_benchmarks.py` runs them
-# on a small scale, and `tests/experiments` the experiments.
+# on a small scale, `tests/experiments` the experiments, and `tests/neurocoder` the last.
 RUN_ELSEWHERE = (
     *("benchmarks.breakdown", "benchmarks.gpu", "benchmarks.layers", "benchmarks.soak"),
     *("benchmarks.startup", "benchmarks.throughput", "experiments."),
+    "tests.neurocoder.capabilities",
 )
 
 SMALLER = {
