@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agents.config import SettingError, TrainConfig, flag, validate
+from agents.config import ByKind, SettingError, TrainConfig, flag, validate
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError, assumption, open_run
+from envs import UnusableEnvironmentError
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -34,11 +35,12 @@ def use_one_thread() -> None:
 def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     """Run a command's `main` and exit with its code.
 
-    A `UserError` is printed as one line and exits with 2; Ctrl-C exits with 130.
+    A `UserError`, or an environment that cannot be used, is printed as one line and exits with 2;
+    Ctrl-C exits with 130.
     """
     try:
         code = main()
-    except UserError as error:
+    except (UserError, UnusableEnvironmentError) as error:
         print(f"{prog}: error: {escape_to_one_line(str(error))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
@@ -60,7 +62,7 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
     """
     parser = CommandParser(
         prog="train_a3c.py",
-        description="Train an A3C agent with Neurocoder, HyperNet or linear heads on Atari.",
+        description="Train an A3C agent with Neurocoder, HyperNet or linear heads.",
         allow_abbrev=False,
         # What is in the result was typed; defaults are the dataclass's own.
         argument_default=argparse.SUPPRESS,
@@ -73,8 +75,9 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
         if spec.type is bool:
             kind = {"action": argparse.BooleanOptionalAction}
         text = spec.metadata["help"].replace("%", "%%")
-        if spec.default != "":
-            text += f" (default: {spec.default})"
+        default = spec.metadata["default"]
+        if default != "":
+            text += f" (default: {default})"
         group.add_argument(flag(spec.name), help=text, **kind)
     overrides = vars(parser.parse_args(argv))
     try:
@@ -127,9 +130,15 @@ def flag_table() -> str:
         text = spec.metadata["help"]
         if "choices" in spec.metadata:
             text += f" ({', '.join(f'`{choice}`' for choice in spec.metadata['choices'])})"
-        default = f"`{spec.default}`" if spec.default != "" else ""
+        default = _default_cell(spec.metadata["default"])
         lines.append(f"| `{name}` | {default} | {text} |")
     return "\n".join(lines)
+
+
+def _default_cell(default: Any) -> str:
+    if isinstance(default, ByKind):
+        return f"`{default.atari}`; Gymnasium `{default.gymnasium}`"
+    return f"`{default}`" if default != "" else ""
 
 
 def _metavar(spec: dataclasses.Field[Any]) -> str:

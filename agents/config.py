@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.errors import UserError, escape_to_one_line, is_printable
-from envs import AtariConfig, UnknownGameError, resolve_game
+from envs import (
+    AtariConfig,
+    EnvConfig,
+    Game,
+    GymnasiumConfig,
+    UnknownGameError,
+    resolve_environment,
+)
 
 # Training returns are shown as the mean over this many episodes.
 RECENT_EPISODES = 100
@@ -27,6 +34,22 @@ class SettingError(UserError, ValueError):
         )
 
 
+@dataclass(frozen=True)
+class ByKind:
+    """A default that depends on the kind of environment.
+
+    Attributes:
+        atari: For Atari games.
+        gymnasium: For other environments of Gymnasium.
+    """
+
+    atari: Any
+    gymnasium: Any
+
+    def __str__(self) -> str:
+        return f"{self.atari}; {self.gymnasium} for Gymnasium's environments"
+
+
 def setting(
     default: Any,
     group: str,
@@ -38,7 +61,7 @@ def setting(
     """A field of `TrainConfig`.
 
     Args:
-        default: its value when the flag is not given.
+        default: its value when the flag is not given; `ByKind` if it depends on the environment.
         group: the heading under which `--help` lists it.
         help: one line that says what it does.
         mutable_on_resume: whether a resumed run may be given another value.
@@ -47,9 +70,24 @@ def setting(
             `pattern`, what all of it must match, with `allowed`, the same for people.
     """
     return field(
-        default=default,
-        metadata={"group": group, "help": help, "mutable_on_resume": mutable_on_resume, **limits},
+        # None until the environment is known.
+        default=None if isinstance(default, ByKind) else default,
+        metadata={
+            "default": default,
+            "group": group,
+            "help": help,
+            "mutable_on_resume": mutable_on_resume,
+            **limits,
+        },
     )
+
+
+def default_of(spec: dataclasses.Field[Any], config: "TrainConfig") -> Any:
+    """The value that a setting has in a run of this environment when its flag is not given."""
+    default = spec.metadata["default"]
+    if not isinstance(default, ByKind):
+        return default
+    return default.atari if config.is_atari else default.gymnasium
 
 
 def flag(name: str) -> str:
@@ -62,17 +100,17 @@ class TrainConfig:
     """The settings of one run. Construction raises `SettingError` for any that cannot work."""
 
     # fmt: off
-    game: str = setting("Frostbite", "run", "Atari game, in any common spelling", max_length=100)
+    game: str = setting("Frostbite", "run", "Atari game, in any common spelling, or the id of a Gymnasium environment, such as CartPole-v1 or my_package:MyEnv-v0", max_length=100)
     workers: int = setting(16, "run", "actor-learners; 0 runs one in this process, with the same code, deterministically", mutable_on_resume=True, low=0, high=1024)
     processes: int = setting(0, "run", "processes that the workers are spread over, at most one per worker; 0 for one per usable core", mutable_on_resume=True, low=0, high=1024)
     envs_per_worker: int = setting(4, "run", "environments that each worker steps as one batch", mutable_on_resume=True, low=1, high=1024)
-    total_timesteps: int = setting(75_000_000, "run", "budget in agent steps of all workers together (one step is --frame-skip frames)", mutable_on_resume=True, low=1, high=10**12)
+    total_timesteps: int = setting(ByKind(75_000_000, 1_000_000), "run", "budget in agent steps of all workers together (one step is --frame-skip frames)", mutable_on_resume=True, low=1, high=10**12)
     seed: int = setting(1, "run", "random seed of the run", low=0, high=2**32 - 1)
     run_dir: str = setting("runs", "run", "directory that holds the run directories")
     resume: str = setting("", "run", "run directory to resume, such as runs/latest; empty for a new run", mutable_on_resume=True, optional=True)
     checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", mutable_on_resume=True, above=0, high=1e9)
     keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", mutable_on_resume=True, low=1, high=10**6)
-    eval_interval: int = setting(1_000_000, "run", "agent steps between evaluations, which run beside training; 0 for none", mutable_on_resume=True, low=0, high=10**12)
+    eval_interval: int = setting(ByKind(1_000_000, 100_000), "run", "agent steps between evaluations, which run beside training; 0 for none", mutable_on_resume=True, low=0, high=10**12)
     eval_episodes: int = setting(10, "run", "episodes per evaluation in each mode (sampled and greedy)", mutable_on_resume=True, low=1, high=10**6)
     capture_video: bool = setting(False, "run", "record the first episode of each evaluation and mode", mutable_on_resume=True)
     log_interval: float = setting(10.0, "run", "seconds between rows of progress.csv and points in TensorBoard", mutable_on_resume=True, above=0, high=1e9)
@@ -80,7 +118,7 @@ class TrainConfig:
 
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
     core: str = setting("none", "network", "recurrent core between torso and heads", choices=("none", "lstm"))
-    torso: str = setting("nips", "network", "convolutional torso of Mnih et al. 2013 (nips) or 2015 (nature)", choices=("nips", "nature"))
+    torso: str = setting(ByKind("nips", "auto"), "network", "convolutions of Mnih et al. 2013 (nips) or 2015 (nature), or for small images (small); layers of 64 for vectors (mlp); auto is mlp, small for images below 20x20 and else nips", choices=("auto", "nips", "nature", "small", "mlp"))
     precision: str = setting("float32", "network", "type that the torso computes with; bf16 rounds weights and activations to bfloat16, which is faster on CPUs with such instructions (AVX512-BF16, AMX)", mutable_on_resume=True, choices=("float32", "bf16"))
     actor_gain: float = setting(1.0, "network", "factor on the actor's output, for every head", above=0, high=1e3)
 
@@ -110,24 +148,38 @@ class TrainConfig:
     vf_coef: float = setting(0.5, "learning", "value loss coefficient", low=0, high=1e6)
     max_grad_norm: float = setting(0.5, "learning", "maximum norm of the task gradient, which is scaled down to it", above=0, high=1e6)
 
-    frame_skip: int = setting(4, "environment", "emulator frames per agent step: each action is repeated this often", low=1, high=100)
-    sticky_actions: float = setting(0.25, "environment", "probability, at every frame, that the emulator repeats the previous action", low=0, high=1)
-    noop_max: int = setting(30, "environment", "an episode starts with 0 to noop_max - 1 no-op frames, drawn uniformly", low=0, high=10_000)
-    max_frames: int = setting(108_000, "environment", "frames after which an episode is truncated", low=8, high=10**8)
+    images: str = setting("auto", "environment", "how images of Gymnasium's environments are shown: as stacks of four, grey and 84x84 (grey), or as they are (raw); auto is grey from 32x32", choices=("auto", "grey", "raw"))
+    reward: str = setting(ByKind("clip", "none"), "environment", "what is learned from: rewards clipped to [-1, 1] (clip), as they are (none)", choices=("clip", "none"))
+    life_loss_ends_return: bool = setting(ByKind(True, False), "environment", "in training, a lost life ends the return (not the episode)")
+    frame_skip: int = setting(ByKind(4, 1), "environment", "emulator frames per agent step: each action is repeated this often", low=1, high=100)
+    sticky_actions: float = setting(ByKind(0.25, 0.0), "environment", "probability, at every frame, that the emulator repeats the previous action", low=0, high=1)
+    noop_max: int = setting(ByKind(30, 0), "environment", "an episode starts with 0 to noop_max - 1 no-op frames, drawn uniformly", low=0, high=10_000)
+    max_frames: int = setting(108_000, "environment", "frames after which an episode is truncated; agent steps in Gymnasium's environments, which may have lower limits of their own", low=8, high=10**8)
     fire_reset: bool = setting(False, "environment", "press FIRE at the start of an episode, for games that wait for it")
     full_action_space: bool = setting(False, "environment", "all 18 actions instead of the game's minimal set")
     # fmt: on
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "game", _resolved(self.game))
         for spec in dataclasses.fields(self):
+            if getattr(self, spec.name) is None:
+                object.__setattr__(self, spec.name, default_of(spec, self))
             validate(spec, getattr(self, spec.name))
         if self.neurocoder_least_used > self.neurocoder_slots:
             allowed = f"must be at most --neurocoder-slots ({self.neurocoder_slots})"
             raise SettingError("neurocoder_least_used", self.neurocoder_least_used, allowed)
-        try:
-            object.__setattr__(self, "game", resolve_game(self.game).name)
-        except UnknownGameError as error:
-            raise SettingError("game", repr(self.game), str(error)) from None
+        for name, value in _ATARI_ONLY.items():
+            if not self.is_atari and getattr(self, name) != value:
+                allowed = f"is for Atari games only, and {self.game} is none"
+                raise SettingError(name, getattr(self, name), allowed)
+        if self.is_atari and self.images != "auto":
+            allowed = f"is for Gymnasium's environments only, and {self.game} is an Atari game"
+            raise SettingError("images", self.images, allowed)
+
+    @property
+    def is_atari(self) -> bool:
+        """Whether the environment is an Atari game."""
+        return isinstance(resolve_environment(self.game), Game)
 
     @property
     def uses_central_learner(self) -> bool:
@@ -135,14 +187,35 @@ class TrainConfig:
         return self.learner != "worker"
 
     @property
-    def atari(self) -> AtariConfig:
-        """The game and the rules it is played by."""
-        names = (spec.name for spec in dataclasses.fields(AtariConfig))
-        return AtariConfig(**{name: getattr(self, name) for name in names})
+    def env(self) -> EnvConfig:
+        """The environment and its rules."""
+        kind = AtariConfig if self.is_atari else GymnasiumConfig
+        names = (spec.name for spec in dataclasses.fields(kind))
+        return kind(**{name: getattr(self, name) for name in names})
 
     def learning_rate_at(self, global_step: int) -> float:
         """The learning rate after `global_step` agent steps; it decays linearly to zero at the budget."""
         return self.learning_rate * max(0.0, 1.0 - global_step / self.total_timesteps)
+
+
+# What these are in other environments.
+_ATARI_ONLY = {
+    "frame_skip": 1,
+    "sticky_actions": 0.0,
+    "noop_max": 0,
+    "fire_reset": False,
+    "full_action_space": False,
+}
+
+
+def _resolved(game: Any) -> str:
+    """The game's name or the environment's id."""
+    validate(TrainConfig.__dataclass_fields__["game"], game)
+    try:
+        found = resolve_environment(game)
+    except UnknownGameError as error:
+        raise SettingError("game", repr(game), str(error)) from None
+    return found.name if isinstance(found, Game) else found
 
 
 def choices(name: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from agents.cli import CommandParser, run_command
 from agents.errors import UserError, escape_to_one_line
 from agents.evaluation.replay_file import Replay, load_replay
 from agents.system.resources import require_opencv
+from envs import rendering_problem
 
 if TYPE_CHECKING:
     from agents.evaluation.overlay import Overlay
@@ -64,20 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from agents.evaluation.video_callback import VideoCallback
 
     replay = load_replay(args.replay)
-    frame_skip = replay.settings.frame_skip
+    problem = rendering_problem(replay.settings)
+    if problem and (args.video is not None or args.still is not None):
+        parser.error(problem)
     looking_on: AbstractContextManager[LookingOn] = nullcontext((None, None))
     if args.overlay is not None:
         looking_on = _look_on(replay, args.overlay)
     opened: AbstractContextManager[VideoWriter | None] = nullcontext()
     if args.video is not None:
-        opened = VideoWriter(Path(args.video), video_fps(frame_skip))
+        opened = VideoWriter(Path(args.video), video_fps(replay.settings))
     try:
         with looking_on as (overlay, network), opened as video:
             still = None if args.still is None else (still_at, Path(args.still[1]))
             shows = video is not None or still is not None
-            callbacks = (
-                [VideoCallback(replay.settings.frame_skip, video, overlay, still)] if shows else []
-            )
+            callbacks = [VideoCallback(replay.settings, video, overlay, still)] if shows else []
             result = verify_replay(replay, callbacks, network)
     except ReplayMismatchError as error:
         message = escape_to_one_line(str(error))
@@ -115,11 +116,8 @@ def _look_on(replay: Replay, run: str) -> Iterator["LookingOn"]:
 
     folder, config = open_run(run)
     settings = replay.settings
-    if (config.game, config.full_action_space, config.frame_skip) != (
-        settings.game,
-        settings.full_action_space,
-        settings.frame_skip,
-    ):
+    rules = ("game", "images", "full_action_space", "frame_skip")
+    if any(getattr(config.env, rule, None) != getattr(settings, rule, None) for rule in rules):
         raise OverlayError(
             f"{run}: the run is of {config.game}, or of other actions or another frame skip"
         )

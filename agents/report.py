@@ -89,7 +89,7 @@ def report(
     from agents.analysis.report.data import median_episode
     from agents.analysis.report.episode import play_episodes, show_episode
     from agents.analysis.report.page import ReportHeader, make_page
-    from agents.config import flag
+    from agents.config import default_of, flag
     from agents.evaluation.results import summarise
     from agents.evaluation.runner import MODES
 
@@ -100,7 +100,8 @@ def report(
     settings = [
         (flag(spec.name), _value(getattr(config, spec.name)))
         for spec in dataclasses.fields(config)
-        if getattr(config, spec.name) != spec.default and spec.name not in _HIDDEN_SETTINGS
+        if getattr(config, spec.name) != default_of(spec, config)
+        and spec.name not in _HIDDEN_SETTINGS
     ]
     sizes = [
         sum(p.numel() for p in part.parameters())
@@ -108,7 +109,7 @@ def report(
     ]
     header = ReportHeader(
         run=folder.name,
-        atari=config.atari,
+        env=config.env,
         head=config.head,
         core=config.core,
         torso=config.torso,

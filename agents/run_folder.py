@@ -66,13 +66,20 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
     if latest.exists() and not latest.is_symlink():
         raise SettingError("run_dir", config.run_dir, "holds a 'latest' that is not a link")
 
-    name = f"{config.game}__{config.head}__{config.seed}__{datetime.now():%Y%m%d-%H%M%S}"
+    name = (
+        f"{as_file_name(config.game)}__{config.head}__{config.seed}__{datetime.now():%Y%m%d-%H%M%S}"
+    )
     folder = _make_unique(parent, name)
     (folder / "checkpoints").mkdir()
     _write_config(folder, config)
     write_json(folder / "meta.json", {"status": "running", **_provenance(argv)})
     _update_latest(folder)
     return folder
+
+
+def as_file_name(game: str) -> str:
+    """A game's name as part of a file name: ids may hold a slash and a colon."""
+    return game.replace("/", "-").replace(":", "-")
 
 
 def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int) -> int:

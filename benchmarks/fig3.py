@@ -41,7 +41,7 @@ from benchmarks.variants import (
     match_neurocoder,
     settings_of,
 )
-from envs import num_actions
+from envs import Spaces, spaces
 
 PROG = "python -m benchmarks.fig3"
 EVALUATE = (sys.executable, "-m", "agents.evaluate")
@@ -95,24 +95,21 @@ def plan(
         SettingError: For an invalid setting.
         UnmatchableError: If parameter counts cannot be matched.
     """
-    budget = (
-        args.steps
-        if args.steps is not None
-        else -(-args.frames // parse_args(list(more)).frame_skip)
-    )
     out = args.out.resolve()
     flags: dict[tuple[str, str], list[str]] = {}
     parameters: dict[tuple[str, str], Parameters] = {}
     for game in args.games:
-        actions: int | None = None
+        frame_skip = parse_args(["--game", game, *more]).frame_skip
+        budget = args.steps if args.steps is not None else -(-args.frames // frame_skip)
+        sizes_of_spaces: Spaces | None = None
         for name in args.variants:
             common = ["--game", game, "--total-timesteps", str(budget)]
             common += ["--workers", str(args.workers), "--run-dir", str(out / "runs"), *more]
             common += ["--core", args.core, *as_flags(settings_of(name))]
             config = parse_args(common)
-            actions = actions or num_actions(config.atari)
+            sizes_of_spaces = sizes_of_spaces or spaces(config.env)
             shown = name
-            if args.match == "parameters" and (sizes := match_neurocoder(config, actions)):
+            if args.match == "parameters" and (sizes := match_neurocoder(config, sizes_of_spaces)):
                 common += as_flags(sizes)
                 config = dataclasses.replace(config, **sizes)
                 shown += ", " + ", ".join(
@@ -120,7 +117,7 @@ def plan(
                     for field, size in sizes.items()
                 )
             flags[config.game, shown] = common
-            parameters[config.game, shown] = count_parameters(config, actions)
+            parameters[config.game, shown] = count_parameters(config, sizes_of_spaces)
     planned = []
     for seed in range(1, args.seeds + 1):
         for (_, shown), words in flags.items():

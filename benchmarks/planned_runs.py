@@ -8,7 +8,7 @@ from typing import Any
 from agents.analysis.learning_curves import read_progress
 from agents.checkpoint import list_checkpoints, step_of
 from agents.config import TrainConfig
-from agents.run_folder import RunFolderError
+from agents.run_folder import RunFolderError, as_file_name
 
 # Settings that do not affect learning: two runs that differ only in these are the same.
 _INCIDENTAL = {
@@ -39,7 +39,8 @@ class Planned:
     @property
     def file_name(self) -> str:
         """The file name of its log."""
-        return f"{self.config.game}__{self.variant}__{self.config.seed}.log".replace(" ", "-")
+        game = as_file_name(self.config.game)
+        return f"{game}__{self.variant}__{self.config.seed}.log".replace(" ", "-")
 
 
 @dataclass(frozen=True)

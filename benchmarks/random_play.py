@@ -1,6 +1,7 @@
 """The score of uniformly random play under the training protocol.
 
     python -m benchmarks.random_play --game Frostbite --episodes 200
+    python -m benchmarks.random_play --game CartPole-v1
 
 All environments play the same number of episodes, so that short episodes are not overrepresented.
 """
@@ -9,18 +10,29 @@ import argparse
 from statistics import fmean, median, stdev
 
 import numpy as np
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from envs import AtariConfig, AtariTrainingEnv, Episode, num_actions
+from agents.cli import parse_args
+from envs import AtariConfig, Episode, make_training_env, num_actions
 
 
-def random_games(game: str, episodes: int, seed: int, frame_skip: int = 4) -> list[Episode]:
-    """Play at least `episodes` whole episodes, equally many in each of up to 16 environments."""
+def random_games(game: str, episodes: int, seed: int, *flags: str) -> list[Episode]:
+    """Play at least `episodes` whole episodes, equally many in each of up to 16 environments.
+
+    Args:
+        game: The game.
+        episodes: The number of episodes.
+        seed: Seed of environments and actions.
+        *flags: Further flags of `train_a3c.py`.
+    """
     num_envs = min(16, episodes)
     per_env = -(-episodes // num_envs)
     rng = np.random.default_rng(seed)
     seeds = rng.integers(2**31, size=num_envs)
-    config = AtariConfig(game, frame_skip=frame_skip)
-    env = AtariTrainingEnv(config, num_envs, seeds=seeds)
+    config = parse_args(["--game", game, *flags]).env
+    env = make_training_env(config, seeds)
+    if not isinstance(config, AtariConfig):
+        env = RecordEpisodeStatistics(env)
     env.reset()
     games: list[list[Episode]] = [[] for _ in range(num_envs)]
     while any(len(played) < per_env for played in games):
@@ -39,15 +51,16 @@ def main() -> None:
     parser.add_argument("--game", default="Frostbite")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--frame-skip", type=int, default=4)
+    parser.add_argument("--frame-skip", type=int, help="frames of an agent step")
     args = parser.parse_args()
-    games = random_games(args.game, args.episodes, args.seed, args.frame_skip)
+    flags = [] if args.frame_skip is None else ["--frame-skip", str(args.frame_skip)]
+    games = random_games(args.game, args.episodes, args.seed, *flags)
     scores = [game.raw_return for game in games]
     print(f"{args.game}: {len(games)} random episodes")
     std = stdev(scores) if len(scores) > 1 else 0.0
     print(f"score: mean {fmean(scores):.1f}, std {std:.1f}, median {median(scores):.1f}")
     length = fmean(game.length for game in games)
-    print(f"length: mean {length:.0f} agent steps of {args.frame_skip} frames")
+    print(f"length: mean {length:.0f} agent steps")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from agents.config import TrainConfig, choices, flag
 from agents.errors import UserError
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.heads import head_factory
+from envs import Spaces
 
 # Name -> settings: the heads and the paper's ablations.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -66,13 +67,13 @@ def as_flags(settings: dict[str, Any]) -> list[str]:
     return words
 
 
-def count_parameters(config: TrainConfig, num_actions: int) -> Parameters:
+def count_parameters(config: TrainConfig, spaces: Spaces) -> Parameters:
     """Parameter counts of the network that the settings describe."""
-    network = ActorCritic(num_actions, config)
+    network = ActorCritic(spaces, config)
     return Parameters(_size(network), _size(network.actor) + _size(network.critic))
 
 
-def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
+def match_neurocoder(config: TrainConfig, spaces: Spaces) -> dict[str, Any]:
     """Sizes that give a baseline's heads as many parameters as the Neurocoder's.
 
     Linear heads get a hidden ReLU layer of matching width. HyperNet's weight-generating network is
@@ -80,7 +81,7 @@ def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
 
     Args:
         config: The baseline's settings, including the Neurocoder's sizes and ablations to match.
-        num_actions: Size of the action space.
+        spaces: The sizes of the environment's spaces.
 
     Returns:
         The settings to change; empty for a Neurocoder.
@@ -92,8 +93,8 @@ def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
     if config.head == "neurocoder":
         return {}
     reference = dataclasses.replace(config, head="neurocoder")
-    features = ActorCritic(num_actions, reference).core.features
-    target = _heads(reference, features, num_actions)
+    features = ActorCritic(spaces, reference).core.features
+    target = _heads(reference, features, spaces.num_actions)
     if config.head not in _WIDTHS:
         raise UnmatchableError(f"no setting is known that makes a {config.head} head wider")
     width, other = _WIDTHS[config.head]
@@ -103,7 +104,7 @@ def match_neurocoder(config: TrainConfig, num_actions: int) -> dict[str, Any]:
     for fixed in tries:
         # The parameter count is linear in the width.
         one, two = (
-            _heads(_with(config, fixed | {width: w}), features, num_actions) for w in (1, 2)
+            _heads(_with(config, fixed | {width: w}), features, spaces.num_actions) for w in (1, 2)
         )
         best = max(1, 1 + round((target - one) / (two - one)))
         settings = {k: v for k, v in fixed.items() if v != getattr(config, k)} | {width: best}

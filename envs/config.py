@@ -113,14 +113,9 @@ def _shorten(value: object) -> str:
     return repr(value)[:100]
 
 
-def action_names(config: AtariConfig) -> tuple[str, ...]:
+def atari_action_names(config: AtariConfig) -> tuple[str, ...]:
     """The names of the actions that an environment with these settings has, such as UPFIRE."""
     return _load_action_names(config.rom, config.full_action_space)
-
-
-def num_actions(config: AtariConfig) -> int:
-    """The size of the action space that an environment with these settings has."""
-    return len(action_names(config))
 
 
 @cache

@@ -15,7 +15,7 @@ GrayScreen = npt.NDArray[np.uint8]
 Stack = npt.NDArray[np.uint8]
 
 
-def make_evaluation_env(
+def make_atari_evaluation_env(
     config: AtariConfig, *, keep_screens: bool = False
 ) -> gymnasium.Env[Stack, int]:
     """Make an environment that plays whole episodes by the rules of training, one at a time.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from envs.config import SCREEN_SIZE, STACK_SIZE, AtariConfig, num_actions
+from envs.config import SCREEN_SIZE, STACK_SIZE, AtariConfig, atari_action_names
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class AtariTrainingEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[np.int64], n
         self.single_action_space = self._emulators.single_action_space
         self.observation_space = self._emulators.observation_space
         self.action_space = self._emulators.action_space
-        self._num_actions = num_actions(config)
+        self._num_actions = len(atari_action_names(config))
         self._everywhere: npt.NDArray[np.bool_] = np.ones(num_envs, np.bool_)
         self._ready = False
         self._ended: npt.NDArray[np.bool_] = np.zeros(num_envs, np.bool_)

@@ -17,6 +17,7 @@ from agents.monitoring import progress_csv
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
 from benchmarks.variants import count_parameters
+from envs import Spaces
 from tests.code_names import defined_names
 from tests.documented_commands import inline_code
 
@@ -132,5 +133,5 @@ def test_the_page_on_the_algorithm_has_every_equation_and_the_numbers_that_are_s
     equations = re.findall(r"^\| ([0-9, ]+) \|", ALGORITHM, re.MULTILINE)
     assert ",".join(equations).replace(" ", "") == "1,2,3,4,5,6,7,8,9,10,11,12"
     for head in choices("head"):
-        size = count_parameters(TrainConfig(head=head), 18).heads
+        size = count_parameters(TrainConfig(head=head), Spaces(18)).heads
         assert re.search(rf"^\| `{head}` \|.* {size:,} \|$", ALGORITHM, re.MULTILINE), (head, size)

@@ -35,6 +35,7 @@ from benchmarks.variants import (
     match_neurocoder,
     settings_of,
 )
+from envs import Spaces
 from tests.agents.curve_runs import write_progress, write_run
 
 ROOT = Path(__file__).parent.parent
@@ -414,24 +415,24 @@ def test_variants_differ_in_what_their_name_says():
 )
 def test_baselines_get_the_neurocoders_parameters_within_two_percent(head, settings, num_actions):
     config = TrainConfig(head=head, **settings)
-    sizes = match_neurocoder(config, num_actions)
-    matched = count_parameters(TrainConfig(head=head, **(settings | sizes)), num_actions)
-    neurocoder = count_parameters(TrainConfig(**settings), num_actions)
+    sizes = match_neurocoder(config, Spaces(num_actions))
+    matched = count_parameters(TrainConfig(head=head, **(settings | sizes)), Spaces(num_actions))
+    neurocoder = count_parameters(TrainConfig(**settings), Spaces(num_actions))
     assert matched.heads == pytest.approx(neurocoder.heads, rel=0.02)
     assert matched.total - matched.heads == neurocoder.total - neurocoder.heads
-    assert match_neurocoder(TrainConfig(**settings), num_actions) == {}
+    assert match_neurocoder(TrainConfig(**settings), Spaces(num_actions)) == {}
 
 
 def test_parameters_are_those_of_the_network():
     config = TrainConfig(head="linear")
     torso = 4 * 64 * 16 + 16 + 16 * 16 * 32 + 32 + 32 * 81 * 256 + 256
-    assert count_parameters(config, 6) == Parameters(torso + 257 * 7, 257 * 7)
+    assert count_parameters(config, Spaces(6)) == Parameters(torso + 257 * 7, 257 * 7)
 
 
 def test_what_cannot_be_matched_is_said(monkeypatch):
     monkeypatch.setattr(variants, "TOLERANCE", 1e-9)
     with pytest.raises(UnmatchableError, match="no hypernet head comes within"):
-        match_neurocoder(TrainConfig(head="hypernet"), 18)
+        match_neurocoder(TrainConfig(head="hypernet"), Spaces(18))
 
 
 def test_a_matched_suite_says_what_its_baselines_were_given(tmp_path, children):

@@ -14,33 +14,36 @@ from torch import Tensor
 from agents.a3c.rollout import Rollout
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.torso import TorsoCache, copy_channels_last
-from envs import Episode
-from envs.config import OBSERVATION_SHAPE
+from envs import Episode, Spaces
 
 
-def action_count(env: VectorEnv[Any, Any, Any]) -> int:
-    """The size of an environment's discrete action space.
+def spaces_of(env: VectorEnv[Any, Any, Any]) -> Spaces:
+    """The sizes of an environment's actions and observations.
 
     Raises:
-        TypeError: The environments have another kind of action space, their observations are not
-            (4, 84, 84) uint8, or they do not autoreset in Gymnasium's `NEXT_STEP` mode.
+        TypeError: Its actions are not discrete, from 0; its observations are neither images, uint8
+            of shape (C, H, W), nor vectors, floating point of shape (D,); or it does not autoreset
+            in Gymnasium's `NEXT_STEP` mode.
     """
     actions, observations = env.single_action_space, env.single_observation_space
     if not isinstance(actions, Discrete) or actions.start != 0:
         raise TypeError(f"the action space must be Discrete and start at 0, got {actions}")
-    if observations.shape != OBSERVATION_SHAPE or observations.dtype != np.uint8:
-        raise TypeError(f"observations must be {OBSERVATION_SHAPE} uint8, got {observations}")
+    shape, dtype = observations.shape or (), observations.dtype or np.dtype(object)
+    is_vector = len(shape) == 1 and np.issubdtype(dtype, np.floating)
+    if not is_vector and not (len(shape) == 3 and dtype == np.uint8):
+        allowed = "images, (C, H, W) uint8, or vectors, (D,) of floating-point numbers"
+        raise TypeError(f"observations must be {allowed}, got {observations}")
     mode = env.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         raise TypeError(f"environments must autoreset in NEXT_STEP mode, got {mode}")
-    return int(actions.n)
+    return Spaces(int(actions.n), shape)
 
 
 class Collector:
     """Plays the environments of W workers, B each, with actions sampled from a network's policy.
 
     Args:
-        env: Any Gymnasium vector environment of W * B that `action_count` accepts; it is reset
+        env: Any Gymnasium vector environment of W * B that `spaces_of` accepts; it is reset
             here. The first B belong to the first worker, the next B to the second, and so on.
             `info["lives"]`, where there is one, tells of lost lives, and `info["episode"]` of
             finished episodes, as `gymnasium.wrappers.vector.RecordEpisodeStatistics` writes it;
@@ -49,6 +52,7 @@ class Collector:
         num_steps: T.
         gamma: Discount within an episode.
         gae_lambda: lambda within an episode.
+        life_loss_ends_return: Whether a lost life ends the return.
         generators: The random number generator of each worker's actions.
 
     Attributes:
@@ -63,21 +67,23 @@ class Collector:
         num_steps: int,
         gamma: float,
         gae_lambda: float,
+        life_loss_ends_return: bool,
         generators: Sequence[np.random.Generator],
     ) -> None:
         self.env, self.network, self.generators = env, network, generators
         self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
-        self.num_actions = action_count(env)
+        self.life_loss_ends_return = life_loss_ends_return
+        self.spaces = spaces_of(env)
         self.envs_per_worker = env.num_envs // len(generators)
         self.episodes: list[list[Episode]] = [[] for _ in generators]
         observations, info = env.reset()
-        self._observations = torch.from_numpy(observations)
+        self._observations = self._as_tensor(observations)
         self._starts = np.ones(env.num_envs, np.bool_)
         self._ended_before = np.zeros(env.num_envs, np.bool_)
         self._lives = info.get("lives", np.zeros(env.num_envs, np.int32))
         self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
         self._state = network.initial_state(env.num_envs)
-        self._steps = _Steps(num_steps, env.num_envs, self.num_actions)
+        self._steps = _Steps(num_steps, env.num_envs, self.spaces.num_actions)
 
     def make_rollouts(self) -> Rollout:
         """Allocate the rollouts of all workers, which are the first dimension of every field."""
@@ -85,7 +91,7 @@ class Collector:
             len(self.generators),
             self.num_steps,
             self.envs_per_worker,
-            self.num_actions,
+            self.spaces,
             self.network.core.state_size,
         )
 
@@ -116,7 +122,9 @@ class Collector:
                 ignored = self._ended_before
                 np.logical_not(ignored, out=steps.mask[t])
                 steps.rewards[t], terminated, life_lost, steps.truncated[t] = self._play(actions)
-                np.logical_or(terminated, life_lost, out=steps.ended[t])
+                steps.ended[t] = terminated
+                if self.life_loss_ends_return:
+                    steps.ended[t] |= life_lost
         steps.episode_starts[-1] = self._starts
         self._write_observations([each[-1] for each in observations])
         fields = {
@@ -131,14 +139,21 @@ class Collector:
 
     def _draw_noise(self) -> npt.NDArray[np.float64]:
         """Gumbel noise for every step, shape (T, W * B, A): from each worker's own generator."""
-        shape = (self.num_steps, self.envs_per_worker, self.num_actions)
+        shape = (self.num_steps, self.envs_per_worker, self.spaces.num_actions)
         return np.concatenate([each.gumbel(size=shape) for each in self.generators], axis=1)
 
     def _write_observations(self, written: Sequence[Tensor]) -> None:
         for observations, out in zip(
             self._observations.split(self.envs_per_worker), written, strict=True
         ):
-            copy_channels_last(observations, out)
+            if self.spaces.has_images:
+                copy_channels_last(observations, out)
+            else:
+                out.copy_(observations)
+
+    def _as_tensor(self, observations: npt.NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(observations)
+        return tensor if self.spaces.has_images else tensor.to(torch.float32)
 
     def _run_torso(
         self, t: int, observations: tuple[Tensor, ...], cache: TorsoCache | None
@@ -151,7 +166,7 @@ class Collector:
     def _play(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
         """Play a step; return rewards, terminations, lost lives and truncations, (B,) each."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
-        self._observations = torch.from_numpy(observations)
+        self._observations = self._as_tensor(observations)
         # In NEXT_STEP mode, the step after an end ignores its action and starts a new episode.
         self._starts = ignored = self._ended_before
         self._ended_before = ended = terminated | truncated

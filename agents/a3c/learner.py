@@ -3,9 +3,9 @@
 from agents.a3c.gradients import orthogonality_gradient
 from agents.a3c.losses import a3c_loss, log_prob
 from agents.a3c.parameter_store import ParameterStore
-from agents.a3c.returns import vtrace
+from agents.a3c.returns import transform_rewards, vtrace
 from agents.a3c.rollout import Rollout, unroll
-from agents.a3c.update import Update, push_gradient
+from agents.a3c.update import Update, push_gradient, share_observations
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
@@ -33,13 +33,14 @@ class Learner:
             rollout.behaviour_logits, rollout.actions
         )
         returns, advantages = vtrace(
-            rollout.clipped_rewards,
+            transform_rewards(rollout.rewards, self.config.reward),
             rollout.discounts,
             rollout.lambdas,
             output.values.detach(),
             output.bootstrap_value,
             log_ratios,
         )
+        share_observations(self.network, self.store, rollout)
         loss = a3c_loss(
             output.logits,
             output.values,

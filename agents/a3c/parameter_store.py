@@ -15,3 +15,12 @@ class ParameterStore(Protocol):
     def push(self, gradients: Tensor) -> None:
         """Apply gradients of shape (N,) to the parameters."""
         ...
+
+    def merge_observations(self, where: slice, observations: Tensor) -> None:
+        """Include observations, (N, D), in the running statistics among the parameters.
+
+        Args:
+            where: The parameters that are statistics; see `merge_observations_`.
+            observations: The observations.
+        """
+        ...

@@ -49,6 +49,16 @@ def lambda_returns(
     return returns
 
 
+def transform_rewards(r_t: Tensor, how: str) -> Tensor:
+    """The rewards that are learned from.
+
+    Args:
+        r_t: Raw rewards, shape (T, B).
+        how: "clip" for [-1, 1] (Mnih et al. 2015), or "none".
+    """
+    return r_t.clamp(-1, 1) if how == "clip" else r_t
+
+
 class VTrace(NamedTuple):
     """The targets of values and policy.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agents.networks.actor_critic import ActorCritic
-from envs.config import OBSERVATION_SHAPE
+from envs import Spaces
 
 Fields = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
@@ -20,8 +20,9 @@ class Rollout:
     All fields may be views of memory that is written again and again.
 
     Attributes:
-        observations: uint8, shape (T + 1, B, 4, 84, 84), channels last in memory. In a batch of N
-            rollouts (T + 1, N, B / N, 4, 84, 84): they are too large to be copied into one order.
+        observations: Images, uint8, shape (T + 1, B, C, H, W), channels last in memory; or vectors,
+            float32, shape (T + 1, B, D). In a batch of N rollouts (T + 1, N, B / N, ...): they are
+            too large to be copied into one order.
         episode_starts: Whether an observation is the first of an episode, bool, shape (T + 1, B).
         initial_state: The core's state before the first step, shape (2, B, S).
         final_state: The core's state after the last step, shape (2, B, S).
@@ -45,11 +46,6 @@ class Rollout:
     mask: Tensor
 
     @property
-    def clipped_rewards(self) -> Tensor:
-        """The rewards that are learned from, in [-1, 1], shape (T, B)."""
-        return self.rewards.clamp(-1, 1)
-
-    @property
     def agent_steps(self) -> int:
         """The number of agent steps, without the ignored ones."""
         return int(self.mask.sum())
@@ -57,12 +53,12 @@ class Rollout:
     @classmethod
     def from_memory(cls, memory: dict[str, Tensor]) -> "Rollout":
         """View one rollout's memory, laid out as by `rollout_fields`."""
-        return cls(**{**memory, "observations": memory["observations"].movedim(-1, -3)})
+        return cls(**{**memory, "observations": _channels_first(memory["observations"])})
 
     @classmethod
     def batch(cls, memory: dict[str, Tensor]) -> "Rollout":
         """View the memory of N rollouts, shapes (N, ...), as one rollout of N times the B."""
-        observations = memory["observations"].transpose(0, 1).movedim(-1, -3)
+        observations = _channels_first(memory["observations"].transpose(0, 1))
         # Time stays first. All other fields are small and copied into that order.
         folded = {
             name: field.transpose(0, 1).flatten(1, 2)
@@ -73,10 +69,10 @@ class Rollout:
 
     @classmethod
     def zeros(
-        cls, count: int, num_steps: int, num_envs: int, num_actions: int, state_size: int
+        cls, count: int, num_steps: int, num_envs: int, spaces: Spaces, state_size: int
     ) -> "Rollout":
         """Allocate `count` rollouts of zeros: one more dimension, the first, of every field."""
-        fields = rollout_fields(num_steps, num_envs, num_actions, state_size)
+        fields = rollout_fields(num_steps, num_envs, spaces, state_size)
         return cls.from_memory(
             {
                 name: torch.zeros((count, *shape), dtype=dtype)
@@ -91,29 +87,37 @@ class Rollout:
         return [Rollout(**dict(zip(names, fields, strict=True))) for fields in each]
 
 
-def rollout_fields(num_steps: int, num_envs: int, num_actions: int, state_size: int) -> Fields:
+def rollout_fields(num_steps: int, num_envs: int, spaces: Spaces, state_size: int) -> Fields:
     """Return type and shape in memory of each field of a rollout, by name.
 
     Args:
         num_steps: T.
         num_envs: B.
-        num_actions: A.
+        spaces: A, and the shape of an observation.
         state_size: S, of the core.
     """
     steps, observed = (num_steps, num_envs), (num_steps + 1, num_envs)
-    channels, *screen = OBSERVATION_SHAPE
+    observation = (torch.float32, (*observed, *spaces.observation_shape))
+    if spaces.has_images:
+        channels, *size = spaces.observation_shape
+        observation = (torch.uint8, (*observed, *size, channels))
     return {
-        "observations": (torch.uint8, (*observed, *screen, channels)),
+        "observations": observation,
         "episode_starts": (torch.bool, observed),
         "initial_state": (torch.float32, (2, num_envs, state_size)),
         "final_state": (torch.float32, (2, num_envs, state_size)),
         "actions": (torch.int64, steps),
-        "behaviour_logits": (torch.float32, (*steps, num_actions)),
+        "behaviour_logits": (torch.float32, (*steps, spaces.num_actions)),
         "rewards": (torch.float32, steps),
         "discounts": (torch.float32, steps),
         "lambdas": (torch.float32, steps),
         "mask": (torch.bool, steps),
     }
+
+
+def _channels_first(observations: Tensor) -> Tensor:
+    """View observations as they lie in memory, images as (..., C, H, W)."""
+    return observations.movedim(-1, -3) if observations.dtype == torch.uint8 else observations
 
 
 class UnrollOutput(NamedTuple):

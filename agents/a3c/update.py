@@ -8,6 +8,7 @@ from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.rollout import Rollout
 from agents.config import TrainConfig
 from agents.networks.flat_parameters import FlatParameters
+from agents.networks.mlp_torso import MLPTorso
 from envs import Episode
 
 
@@ -26,6 +27,21 @@ class Update:
     metrics: dict[str, float]
     agent_steps: int
     episodes: list[Episode]
+
+
+def share_observations(network: ActorCritic, store: ParameterStore, rollout: Rollout) -> None:
+    """Include a rollout's observations in the shared running statistics, where there are any.
+
+    Args:
+        network: The network; its parameters are views of one flat tensor.
+        store: Has the shared statistics.
+        rollout: The rollout.
+    """
+    if isinstance(network.torso, MLPTorso):
+        statistics = network.torso.normalization.statistics
+        first = statistics.storage_offset()
+        observations = rollout.observations[:-1].flatten(0, -2)
+        store.merge_observations(slice(first, first + len(statistics)), observations)
 
 
 def push_gradient(

@@ -14,24 +14,24 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from agents.a3c.collector import Collector, action_count
+import envs
+from agents.a3c.collector import Collector, spaces_of
 from agents.a3c.gradients import orthogonality_gradient
 from agents.a3c.losses import A3CLoss, a3c_loss
 from agents.a3c.parameter_store import ParameterStore
-from agents.a3c.returns import lambda_returns
+from agents.a3c.returns import lambda_returns, transform_rewards
 from agents.a3c.rollout import unroll_workers
-from agents.a3c.update import Update, push_gradient
+from agents.a3c.update import Update, push_gradient, share_observations
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten_parameters_, repeat_parameters
-from envs import AtariTrainingEnv
 
 EnvironmentFactory = Callable[[TrainConfig, np.ndarray], VectorEnv[Any, Any, Any]]
 
 
-def make_training_env(config: TrainConfig, seeds: np.ndarray) -> AtariTrainingEnv:
+def make_training_env(config: TrainConfig, seeds: np.ndarray) -> VectorEnv[Any, Any, Any]:
     """Make the environments of a group of workers, one for each seed."""
-    return AtariTrainingEnv(config.atari, len(seeds), seeds=seeds)
+    return envs.make_training_env(config.env, seeds)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ActorGroup:
             *(_randomness(spec, worker) for worker in spec.workers), strict=True
         )
         self.env = spec.make_env(self.config, np.concatenate(seeds))
-        self.network = ActorCritic(action_count(self.env), self.config)
+        self.network = ActorCritic(spaces_of(self.env), self.config)
         self.flat = flatten_parameters_(self.network)
         store.pull(self.flat.parameters)
         self.collector = Collector(
@@ -82,6 +82,7 @@ class ActorGroup:
             num_steps=self.config.num_steps,
             gamma=self.config.gamma,
             gae_lambda=self.config.gae_lambda,
+            life_loss_ends_return=self.config.life_loss_ends_return,
             generators=generators,
         )
 
@@ -115,12 +116,14 @@ class WorkerGroup(ActorGroup):
         self.store.pull(self.flat.parameters)
         # Act for t_max steps.
         self.collector.collect(self.rollouts, self._torso_cache)
+        for rollout in self.rollouts:
+            share_observations(self.network, self.store, rollout)
         # R and the values V(s_i; theta'), of all workers at once.
         rollouts = self._all_rollouts
         output = unroll_workers(self.network, rollouts, self._features, self._parameters)
         values = output.values.detach()
         returns = lambda_returns(
-            rollouts.clipped_rewards.transpose(0, 1),
+            transform_rewards(rollouts.rewards, self.config.reward).transpose(0, 1),
             rollouts.discounts.transpose(0, 1),
             rollouts.lambdas.transpose(0, 1),
             values.transpose(0, 1),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agents.config import TrainConfig
+from agents.config import TrainConfig, default_of
 from agents.evaluation.results import EVALUATIONS, read_evaluations
 from agents.run_folder import RunFolderError, open_run, resolve_run
 from agents.system.files import read_csv_rows
@@ -190,7 +190,8 @@ def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
     groups = {"network", f"{config.head} head", "learning", "environment"}
     for spec in dataclasses.fields(config):
         value = getattr(config, spec.name)
-        if spec.metadata["group"] not in groups or spec.name == "head" or value == spec.default:
+        is_default = value == default_of(spec, config)
+        if spec.metadata["group"] not in groups or spec.name == "head" or is_default:
             continue
         name = spec.name.removeprefix(f"{config.head}_").replace("_", " ")
         if (spec.name, value) in _NAMES:

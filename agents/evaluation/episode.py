@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gymnasium
 import numpy as np
 import numpy.typing as npt
+from ale_py.env import AtariEnv
+
+from envs.config import OBSERVATION_SHAPE
 
 if TYPE_CHECKING:
     from agents.networks.inspection import PolicyOutput
 
-GameEnv = gymnasium.Env[npt.NDArray[np.uint8], int]
-Observation = npt.NDArray[np.uint8]
+GameEnv = gymnasium.Env[npt.NDArray[Any], int]
+Observation = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,12 @@ class EpisodeResult:
         score: The raw, undiscounted return.
         length: Agent steps.
         actions: uint8, shape (length,).
-        screen_hash: Hash of the last screen, see `hash_screen`.
+        screen_hash: Hash of the console's last screen, see `hash_screen`; empty in environments
+            other than Atari games, whose pictures depend on fonts and drivers.
         truncated: Whether the frame limit ended it, rather than the game.
-        trajectory_hash: SHA-256 of every action and the 84x84 frame that followed it. Score and
-            last screen alone would not tell of an episode that took another way to the same place.
+        trajectory_hash: SHA-256 of every action and the observation that followed it, of a stack
+            only the newest frame. Score and last screen alone would not tell of an episode that
+            took another way to the same place.
     """
 
     mode: str
@@ -81,7 +86,7 @@ class Policy(Protocol):
         """Prepare for the episode with this seed."""
 
     def act(self, observation: Observation) -> int:
-        """Choose an action for the episode's next observation, (4, 84, 84) uint8."""
+        """Choose an action for the episode's next observation."""
 
     def inspect(self) -> "PolicyOutput | None":
         """What the network computed for the last action; None where no network did."""
@@ -196,20 +201,22 @@ def _play(
         inspects = [c.inspect_every and len(actions) % c.inspect_every == 0 for c in callbacks]
         output = policy.inspect() if any(inspects) else None
         observation, reward, terminated, truncated, info = env.step(action)
-        trajectory.update(bytes([action]) + observation[-1].tobytes())
+        newest = observation[-1] if observation.shape == OBSERVATION_SHAPE else observation
+        trajectory.update(bytes([action]) + newest.tobytes())
         actions.append(action)
         score += float(reward)
         step = StepResult(action, float(reward), len(actions), score, info)
         for callback, wants_output in zip(callbacks, inspects, strict=True):
             callback.on_step(step, output if wants_output else None)
-    screen: Any = env.render()
+    is_console = isinstance(env.unwrapped, AtariEnv)
+    screen: Any = env.render() if is_console else None
     return EpisodeResult(
         mode=policy.mode,
         seed=seed,
         score=score,
         length=len(actions),
         actions=np.array(actions, dtype=np.uint8),
-        screen_hash=hash_screen(screen),
+        screen_hash=hash_screen(screen) if is_console else "",
         truncated=truncated,
         trajectory_hash=trajectory.hexdigest(),
     )

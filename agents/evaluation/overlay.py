@@ -47,7 +47,6 @@ from agents.evaluation.video import WIDTH as GAME_WIDTH
 from agents.evaluation.video import Image
 from agents.networks.inspection import NeurocoderProgram, PolicyOutput
 from envs import action_names
-from envs.config import FRAMES_PER_SECOND
 
 WIDTH = 1280
 CURVE_SECONDS = 20
@@ -75,14 +74,20 @@ class Overlay:
         title: The game.
         subtitle: Who plays.
         action_names: The names of the A actions.
-        frame_skip: Console frames of an agent step.
+        steps_per_second: Agent steps in a second of the video.
+        value: What the value estimates.
     """
 
     def __init__(
-        self, title: str, subtitle: str, action_names: Sequence[str], frame_skip: int
+        self,
+        title: str,
+        subtitle: str,
+        action_names: Sequence[str],
+        steps_per_second: float,
+        value: str = "clipped rewards to come",
     ) -> None:
         self.title, self.subtitle, self.action_names = title, subtitle, tuple(action_names)
-        self._steps_per_second = FRAMES_PER_SECOND / frame_skip
+        self._steps_per_second, self._value_heading = steps_per_second, value
         self._background: Canvas | None = None
         self._panels: Image | None = None
         self._drawn_step = 0
@@ -139,7 +144,7 @@ class Overlay:
             draw_heading(canvas, _POLICY, "Policy", "random: there is no network")
             return canvas
         draw_heading(canvas, _POLICY, "Policy", "probability, % (line: all equal)")
-        draw_heading(canvas, _VALUE, "Value estimate", "clipped rewards to come")
+        draw_heading(canvas, _VALUE, "Value estimate", self._value_heading)
         draw_ticks(canvas, _VALUE_CURVE, f"{CURVE_SECONDS} s ago", "reward", "now")
         mark = Box(
             _VALUE_CURVE.middle - text_width("reward", TICK) // 2 - 6, _VALUE.bottom - 12, 2, 8
@@ -226,7 +231,9 @@ def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFact
         who = "random play"
         if mode != "random" and global_step is not None:
             who = f"{config.head} head, {global_step:,} agent steps of training, {mode} play"
-        names = action_names(config.atari)
-        return Overlay(config.game, f"{who}, seed {seed}", names, config.frame_skip)
+        names = action_names(config.env)
+        rate = config.env.steps_per_second
+        value = "clipped rewards to come" if config.reward == "clip" else "rewards to come"
+        return Overlay(config.game, f"{who}, seed {seed}", names, rate, value)
 
     return make

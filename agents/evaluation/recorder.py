@@ -1,6 +1,7 @@
 """Recording episodes: a replay file of each, and a video."""
 
 import logging
+from functools import cache
 from pathlib import Path
 
 from agents.config import TrainConfig
@@ -10,13 +11,18 @@ from agents.evaluation.replay_file import Replay
 from agents.evaluation.video import VideoError, VideoWriter, video_fps
 from agents.evaluation.video_callback import render_step
 from agents.networks.inspection import PolicyOutput
-from envs.config import FRAMES_PER_SECOND
+from envs import rendering_problem
 
 log = logging.getLogger("train")
 
 # Greedy play may stand still until the frame limit: half an hour of one frame, which would take
 # longer to compress than all other episodes together.
 MAX_VIDEO_SECONDS = 300.0
+
+
+@cache
+def _warn_once(problem: str) -> None:
+    log.warning("no videos: %s", problem)
 
 
 class Recorder(EpisodeCallback):
@@ -32,7 +38,8 @@ class Recorder(EpisodeCallback):
         global_step: Agent steps the network was trained for; None for random play.
         make_overlay: Makes the overlay of an episode from its mode and seed; None for videos of the
             game alone.
-        videos: Whether to write videos; replays are written in any case.
+        videos: Whether to write videos, where the environment can be rendered; replays are written
+            in any case.
         max_video_seconds: The video of a longer episode ends there, with a warning. Its replay is
             whole, and `python -m agents.replay` makes a whole video of it.
 
@@ -51,11 +58,14 @@ class Recorder(EpisodeCallback):
         videos: bool = True,
         max_video_seconds: float = MAX_VIDEO_SECONDS,
     ) -> None:
-        self.folder, self.settings = folder, config.atari
+        self.folder, self.settings = folder, config.env
+        if videos and (problem := rendering_problem(config.env)):
+            _warn_once(problem)
+            videos = False
         self.checkpoint, self.global_step = checkpoint, global_step
         self._make_overlay = make_overlay if videos else None
         self._overlay: Overlay | None = None
-        self._max_steps = int(max_video_seconds * FRAMES_PER_SECOND / self.settings.frame_skip)
+        self._max_steps = int(max_video_seconds * self.settings.steps_per_second) if videos else 0
         self._video: VideoWriter | None = None
         self.needs_frames = videos
         self.inspect_every = 0 if self._make_overlay is None else 1
@@ -70,7 +80,7 @@ class Recorder(EpisodeCallback):
         self._overlay = None if self._make_overlay is None else self._make_overlay(mode, seed)
         try:
             path.parent.mkdir(exist_ok=True)
-            self._video = VideoWriter(path, video_fps(self.settings.frame_skip))
+            self._video = VideoWriter(path, video_fps(self.settings))
         except (OSError, VideoError) as error:
             self._drop_video(error)
 
@@ -78,7 +88,7 @@ class Recorder(EpisodeCallback):
         """Write the step's frames."""
         if self._video is not None and step.length <= self._max_steps:
             try:
-                for image in render_step(step, output, self._overlay, self.settings.frame_skip):
+                for image in render_step(step, output, self._overlay, self.settings):
                     self._video.write(image)
             except (OSError, VideoError) as error:
                 self._drop_video(error)

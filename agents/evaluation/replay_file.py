@@ -1,8 +1,9 @@
 """Replays: the actions of an episode, and all it takes to play it again without any network.
 
 A replay is an `.npz` file of two arrays: `actions`, uint8, and `trace`, the rest as one line of
-JSON. Loading one never runs code. It is valid as long as the emulator and the ROM stay the same,
-which is why it holds the version of ale-py.
+JSON. Loading one never runs code; playing one of an environment that its id gives a module, as in
+`module:Name-v0`, imports that module. A replay is valid as long as the emulator and the ROM, or the
+environment, stay the same, which is why it holds a version.
 """
 
 import io
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from agents.errors import UserError
 from agents.evaluation.episode import EpisodeResult
 from agents.system.files import read_bounded, write_atomically
-from envs import AtariConfig
+from envs import AtariConfig, EnvConfig, GymnasiumConfig
 
 FORMAT_VERSION = 1
 # The longest episode that the settings allow has 25 M agent steps; its description is a few hundred
@@ -31,6 +32,8 @@ MAX_BYTES = 32 * 2**20
 MAX_TEXT = 2**16
 # Attributes of `EpisodeResult` that have another name in the file.
 _KEYS = {"trajectory_hash": "course_hash"}
+# From when there were Atari games only.
+_VERSION_KEY = "ale_version"
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -50,18 +53,23 @@ class Replay:
     """A recorded episode, and where it came from.
 
     Attributes:
-        settings: The game and its rules.
+        settings: The environment and its rules.
         episode: Seed, actions, score, length, last screen.
         checkpoint: Name of the network's file; empty for random play.
         global_step: Agent steps the network was trained for; None for random play.
-        ale_version: The version of ale-py when the episode was played.
+        env_version: The version of the package that has the environment when it was played; see
+            `env_version`.
     """
 
-    settings: AtariConfig
+    settings: EnvConfig
     episode: EpisodeResult
     checkpoint: str = ""
     global_step: int | None = None
-    ale_version: str = version("ale-py")
+    env_version: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.env_version:
+            object.__setattr__(self, "env_version", env_version(self.settings))
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all.
@@ -77,7 +85,7 @@ class Replay:
             "game": episode,
             "checkpoint": self.checkpoint,
             "global_step": self.global_step,
-            "ale_version": self.ale_version,
+            _VERSION_KEY: self.env_version,
         }
         data = io.BytesIO()
         np.savez_compressed(data, actions=self.episode.actions, trace=np.array(json.dumps(rest)))
@@ -102,7 +110,7 @@ def load_replay(path: str | Path) -> Replay:
         values = {names.get(key, key): value for key, value in rest["game"].items()}
         episode = EpisodeResult(actions=actions, **values)
         replay = Replay(
-            settings, episode, rest["checkpoint"], rest["global_step"], rest["ale_version"]
+            settings, episode, rest["checkpoint"], rest["global_step"], rest[_VERSION_KEY]
         )
         _check(replay)
         return replay
@@ -170,17 +178,24 @@ def _read_array(archive: zipfile.ZipFile, name: str, limit: int) -> npt.NDArray[
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _read_settings(settings: Any) -> AtariConfig:
+def env_version(settings: EnvConfig) -> str:
+    """The version of ale-py, or of Gymnasium for an environment that it makes."""
+    return version("ale-py" if isinstance(settings, AtariConfig) else "gymnasium")
+
+
+def _read_settings(settings: Any) -> EnvConfig:
     """Raises TypeError or ValueError for what no environment can have."""
     if not isinstance(settings, dict):
         raise TypeError(f"its settings are {repr(settings)[:200]}")
-    names = {spec.name for spec in fields(AtariConfig)}
+    # Only Atari games have it, and `images` only others.
+    kind = GymnasiumConfig if "images" in settings else AtariConfig
+    names = {spec.name for spec in fields(kind)}
     # Files from before frame skip was a setting lack it.
     if missing := names - {"frame_skip"} - set(settings):
         raise ValueError(f"its settings lack {', '.join(sorted(missing))}")
     if unknown := set(settings) - names:
         raise ValueError(f"this version has no settings {', '.join(sorted(unknown))}")
-    return AtariConfig(**settings)
+    return kind(**settings)
 
 
 def _check(replay: Replay) -> None:
@@ -196,7 +211,7 @@ def _check(replay: Replay) -> None:
         (episode, "trajectory_hash", str),
         (replay, "checkpoint", str),
         (replay, "global_step", (int, type(None))),
-        (replay, "ale_version", str),
+        (replay, "env_version", str),
     ]
     for owner, name, kinds in expected:
         value = getattr(owner, name)
@@ -223,5 +238,5 @@ def _check(replay: Replay) -> None:
             f"{episode.length} agent steps of {replay.settings.frame_skip} frames are over the "
             f"limit of {replay.settings.max_frames} frames"
         )
-    if episode.actions.max() >= 18:
+    if isinstance(replay.settings, AtariConfig) and episode.actions.max() >= 18:
         raise ValueError(f"action {episode.actions.max()} is not one of the console's 18")

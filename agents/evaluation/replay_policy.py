@@ -5,7 +5,6 @@ Nothing in here needs torch.
 
 from collections.abc import Sequence
 from contextlib import closing
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from agents.evaluation.episode import (
@@ -15,8 +14,8 @@ from agents.evaluation.episode import (
     needs_frames,
     run_episodes,
 )
-from agents.evaluation.replay_file import Replay, ReplayError
-from envs import make_evaluation_env, num_actions
+from agents.evaluation.replay_file import Replay, ReplayError, env_version
+from envs import AtariConfig, make_evaluation_env, num_actions
 
 if TYPE_CHECKING:
     from agents.evaluation.runner import StatefulNetwork
@@ -95,9 +94,11 @@ def verify_replay(
             (played,) = run_episodes(env, policy, [recorded.seed], callbacks)
         _compare(played, recorded)
     except ReplayMismatchError as error:
-        if replay.ale_version == version("ale-py"):
+        current = env_version(replay.settings)
+        if replay.env_version == current:
             raise
-        versions = f"recorded with ale-py {replay.ale_version}, this is {version('ale-py')}"
+        package = "ale-py" if isinstance(replay.settings, AtariConfig) else "gymnasium"
+        versions = f"recorded with {package} {replay.env_version}, this is {current}"
         raise ReplayMismatchError(f"{error} ({versions})") from error
     return played
 

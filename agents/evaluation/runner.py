@@ -21,7 +21,7 @@ from agents.evaluation.episode import (
 )
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput, inspect
-from envs import make_evaluation_env, num_actions
+from envs import make_evaluation_env, num_actions, spaces
 
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 MODES = (SAMPLED, GREEDY, RANDOM)
@@ -46,7 +46,7 @@ class StatefulNetwork:
 
     @torch.no_grad()
     def forward(self, observation: Observation) -> Tensor:
-        """Logits, shape (A,), for the episode's next observation, (4, 84, 84) uint8."""
+        """Logits, shape (A,), for the episode's next observation."""
         features = self.network.torso(torch.from_numpy(observation)[None])
         self._before = (features, self._state, self._starts)
         self._logits, self._state = self.network.act_logits(*self._before)
@@ -88,7 +88,7 @@ class EvaluationPolicy:
             self._network.reset()
 
     def act(self, observation: Observation) -> int:
-        """Choose an action for the episode's next observation, (4, 84, 84) uint8."""
+        """Choose an action for the episode's next observation."""
         if self._network is None:
             return int(self._random.integers(self.num_actions))
         logits = self._network.forward(observation)
@@ -128,10 +128,10 @@ def evaluate_policy(
     Raises:
         ValueError: As `EvaluationPolicy`.
     """
-    env = make_evaluation_env(config.atari, keep_screens=needs_frames(callbacks))
+    env = make_evaluation_env(config.env, keep_screens=needs_frames(callbacks))
     cached = nullcontext() if network is None else network.cached_weights()
     with closing(env), cached:
-        policy = EvaluationPolicy(mode, num_actions(config.atari), network)
+        policy = EvaluationPolicy(mode, num_actions(config.env), network)
         return list(run_episodes(env, policy, seeds, callbacks, should_stop))
 
 
@@ -149,4 +149,4 @@ def episode_seeds(seed: int, episodes: int) -> list[int]:
 
 def make_network(config: TrainConfig) -> ActorCritic:
     """A run's network, with parameters yet to be filled in."""
-    return ActorCritic(num_actions(config.atari), config)
+    return ActorCritic(spaces(config.env), config)

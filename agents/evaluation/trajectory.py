@@ -82,7 +82,7 @@ def record_trajectory(
         raise ValueError("in random play no network acts")
     builder = _TrajectoryBuilder(keep_screens)
     (result,) = evaluate_policy(network, config, mode, [seed], [builder, *callbacks])
-    return builder.build(result, action_names(config.atari))
+    return builder.build(result, action_names(config.env))
 
 
 def replay_trajectory(

@@ -8,10 +8,13 @@ console frames of a second.
 
 The console's pixels are wider than high: its screen filled a television of 4:3, and so does the
 video frame. Enlarging repeats pixels, without blurring them.
+
+Other environments show one picture an agent step, at their own rate, in the middle of the frame.
 """
 
 import contextlib
 import os
+import textwrap
 from pathlib import Path
 from types import TracebackType
 
@@ -20,8 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.errors import UserError
+from agents.evaluation.drawing import draw_text, new_canvas
 from agents.evaluation.encoders import Encoder, open_encoder
 from agents.system.files import write_atomically
+from envs import AtariConfig, EnvConfig
 from envs.config import FRAMES_PER_SECOND
 
 Image = npt.NDArray[np.uint8]  # (height, width, 3), RGB
@@ -33,13 +38,11 @@ class VideoError(UserError):
     """A video that could not be written; the message names the file and says why."""
 
 
-def video_fps(frame_skip: int) -> int:
-    """Frames a second of a video at real speed.
-
-    Args:
-        frame_skip: Console frames of an agent step.
-    """
-    return FRAMES_PER_SECOND // _merged_frames(frame_skip)
+def video_fps(env: EnvConfig) -> int:
+    """Frames a second of a video of an environment at real speed."""
+    if isinstance(env, AtariConfig):
+        return FRAMES_PER_SECOND // _merged_frames(env.frame_skip)
+    return round(env.steps_per_second)
 
 
 def enlarge(screen: Image) -> Image:
@@ -50,18 +53,42 @@ def enlarge(screen: Image) -> Image:
     return enlarged
 
 
-def frames_of_step(screens: npt.NDArray[np.uint8], frame_skip: int) -> list[Image]:
+def letterbox(picture: Image) -> Image:
+    """Scale a picture of any size to fit (480, 640, 3), with black beside or above it."""
+    height, width = picture.shape[:2]
+    scale = min(WIDTH / width, HEIGHT / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    left, top = (WIDTH - size[0]) // 2, (HEIGHT - size[1]) // 2
+    scaled = cv2.resize(np.ascontiguousarray(picture), size, interpolation=smooth)
+    frame[top : top + size[1], left : left + size[0]] = scaled
+    return frame
+
+
+def text_frame(text: str) -> Image:
+    """A frame of text, (480, 640, 3), for what cannot be shown."""
+    canvas = new_canvas(WIDTH, HEIGHT)
+    for line, words in enumerate(textwrap.wrap(text, 60)[:10]):
+        draw_text(canvas, words, 40, HEIGHT // 2 - 40 + 26 * line, 16)
+    return np.asarray(canvas)
+
+
+def frames_of_step(screens: npt.NDArray[np.uint8], env: EnvConfig) -> list[Image]:
     """The video frames of one agent step.
 
     Args:
         screens: The step's console frames, (n, height, width, 3) uint8, n = `frame_skip`, or fewer
             where the episode ended within the step.
-        frame_skip: Console frames of a whole agent step.
+        env: The environment and its rules.
 
     Returns:
-        Frames of shape (480, 640, 3), uint8, at `video_fps(frame_skip)`. Where the episode ended
+        Frames of shape (480, 640, 3), uint8, at `video_fps(env)`. Where the episode ended
         within the step the last one is repeated, so that the video lasts as long as the steps did.
     """
+    if not isinstance(env, AtariConfig):
+        return [letterbox(screen) for screen in screens]
+    frame_skip = env.frame_skip
     merged = _merged_frames(frame_skip)
     frames = [
         enlarge(screens[start : start + merged].max(axis=0))

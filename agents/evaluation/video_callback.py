@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from agents.evaluation.episode import EpisodeCallback, StepResult
 from agents.evaluation.video import Image, VideoWriter, frames_of_step, write_still
+from envs import EnvConfig
 
 if TYPE_CHECKING:
     from agents.evaluation.overlay import Overlay
@@ -12,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def render_step(
-    step: StepResult, output: "PolicyOutput | None", overlay: "Overlay | None", frame_skip: int
+    step: StepResult, output: "PolicyOutput | None", overlay: "Overlay | None", env: EnvConfig
 ) -> list[Image]:
     """The video frames of one agent step, with the overlay if there is one."""
-    frames = frames_of_step(step.info["screens"], frame_skip)
+    frames = frames_of_step(step.info["screens"], env)
     if overlay is None:
         return frames
     return [overlay.render(frame, output, step) for frame in frames]
@@ -25,7 +26,7 @@ class VideoCallback(EpisodeCallback):
     """Writes one episode's frames.
 
     Args:
-        frame_skip: Frames of an agent step.
+        env: The environment and its rules.
         video: Gets every frame; None for no video. The caller opens and finishes it.
         overlay: Drawn around the frames.
         still: An agent step, from 1, and the PNG file for the last frame of that step.
@@ -35,12 +36,12 @@ class VideoCallback(EpisodeCallback):
 
     def __init__(
         self,
-        frame_skip: int,
+        env: EnvConfig,
         video: VideoWriter | None,
         overlay: "Overlay | None" = None,
         still: tuple[int, Path] | None = None,
     ) -> None:
-        self._frame_skip, self._video = frame_skip, video
+        self._env, self._video = env, video
         self._overlay, self._still = overlay, still
         self.inspect_every = 0 if overlay is None else 1
 
@@ -50,7 +51,7 @@ class VideoCallback(EpisodeCallback):
         Raises:
             VideoError: If a file cannot be written.
         """
-        images = render_step(step, output, self._overlay, self._frame_skip)
+        images = render_step(step, output, self._overlay, self._env)
         if self._video is not None:
             for image in images:
                 self._video.write(image)

@@ -1,6 +1,6 @@
 """The actor-critic network: torso, core, actor head and critic head."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from agents.config import TrainConfig
+from agents.config import SettingError, TrainConfig
 from agents.networks.heads import forward_groups, head_factory
 from agents.networks.inference import inference_head
 from agents.networks.lstm import LSTMSequence
-from agents.networks.torso import Torso
+from agents.networks.mlp_torso import MLPTorso
+from agents.networks.torso import CONVOLUTIONAL, Torso, smallest_image
+from envs import Spaces
 from neurocoder import NeurocoderLinear, frozen_keys
 
 
@@ -31,19 +33,23 @@ class ActorCriticOutput(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """Policy and value of stacked observations; agents differ in their heads only.
+    """Policy and value of observations; agents differ in their heads only.
 
     Args:
-        num_actions: A, the size of the action space.
+        spaces: A, the size of the action space, and the shape of an observation.
         config: The settings; its group "network" and that of the head matter here.
+
+    Raises:
+        SettingError: If the torso is not for such observations.
     """
 
-    def __init__(self, num_actions: int, config: TrainConfig) -> None:
+    def __init__(self, spaces: Spaces, config: TrainConfig) -> None:
         super().__init__()
-        self.torso = Torso(config.torso, config.precision)
+        self.spaces = spaces
+        self.torso = _make_torso(spaces.observation_shape, config)
         self.core = CORES[config.core](self.torso.features)
         head = head_factory(config)
-        self.actor = head(self.core.features, num_actions)
+        self.actor = head(self.core.features, spaces.num_actions)
         self.critic = head(self.core.features, 1)
         self.actor_gain = config.actor_gain
         self.inference_actor = inference_head(self.actor)
@@ -55,7 +61,8 @@ class ActorCritic(nn.Module):
         """Run T steps of B environments.
 
         Args:
-            observations: Stacked screens, uint8, shape (T, B, 4, 84, 84); see `forward_torso`.
+            observations: Images, uint8, shape (T, B, C, H, W), or vectors, float32, shape
+                (T, B, D); see `forward_torso`.
             state: The core's state before the first step, shape (2, B, S).
             episode_starts: Bool, shape (T, B): true where an observation is the first of an
                 episode. The state is reset to zero there.
@@ -66,9 +73,12 @@ class ActorCritic(nn.Module):
         """Return torso features, shape (T, B, F).
 
         Args:
-            observations: Shape (T, B, 4, 84, 84), or (T, N, B / N, 4, 84, 84) for a batch of N
-                rollouts that each lie in one piece of memory, channels last.
+            observations: Shape (T, B, ...), or (T, N, B / N, ...) for a batch of N rollouts that
+                each lie in one piece of memory, images with channels last.
         """
+        if not self.spaces.has_images:
+            vectors = observations.flatten(1, -2)
+            return self.torso(vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
         if observations.dim() == 5:
             return self.torso(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
         rollouts = observations.movedim(-3, -1).transpose(0, 1)
@@ -159,6 +169,29 @@ class ActorCritic(nn.Module):
             if isinstance(layer, NeurocoderLinear)
         ]
         return torch.stack(losses).sum() if losses else torch.zeros(())
+
+
+def _make_torso(observation_shape: Sequence[int], config: TrainConfig) -> Torso | MLPTorso:
+    kind = config.torso
+    is_vector = len(observation_shape) == 1
+    if kind == "auto":
+        kind = "nips"
+        if is_vector or min(observation_shape[1:]) < smallest_image("nips"):
+            kind = "mlp" if is_vector else "small"
+    if is_vector != (kind == "mlp"):
+        what = "vectors" if is_vector else "images"
+        suitable = "mlp" if is_vector else " or ".join(CONVOLUTIONAL)
+        allowed = f"the observations of {config.game} are {what}, which need {suitable}"
+        raise SettingError("torso", kind, allowed)
+    if is_vector:
+        if config.precision != "float32":
+            raise SettingError("precision", config.precision, "is for convolutional torsos only")
+        return MLPTorso(*observation_shape)
+    smallest, size = smallest_image(kind), observation_shape[1:]
+    if min(size) < smallest:
+        allowed = f"needs images of {smallest}x{smallest} or more, got {size[0]}x{size[1]}"
+        raise SettingError("torso", kind, allowed)
+    return Torso(kind, observation_shape, config.precision)
 
 
 class IdentityCore(nn.Module):

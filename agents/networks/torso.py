@@ -5,7 +5,7 @@ recompute exactly the torso's forward pass while acting, so its outputs are cach
 learning starts with the backward pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +14,8 @@ import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from envs.config import OBSERVATION_SHAPE
 
 OBSERVATIONS_PER_CHUNK = 40
 
@@ -26,7 +28,8 @@ class TorsoCache:
     worker's cache has the same tensors without the first dimension.
 
     Attributes:
-        observations: uint8, shape (W, N, 4, 84, 84), channels last in memory.
+        observations: Images, uint8, shape (W, N, C, H, W), channels last in memory; or vectors,
+            float32, shape (W, N, D).
         convolution_outputs: Output of every convolution after its ReLU, shape
             (W, N, channels, height, width).
         features: The torso's output, shape (W, N, features).
@@ -42,38 +45,55 @@ class TorsoCache:
         return TorsoCache(self.observations[index], outputs, self.features[index])
 
 
+# Kind -> filters, size and stride of each convolution; and the number of features.
+_KINDS = {
+    "nips": ([(16, 8, 4), (32, 4, 2)], 256),
+    "nature": ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512),
+    "small": ([(16, 2, 1), (32, 2, 1), (64, 2, 1)], 256),
+}
+CONVOLUTIONAL = tuple(_KINDS)
+
+
+def smallest_image(kind: str) -> int:
+    """The smallest height and width of images that a torso takes."""
+    size = 1
+    for _, window, stride in reversed(_KINDS[kind][0]):
+        size = (size - 1) * stride + window
+    return size
+
+
 class Torso(nn.Module):
-    """Convolutions over stacked observations.
+    """Convolutions over images, such as stacked screens.
 
     `nips`: 16 filters 8x8/4, 32 filters 4x4/2, 256 features (Mnih et al. 2013; the network of A3C).
     `nature`: 32 filters 8x8/4, 64 filters 4x4/2, 64 filters 3x3/1, 512 features (Mnih et al. 2015).
+    `small`: 16, 32 and 64 filters 2x2/1, 256 features, for images from 4x4.
 
     Tensors are channels last in memory, which trains about twice as fast on CPUs.
 
     Args:
-        kind: "nips" or "nature".
+        kind: "nips", "nature" or "small".
+        image_shape: (C, H, W) of an observation.
         precision: "float32", or "bf16" to compute with weights and activations rounded to bfloat16.
             Parameters, features and gradients have the parameters' type in either case.
     """
 
-    def __init__(self, kind: str, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        kind: str,
+        image_shape: Sequence[int] = OBSERVATION_SHAPE,
+        precision: str = "float32",
+    ) -> None:
         super().__init__()
         self.precision = precision
         self._cached: _Weights | None = None
-        if kind == "nips":
-            self.convolutions = nn.ModuleList(
-                [nn.Conv2d(4, 16, 8, stride=4), nn.Conv2d(16, 32, 4, stride=2)]
-            )
-            flat, self.features = 32 * 9 * 9, 256
-        else:
-            self.convolutions = nn.ModuleList(
-                [
-                    nn.Conv2d(4, 32, 8, stride=4),
-                    nn.Conv2d(32, 64, 4, stride=2),
-                    nn.Conv2d(64, 64, 3, stride=1),
-                ]
-            )
-            flat, self.features = 64 * 7 * 7, 512
+        convolutions, self.features = _KINDS[kind]
+        channels, *size = image_shape
+        self.convolutions = nn.ModuleList()
+        for filters, window, stride in convolutions:
+            self.convolutions.append(nn.Conv2d(channels, filters, window, stride=stride))
+            channels, size = filters, [(side - window) // stride + 1 for side in size]
+        flat = channels * size[0] * size[1]
         self.dense = nn.Linear(flat, self.features)
         for layer in [*self.convolutions, self.dense]:
             # Keeps the scale of the observations through the layers; with torch's default, features
@@ -82,7 +102,7 @@ class Torso(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Return features, shape (N, features), of uint8 observations, shape (N, 4, 84, 84)."""
+        """Return features, shape (N, features), of uint8 observations, shape (N, C, H, W)."""
         weights = self._weights()
         x = observations.to(self._dtype, memory_format=torch.channels_last)
         for convolution in weights.convolutions:
@@ -103,7 +123,7 @@ class Torso(nn.Module):
 
     @torch.no_grad()
     def make_cache(self, observations: Tensor) -> TorsoCache:
-        """Allocate a cache for observations, shape (W, N, 4, 84, 84), channels last in memory.
+        """Allocate a cache for observations, shape (W, N, C, H, W), channels last in memory.
 
         The observations themselves are not copied: whoever writes into them calls
         `forward_cached` for these rows next.
@@ -224,7 +244,7 @@ class _Convolution(NamedTuple):
     def input_gradient(self, dy: Tensor, x: Tensor) -> Tensor:
         """Gradient of that whose ReLU is the input x."""
         (out, channels, size, _), s = self.weight.shape, self.stride
-        if size != 2 * s:
+        if size != 2 * s or any(side % s for side in x.shape[-2:]):
             return _relu_backward(self._backward(dy, x, [True, False, False])[0], x)
         # A block of s x s inputs belongs to 2 x 2 windows. So the gradient of all inputs of a block
         # is a convolution of size 2 over dy, a third faster than torch's for the narrow layers.

@@ -61,7 +61,7 @@ class LearnerRunner:
             torch.backends.cudnn.allow_tf32 = False
             for tensor in (shared.parameters, shared.optimizer_state):
                 pin_memory(tensor, self)
-        network = ActorCritic(queue.layout.num_actions, config).to(device)
+        network = ActorCritic(queue.layout.spaces, config).to(device)
         flat = flatten_parameters_(network)
         self.store = DeviceStore(shared, config, flat.parameters)
         self.learner = Learner(config, network, flat, self.store)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from agents.a3c.optimizers import OPTIMIZERS, SharedOptimizer
 from agents.config import TrainConfig
+from agents.networks.normalization import merge_observations_
 from agents.training.shared_state import SharedState
 
 
@@ -29,6 +30,10 @@ class SharedMemoryStore:
         """Apply gradients of shape (N,) to the shared parameters."""
         learning_rate = self.config.learning_rate_at(self.shared.global_step)
         self._optimizer.step(gradients, learning_rate, self.shared.updates)
+
+    def merge_observations(self, where: slice, observations: Tensor) -> None:
+        """Include observations, (N, D), in the shared running statistics; see `ParameterStore`."""
+        merge_observations_(self.shared.parameters[where], observations)
 
     @cached_property
     def _optimizer(self) -> SharedOptimizer:
@@ -61,6 +66,10 @@ class DeviceStore:
         """Apply gradients of shape (N,) to the parameters on the device."""
         learning_rate = self.config.learning_rate_at(self.shared.global_step)
         self._optimizer.step(gradients, learning_rate, self.shared.updates)
+
+    def merge_observations(self, where: slice, observations: Tensor) -> None:
+        """Include observations, (N, D), in the running statistics; see `ParameterStore`."""
+        merge_observations_(self.parameters[where], observations)
 
     def publish(self) -> None:
         """Copy the parameters into shared memory, for the workers."""

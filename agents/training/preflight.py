@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from agents.a3c.collector import action_count
+from agents.a3c.collector import spaces_of
 from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.worker_group import EnvironmentFactory
 from agents.config import SettingError, TrainConfig
@@ -18,12 +18,12 @@ from agents.networks.actor_critic import ActorCritic
 from agents.system.resources import SHARED_MEMORY, available_cpus, free_shared_memory, memory_limit
 from agents.training.rollout_queue import entries_per_worker, queue_size, rollout_layout
 from agents.training.worker_process import spread_workers
-from envs.config import OBSERVATION_SHAPE
+from envs import Spaces, UnusableEnvironmentError
 
 log = logging.getLogger("train")
 
 
-def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
+def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
     """Build the network, or refuse what this machine cannot hold; say where settings make no sense.
 
     Parameters are counted as they come, before they are filled: what would take too much is given
@@ -35,7 +35,7 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
         MachineError: where something else than a flag has to change.
     """
     check_learner(config)
-    check_rollouts(config)
+    check_rollouts(config, spaces)
     _check_descriptors(config)
     size = 0
 
@@ -46,7 +46,7 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
 
     hook = register_module_parameter_registration_hook(count)
     try:
-        network = ActorCritic(num_actions, config)
+        network = ActorCritic(spaces, config)
     except RuntimeError as error:
         if "allocate" not in str(error) and "overflow" not in str(error):
             raise
@@ -56,7 +56,7 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
         hook.remove()
     slots = 0
     if config.uses_central_learner:
-        slots = queue_size(config, rollout_layout(config, network, num_actions))
+        slots = queue_size(config, rollout_layout(config, network))
     _check_shared_memory(size, config, slots)
     cores = available_cpus()
     if len(spread_workers(config)) > cores:
@@ -68,11 +68,20 @@ def build_network(num_actions: int, config: TrainConfig) -> ActorCritic:
     return network
 
 
-def count_actions(config: TrainConfig, make_env: EnvironmentFactory) -> int:
-    """Return the size of the action space, from one environment that is closed at once."""
-    env = make_env(config, np.zeros(1, np.int64))
+def check_env(config: TrainConfig, make_env: EnvironmentFactory) -> Spaces:
+    """Return the sizes of an environment's spaces, from one that is closed at once.
+
+    Raises:
+        SettingError: If it cannot be made, or not be used.
+    """
     try:
-        return action_count(env)
+        env = make_env(config, np.zeros(1, np.int64))
+    except UnusableEnvironmentError as error:
+        raise SettingError("game", config.game, str(error)) from error
+    try:
+        return spaces_of(env)
+    except TypeError as error:
+        raise SettingError("game", config.game, str(error)) from error
     finally:
         env.close()
 
@@ -94,7 +103,7 @@ def check_learner(config: TrainConfig) -> None:
         raise SettingError("learner", config.learner, f"{torch_version} sees {seen}")
 
 
-def check_rollouts(config: TrainConfig) -> None:
+def check_rollouts(config: TrainConfig, spaces: Spaces) -> None:
     """Refuse rollouts that the memory cannot hold while all workers learn.
 
     Raises:
@@ -102,8 +111,9 @@ def check_rollouts(config: TrainConfig) -> None:
     """
     rollouts = config.learner_batch if config.uses_central_learner else max(config.workers, 1)
     samples = rollouts * config.envs_per_worker * config.num_steps
-    # One byte a pixel in the rollout, about four more for what the network's layers made of it.
-    needed = samples * math.prod(OBSERVATION_SHAPE) * 5
+    observation = math.prod(spaces.observation_shape) * (1 if spaces.has_images else 4)
+    # About four more bytes a pixel, or number, for what the network's layers made of it.
+    needed = samples * (observation + 4 * math.prod(spaces.observation_shape))
     if config.head == "neurocoder":
         components = config.neurocoder_steps * config.neurocoder_heads
         tensors = 2 * 3 * 10  # layers, memories, and what autograd keeps of each attention
@@ -111,7 +121,7 @@ def check_rollouts(config: TrainConfig) -> None:
     if config.uses_central_learner:
         kept = max(config.workers, 1) * entries_per_worker(config) + 2 * config.learner_batch
         steps = config.envs_per_worker * (config.num_steps + 1)
-        needed += kept * steps * math.prod(OBSERVATION_SHAPE)
+        needed += kept * steps * observation
     if needed > memory_limit():
         number = "--learner-batch" if config.uses_central_learner else "--workers"
         raise SettingError(

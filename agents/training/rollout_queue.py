@@ -23,6 +23,7 @@ from torch import Tensor
 from agents.a3c.rollout import Fields, rollout_fields
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
+from envs import Spaces
 
 # Every field begins at a multiple of this, because a device reads whole words.
 ALIGNMENT = 64
@@ -35,19 +36,19 @@ class RolloutLayout:
     Attributes:
         num_steps: T.
         num_envs: B.
-        num_actions: A.
+        spaces: A, and the shape of an observation.
         state_size: S, of the core.
     """
 
     num_steps: int
     num_envs: int
-    num_actions: int
+    spaces: Spaces
     state_size: int
 
     @cached_property
     def fields(self) -> Fields:
         """Type and shape of each field, by name; see `rollout_fields`."""
-        return rollout_fields(self.num_steps, self.num_envs, self.num_actions, self.state_size)
+        return rollout_fields(self.num_steps, self.num_envs, self.spaces, self.state_size)
 
     @cached_property
     def nbytes(self) -> int:
@@ -103,9 +104,9 @@ class RolloutQueue:
     sync_requests: Tensor
 
     @classmethod
-    def create(cls, config: TrainConfig, network: ActorCritic, num_actions: int) -> "RolloutQueue":
+    def create(cls, config: TrainConfig, network: ActorCritic) -> "RolloutQueue":
         """Allocate the queue in shared memory."""
-        layout = rollout_layout(config, network, num_actions)
+        layout = rollout_layout(config, network)
         workers, count = max(config.workers, 1), entries_per_worker(config)
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -139,10 +140,10 @@ class RolloutQueue:
         self.write_count[worker] += 1  # last: from here on it is the learner's
 
 
-def rollout_layout(config: TrainConfig, network: ActorCritic, num_actions: int) -> RolloutLayout:
+def rollout_layout(config: TrainConfig, network: ActorCritic) -> RolloutLayout:
     """Return the layout of an entry for these settings."""
     return RolloutLayout(
-        config.num_steps, config.envs_per_worker, num_actions, network.core.state_size
+        config.num_steps, config.envs_per_worker, network.spaces, network.core.state_size
     )
 
 

@@ -145,11 +145,12 @@ class RunSession:
             global_step: Agent steps of the run.
             statistics: The run's statistics.
         """
+        skip = self.config.frame_skip
         log.info(
-            "%s: %s agent steps (%s frames) in %s, %s episodes, mean return %s",
+            "%s: %s agent steps%s in %s, %s episodes, mean return %s",
             status,
             f"{global_step:,}",
-            f"{global_step * self.config.frame_skip:,}",
+            f" ({global_step * skip:,} frames)" if skip > 1 else "",
             format_seconds(statistics.elapsed),
             f"{statistics.episodes:,}",
             statistics.recent_return_text,

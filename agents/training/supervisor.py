@@ -27,7 +27,7 @@ from agents.training.checkpointer import Checkpointer
 from agents.training.evaluator import EvaluatorProcess
 from agents.training.learner_process import SerialLearner
 from agents.training.managed_process import ManagedProcess, TrainingFailedError
-from agents.training.preflight import build_network, count_actions
+from agents.training.preflight import build_network, check_env
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.run_session import RunSession
 from agents.training.shared_state import SharedState
@@ -59,7 +59,7 @@ def train(
         config: The settings; with `resume`, that run is resumed from its newest sound checkpoint.
         argv: The command line, kept in `meta.json`.
         make_env: Makes the environments of a process from the settings and their seeds, one each:
-            any Gymnasium `VectorEnv` that `action_count` accepts. Training resets it without a
+            any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
             seed, so it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must
             be importable by name, for it is sent to other processes.
         group_class: Makes the workers of a process that learn themselves; importable by name, too.
@@ -100,8 +100,7 @@ class TrainingRun:
     ) -> None:
         self.config, self.signals, self._group_class = config, signals, group_class
         torch.manual_seed(config.seed)
-        num_actions = count_actions(config, make_env)
-        network = build_network(num_actions, config)
+        network = build_network(check_env(config, make_env), config)
         self.shared = SharedState.for_training(network, config)
         self.checkpointer = Checkpointer(config, network, self.shared)
 
@@ -123,7 +122,7 @@ class TrainingRun:
         self.metrics.log_config(config, self.shared.global_step)
 
         central = config.uses_central_learner
-        self.queue = RolloutQueue.create(config, network, num_actions) if central else None
+        self.queue = RolloutQueue.create(config, network) if central else None
         incarnation = self.session.index * INCARNATIONS_PER_SESSION
         self._spec = GroupSpec(config, make_env, incarnation=incarnation)
         self.pool = WorkerPool(self._spec, self.shared, self.queue, group_class)

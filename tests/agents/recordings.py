@@ -13,4 +13,4 @@ def record(mode="random", config=CONFIG, seed=3):
     torch.manual_seed(0)
     network = make_network(config) if mode != "random" else None
     (game,) = evaluate_policy(network, config, mode, [seed])
-    return Replay(config.atari, game, checkpoint="step_000000000009.safetensors", global_step=9)
+    return Replay(config.env, game, checkpoint="step_000000000009.safetensors", global_step=9)

@@ -9,7 +9,7 @@ from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import write_json
 from agents.training_state import TrainingState
-from envs import num_actions
+from envs import spaces
 
 SMALL = {
     "neurocoder_slots": 4,
@@ -26,7 +26,7 @@ def make_config(**settings):
 
 def make_network(config, seed=0):
     torch.manual_seed(seed)
-    return ActorCritic(num_actions(config.atari), config)
+    return ActorCritic(spaces(config.env), config)
 
 
 def save(folder, network, step, keep=3):

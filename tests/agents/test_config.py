@@ -93,7 +93,7 @@ def test_every_setting_of_the_environment_is_one_that_the_emulator_takes(end):
     specs = [s for s in dataclasses.fields(TrainConfig) if s.metadata["group"] == "environment"]
     values = {s.name: s.metadata[end] for s in specs if end in s.metadata}
     assert {"frame_skip", "sticky_actions", "noop_max", "max_frames"} == set(values)
-    assert vars(TrainConfig(**values).atari).items() >= values.items()
+    assert vars(TrainConfig(**values).env).items() >= values.items()
 
 
 def test_the_table_has_a_row_for_every_flag():

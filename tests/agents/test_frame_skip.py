@@ -40,8 +40,8 @@ def recorded(run):
 
 
 def test_it_reaches_the_environments():
-    assert parse_args(["--frame-skip", "12"]).atari.frame_skip == 12
-    assert TrainConfig().atari.frame_skip == 4
+    assert parse_args(["--frame-skip", "12"]).env.frame_skip == 12
+    assert TrainConfig().env.frame_skip == 4
     with pytest.raises(SettingError, match="--frame-skip 101"):
         TrainConfig(frame_skip=101)
 
@@ -56,7 +56,7 @@ def test_every_setting_of_the_environment_reaches_the_atari_config():
         "max_frames": 500,
         "full_action_space": True,
     }
-    assert vars(TrainConfig(**settings).atari) == settings
+    assert vars(TrainConfig(**settings).env) == settings
 
 
 def test_an_evaluation_and_its_replay_have_the_runs_frame_skip(run, recorded, capsys):

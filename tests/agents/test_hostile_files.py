@@ -46,7 +46,7 @@ FORMAT_1 = safetensors.torch.save(TENSORS, META | {"format": "1"})
 FORMAT_2 = format_2(TENSORS, {"progress": META["progress"]})
 FORMAT_3 = serialize(TENSORS, META)
 
-SETTINGS = TrainConfig(game="Pong", max_frames=80).atari
+SETTINGS = TrainConfig(game="Pong", max_frames=80).env
 GAME = EpisodeResult("greedy", 3, 1.0, 12, np.arange(12, dtype=np.uint8), "0" * 64, False, "1" * 64)
 CONFIG = json.dumps(dataclasses.asdict(TrainConfig())).encode()
 

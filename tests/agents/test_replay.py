@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 def record(config):
     (episode,) = evaluate_policy(None, config, "random", [3])
-    return Replay(config.atari, episode)
+    return Replay(config.env, episode)
 
 
 def run(*argv):

@@ -14,7 +14,7 @@ from agents.analysis.report.data import Selection, by_action, project, selection
 from agents.analysis.report.episode import MAX_WEIGHT_BYTES, ShownEpisode
 from agents.evaluation.results import TRAINING, read_evaluations
 from agents.run_folder import RunFolderError
-from envs import PUBLISHED_SCORES, AtariConfig
+from envs import PUBLISHED_SCORES, EnvConfig
 
 IMAGES_PER_SLOT = 3
 MAX_SLOTS_WITH_IMAGES = 64
@@ -61,13 +61,11 @@ def read_points(folder: Path) -> dict[str, Points]:
     return points
 
 
-def chart_data(
-    atari: AtariConfig, curves: dict[str, Points], shown: ShownEpisode
-) -> dict[str, Any]:
+def chart_data(env: EnvConfig, curves: dict[str, Points], shown: ShownEpisode) -> dict[str, Any]:
     """Return the data of all charts.
 
     Args:
-        atari: The game and its rules.
+        env: The environment and its rules.
         curves: Metric -> learning curve.
         shown: The episode shown in the player.
 
@@ -83,15 +81,15 @@ def chart_data(
     size = sum(s.weights.size * (4 if s.signed else 1) for _, group in heads for s in group)
     keep = size <= MAX_WEIGHT_BYTES
     return {
-        "rate": atari.steps_per_second,
+        "rate": env.steps_per_second,
         "actionNames": trajectory.action_names,
         "actions": encode_array(trajectory.actions),
         "rewards": encode_array(trajectory.rewards),
         "values": encode_array(trajectory.values),
         "probabilities": encode_array(trajectory.probabilities),
         "heads": [_head(name, selections, shown, keep) for name, selections in heads],
-        "gallery": _gallery(heads[0][1][0], shown.thumbnails, atari) if heads else None,
-        "curve": _curve(atari.game, curves) if curves else None,
+        "gallery": _gallery(heads[0][1][0], shown.thumbnails, env) if heads else None,
+        "curve": _curve(env.game, curves) if curves else None,
     }
 
 
@@ -142,9 +140,9 @@ def _head(
 
 
 def _gallery(
-    selection: Selection, thumbnails: Sequence[bytes], atari: AtariConfig
+    selection: Selection, thumbnails: Sequence[bytes], env: EnvConfig
 ) -> list[list[dict[str, Any]]]:
-    apart = round(atari.steps_per_second)  # a second: the screens of neighbours are nearly equal
+    apart = round(env.steps_per_second)  # a second: the screens of neighbours are nearly equal
     slots = selection.mean[:, :MAX_SLOTS_WITH_IMAGES]
     return [
         [

@@ -17,9 +17,10 @@ from agents.evaluation.callbacks import ProgressLines
 from agents.evaluation.episode import EpisodeCallback, EpisodeResult, StepResult
 from agents.evaluation.runner import RANDOM, episode_seeds, evaluate_policy
 from agents.evaluation.trajectory import Trajectory, record_trajectory
-from agents.evaluation.video import VideoWriter, frames_of_step, video_fps
+from agents.evaluation.video import VideoWriter, frames_of_step, text_frame, video_fps
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput
+from envs import EnvConfig, rendering_problem
 
 # Limits of the episode shown: they keep the page below 15 MB, base64's overhead included.
 MAX_STEPS = 3000
@@ -94,8 +95,8 @@ def _show(
     progress = ProgressLines("the episode shown", 1, _print)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "game.mp4"
-        with VideoWriter(path, video_fps(config.frame_skip)) as video:
-            frames = _FrameCallback(video, config.frame_skip, max_steps)
+        with VideoWriter(path, video_fps(config.env)) as video:
+            frames = _FrameCallback(video, config.env, max_steps)
             trajectory = record_trajectory(
                 network, config, mode, seed, callbacks=[frames, progress]
             )
@@ -108,15 +109,19 @@ def _show(
 class _FrameCallback(EpisodeCallback):
     """Writes the video and the thumbnails of an episode's first agent steps."""
 
-    needs_frames = True
-
-    def __init__(self, video: VideoWriter, frame_skip: int, max_steps: int) -> None:
-        self._video, self._frame_skip, self._max_steps = video, frame_skip, max_steps
+    def __init__(self, video: VideoWriter, env: EnvConfig, max_steps: int) -> None:
+        self._video, self._env, self._max_steps = video, env, max_steps
+        problem = rendering_problem(env)
+        self.needs_frames = problem is None
+        self._instead = None if problem is None else text_frame(problem)
         self.thumbnails: list[bytes] = []
 
     def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:  # noqa: ARG002
         if step.length <= self._max_steps:
-            frames = frames_of_step(step.info["screens"], self._frame_skip)
+            if self._instead is None:
+                frames = frames_of_step(step.info["screens"], self._env)
+            else:
+                frames = [self._instead]
             for frame in frames:
                 self._video.write(frame)
             self.thumbnails.append(thumbnail(frames[-1]))

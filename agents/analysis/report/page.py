@@ -17,7 +17,7 @@ import jinja2
 from agents.analysis.report.chart_data import Points, chart_data
 from agents.analysis.report.episode import ShownEpisode
 from agents.evaluation.results import Summary
-from envs import PUBLISHED_SCORES, AtariConfig
+from envs import PUBLISHED_SCORES, AtariConfig, EnvConfig
 
 FOLDER = Path(__file__).parent
 STYLE = FOLDER / "report.css"
@@ -48,7 +48,7 @@ class ReportHeader:
 
     Attributes:
         run: Name of the run directory.
-        atari: The game and its rules.
+        env: The environment and its rules.
         head: Head of actor and critic.
         core: Core between torso and heads.
         torso: Convolutional torso.
@@ -60,7 +60,7 @@ class ReportHeader:
     """
 
     run: str
-    atari: AtariConfig
+    env: EnvConfig
     head: str
     core: str
     torso: str
@@ -92,7 +92,7 @@ def make_page(
     Raises:
         ValueError: If a number in the data is not finite, which JSON cannot hold.
     """
-    data = chart_data(header.atari, curves, shown)
+    data = chart_data(header.env, curves, shown)
     selection = None
     if data["heads"]:
         selection = "embedding" if data["heads"][0]["selections"][0]["signed"] else "attention"
@@ -102,10 +102,11 @@ def make_page(
         .render(
             header=header,
             header_rows=header_rows(header),
-            score_rows=score_rows(header.atari, summaries),
-            description=describe_episode(header.atari, shown, summaries),
+            score_rows=score_rows(header.env, summaries),
+            description=describe_episode(header.env, shown, summaries),
             curve=bool(curves),
             selection=selection,
+            agent_step=_agent_step(header.env),
             video="data:video/mp4;base64," + base64.b64encode(shown.video).decode(),
             style=STYLE.read_text(),
             script="".join(path.read_text() for path in SCRIPTS),
@@ -130,22 +131,31 @@ def template_environment() -> jinja2.Environment:
     return environment
 
 
+def _agent_step(env: EnvConfig) -> str:
+    if isinstance(env, AtariConfig):
+        plural = "s" if env.frame_skip > 1 else ""
+        return f"{env.frame_skip} frame{plural} of the console, which shows 60 a second"
+    return f"one step of {env.game}; the video shows {env.steps_per_second:g} a second"
+
+
 def header_rows(header: ReportHeader) -> list[tuple[str, str]]:
     """Return the terms and descriptions of the list in the header."""
     total, actor, critic = header.parameters
     core = "no recurrence" if header.core == "none" else header.core.upper()
-    frames = header.global_step * header.atari.frame_skip
+    trained = f"{header.global_step:,} agent steps"
+    if isinstance(header.env, AtariConfig):
+        trained += f" ({header.global_step * header.env.frame_skip:,} frames)"
     settings = ", ".join(f"{flag} {value}" for flag, value in header.settings)
     return [
         ("Network", f"{header.head} head, {header.torso} torso, {core}"),
         ("Parameters", f"{total:,} (actor {actor:,}, critic {critic:,})"),
-        ("Trained for", f"{header.global_step:,} agent steps ({frames:,} frames)"),
+        ("Trained for", trained),
         ("Checkpoint", header.checkpoint),
         ("Settings", settings or "defaults"),
     ]
 
 
-def score_rows(atari: AtariConfig, summaries: Sequence[Summary]) -> list[tuple[str, list[str]]]:
+def score_rows(env: EnvConfig, summaries: Sequence[Summary]) -> list[tuple[str, list[str]]]:
     """Return the rows of the score table: name and six cells, measured and published."""
     rows: list[tuple[str, list[str]]] = []
     for s in summaries:
@@ -159,24 +169,24 @@ def score_rows(atari: AtariConfig, summaries: Sequence[Summary]) -> list[tuple[s
             _number(s.median),
             f"{_number(s.min)} to {_number(s.max)}",
             f"{s.episodes:,}",
-            f"{atari.seconds(s.length):,.0f} s",
+            f"{env.seconds(s.length):,.0f} s",
         ]
         rows.append((_MODE_NAMES[s.mode], cells))
-    published = PUBLISHED_SCORES.get(atari.game)
+    published = PUBLISHED_SCORES.get(env.game)
     if published is not None:
         rows.append(("Published, random", [_number(published.random), "0%", *[""] * 4]))
         rows.append(("Published, human", [_number(published.human), "100%", *[""] * 4]))
     return [(name, [_minus(cell) or "–" for cell in cells]) for name, cells in rows]
 
 
-def describe_episode(atari: AtariConfig, shown: ShownEpisode, summaries: Sequence[Summary]) -> str:
+def describe_episode(env: EnvConfig, shown: ShownEpisode, summaries: Sequence[Summary]) -> str:
     """Describe the episode shown, in one or two sentences."""
     game, length = shown.trajectory.episode, len(shown.trajectory.actions)
     episodes = next((s.episodes for s in summaries if s.mode == game.mode), 1)
     which = f"The median of {episodes:,} {game.mode} episodes" if episodes > 1 else "The episode"
     text = (
         f"{which}: score {_minus(_number(game.score))}, {game.length:,} agent steps "
-        f"({atari.seconds(game.length):,.0f} s of play), {game.mode} actions, "
+        f"({env.seconds(game.length):,.0f} s of play), {game.mode} actions, "
         f"seed {game.seed}."
     )
     if length < game.length:

@@ -7,10 +7,10 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics, TransformReward
 
-from agents.a3c.collector import Collector, action_count
+from agents.a3c.collector import Collector, spaces_of
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
-from envs import AtariConfig, AtariTrainingEnv, Episode, make_evaluation_env, num_actions
+from envs import AtariConfig, AtariTrainingEnv, Episode, Spaces, make_evaluation_env, spaces
 from tests.agents.tiny_env import ACTIONS, TinyEnv
 
 GYM_SEEDS = [1, 4]  # whose emulator seeds are below 2**31
@@ -19,13 +19,14 @@ GYM_SEEDS = [1, 4]  # whose emulator seeds are below 2**31
 def collect(env, rollouts, num_steps=20):
     """Tensors of each rollout, and the episodes that ended."""
     torch.manual_seed(0)
-    network = ActorCritic(action_count(env), TrainConfig(head="linear", core="lstm"))
+    network = ActorCritic(spaces_of(env), TrainConfig(head="linear", core="lstm"))
     collector = Collector(
         env,
         network,
         num_steps=num_steps,
         gamma=0.9,
         gae_lambda=0.8,
+        life_loss_ends_return=True,
         generators=[np.random.default_rng(1)],
     )
     tensors, episodes = [], []
@@ -82,6 +83,7 @@ def test_statistics_that_were_recorded_before_rewards_were_changed_are_kept():
         ({"single_action_space": Box(-1, 1, (2,))}, "action space must be Discrete"),
         ({"single_action_space": Discrete(3, start=1)}, "start at 0"),
         ({"single_observation_space": Box(0, 255, (4, 84, 84))}, "observations must be .* uint8"),
+        ({"single_observation_space": Box(0, 255, (4,), np.int64)}, "of floating-point numbers"),
         ({"single_observation_space": Box(0, 255, (84, 84), np.uint8)}, "observations must be"),
         ({"metadata": {"autoreset_mode": AutoresetMode.SAME_STEP}}, "NEXT_STEP mode, got .*SAME"),
         ({"metadata": {}}, "NEXT_STEP mode, got None"),
@@ -90,10 +92,10 @@ def test_statistics_that_were_recorded_before_rewards_were_changed_are_kept():
 def test_environments_that_cannot_be_trained_on_are_refused(change, words):
     env = type("Wrong", (TinyEnv,), change)(1)
     with pytest.raises(TypeError, match=words):
-        action_count(env)
+        spaces_of(env)
 
 
 def test_actions_are_counted_by_the_action_space():
-    assert action_count(TinyEnv(1)) == ACTIONS
+    assert spaces_of(TinyEnv(1)) == Spaces(ACTIONS)
     config = AtariConfig("Pong")
-    assert action_count(AtariTrainingEnv(config, 1)) == num_actions(config) == 6
+    assert spaces_of(AtariTrainingEnv(config, 1)) == spaces(config) == Spaces(6)

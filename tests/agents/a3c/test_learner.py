@@ -21,6 +21,7 @@ from agents.training.rollout_worker import RolloutWorkerGroup
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import train
 from agents.training.worker_process import WorkerRunner
+from envs import Spaces
 from tests.agents.tiny_env import ACTIONS, OPTIMUM, make_tiny_env
 from tests.agents.training.test_learning import CONFIG, play_greedily, trained_network
 
@@ -41,9 +42,9 @@ LEARNING = dataclasses.replace(
 
 def make_state(config):
     torch.manual_seed(config.seed)
-    network = ActorCritic(ACTIONS, config)
+    network = ActorCritic(Spaces(ACTIONS), config)
     shared = SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, 1)
-    return shared, RolloutQueue.create(config, network, ACTIONS)
+    return shared, RolloutQueue.create(config, network)
 
 
 def make_learner(config, device="cpu"):

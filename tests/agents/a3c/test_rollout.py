@@ -13,6 +13,7 @@ from agents.a3c.rollout import UnrollOutput, unroll, unroll_workers
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import repeat_parameters
+from envs import Spaces
 
 GAMMA, LAMBDA = 0.9, 0.8
 
@@ -64,13 +65,14 @@ class ScriptedGame(VectorEnv):
 
 def make_collector(core="none", num_steps=10, script=SCRIPT):
     torch.manual_seed(0)
-    network = ActorCritic(3, TrainConfig(core=core, head="linear"))
+    network = ActorCritic(Spaces(3), TrainConfig(core=core, head="linear"))
     collector = Collector(
         ScriptedGame(script),
         network,
         num_steps=num_steps,
         gamma=GAMMA,
         gae_lambda=LAMBDA,
+        life_loss_ends_return=True,
         generators=[np.random.default_rng(1)],
     )
     return collector, network

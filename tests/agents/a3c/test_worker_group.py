@@ -15,6 +15,7 @@ from agents.networks.flat_parameters import flatten
 from agents.training.parameter_stores import SharedMemoryStore
 from agents.training.shared_state import Counter, SharedState
 from agents.training.worker_process import WorkerRunner
+from envs import Spaces
 from tests.agents.tiny_env import ACTIONS, ROOMS, TinyEnv, make_tiny_env
 
 SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="linear")
@@ -22,7 +23,7 @@ SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="
 
 def make_shared(config, workers=1):
     torch.manual_seed(config.seed)
-    network = ActorCritic(ACTIONS, config)
+    network = ActorCritic(Spaces(ACTIONS), config)
     return SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, workers)
 
 

@@ -34,7 +34,7 @@ class Constant:
 
 def test_a_callback_sees_start_steps_and_end_of_every_episode():
     log = EpisodeLog()
-    env = make_evaluation_env(CONFIG.atari)
+    env = make_evaluation_env(CONFIG.env)
     episodes = run_episodes(env, Constant(2), [3, 4], [log])
     first = next(episodes)
     assert log.calls == [("start", "random", 3), *["step"] * 30, ("end", 3)]
@@ -48,7 +48,7 @@ def test_a_callback_sees_start_steps_and_end_of_every_episode():
 
 
 def test_an_episode_that_looked_different_on_the_way_has_another_trajectory_hash():
-    env = make_evaluation_env(CONFIG.atari)
+    env = make_evaluation_env(CONFIG.env)
     one, other, again = run_episodes(env, Constant(2), [3, 4, 3])
     assert np.array_equal(one.actions, other.actions)
     assert one.trajectory_hash == again.trajectory_hash != other.trajectory_hash

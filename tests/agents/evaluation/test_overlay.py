@@ -29,7 +29,7 @@ def make_output(**changes):
 
 
 def draw(output, action=0, reward=0.0, score=10.0, names=NAMES):
-    overlay = Overlay("Frostbite", "someone", names, 4)
+    overlay = Overlay("Frostbite", "someone", names, 15)
     return overlay.render(GAME, output, StepResult(action, reward, 1, score, {}))
 
 
@@ -126,7 +126,7 @@ def test_numbers_that_are_no_numbers_do_not_stop_a_recording():
 
 
 def test_frames_of_one_step_share_its_panels_and_do_not_advance_the_curves():
-    once, twice = (Overlay("Frostbite", "someone", NAMES, 4) for _ in range(2))
+    once, twice = (Overlay("Frostbite", "someone", NAMES, 15) for _ in range(2))
     other = GAME // 2
     for length in (1, 2, 3):
         output = make_output(value=np.float32(length))
@@ -140,7 +140,7 @@ def test_frames_of_one_step_share_its_panels_and_do_not_advance_the_curves():
 
 
 def test_the_value_curve_remembers_earlier_steps():
-    overlay = Overlay("Frostbite", "someone", NAMES, 4)
+    overlay = Overlay("Frostbite", "someone", NAMES, 15)
     overlay.render(GAME, make_output(value=np.float32(9)), StepResult(0, 0.0, 1, 10.0, {}))
     second = overlay.render(GAME, make_output(), StepResult(0, 0.0, 2, 10.0, {}))
     alone = draw(make_output())

@@ -30,7 +30,7 @@ def test_a_trace_comes_back_from_its_file_as_it_was(trace, tmp_path):
     for name in ("mode", "seed", "score", "length", "screen_hash", "truncated", "trajectory_hash"):
         assert getattr(loaded.episode, name) == getattr(trace.episode, name)
     assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.safetensors", 9)
-    assert loaded.ale_version == trace.ale_version
+    assert loaded.env_version == trace.env_version
     assert [path.name for path in tmp_path.iterdir()] == ["game.npz"]
 
 
@@ -66,7 +66,7 @@ def rewrite(path, **changes):
         ({"settings__sticky_actions": float("nan")}, "sticky_actions"),
         ({"settings__game": "Pong" * 1000}, "game must have at most 100 characters, got 'PongPong"),
         ({"settings": None}, "settings are None"),
-        ({"ale_version": "0.1\x1b[2J"}, "ale_version is"),
+        ({"ale_version": "0.1\x1b[2J"}, "env_version is"),
         ({"checkpoint": "a\nb"}, "checkpoint is"),
         ({"global_step": -1}, "global_step is -1"),
         ({"global_step": 10**4000}, "global_step is 1000"),

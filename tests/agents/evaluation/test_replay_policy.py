@@ -106,10 +106,10 @@ def test_a_trace_that_stops_before_the_end_or_goes_on_after_it_is_noticed(whole_
 
 
 def test_another_version_of_the_emulator_is_named_when_something_differs(replay):
-    other = dataclasses.replace(change(replay, score=11.0), ale_version="0.0.1")
+    other = dataclasses.replace(change(replay, score=11.0), env_version="0.0.1")
     with pytest.raises(ReplayMismatchError, match=r"recorded with ale-py 0\.0\.1"):
         verify_replay(other)
-    assert verify_replay(dataclasses.replace(replay, ale_version="0.0.1"))
+    assert verify_replay(dataclasses.replace(replay, env_version="0.0.1"))
 
 
 def test_an_action_that_the_game_does_not_have_is_refused_before_anything_is_played():

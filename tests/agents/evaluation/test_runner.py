@@ -18,7 +18,7 @@ from agents.evaluation.runner import (
     evaluate_policy,
 )
 from agents.networks.actor_critic import ActorCritic
-from envs import make_evaluation_env
+from envs import Spaces, make_evaluation_env
 from tests.agents.episode_log import EpisodeLog
 
 # The gain gives the policy preferences; a network starts with next to none.
@@ -28,7 +28,7 @@ NUM_ACTIONS = 18
 
 def make_network(config=CONFIG, seed=0):
     torch.manual_seed(seed)
-    return ActorCritic(NUM_ACTIONS, config)
+    return ActorCritic(Spaces(NUM_ACTIONS), config)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_sampled_and_random_actions_follow_from_the_seed_not_from_torchs_own_gen
 
 
 def test_greedy_play_takes_the_most_probable_action_of_a_network_that_sees_the_whole_game(network):
-    env = make_evaluation_env(CONFIG.atari)
+    env = make_evaluation_env(CONFIG.env)
     game = play("greedy", 7, network)
     observations = [env.reset(seed=7)[0]]
     observations += [env.step(int(action))[0] for action in game.actions[:-1]]
@@ -128,7 +128,7 @@ class OneAtATime(VectorEnv):
     num_envs = 1
 
     def __init__(self, seeds):
-        self.env, self.seeds, self.ended = make_evaluation_env(CONFIG.atari), iter(seeds), False
+        self.env, self.seeds, self.ended = make_evaluation_env(CONFIG.env), iter(seeds), False
         self.single_observation_space = self.env.observation_space
         self.single_action_space = self.env.action_space
 
@@ -163,6 +163,7 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
         num_steps=61,
         gamma=0.99,
         gae_lambda=1.0,
+        life_loss_ends_return=True,
         generators=[np.random.default_rng(0)],
     )
     [rollout] = collector.make_rollouts().unbind()

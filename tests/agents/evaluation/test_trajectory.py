@@ -54,7 +54,7 @@ def test_the_rows_are_the_outputs_and_steps_of_the_game_in_their_order(network, 
 
 
 def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
-    trace = Replay(CONFIG.atari, played.episode)
+    trace = Replay(CONFIG.env, played.episode)
     again = replay_trajectory(trace, network)
     assert again.screens is None
     for name in ("actions", "rewards", "probabilities", "values"):
@@ -73,7 +73,7 @@ def test_random_play_is_refused(network):
 
 
 def test_a_network_for_other_actions_is_refused(network):
-    settings = make_config(game="Pong", max_frames=60).atari
+    settings = make_config(game="Pong", max_frames=60).env
     other = make_config(game="Pong", max_frames=60)
     episode = record_trajectory(make_network(other), other, "sampled", 5).episode
     with pytest.raises(ValueError, match="6 actions"):

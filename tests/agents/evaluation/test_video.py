@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from agents.evaluation.video import VideoError, VideoWriter, enlarge, frames_of_step, video_fps
+from envs import AtariConfig
 
 RNG = np.random.default_rng(0)
 GREY = np.full((480, 640, 3), 90, np.uint8)
@@ -19,7 +20,7 @@ def screens(frames=4, height=210, brightness=None):
 def write_video(path, steps, fps=30):
     with VideoWriter(path, fps) as video:
         for given in steps:
-            for frame in frames_of_step(given, 4):
+            for frame in frames_of_step(given, AtariConfig("Pong")):
                 video.write(frame)
     return video
 
@@ -65,7 +66,7 @@ def test_a_sprite_that_is_drawn_on_every_other_frame_is_in_every_video_frame():
     for phase in (0, 1):
         given = screens(brightness=0)
         given[phase::2, 100:110, 50:60] = 255
-        for frame in frames_of_step(given, 4):
+        for frame in frames_of_step(given, AtariConfig("Pong")):
             np.testing.assert_array_equal(frame, enlarge(given[phase]))
             assert frame.sum() > 0
 
@@ -73,7 +74,7 @@ def test_a_sprite_that_is_drawn_on_every_other_frame_is_in_every_video_frame():
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_step_cut_off_by_the_episodes_end_lasts_as_long_as_any(count):
     given = screens(count)
-    first, second = frames_of_step(given, 4)
+    first, second = frames_of_step(given, AtariConfig("Pong"))
     np.testing.assert_array_equal(first, enlarge(given[:2].max(axis=0)))
     expected = enlarge(given[2:].max(axis=0)) if count > 2 else first
     np.testing.assert_array_equal(second, expected)
@@ -81,13 +82,13 @@ def test_a_step_cut_off_by_the_episodes_end_lasts_as_long_as_any(count):
 
 @pytest.mark.parametrize(("frame_skip", "frames", "fps"), [(1, 1, 60), (3, 3, 60), (12, 6, 30)])
 def test_other_frame_skips_are_shown_at_real_speed_too(frame_skip, frames, fps):
-    given = screens(frame_skip)
-    shown = frames_of_step(given, frame_skip)
-    assert (len(shown), video_fps(frame_skip)) == (frames, fps)
+    given, config = screens(frame_skip), AtariConfig("Pong", frame_skip=frame_skip)
+    shown = frames_of_step(given, config)
+    assert (len(shown), video_fps(config)) == (frames, fps)
     assert frames / fps == pytest.approx(frame_skip / 60)
     merged = given[:1] if fps == 60 else given[:2]
     np.testing.assert_array_equal(shown[0], enlarge(merged.max(axis=0)))
-    assert len(frames_of_step(given[:1], frame_skip)) == frames
+    assert len(frames_of_step(given[:1], config)) == frames
 
 
 @pytest.mark.parametrize("height", [210, 214, 230, 250])

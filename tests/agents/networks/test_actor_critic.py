@@ -9,6 +9,7 @@ from torch import nn
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import repeat_parameters
+from envs import Spaces
 from neurocoder import HyperLinear, NeurocoderLinear
 
 LAYERS = {"neurocoder": NeurocoderLinear, "hypernet": HyperLinear, "linear": nn.Linear}
@@ -18,7 +19,7 @@ LAYERS = {"neurocoder": NeurocoderLinear, "hypernet": HyperLinear, "linear": nn.
 @pytest.mark.parametrize("core", ["none", "lstm"])
 @pytest.mark.parametrize("torso", ["nips", "nature"])
 def test_every_combination_gives_a_policy_and_a_value(head, core, torso):
-    network = ActorCritic(7, TrainConfig(head=head, core=core, torso=torso))
+    network = ActorCritic(Spaces(7), TrainConfig(head=head, core=core, torso=torso))
     screens = torch.randint(0, 255, (3, 2, 4, 84, 84), dtype=torch.uint8)
     output = network(screens, network.initial_state(2), torch.zeros(3, 2, dtype=torch.bool))
     assert output.logits.shape == (3, 2, 7)
@@ -32,7 +33,7 @@ def test_every_combination_gives_a_policy_and_a_value(head, core, torso):
 def test_the_head_is_the_only_thing_that_varies():
     others = []
     for head, layer in LAYERS.items():
-        network = ActorCritic(7, TrainConfig(head=head))
+        network = ActorCritic(Spaces(7), TrainConfig(head=head))
         assert type(network.actor) is layer
         assert type(network.critic) is layer
         names = [(n, p.shape) for n, p in network.named_parameters()]
@@ -41,7 +42,7 @@ def test_the_head_is_the_only_thing_that_varies():
 
 
 def test_a_linear_head_may_have_a_hidden_layer():
-    network = ActorCritic(5, TrainConfig(head="linear", linear_hidden_size=30))
+    network = ActorCritic(Spaces(5), TrainConfig(head="linear", linear_hidden_size=30))
     assert sum(p.numel() for p in network.actor.parameters()) == 257 * 30 + 31 * 5
     assert sum(p.numel() for p in network.critic.parameters()) == 257 * 30 + 31
     features = torch.randn(4, 256)
@@ -63,7 +64,7 @@ def test_the_layers_settings_reach_the_layer():
         neurocoder_usage_attention=False,
         neurocoder_residual=False,
     )
-    actor = ActorCritic(5, config).actor
+    actor = ActorCritic(Spaces(5), config).actor
     assert actor.memory.u.shape == (7, 256)
     assert actor.program_keys().shape == (3, 7, 3)
     assert actor.compose(torch.zeros(2, 256)).u_attention.shape == (2, 4, 7)
@@ -75,14 +76,14 @@ def test_the_layers_settings_reach_the_layer():
 
 
 def test_the_orthogonality_loss_sums_over_actor_and_critic():
-    network = ActorCritic(5, TrainConfig())
+    network = ActorCritic(Spaces(5), TrainConfig())
     expected = network.actor.orthogonality_loss() + network.critic.orthogonality_loss()
     assert network.orthogonality_loss().item() == pytest.approx(expected.item())
-    assert ActorCritic(5, TrainConfig(head="linear")).orthogonality_loss().item() == 0
+    assert ActorCritic(Spaces(5), TrainConfig(head="linear")).orthogonality_loss().item() == 0
 
 
 def test_acting_and_learning_lay_out_memory_differently_and_agree():
-    network = ActorCritic(5, TrainConfig(torso="nature"))
+    network = ActorCritic(Spaces(5), TrainConfig(torso="nature"))
     screens = torch.randint(0, 255, (2, 3, 4, 84, 84), dtype=torch.uint8)
     inputs = (screens, network.initial_state(3), torch.zeros(2, 3, dtype=torch.bool))
     learned = network(*inputs)
@@ -93,9 +94,9 @@ def test_acting_and_learning_lay_out_memory_differently_and_agree():
 
 def test_the_actor_gain_scales_the_logits_alone():
     torch.manual_seed(0)
-    plain = ActorCritic(5, TrainConfig(head="linear"))
+    plain = ActorCritic(Spaces(5), TrainConfig(head="linear"))
     torch.manual_seed(0)
-    scaled = ActorCritic(5, TrainConfig(head="linear", actor_gain=0.1))
+    scaled = ActorCritic(Spaces(5), TrainConfig(head="linear", actor_gain=0.1))
     screens = torch.randint(0, 255, (1, 2, 4, 84, 84), dtype=torch.uint8)
     inputs = (screens, plain.initial_state(2), torch.zeros(1, 2, dtype=torch.bool))
     torch.testing.assert_close(0.1 * plain(*inputs).logits, scaled(*inputs).logits)
@@ -106,7 +107,7 @@ def test_the_actor_gain_scales_the_logits_alone():
 @pytest.mark.parametrize("head", LAYERS)
 def test_policy_and_value_are_what_the_whole_network_says(head, core):
     torch.manual_seed(0)
-    network = ActorCritic(5, TrainConfig(head=head, core=core, actor_gain=0.5))
+    network = ActorCritic(Spaces(5), TrainConfig(head=head, core=core, actor_gain=0.5))
     screens = torch.randint(0, 255, (3, 4, 84, 84), dtype=torch.uint8)
     state, starts = torch.randn(2, 3, network.core.state_size), torch.tensor([False, True, False])
     with torch.no_grad():

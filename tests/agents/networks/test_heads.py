@@ -15,6 +15,7 @@ from agents.networks.inspection import extract_program
 from agents.run_folder import open_run
 from agents.training.supervisor import train
 from benchmarks.variants import UnmatchableError, count_parameters, match_neurocoder
+from envs import Spaces
 
 
 def test_every_name_that_the_flag_takes_has_a_head_and_the_other_way_round():
@@ -66,6 +67,6 @@ def test_a_head_that_has_a_name_and_a_function_is_trained_and_played_and_counted
     assert len(evaluate_policy(network, config, "sampled", episode_seeds(1, 1))) == 1
     assert extract_program(network.actor, torch.zeros(256)) is None  # nothing of it is drawn
     assert non_default_settings(config)[0] == "film"
-    assert count_parameters(config, 6).heads == 2 * 257 * 7
+    assert count_parameters(config, Spaces(6)).heads == 2 * 257 * 7
     with pytest.raises(UnmatchableError, match="makes a film head wider"):
-        match_neurocoder(config, 6)
+        match_neurocoder(config, Spaces(6))

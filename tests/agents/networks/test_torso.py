@@ -10,7 +10,7 @@ KINDS = pytest.mark.parametrize("kind", ["nips", "nature"])
 
 def make_torso(kind, precision="float32", dtype=torch.float64):
     torch.manual_seed(0)
-    torso = Torso(kind, precision).to(dtype)
+    torso = Torso(kind, precision=precision).to(dtype)
     with torch.no_grad():
         for parameter in torso.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

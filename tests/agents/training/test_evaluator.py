@@ -17,6 +17,7 @@ from agents.system.signals import StopSignals
 from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, EvaluatorProcess, play_evaluation
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import TrainingRun, train
+from envs import Spaces
 
 CONFIG = TrainConfig(
     game="Pong",
@@ -55,7 +56,7 @@ def test_a_run_is_evaluated_at_every_interval_and_its_best_is_kept(workers, tmp_
 def test_what_is_evaluated_is_the_snapshot(tmp_path):
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, eval_episodes=1)
-    network = ActorCritic(6, config)
+    network = ActorCritic(Spaces(6), config)
     with torch.no_grad():
         network.actor.weight.zero_()
         network.actor.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 50.0, 0.0, 0.0]))
@@ -66,7 +67,7 @@ def test_what_is_evaluated_is_the_snapshot(tmp_path):
 
 
 def test_a_broken_off_evaluation_leaves_no_score(tmp_path):
-    network = ActorCritic(6, CONFIG)
+    network = ActorCritic(Spaces(6), CONFIG)
     record = play_evaluation(CONFIG, tmp_path, network, 7, should_stop=lambda: True)
     assert record.scalars == {}
     assert read_evaluations(tmp_path) == []
@@ -148,7 +149,7 @@ def _games():
 
 
 def test_evaluations_fall_due_at_multiples_of_the_interval_also_after_a_resume(tmp_path):
-    network = ActorCritic(6, CONFIG)
+    network = ActorCritic(Spaces(6), CONFIG)
     shared = SharedState.create(network, 1, 1)
     shared.counters[0, 0] = 50
     evaluations = EvaluatorProcess(CONFIG, shared, tmp_path)

@@ -10,6 +10,7 @@ from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.training.supervisor import train
+from envs import Spaces
 from tests.agents.tiny_env import ACTIONS, OPTIMUM, TinyEnv, make_tiny_env
 
 # More entropy bonus than on Atari: the consolation is a trap for a policy that settles early.
@@ -38,7 +39,7 @@ def play_greedily(network):
 def trained_network(config, folder):
     assert train(dataclasses.replace(config, run_dir=str(folder)), (), make_tiny_env) == 0
     checkpoint = load_checkpoint(list_checkpoints(folder / "latest" / "checkpoints")[-1])
-    network = ActorCritic(ACTIONS, config)
+    network = ActorCritic(Spaces(ACTIONS), config)
     network.load_state_dict(checkpoint.parameters)
     return network
 

@@ -20,6 +20,7 @@ from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import open_run
 from agents.training.preflight import build_network, check_learner
+from envs import Spaces
 from tests.agents.runs import make_config, make_run
 
 ROOT = Path(__file__).parents[3]
@@ -51,15 +52,15 @@ def test_rollouts_that_memory_cannot_hold_are_refused_by_their_flags(machine, se
     config = TrainConfig(**settings)
     machine(memory_limit=24 * 2**30)
     with pytest.raises(SettingError, match=r"^--num-steps .* GiB, .* has 24; lower .* sizes$"):
-        build_network(18, config)
+        build_network(Spaces(18), config)
 
 
 def test_memory_for_so_many_processes_is_refused_by_their_flag(machine):
     machine(memory_limit=8 * 2**30)
     config = TrainConfig(workers=1000, processes=100, envs_per_worker=1, num_steps=5)
-    build_network(18, config)
+    build_network(Spaces(18), config)
     with pytest.raises(SettingError, match=r"^--processes 1000: 1000 processes .* has 8$"):
-        build_network(18, dataclasses.replace(config, processes=1000))
+        build_network(Spaces(18), dataclasses.replace(config, processes=1000))
 
 
 def test_too_little_shared_memory_is_refused_with_the_remedy(machine):
@@ -67,27 +68,27 @@ def test_too_little_shared_memory_is_refused_with_the_remedy(machine):
         config = TrainConfig(head="linear", optimizer=optimizer)
         size = 4 * 681_251  # nips torso and linear heads of 18 actions and of one value
         machine(free_shared_memory=copies * size + 2 * MIB)
-        build_network(18, config)
+        build_network(Spaces(18), config)
         machine(free_shared_memory=copies * size)
         with pytest.raises(MachineError, match=r"/dev/shm has .* MiB left.*--shm-size=\d+m.*mount"):
-            build_network(18, config)
+            build_network(Spaces(18), config)
 
 
 def test_the_learners_slots_count_as_shared_memory(machine):
     config = TrainConfig(head="linear", learner="cpu", workers=16)
     queue = 16 * 2 * (4 * 21 * 4 * 84 * 84)  # 16 workers, two each, of 4 games and 20 + 1 screens
     machine(free_shared_memory=queue + 20 * MIB)
-    build_network(18, config)
+    build_network(Spaces(18), config)
     machine(free_shared_memory=queue)
     with pytest.raises(MachineError, match=r"/dev/shm has .* MiB left.*--shm-size=\d+m.*mount"):
-        build_network(18, config)
-    build_network(18, dataclasses.replace(config, learner="worker"))
+        build_network(Spaces(18), config)
+    build_network(Spaces(18), dataclasses.replace(config, learner="worker"))
 
 
 def test_slots_that_memory_cannot_hold_are_refused(machine):
     machine(memory_limit=8 * 2**30)
     with pytest.raises(SettingError, match=r"^--num-steps .*--learner-batch"):
-        build_network(18, TrainConfig(head="linear", learner="cpu", learner_batch=4096))
+        build_network(Spaces(18), TrainConfig(head="linear", learner="cpu", learner_batch=4096))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_shared_memory_that_cannot_be_used_is_refused_with_the_remedy(machine, m
 
     monkeypatch.setattr(agents.training.preflight, "free_shared_memory", refuse)
     with pytest.raises(MachineError, match=r"/dev/shm cannot be used \(it is not wr.*--shm"):
-        build_network(18, TrainConfig())
+        build_network(Spaces(18), TrainConfig())
 
 
 def test_too_few_open_files_are_refused_with_the_remedy_and_raised_where_allowed(
@@ -131,13 +132,13 @@ def test_too_few_open_files_are_refused_with_the_remedy_and_raised_where_allowed
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: changed.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
     with pytest.raises(SettingError, match=r"^--processes 500: .* 2100 open files; .*ulimit -n"):
-        build_network(18, config)
+        build_network(Spaces(18), config)
     assert changed == []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
-    build_network(18, config)
+    build_network(Spaces(18), config)
     assert changed == [(2100, 4096)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    build_network(18, config)
+    build_network(Spaces(18), config)
     assert changed == [(2100, 4096)]
 
 
@@ -150,7 +151,7 @@ def test_more_processes_than_cores_get_a_hint_and_no_refusal(
 ):
     machine(available_cpus=cores)
     with caplog.at_level(logging.WARNING, "train"):
-        build_network(18, TrainConfig(workers=32, processes=processes, envs_per_worker=1))
+        build_network(Spaces(18), TrainConfig(workers=32, processes=processes, envs_per_worker=1))
     hint = f"--processes {processes}: this machine has {cores} usable cores"
     assert (hint in caplog.text) == hinted
 
@@ -214,9 +215,9 @@ def test_opencv_that_does_not_load_gives_one_line_with_the_remedy(command, tmp_p
 def test_the_network_is_the_one_that_the_seed_gives():
     config = TrainConfig()
     torch.manual_seed(5)
-    built = build_network(18, config)
+    built = build_network(Spaces(18), config)
     torch.manual_seed(5)
-    plain = ActorCritic(18, config)
+    plain = ActorCritic(Spaces(18), config)
     for ours, theirs in zip(built.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -224,20 +225,20 @@ def test_the_network_is_the_one_that_the_seed_gives():
 def test_a_network_too_large_is_given_up_before_it_is_filled(machine):
     machine(memory_limit=8 * 4 * 500_000)
     with pytest.raises(SettingError, match=r"--head linear: .* parameters or more"):
-        build_network(18, TrainConfig(head="linear", workers=0, envs_per_worker=1))
+        build_network(Spaces(18), TrainConfig(head="linear", workers=0, envs_per_worker=1))
 
 
 def test_nothing_is_counted_once_the_network_stands(machine):
-    build_network(18, TrainConfig(head="linear", workers=0, envs_per_worker=1))
+    build_network(Spaces(18), TrainConfig(head="linear", workers=0, envs_per_worker=1))
     machine(memory_limit=1)
-    ActorCritic(18, TrainConfig(head="linear"))
+    ActorCritic(Spaces(18), TrainConfig(head="linear"))
 
 
 @pytest.mark.parametrize("head", ["linear", "hypernet", "neurocoder"])
 def test_building_it_does_not_load_torchs_compiler(head):
     code = (
         "import sys; from agents.config import TrainConfig;"
-        "from agents.training.preflight import build_network;"
-        f"build_network(18, TrainConfig(head={head!r})); sys.exit('torch._dynamo' in sys.modules)"
+        "from agents.training.preflight import build_network; from envs import Spaces;"
+        f"build_network(Spaces(18), TrainConfig(head={head!r})); sys.exit('torch._dynamo' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

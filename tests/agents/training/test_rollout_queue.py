@@ -15,6 +15,7 @@ from agents.training.rollout_queue import RolloutLayout, RolloutQueue, entries_p
 from agents.training.rollout_worker import RolloutWorkerGroup
 from agents.training.shared_state import SharedState
 from agents.training.worker_process import WorkerRunner
+from envs import Spaces
 from tests.agents.tiny_env import ACTIONS, BrokenError, make_broken_game, make_tiny_env
 
 CONFIG = TrainConfig(
@@ -25,8 +26,8 @@ CPU = torch.device("cpu")
 
 def make_state(config=CONFIG):
     torch.manual_seed(0)
-    network = ActorCritic(ACTIONS, config)
-    return SharedState.create(network, 2, 1), RolloutQueue.create(config, network, ACTIONS)
+    network = ActorCritic(Spaces(ACTIONS), config)
+    return SharedState.create(network, 2, 1), RolloutQueue.create(config, network)
 
 
 def make_worker(shared, queue, index=0, config=CONFIG, make_env=make_tiny_env, incarnation=0):
@@ -42,7 +43,7 @@ def make_workers(config=CONFIG):
 
 @pytest.mark.parametrize("state_size", [0, 256])
 def test_the_fields_of_an_entry_do_not_overlap(state_size):
-    layout = RolloutLayout(num_steps=3, num_envs=2, num_actions=5, state_size=state_size)
+    layout = RolloutLayout(num_steps=3, num_envs=2, spaces=Spaces(5), state_size=state_size)
     memory = torch.zeros(2, layout.nbytes, dtype=torch.uint8)
     views = layout.views(memory)
     for number, (name, view) in enumerate(views.items()):

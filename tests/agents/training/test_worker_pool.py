@@ -32,6 +32,7 @@ from agents.training.shared_state import Counter, SharedState
 from agents.training.supervisor import MAX_NONFINITE_IN_A_ROW, TrainingRun, train
 from agents.training.worker_pool import SyncState, WorkerPool, hang_timeout
 from agents.training.worker_process import spread_workers
+from envs import Spaces
 from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_nan_game
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
 
@@ -204,7 +205,7 @@ def test_each_start_of_a_process_has_an_incarnation_of_its_own_and_its_own_worke
 
 def make_pool(**settings):
     config = dataclasses.replace(CONFIG, **settings)
-    shared = SharedState.create(ActorCritic(ACTIONS, config), 1, config.workers)
+    shared = SharedState.create(ActorCritic(Spaces(ACTIONS), config), 1, config.workers)
     return WorkerPool(GroupSpec(config, make_tiny_env), shared)
 
 
@@ -367,9 +368,9 @@ def test_no_temporary_file_is_left_in_the_folder_of_runs(tmp_path):
 
 def make_pool_with_learner():
     config = dataclasses.replace(CONFIG, learner="cpu", learner_batch=1)
-    network = ActorCritic(ACTIONS, config)
+    network = ActorCritic(Spaces(ACTIONS), config)
     shared = SharedState.create(network, 1, 1)
-    queue = RolloutQueue.create(config, network, ACTIONS)
+    queue = RolloutQueue.create(config, network)
     return WorkerPool(GroupSpec(config, make_tiny_env), shared, queue)
 
 

@@ -1,0 +1,64 @@
+"""Running statistics of vector observations, which all workers share and checkpoints keep."""
+
+import torch
+from torch import Tensor, nn
+
+CLIP = 10.0
+# Past so many observations, newer ones count more; a larger count would not fit into float32.
+MAX_COUNT = 2.0**23
+_EPS = 1e-8
+
+
+class RunningNormalization(nn.Module):
+    """Scales every component to mean 0 and variance 1 over all observations so far.
+
+    The statistics are parameters without a gradient: so they are pulled, snapshotted, saved and
+    loaded with all others, and an optimizer, whose steps on them are zero, leaves them alone.
+
+    Args:
+        size: D, of an observation.
+
+    Attributes:
+        statistics: Count, means and variances, shape (1 + 2 D,).
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        initial = torch.cat([torch.zeros(1 + size), torch.ones(size)])
+        self.statistics = nn.Parameter(initial, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise observations, shape (..., D), and clip them to [-10, 10]."""
+        _, mean, variance = split_statistics(self.statistics)
+        return ((x - mean) * (variance + _EPS).rsqrt()).clamp(-CLIP, CLIP)
+
+
+def split_statistics(statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """View count, shape (), means and variances, shape (D,) each."""
+    size = (len(statistics) - 1) // 2
+    return statistics[0], statistics[1 : 1 + size], statistics[1 + size :]
+
+
+@torch.no_grad()
+def merge_observations_(statistics: Tensor, observations: Tensor) -> None:
+    """Include a batch of observations in the statistics, in place.
+
+    Source: Chan, Golub and LeVeque, Algorithms for computing the sample variance (1983).
+
+    Args:
+        statistics: As `RunningNormalization.statistics`.
+        observations: Shape (N, D); those with numbers that are not finite are left out.
+    """
+    observations = observations[observations.isfinite().all(dim=1)]
+    added = len(observations)
+    if added == 0:
+        return
+    count, mean, variance = split_statistics(statistics)
+    total = count + added
+    difference = observations.mean(0) - mean
+    squares = variance * count + observations.var(0, correction=0) * added
+    squares += difference.square() * (count * added / total)
+    # Other workers read and write without a lock: each number is replaced at once.
+    mean.add_(difference * (added / total))
+    variance.copy_(squares / total)
+    count.copy_(total.clamp(max=MAX_COUNT))
