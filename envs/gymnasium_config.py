@@ -5,6 +5,7 @@ first, uint8 of shape (C, H, W). An image of a `Dict` space stands for the whole
 """
 
 import importlib
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -84,6 +85,9 @@ def make(game: str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         UnusableEnvironmentError: The id is unknown, or the environment's packages are missing.
     """
     _import_package(game)
+    if render_mode is not None:
+        # Pictures need no window; without this, SDL complains where there is no display.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
         return gymnasium.make(game, render_mode=render_mode, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError) as error:

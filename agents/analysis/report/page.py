@@ -104,6 +104,7 @@ def make_page(
             header_rows=header_rows(header),
             score_rows=score_rows(header.env, summaries),
             description=describe_episode(header.env, shown, summaries),
+            published=header.env.game in PUBLISHED_SCORES,
             curve=bool(curves),
             selection=selection,
             agent_step=_agent_step(header.env),

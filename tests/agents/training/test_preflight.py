@@ -239,6 +239,7 @@ def test_building_it_does_not_load_torchs_compiler(head):
     code = (
         "import sys; from agents.config import TrainConfig;"
         "from agents.training.preflight import build_network; from envs import Spaces;"
-        f"build_network(Spaces(18), TrainConfig(head={head!r})); sys.exit('torch._dynamo' in sys.modules)"
+        f"build_network(Spaces(18), TrainConfig(head={head!r}));"
+        "sys.exit('torch._dynamo' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

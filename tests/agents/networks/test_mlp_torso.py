@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from agents.networks.mlp_torso import MLPTorso
+from agents.networks.normalization import (
+    MAX_COUNT,
+    RunningNormalization,
+    merge_observations_,
+    split_statistics,
+)
+
+
+def observations(rng, *shape):
+    scales = np.array([1.0, 100.0, 0.01])
+    return torch.from_numpy(rng.normal(scales * 3, scales, (*shape, 3)))
+
+
+def test_statistics_are_those_of_all_observations_together():
+    rng = np.random.default_rng(0)
+    batches = [observations(rng, n) for n in (1, 50, 7)]
+    normalization = RunningNormalization(3).double()
+    for batch in batches:
+        merge_observations_(normalization.statistics, batch)
+    everything = torch.cat(batches)
+    count, mean, variance = split_statistics(normalization.statistics)
+    assert count == 58
+    torch.testing.assert_close(mean, everything.mean(0))
+    torch.testing.assert_close(variance, everything.var(0, correction=0))
+    normal = normalization(everything)
+    torch.testing.assert_close(normal.mean(0), torch.zeros(3, dtype=torch.float64))
+    ones = torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(normal.std(0, correction=0), ones, rtol=1e-4, atol=0)
+
+
+def test_before_the_first_observation_nothing_is_scaled():
+    x = torch.tensor([[1.0, -2.0, 0.5]])
+    torch.testing.assert_close(RunningNormalization(3)(x), x)
+
+
+def test_normalised_observations_are_clipped():
+    normalization = RunningNormalization(1)
+    merge_observations_(normalization.statistics, torch.tensor([[0.0], [0.0]]))
+    assert normalization(torch.tensor([[5.0], [-5.0]])).tolist() == [[10.0], [-10.0]]
+
+
+def test_observations_that_are_not_finite_are_left_out():
+    statistics = RunningNormalization(2).statistics
+    good = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    bad = torch.tensor([[torch.nan, 0.0], [0.0, torch.inf]])
+    expected = statistics.clone()
+    merge_observations_(expected, good)
+    merge_observations_(statistics, torch.cat([good, bad]))
+    merge_observations_(statistics, bad)
+    torch.testing.assert_close(statistics, expected)
+
+
+def test_after_many_observations_newer_ones_still_count():
+    statistics = RunningNormalization(1).statistics
+    with torch.no_grad():
+        statistics[0] = MAX_COUNT
+    for _ in range(100):
+        merge_observations_(statistics, torch.full((10_000, 1), 5.0))
+    assert statistics[0] == MAX_COUNT
+    assert 0.4 < float(statistics[1]) < 5  # 100 x 10,000 of 8.4 M
+
+
+def test_the_torso_sees_normalised_observations():
+    torso = MLPTorso(3)
+    x = observations(np.random.default_rng(1), 40).float()
+    merge_observations_(torso.normalization.statistics, x)
+    scaled = ((x - x.mean(0)) / x.std(0, correction=0)).clamp(-10, 10)
+    torch.testing.assert_close(torso(x), torso.layers(scaled), rtol=1e-4, atol=1e-4)
+
+
+def test_acting_and_learning_compute_the_same_and_the_gradient_is_that_of_all_layers():
+    torch.manual_seed(2)
+    torso = MLPTorso(3).double()
+    x = observations(np.random.default_rng(3), 2, 5)  # of two workers
+    cache = torso.make_cache(x)
+    for row in range(5):
+        torso.forward_cached(cache, slice(row, row + 1))
+    torch.testing.assert_close(cache.features, torso(x))
+    one = cache.worker(1)
+    torch.testing.assert_close(torso.cached_features(one), torso(x[1]))
+    dfeatures = torch.randn(5, torso.features, dtype=torch.float64)
+    trained = [p for p in torso.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(torso(x[1]), trained, dfeatures)
+    with torch.no_grad():
+        gradients = torso.backward(dfeatures, one)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [1, 128])
+def test_features_of_any_size_of_vector_have_the_same_shape(size):
+    assert MLPTorso(size)(torch.zeros(2, size)).shape == (2, 64)

@@ -1,0 +1,276 @@
+"""Runs on environments that are no Atari games, from training to the report."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import agents
+from agents import evaluate, plot, replay, report
+from agents.checkpoint import list_checkpoints, load_newest_checkpoint
+from agents.cli import parse_args
+from agents.config import SettingError, TrainConfig
+from agents.evaluation.load_agent import load_agent
+from agents.evaluation.replay_file import load_replay
+from agents.evaluation.results import read_evaluations
+from agents.networks.actor_critic import ActorCritic
+from agents.networks.mlp_torso import MLPTorso
+from agents.networks.torso import smallest_image
+from agents.run_folder import open_run
+from agents.training.supervisor import train
+from envs import Spaces
+from tests.agents.report_pages import read_data
+from tests.agents.runs import SMALL
+
+MODULE = "tests.envs.gymnasium_envs"
+ROOT = Path(__file__).parents[2]
+
+
+def make_config(folder, game="CartPole-v1", **settings):
+    return TrainConfig(
+        **{
+            "game": game,
+            "run_dir": str(folder),
+            "workers": 0,
+            "envs_per_worker": 2,
+            "num_steps": 10,
+            "total_timesteps": 400,
+            "eval_interval": 200,
+            "eval_episodes": 1,
+            "quiet": True,
+            **SMALL,
+            **settings,
+        }
+    )
+
+
+def train_run(folder, game="CartPole-v1", **settings):
+    assert train(make_config(folder, game, **settings)) == 0
+    return (folder / "latest").resolve().parent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train_run(tmp_path_factory.mktemp("cartpole"))
+
+
+def test_defaults_suit_the_kind_of_environment():
+    pong, cartpole = TrainConfig(game="Pong"), TrainConfig(game="CartPole-v1")
+    assert (pong.reward, pong.life_loss_ends_return, pong.frame_skip) == ("clip", True, 4)
+    assert (pong.torso, pong.sticky_actions, pong.noop_max) == ("nips", 0.25, 30)
+    assert (cartpole.reward, cartpole.life_loss_ends_return) == ("none", False)
+    assert (cartpole.frame_skip, cartpole.sticky_actions, cartpole.noop_max) == (1, 0, 0)
+    assert cartpole.torso == "auto"
+    assert TrainConfig(game="CartPole-v1", reward="clip").reward == "clip"
+    assert parse_args(["--game", "CartPole-v1"]) == cartpole
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"frame_skip": 4}, "--frame-skip 4: is for Atari games only, and CartPole-v1 is none"),
+        ({"sticky_actions": 0.25}, "--sticky-actions 0.25: is for Atari games only"),
+        ({"full_action_space": True}, "--full-action-space True: is for Atari games only"),
+        ({"game": "Pong", "images": "raw"}, "--images raw: is for Gymnasium's environments only"),
+        ({"game": "Pong,Breakout"}, "several games; a run trains on one"),
+    ],
+)
+def test_settings_of_the_other_kind_are_refused_by_name(settings, words):
+    with pytest.raises(SettingError, match=words):
+        TrainConfig(**{"game": "CartPole-v1", **settings})
+
+
+@pytest.mark.parametrize(
+    ("shape", "torso", "words"),
+    [
+        ((4,), "nips", "--torso nips: the observations of CartPole-v1 are vectors, which need mlp"),
+        ((3, 64, 64), "mlp", "are images, which need nips or nature or small"),
+        ((3, 35, 64), "nature", "needs images of 36x36 or more, got 35x64"),
+        ((3, 3, 3), "auto", "--torso small: needs images of 4x4 or more, got 3x3"),
+    ],
+)
+def test_a_torso_for_other_observations_is_refused(shape, torso, words):
+    with pytest.raises(SettingError, match=words):
+        ActorCritic(Spaces(2, shape), TrainConfig(game="CartPole-v1", torso=torso))
+
+
+def test_without_a_flag_the_torso_suits_the_observations():
+    config = TrainConfig(game="CartPole-v1", head="linear")
+    assert isinstance(ActorCritic(Spaces(2, (7,)), config).torso, MLPTorso)
+    for size, filters in ((20, 16), (19, 16)):
+        torso = ActorCritic(Spaces(2, (5, size, 90)), config).torso
+        kernel = torso.convolutions[0].weight.shape
+        assert kernel == (filters, 5, *((8, 8) if size == 20 else (2, 2)))
+    assert [smallest_image(kind) for kind in ("nips", "nature", "small")] == [20, 36, 4]
+
+
+def test_a_run_is_trained_evaluated_and_saved_as_any_other(run):
+    progress = list(csv.DictReader((run / "progress.csv").open()))
+    assert int(progress[-1]["global_step"]) >= 400
+    _, config = open_run(run)
+    assert (config.game, config.reward) == ("CartPole-v1", "none")
+    modes = {row.summary.mode for row in read_evaluations(run)}
+    assert modes == {"sampled", "greedy"}
+    assert run.name.startswith("CartPole-v1__neurocoder__1__")
+    assert json.loads((run / "meta.json").read_text())["status"] == "finished"
+
+
+def test_checkpoints_hold_the_statistics_of_all_observations(run):
+    _, config = open_run(run)
+    network = load_agent(run, config).network
+    statistics = network.torso.normalization.statistics
+    assert 400 <= float(statistics[0]) < 500
+    assert (statistics[5:] != 1).all()
+    _, checkpoint = load_newest_checkpoint(run / "checkpoints", dict(network.named_parameters()))
+    assert torch.equal(checkpoint.parameters["torso.normalization.statistics"], statistics)
+
+
+def test_it_resumes_where_it_stopped(run, tmp_path):
+    folder = tmp_path / run.name
+    shutil.copytree(run, folder, symlinks=True)
+    flags = ["--resume", str(folder), "--total-timesteps", "600"]
+    assert train(parse_args(flags)) == 0
+    _, config = open_run(folder)
+    resumed = load_agent(folder, config)
+    assert resumed.global_step >= 600
+    count = float(resumed.network.torso.normalization.statistics[0])
+    assert 600 <= count < 720  # with the steps between two episodes
+
+
+def test_it_is_evaluated_recorded_and_replayed(run, capsys):
+    arguments = ["--episodes", "2", "--record", "--overlay", "--random"]
+    assert evaluate.main([str(run), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "random" in printed
+    assert "published" not in printed
+    paths = sorted((run / "replays").iterdir())
+    assert len(paths) == len(list((run / "videos").iterdir())) == 6
+    for path in paths:
+        assert replay.main([str(path)]) == 0
+    assert "CartPole-v1" in capsys.readouterr().out
+    recorded = load_replay(paths[0])
+    assert recorded.episode.score == recorded.episode.length == len(recorded.episode.actions)
+
+
+def test_a_changed_replay_is_noticed(run, tmp_path, capsys):
+    evaluate.main([str(run), "--episodes", "1", "--mode", "sampled", "--record"])
+    path = next((run / "replays").glob("*_sampled_*"))
+    recorded = load_replay(path)
+    actions = recorded.episode.actions
+    actions = np.where(np.arange(len(actions)) == len(actions) // 2, 1 - actions, actions)
+    object.__setattr__(recorded.episode, "actions", actions.astype(np.uint8))
+    recorded.save(tmp_path / "changed.npz")
+    assert replay.main([str(tmp_path / "changed.npz")]) == 1
+    assert "NOT the same game" in capsys.readouterr().err
+
+
+def test_its_report_and_curves_are_drawn(run, tmp_path):
+    page = tmp_path / "report.html"
+    assert report.main([str(run), "--episodes", "1", "--out", str(page)]) == 0
+    assert read_data(page.read_text())["rate"] == 50
+    text = page.read_text()
+    assert "one step of CartPole-v1; the video shows 50 a second" in text
+    assert "Published" not in text
+    assert plot.main([str(run), "--out", str(tmp_path / "curves.png")]) == 0
+
+
+def test_without_pictures_a_sentence_says_so_and_all_else_works(tmp_path, caplog, capsys):
+    run = train_run(tmp_path, f"{MODULE}:TestUnrendered-v0", capture_video=True)
+    assert evaluate.main([str(run), "--episodes", "1", "--record"]) == 0
+    assert "no videos: " in caplog.text
+    assert "has no render_mode 'rgb_array'" in caplog.text
+    (path, *_) = (run / "replays").iterdir()
+    assert not (run / "videos").exists()
+    assert replay.main([str(path)]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        replay.main([str(path), "--video", str(tmp_path / "out.mp4")])
+    assert "cannot be rendered" in capsys.readouterr().err
+    page = tmp_path / "report.html"
+    assert report.main([str(run), "--episodes", "1", "--out", str(page)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("game", "settings"),
+    [
+        ("TestPicture-v0", {}),
+        ("TestTiles-v0", {"core": "lstm"}),
+        ("TestPicture-v0", {"images": "raw", "learner": "cpu", "learner_batch": 2}),
+        ("TestDiscrete-v0", {"core": "lstm", "learner": "cpu", "learner_batch": 2}),
+    ],
+)
+def test_other_observations_are_learned_from_by_worker_and_learner(game, settings, tmp_path):
+    run = train_run(tmp_path, f"{MODULE}:{game}", total_timesteps=200, head="linear", **settings)
+    assert "episodes" in (run / "train.log").read_text()
+    assert run.name.startswith(f"{MODULE}-{game}__linear")
+    assert evaluate.main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
+
+
+def test_the_central_learner_keeps_the_statistics_too(tmp_path):
+    run = train_run(tmp_path, learner="cpu", learner_batch=2)
+    _, config = open_run(run)
+    statistics = load_agent(run, config).network.torso.normalization.statistics
+    assert float(statistics[0]) >= 400
+
+
+def test_workers_in_processes_share_the_statistics(tmp_path):
+    run = train_run(tmp_path, workers=2, processes=2, eval_interval=0, total_timesteps=2000)
+    _, config = open_run(run)
+    statistics = load_agent(run, config).network.torso.normalization.statistics
+    assert float(statistics[0]) >= 1000  # without a lock, some may be lost
+
+
+def test_an_environment_that_raises_is_reported_with_its_worker_and_traceback(tmp_path):
+    config = make_config(tmp_path, f"{MODULE}:TestFailing-v0", workers=1, eval_interval=0)
+    assert train(config) == 1
+    text = (tmp_path / "latest" / "train.log").read_text()
+    assert "worker 0 raised" in text
+    assert "the machine is out of order" in text
+    assert "gymnasium_envs.py" in text
+
+
+@pytest.mark.parametrize(
+    ("game", "words"),
+    [
+        ("Cartpole-v1", "Did you mean: `CartPole`"),
+        ("Pendulum-v1", "the action space Box(-2.0, 2.0, (1,), float32) is not supported"),
+        ("no_such_package:Thing-v0", "no_such_package"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_line_and_leaves_no_folder(game, words, tmp_path):
+    command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]
+    run = subprocess.run(
+        [*command, "--run-dir", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert words in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert f"--game {game}" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_agent_of_an_environment_that_is_gone_is_refused_by_one_line(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, symlinks=True)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "game": "gone:Thing-v0"}))
+    command = [sys.executable, "-m", "agents.evaluate", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "gone" in result.stderr
+
+
+def test_training_starts_from_python_with_one_import():
+    assert agents.train is train
+    assert agents.TrainConfig is TrainConfig
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = agents.no_such_name
+
+
+def test_checkpoints_of_the_run_are_found(run):
+    assert len(list_checkpoints(run / "checkpoints")) == 1

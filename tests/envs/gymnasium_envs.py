@@ -1,0 +1,74 @@
+"""Environments that tests register, each with spaces of another kind."""
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+PICTURE = Box(0, 255, (40, 60, 3), np.uint8)
+SPACES = {
+    "Vector": Box(-1, 1, (3,), np.float64),
+    "Matrix": Box(-1, 1, (2, 3), np.float32),
+    "Integers": Box(0, 9, (3,), np.int64),
+    "Bytes": Box(0, 255, (5,), np.uint8),
+    "Discrete": Discrete(4, start=1),
+    "MultiDiscrete": MultiDiscrete([2, 3]),
+    "MultiBinary": MultiBinary(4),
+    "Picture": PICTURE,
+    "ChannelsFirst": Box(0, 255, (3, 40, 60), np.uint8),
+    "Grey": Box(0, 255, (40, 60), np.uint8),
+    "Tiles": Box(0, 255, (7, 7, 3), np.uint8),
+    "Dict": Dict({"direction": Discrete(4), "image": PICTURE}),
+    "TwoImages": Dict({"left": PICTURE, "right": PICTURE}),
+    "NoImage": Dict({"direction": Discrete(4)}),
+    "Tuple": Tuple([Discrete(2), Discrete(3)]),
+}
+
+
+class Countdown(gymnasium.Env):
+    """Ends after `length` steps; observations are drawn from the space, which kind names.
+
+    The reward is the action's number, counted from the first.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
+
+    def __init__(self, kind="Vector", actions=3, first=0, length=5, fail_at=0, render_mode=None):
+        self.observation_space = SPACES[kind]
+        self.action_space = Discrete(actions, start=first)
+        self.length, self.fail_at, self.render_mode = length, fail_at, render_mode
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        if self.steps == self.fail_at:
+            raise RuntimeError("the machine is out of order")
+        reward = float(action - self.action_space.start)
+        return self._observe(), reward, self.steps >= self.length, False, {}
+
+    def render(self):
+        return np.full((30, 20, 3), 10 * self.steps, np.uint8)
+
+    def _observe(self):
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
+
+
+class Unrendered(Countdown):
+    """Has no pictures."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+
+for _kind in SPACES:
+    gymnasium.register(f"Test{_kind}-v0", Countdown, kwargs={"kind": _kind})
+gymnasium.register("TestShifted-v0", Countdown, kwargs={"first": -1})
+gymnasium.register("TestManyActions-v0", Countdown, kwargs={"actions": 257})
+gymnasium.register("TestEndless-v0", Countdown, kwargs={"length": 10**9})
+gymnasium.register("TestFailing-v0", Countdown, kwargs={"fail_at": 3})
+gymnasium.register("TestUnrendered-v0", Unrendered)
