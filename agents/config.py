@@ -113,7 +113,7 @@ class TrainConfig:
     eval_interval: int = setting(ByKind(1_000_000, 100_000), "run", "agent steps between evaluations, which run beside training; 0 for none", mutable_on_resume=True, low=0, high=10**12)
     eval_episodes: int = setting(10, "run", "episodes per evaluation in each mode (sampled and greedy)", mutable_on_resume=True, low=1, high=10**6)
     capture_video: bool = setting(False, "run", "record the first episode of each evaluation and mode", mutable_on_resume=True)
-    log_interval: float = setting(10.0, "run", "seconds between rows of progress.csv and points in TensorBoard", mutable_on_resume=True, above=0, high=1e9)
+    log_interval: float = setting(ByKind(10.0, 2.0), "run", "seconds between rows of progress.csv and points in TensorBoard", mutable_on_resume=True, above=0, high=1e9)
     quiet: bool = setting(False, "run", "print warnings and errors only", mutable_on_resume=True)
 
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))

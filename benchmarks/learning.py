@@ -1,14 +1,16 @@
 """Tabulate finished runs: score over the last 100 episodes, time, and statistics of the heads.
 
     python -m benchmarks.learning runs/*
+    python -m benchmarks.learning runs/CartPole* --target 475
 
 Each argument is a run directory. Scores are training scores: raw, of whole episodes with sampled
-actions.
+actions. With `--target`, when the mean return of the last 100 episodes first reached it.
 """
 
 import argparse
 import csv
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,12 @@ HEAD_FIGURES = (
 )
 
 
-def summary(run: Path) -> dict[str, Any]:
+def summary(run: Path, target: float | None = None) -> dict[str, Any]:
     """One row of the table, from the files of a run.
+
+    Args:
+        run: The run directory.
+        target: A mean return.
 
     Raises:
         UserError: If the folder is not a run directory, or the run has not ended.
@@ -41,11 +47,12 @@ def summary(run: Path) -> dict[str, Any]:
     if "global_step" not in meta:
         raise UserError(f"{run} has not ended: its status is {meta['status']!r}")
     with (run / "progress.csv").open() as file:
-        halfway = [
-            float(row["recent_return"])
-            for row in csv.DictReader(file)
-            if row["recent_return"] and int(row["global_step"]) >= meta["global_step"] / 2
-        ]
+        rows = [row for row in csv.DictReader(file) if row["recent_return"]]
+    halfway = [
+        float(row["recent_return"])
+        for row in rows
+        if int(row["global_step"]) >= meta["global_step"] / 2
+    ]
     row = {
         "game": config["game"],
         "head": config["head"] + ("" if config["neurocoder_residual"] else ", no residual"),
@@ -56,6 +63,11 @@ def summary(run: Path) -> dict[str, Any]:
         "return": meta["recent_return"],
         "minutes": meta["seconds"] / 60,
     }
+    if target is not None:
+        reached = [r for r in rows if float(r["recent_return"]) >= target][:1]
+        started = datetime.strptime(meta["started"], "%Y-%m-%d %H:%M:%S %z").timestamp()
+        row[f"steps to {target:g}"] = int(reached[0]["global_step"]) if reached else None
+        row["seconds to it"] = float(reached[0]["wall_time"]) - started if reached else None
     events = EventAccumulator(str(run)).Reload()
     for head in ("actor", "critic"):
         for figure in HEAD_FIGURES:
@@ -78,9 +90,11 @@ def main() -> int:
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--target", type=float, help="mean return of the last 100 episodes")
+    args = parser.parse_args()
     # `runs/*` also matches the link `runs/latest`.
-    runs = dict.fromkeys(resolve_run(run) for run in parser.parse_args().runs)
-    rows = [summary(run) for run in runs]
+    runs = dict.fromkeys(resolve_run(run) for run in args.runs)
+    rows = [summary(run, args.target) for run in runs]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:

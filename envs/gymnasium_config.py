@@ -85,11 +85,15 @@ def make(game: str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         UnusableEnvironmentError: The id is unknown, or the environment's packages are missing.
     """
     _import_package(game)
+    arguments: dict[
+        str, Any
+    ] = {}  # an environment without pictures may have no argument render_mode
     if render_mode is not None:
+        arguments["render_mode"] = render_mode
         # Pictures need no window; without this, SDL complains where there is no display.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        return gymnasium.make(game, render_mode=render_mode, disable_env_checker=True)
+        return gymnasium.make(game, disable_env_checker=True, **arguments)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnusableEnvironmentError(f"{_one_line(error)}") from error
 

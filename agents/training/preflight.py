@@ -18,7 +18,7 @@ from agents.networks.actor_critic import ActorCritic
 from agents.system.resources import SHARED_MEMORY, available_cpus, free_shared_memory, memory_limit
 from agents.training.rollout_queue import entries_per_worker, queue_size, rollout_layout
 from agents.training.worker_process import spread_workers
-from envs import Spaces, UnusableEnvironmentError
+from envs import Spaces, UnusableEnvironmentError, spaces
 
 log = logging.getLogger("train")
 
@@ -84,6 +84,17 @@ def check_env(config: TrainConfig, make_env: EnvironmentFactory) -> Spaces:
         raise SettingError("game", config.game, str(error)) from error
     finally:
         env.close()
+
+
+def evaluation_problem(config: TrainConfig, network: ActorCritic) -> str | None:
+    """Why a network cannot be evaluated on what the settings name, as one line; None if it can."""
+    try:
+        named = spaces(config.env)
+    except UnusableEnvironmentError as error:
+        return str(error)
+    if named != network.spaces:
+        return f"{config.game} has other actions or observations than what is trained on"
+    return None
 
 
 def check_learner(config: TrainConfig) -> None:

@@ -27,7 +27,7 @@ from agents.training.checkpointer import Checkpointer
 from agents.training.evaluator import EvaluatorProcess
 from agents.training.learner_process import SerialLearner
 from agents.training.managed_process import ManagedProcess, TrainingFailedError
-from agents.training.preflight import build_network, check_env
+from agents.training.preflight import build_network, check_env, evaluation_problem
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.run_session import RunSession
 from agents.training.shared_state import SharedState
@@ -61,7 +61,8 @@ def train(
         make_env: Makes the environments of a process from the settings and their seeds, one each:
             any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
             seed, so it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must
-            be importable by name, for it is sent to other processes.
+            be importable by name, for it is sent to other processes. Evaluation plays what
+            `config.game` names, and is left out where that is not this environment.
         group_class: Makes the workers of a process that learn themselves; importable by name, too.
 
     Returns:
@@ -101,6 +102,9 @@ class TrainingRun:
         self.config, self.signals, self._group_class = config, signals, group_class
         torch.manual_seed(config.seed)
         network = build_network(check_env(config, make_env), config)
+        if config.eval_interval and (problem := evaluation_problem(config, network)):
+            config = self.config = replace(config, eval_interval=0)
+            log.warning("no evaluations during training: %s", problem)
         self.shared = SharedState.for_training(network, config)
         self.checkpointer = Checkpointer(config, network, self.shared)
 

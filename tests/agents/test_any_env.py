@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -274,3 +276,29 @@ def test_training_starts_from_python_with_one_import():
 
 def test_checkpoints_of_the_run_are_found(run):
     assert len(list_checkpoints(run / "checkpoints")) == 1
+
+
+def test_the_documented_environment_and_its_use_from_python_run_as_they_stand(tmp_path):
+    corridor, script = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "environments.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "corridor.py").write_text(corridor)
+    (tmp_path / "mine.py").write_text(
+        script.replace("50_000", "4_000, workers=2, envs_per_worker=2")
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    game = ["--game", "corridor:Corridor-v0", "--total-timesteps", "4000", "--workers", "2"]
+    for command in ([str(ROOT / "train_a3c.py"), *game], ["mine.py"]):
+        run = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+    assert "no evaluations during training" in run.stderr + run.stdout
+    runs = [path.name for path in (tmp_path / "runs").iterdir()]
+    assert any(name.startswith("corridor-Corridor-v0__") for name in runs)
+    assert any(name.startswith("MyCorridor-v0__") for name in runs)
