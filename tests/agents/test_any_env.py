@@ -29,6 +29,8 @@ from agents.training.supervisor import train
 from envs import Spaces
 from tests.agents.report_pages import read_data
 from tests.agents.runs import SMALL
+from tests.agents.tiny_env import make_tiny_env
+from tests.envs.gymnasium_envs import Countdown
 
 MODULE = "tests.envs.gymnasium_envs"
 ROOT = Path(__file__).parents[2]
@@ -302,3 +304,33 @@ def test_the_documented_environment_and_its_use_from_python_run_as_they_stand(tm
     runs = [path.name for path in (tmp_path / "runs").iterdir()]
     assert any(name.startswith("corridor-Corridor-v0__") for name in runs)
     assert any(name.startswith("MyCorridor-v0__") for name in runs)
+
+
+@pytest.mark.parametrize("learner", ["worker", "cpu"])
+def test_rewards_are_clipped_only_if_asked_to(learner, tmp_path):
+    def parameters(game, reward):
+        settings = {"head": "linear", "learner": learner, "learner_batch": 1}
+        run = train_run(tmp_path / game / reward, game, reward=reward, eval_interval=0, **settings)
+        return load_agent(run, open_run(run)[1]).network.critic.weight
+
+    # A step of CartPole is worth 1.
+    assert torch.equal(parameters("CartPole-v1", "clip"), parameters("CartPole-v1", "none"))
+    game = f"{MODULE}:TestVector-v0"  # up to 2
+    assert not torch.equal(parameters(game, "clip"), parameters(game, "none"))
+
+
+def test_an_environment_that_changed_since_the_recording_is_noticed(tmp_path, monkeypatch, capsys):
+    run = train_run(tmp_path, f"{MODULE}:TestVector-v0", eval_interval=0, total_timesteps=20)
+    evaluate.main([str(run), "--episodes", "1", "--mode", "random", "--record"])
+    (path,) = (run / "replays").iterdir()
+    assert replay.main([str(path)]) == 0
+    monkeypatch.setattr(Countdown, "_observe", lambda _: np.zeros(3))  # same score, same length
+    assert replay.main([str(path)]) == 1
+    assert "the trajectory's hash" in capsys.readouterr().err
+
+
+def test_where_the_name_is_another_environment_there_is_no_evaluation(tmp_path, caplog):
+    config = make_config(tmp_path, "Frostbite", head="linear", total_timesteps=100)
+    assert train(config, make_env=make_tiny_env) == 0
+    assert "Frostbite has other actions or observations than what is trained on" in caplog.text
+    assert not (tmp_path / "latest" / "eval" / "evaluations.csv").exists()

@@ -63,7 +63,7 @@ class ScriptedGame(VectorEnv):
         return np.full((1, 4, 84, 84), self.steps % 256, dtype=np.uint8)
 
 
-def make_collector(core="none", num_steps=10, script=SCRIPT):
+def make_collector(core="none", num_steps=10, script=SCRIPT, life_loss_ends_return=True):
     torch.manual_seed(0)
     network = ActorCritic(Spaces(3), TrainConfig(core=core, head="linear"))
     collector = Collector(
@@ -72,7 +72,7 @@ def make_collector(core="none", num_steps=10, script=SCRIPT):
         num_steps=num_steps,
         gamma=GAMMA,
         gae_lambda=LAMBDA,
-        life_loss_ends_return=True,
+        life_loss_ends_return=life_loss_ends_return,
         generators=[np.random.default_rng(1)],
     )
     return collector, network
@@ -90,6 +90,15 @@ def test_each_kind_of_end_gets_its_own_discount_and_trace():
     traces = [LAMBDA] * 5 + [0] + [LAMBDA] * 2 + [0, LAMBDA]
     assert rollout.discounts[:, 0].tolist() == pytest.approx(discounts)
     assert rollout.lambdas[:, 0].tolist() == pytest.approx(traces)
+
+
+def test_a_lost_life_ends_no_return_where_it_shall_not():
+    ending = collect(make_collector()[0]).discounts[:, 0]
+    lasting = collect(make_collector(life_loss_ends_return=False)[0]).discounts[:, 0]
+    lost = [t for t, what in enumerate(SCRIPT) if "life" in what]
+    assert lost
+    assert [t for t in range(len(SCRIPT)) if ending[t] != lasting[t]] == lost
+    assert all(lasting[t] == pytest.approx(GAMMA) for t in lost)
 
 
 def test_the_step_behind_an_end_does_not_count():
