@@ -39,7 +39,7 @@ def orthogonality_gradient(network: ActorCritic, config: TrainConfig) -> Orthogo
     loss = network.orthogonality_loss()
     if not loss.requires_grad or config.orthogonality_coef == 0:
         return Orthogonality(loss.detach(), (), is_finite=True)
-    parameters = list(network.parameters())
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     total = config.orthogonality_coef * loss
     found = torch.autograd.grad(total, parameters, allow_unused=True)
     pairs = [

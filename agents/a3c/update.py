@@ -7,6 +7,7 @@ from agents.a3c.losses import A3CLoss
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.rollout import Rollout
 from agents.config import TrainConfig
+from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
 from agents.networks.mlp_torso import MLPTorso
 from envs import Episode

@@ -59,7 +59,8 @@ class MLPTorso(nn.Module):
         return self(cache.observations)
 
     def backward(self, dfeatures: Tensor, cache: TorsoCache) -> list[Tensor]:
-        """Gradients of weight and bias of every layer; see `Torso.backward`."""
+        """Gradients of all parameters in their order; see `Torso.backward`."""
         with torch.enable_grad():
             features = self(cache.observations)
-        return list(torch.autograd.grad(features, list(self.layers.parameters()), dfeatures))
+        gradients = torch.autograd.grad(features, list(self.layers.parameters()), dfeatures)
+        return [torch.zeros_like(self.normalization.statistics), *gradients]

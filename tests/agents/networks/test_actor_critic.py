@@ -139,7 +139,7 @@ HEADS = {
 @pytest.mark.parametrize("core", ["none", "lstm"])
 def test_each_of_several_workers_has_the_outputs_and_gradients_it_has_alone(core, settings):
     torch.manual_seed(0)
-    network = ActorCritic(7, TrainConfig(core=core, **settings)).double()
+    network = ActorCritic(Spaces(7), TrainConfig(core=core, **settings)).double()
     workers, steps, envs = 3, 4, 2
     scales = torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)[:, None, None, None]
     features = (torch.randn(workers, steps, envs, 256).double() * scales.sqrt()).requires_grad_()

@@ -84,8 +84,9 @@ def test_acting_and_learning_compute_the_same_and_the_gradient_is_that_of_all_la
     one = cache.worker(1)
     torch.testing.assert_close(torso.cached_features(one), torso(x[1]))
     dfeatures = torch.randn(5, torso.features, dtype=torch.float64)
-    trained = [p for p in torso.parameters() if p.requires_grad]
-    expected = torch.autograd.grad(torso(x[1]), trained, dfeatures)
+    statistics, *trained = torso.parameters()
+    expected = [torch.zeros_like(statistics)]
+    expected += torch.autograd.grad(torso(x[1]), trained, dfeatures)
     with torch.no_grad():
         gradients = torso.backward(dfeatures, one)
     for ours, theirs in zip(gradients, expected, strict=True):

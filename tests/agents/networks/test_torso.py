@@ -8,21 +8,26 @@ from agents.networks.torso import OBSERVATIONS_PER_CHUNK, Torso, copy_channels_l
 KINDS = pytest.mark.parametrize("kind", ["nips", "nature"])
 
 
-def make_torso(kind, precision="float32", dtype=torch.float64):
+# Sides that no stride divides, and a number of channels that is none of a screen's.
+ODD = (3, 41, 53)
+
+
+def make_torso(kind, precision="float32", dtype=torch.float64, shape=(4, 84, 84)):
     torch.manual_seed(0)
-    torso = Torso(kind, precision=precision).to(dtype)
+    torso = Torso(kind, shape, precision).to(dtype)
     with torch.no_grad():
         for parameter in torso.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return torso
 
 
-def make_screens(n):
-    return torch.randint(0, 256, (n, 4, 84, 84), dtype=torch.uint8)
+def make_screens(n, shape=(4, 84, 84)):
+    return torch.randint(0, 256, (n, *shape), dtype=torch.uint8)
 
 
-def make_cache(torso, workers, n):
-    memory = torch.zeros(workers, n, 84, 84, 4, dtype=torch.uint8)
+def make_cache(torso, workers, n, shape=(4, 84, 84)):
+    channels, *size = shape
+    memory = torch.zeros(workers, n, *size, channels, dtype=torch.uint8)
     return torso.make_cache(memory.movedim(-1, -3))
 
 
@@ -34,7 +39,7 @@ def forward_cached(torso, screens, cache, rows):
 
 def act_in_parts(torso, screens, *lengths):
     """Return the caches of all workers, whose screens these are, and the features."""
-    cache, start = make_cache(torso, *screens.shape[:2]), 0
+    cache, start = make_cache(torso, *screens.shape[:2], screens.shape[2:]), 0
     features = []
     for length in lengths:
         rows = slice(start, start + length)
@@ -86,6 +91,18 @@ def test_the_gradient_is_that_of_the_whole_computation(kind, n):
         )
         for ours, theirs in zip(recalled, computed, strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("nips", ODD), ("nature", ODD), ("small", (3, 7, 8))])
+def test_images_of_other_sizes_have_the_same_features_and_gradients(kind, shape):
+    torso, screens = make_torso(kind, shape=shape), make_screens(6, shape).unflatten(0, (1, 6))
+    cache, acted = act_in_parts(torso, screens, 4, 2)
+    expected = reference_features(torso, screens[0])
+    torch.testing.assert_close(acted[0], expected.detach())
+    by_features = torch.randn(6, torso.features, dtype=torch.float64)
+    computed = torch.autograd.grad(expected, list(torso.parameters()), by_features)
+    for ours, theirs in zip(torso.backward(by_features, cache.worker(0)), computed, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_what_was_kept_before_is_written_over():
