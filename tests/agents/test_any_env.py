@@ -246,15 +246,11 @@ def test_an_environment_that_raises_is_reported_with_its_worker_and_traceback(tm
         ("no_such_package:Thing-v0", "no_such_package"),
     ],
 )
-def test_what_cannot_be_trained_on_is_one_line_and_leaves_no_folder(game, words, tmp_path):
-    command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]
-    run = subprocess.run(
-        [*command, "--run-dir", str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 2
-    assert words in run.stderr
-    assert run.stderr.count("\n") == 1
-    assert f"--game {game}" in run.stderr
+def test_what_cannot_be_trained_on_is_refused_by_name_and_leaves_no_folder(game, words, tmp_path):
+    with pytest.raises(SettingError, match=re.escape(words)) as caught:
+        train(make_config(tmp_path, game))
+    assert str(caught.value).startswith(f"--game {game}: ")
+    assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
