@@ -154,7 +154,7 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
         settings = json.loads(file.read_text())
         if not isinstance(settings, dict):
             raise ValueError("holds no table of settings")
-        if unknown := [name for name in settings if name not in _defaults()]:
+        if unknown := [name for name in settings if name not in _names()]:
             raise ValueError(
                 f"written by {_writer(folder)} with settings that {_this_version()} does not know: "
                 f"{', '.join(unknown)}; use that version, or remove them"
@@ -191,11 +191,12 @@ def assumption(folder: Path) -> str | None:
 def _assumed(folder: Path) -> dict[str, Any]:
     """Setting -> default, for those that the run's `config.json` lacks."""
     stored = json.loads((folder / "config.json").read_text())
-    return {name: value for name, value in _defaults().items() if name not in stored}
+    config = open_run(folder)[1]  # a default may depend on the game
+    return {name: getattr(config, name) for name in _names() if name not in stored}
 
 
-def _defaults() -> dict[str, Any]:
-    return {spec.name: spec.default for spec in fields(TrainConfig)}
+def _names() -> list[str]:
+    return [spec.name for spec in fields(TrainConfig)]
 
 
 def _writer(folder: Path) -> str:

@@ -96,7 +96,7 @@ def check_python(words, parse, train):
 
 def check_pip(words):
     assert words[:2] == ["install", "-e"]
-    (extra,) = re.fullmatch(r"\.(?:\[(\w+)\])?", words[2]).groups()
+    (extra,) = re.fullmatch(r"\.(?:\[([\w-]+)\])?", words[2]).groups()
     project = (ROOT / "pyproject.toml").read_text()
     extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
     assert extra is None or re.search(rf"^{extra} = \[", extras, re.M)
