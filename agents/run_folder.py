@@ -191,7 +191,8 @@ def assumption(folder: Path) -> str | None:
 def _assumed(folder: Path) -> dict[str, Any]:
     """Setting -> default, for those that the run's `config.json` lacks."""
     stored = json.loads((folder / "config.json").read_text())
-    config = open_run(folder)[1]  # a default may depend on the game
+    # A default may depend on the game.
+    config = TrainConfig(**{name: stored[name] for name in _names() if name in stored})
     return {name: getattr(config, name) for name in _names() if name not in stored}
 
 
