@@ -187,6 +187,11 @@ class TrainConfig:
         return self.learner != "worker"
 
     @property
+    def learned_rewards(self) -> str:
+        """The rewards that are learned from, for people."""
+        return "clipped rewards" if self.reward == "clip" else "rewards"
+
+    @property
     def env(self) -> EnvConfig:
         """The environment and its rules."""
         kind = AtariConfig if self.is_atari else GymnasiumConfig

@@ -233,7 +233,7 @@ def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFact
             who = f"{config.head} head, {global_step:,} agent steps of training, {mode} play"
         names = action_names(config.env)
         rate = config.env.steps_per_second
-        value = "clipped rewards to come" if config.reward == "clip" else "rewards to come"
+        value = f"{config.learned_rewards} to come"
         return Overlay(config.game, f"{who}, seed {seed}", names, rate, value)
 
     return make

@@ -21,6 +21,7 @@ class MLPTorso(nn.Module):
         size: D, of an observation.
     """
 
+    kind = "mlp"
     features = HIDDEN_SIZE
 
     def __init__(self, size: int) -> None:

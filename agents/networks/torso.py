@@ -85,7 +85,7 @@ class Torso(nn.Module):
         precision: str = "float32",
     ) -> None:
         super().__init__()
-        self.precision = precision
+        self.kind, self.precision = kind, precision
         self._cached: _Weights | None = None
         convolutions, self.features = _KINDS[kind]
         channels, *size = image_shape

@@ -51,7 +51,8 @@ class ReportHeader:
         env: The environment and its rules.
         head: Head of actor and critic.
         core: Core between torso and heads.
-        torso: Convolutional torso.
+        torso: Torso.
+        rewards: The rewards that values estimate.
         parameters: Number of parameters of the network, of the actor and of the critic.
         checkpoint: File name of the checkpoint.
         global_step: Agent steps it was trained for.
@@ -64,6 +65,7 @@ class ReportHeader:
     head: str
     core: str
     torso: str
+    rewards: str
     parameters: tuple[int, int, int]
     checkpoint: str
     global_step: int
@@ -108,6 +110,7 @@ def make_page(
             curve=bool(curves),
             selection=selection,
             agent_step=_agent_step(header.env),
+            rewards=header.rewards,
             video="data:video/mp4;base64," + base64.b64encode(shown.video).decode(),
             style=STYLE.read_text(),
             script="".join(path.read_text() for path in SCRIPTS),
