@@ -143,4 +143,8 @@ def _default_cell(default: Any) -> str:
 
 def _metavar(spec: dataclasses.Field[Any]) -> str:
     choices = spec.metadata.get("choices")
-    return "{" + ",".join(choices) + "}" if choices else spec.name.rpartition("_")[2].upper()
+    if choices:
+        return "{" + ",".join(choices) + "}"
+    if "metavar" in spec.metadata:
+        return str(spec.metadata["metavar"])
+    return "N" if spec.type is int else "X" if spec.type is float else "NAME"

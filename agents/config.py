@@ -67,7 +67,8 @@ def setting(
         mutable_on_resume: whether a resumed run may be given another value.
         **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
             `above` (the first that is too small); for a text `max_length` in characters, or
-            `pattern`, what all of it must match, with `allowed`, the same for people.
+            `pattern`, what all of it must match, with `allowed`, the same for people; `metavar`, what
+            stands for the value in `--help`.
     """
     return field(
         # None until the environment is known.
@@ -106,8 +107,8 @@ class TrainConfig:
     envs_per_worker: int = setting(4, "run", "environments that each worker steps as one batch", mutable_on_resume=True, low=1, high=1024)
     total_timesteps: int = setting(ByKind(75_000_000, 1_000_000), "run", "budget in agent steps of all workers together (one step is --frame-skip frames)", mutable_on_resume=True, low=1, high=10**12)
     seed: int = setting(1, "run", "random seed of the run", low=0, high=2**32 - 1)
-    run_dir: str = setting("runs", "run", "directory that holds the run directories")
-    resume: str = setting("", "run", "run directory to resume, such as runs/latest; empty for a new run", mutable_on_resume=True, optional=True)
+    run_dir: str = setting("runs", "run", "directory that holds the run directories", metavar="DIR")
+    resume: str = setting("", "run", "run directory to resume, such as runs/latest; empty for a new run", mutable_on_resume=True, optional=True, metavar="RUN")
     checkpoint_interval: float = setting(600.0, "run", "seconds between checkpoints", mutable_on_resume=True, above=0, high=1e9)
     keep_checkpoints: int = setting(3, "run", "how many of the newest checkpoints are kept", mutable_on_resume=True, low=1, high=10**6)
     eval_interval: int = setting(ByKind(1_000_000, 100_000), "run", "agent steps between evaluations, which run beside training; 0 for none", mutable_on_resume=True, low=0, high=10**12)
@@ -136,7 +137,7 @@ class TrainConfig:
     hypernet_embedding_size: int = setting(8, "hypernet head", "size of the embedding that is turned into weights", low=1, high=4096)
     linear_hidden_size: int = setting(0, "linear head", "width of a ReLU layer before each output, to match another head's number of parameters; 0 for none", low=0, high=65_536)
 
-    learner: str = setting("worker", "learning", "who computes gradients: every worker (A3C), or one learner on `cpu`, `cuda` or `cuda:N` (IMPALA)", mutable_on_resume=True, pattern=r"worker|cpu|cuda(:(0|[1-9][0-9]?))?", allowed="worker, cpu, cuda or cuda:N")
+    learner: str = setting("worker", "learning", "who computes gradients: every worker (A3C), or one learner on `cpu`, `cuda` or `cuda:N` (IMPALA)", mutable_on_resume=True, metavar="{worker,cpu,cuda,cuda:N}", pattern=r"worker|cpu|cuda(:(0|[1-9][0-9]?))?", allowed="worker, cpu, cuda or cuda:N")
     learner_batch: int = setting(8, "learning", "rollouts per update of the learner", mutable_on_resume=True, low=1, high=4096)
     num_steps: int = setting(20, "learning", "t_max, the rollout length in agent steps", low=1, high=100_000)
     optimizer: str = setting("adam", "learning", "optimizer, with state shared by all workers", choices=("rmsprop", "adam"))

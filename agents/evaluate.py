@@ -2,8 +2,9 @@
 
     python -m agents.evaluate runs/latest --episodes 10 --record
 
-Scores are raw and episodes whole games, by the rules the run trained with. Exit code 0; 2 for bad
-input; 130 after Ctrl-C, with the episodes finished until then reported and saved.
+Scores are raw and episodes whole games, by the rules the run trained with. Exit code 0; 1 if a
+result, video or replay could not be written; 2 for bad input; 130 after Ctrl-C, with the episodes
+finished until then reported and saved.
 """
 
 import argparse

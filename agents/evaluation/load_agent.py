@@ -1,12 +1,13 @@
 """Loading a run's network from a checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from agents.checkpoint import (
+    Checkpoint,
     CheckpointError,
     best_checkpoint,
     load_checkpoint,
@@ -15,6 +16,7 @@ from agents.checkpoint import (
 from agents.config import TrainConfig
 from agents.evaluation.runner import make_network
 from agents.networks.actor_critic import ActorCritic
+from agents.run_folder import RunFolderError, open_run
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,39 @@ class LoadedAgent:
     network: ActorCritic
     checkpoint: str
     global_step: int
+
+
+# Settings by which agents are told apart, and how a message shows them.
+_IDENTITY = {
+    "head": "a {} head",
+    "core": "core {}",
+    "torso": "torso {}",
+    "game": "trained on {}",
+    "images": "images {}",
+    "full_action_space": "full action space {}",
+}
+
+
+def _check_same_agent(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """Raise CheckpointError if a checkpoint says that it is of another game or another network.
+
+    Its settings are in the file; in an older one, beside it in the run's `config.json`.
+    """
+    settings = checkpoint.training_state.config
+    if not settings:
+        try:
+            settings = asdict(open_run(path.parent.parent)[1])
+        except RunFolderError:
+            return  # nothing is known of it but its parameters
+    ours = asdict(config)
+    differing = [name for name in _IDENTITY if settings.get(name, ours[name]) != ours[name]]
+    if differing:
+        shown = dict.fromkeys(["head", *differing, "game"])
+        theirs, own = (
+            ", ".join(_IDENTITY[name].format(given.get(name, ours[name])) for name in shown)
+            for given in (settings, ours)
+        )
+        raise CheckpointError(f"{path}: it is of {theirs}; the run is of {own}")
 
 
 def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> LoadedAgent:
@@ -50,6 +85,8 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)
     else:
         path = best_checkpoint(folder / "checkpoints") if which == "best" else Path(which)
+        # Who it is comes first: "a linear head" says more than the names of parameters that differ.
+        _check_same_agent(path, load_checkpoint(path), config)
         checkpoint = load_checkpoint(path, expected)
     if not all(bool(parameter.isfinite().all()) for parameter in checkpoint.parameters.values()):
         raise CheckpointError(f"{path}: some parameters are not finite")

@@ -46,6 +46,7 @@ class Recorder(EpisodeCallback):
     Attributes:
         replays: The files written so far.
         videos: The files written so far.
+        unwritten: The number of files that could not be written.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Recorder(EpisodeCallback):
         self.inspect_every = 0 if self._make_overlay is None else 1
         self.replays: list[Path] = []
         self.videos: list[Path] = []
+        self.unwritten = 0
 
     def on_start(self, mode: str, seed: int) -> None:
         """Open the video."""
@@ -112,6 +114,7 @@ class Recorder(EpisodeCallback):
             try:
                 self._save(replay, path)
             except OSError as again:
+                self.unwritten += 1
                 log.warning("a replay was not written: %s", again)
         if self._video is not None:
             try:
@@ -142,5 +145,6 @@ class Recorder(EpisodeCallback):
 
     def _drop_video(self, error: Exception) -> None:
         if self.needs_frames:
+            self.unwritten += 1
             log.warning("a video was not written: %s", error)
         self.on_abort()

@@ -1,6 +1,7 @@
 """The evaluate command's work: load the agent, play, save, and print the results."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 
 from agents.cli import warn_of_assumptions
+from agents.errors import UserError
 from agents.evaluation.callbacks import ProgressLines, episode_progress, step_progress
 from agents.evaluation.episode import EpisodeCallback, EpisodeResult, StepResult
 from agents.evaluation.load_agent import LoadedAgent, load_agent
@@ -33,7 +35,11 @@ from agents.evaluation.results import (
 from agents.evaluation.runner import RANDOM, episode_seeds, evaluate_policy
 from agents.networks.inspection import PolicyOutput
 from agents.run_folder import open_run
+from agents.system.resources import free_disk_space
 from agents.system.signals import StopSignals
+
+# Enough for some minutes of video; looked at before playing.
+MIN_RECORDING_BYTES = 8 * 2**20
 
 
 class EvaluationSession:
@@ -69,8 +75,10 @@ class EvaluationSession:
         self.agent: LoadedAgent | None = None
         if set(modes) != {RANDOM}:
             self.agent = load_agent(self.folder, self.config, checkpoint)
+        self._unwritten = 0
         self.recorder: Recorder | None = None
         if record:
+            _check_room(self.folder)
             global_step = self.agent.global_step if self.agent else None
             self.recorder = Recorder(
                 self.folder,
@@ -105,7 +113,8 @@ class EvaluationSession:
             self._console.print(evaluation_table(self.config.game, summaries))
         self._print_paths()
         if self._signals.received is None:
-            return 0
+            recorder = self.recorder
+            return int(self._unwritten > 0 or (recorder is not None and recorder.unwritten > 0))
         self._console.print("stopped before all episodes were played")
         return 128 + self._signals.received
 
@@ -139,7 +148,23 @@ class EvaluationSession:
         try:
             append_evaluation(self.folder, row)
         except OSError as error:
+            self._unwritten += 1
             print(f"warning: the result was not saved: {error}", file=sys.stderr)
+
+
+def _check_room(folder: Path) -> None:
+    """Raises UserError if recordings cannot be written into a run directory."""
+    free = free_disk_space(folder)
+    if free < MIN_RECORDING_BYTES:
+        raise UserError(
+            f"{folder}: --record needs {MIN_RECORDING_BYTES / 2**20:.0f} MiB, "
+            f"{free / 2**20:.1f} are left"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: --record cannot write there ({error.strerror})") from error
 
 
 @contextmanager

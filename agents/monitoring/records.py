@@ -45,9 +45,11 @@ class EvaluationRecord:
         scalars: TensorBoard tag -> value; empty if the evaluation was aborted.
         text: The same as text.
         programs: "actor", "critic" -> program statistics, if these are Neurocoder heads.
+        unwritten: The number of files, or rows, that could not be written.
     """
 
     global_step: int
     scalars: dict[str, float]
     text: str
     programs: dict[str, HeadSummary] = field(default_factory=dict)
+    unwritten: int = 0

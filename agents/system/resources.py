@@ -68,6 +68,18 @@ def free_shared_memory() -> int | None:
     return status.f_bavail * status.f_frsize
 
 
+def free_disk_space(folder: Path) -> int:
+    """Free bytes for this user in the file system of a directory, which need not exist yet.
+
+    Raises:
+        OSError: If that cannot be found out.
+    """
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    status = os.statvfs(existing)
+    return status.f_bavail * status.f_frsize
+
+
 def require_opencv() -> None:
     """Import OpenCV, before a module that needs it is imported.
 

@@ -220,6 +220,7 @@ def play_evaluation(
     scalars: dict[str, float] = {}
     texts = []
     sampler = EvenSampler()
+    unwritten = 0
     seeds = episode_seeds(config.seed, config.eval_episodes)
     for mode in (SAMPLED, GREEDY):
         # Greedy play may stand still, and would show one state a thousand times.
@@ -237,8 +238,9 @@ def play_evaluation(
         scalars[f"eval/{mode}_return_std"] = summary.std
         scalars[f"eval/{mode}_length"] = summary.length
         texts.append(f"{mode} {summary.mean:.1f}")
-        _append_result(folder, summary, global_step, config.seed)
-    return EvaluationRecord(global_step, scalars, ", ".join(texts), sampler.summary())
+        unwritten += sum(recorder.unwritten for recorder in first)
+        unwritten += not _append_result(folder, summary, global_step, config.seed)
+    return EvaluationRecord(global_step, scalars, ", ".join(texts), sampler.summary(), unwritten)
 
 
 class _StepCounter(EpisodeCallback):
@@ -249,8 +251,11 @@ class _StepCounter(EpisodeCallback):
         self._counter.add_(1)
 
 
-def _append_result(folder: Path, summary: Summary, global_step: int, seed: int) -> None:
-    """Add a row to the run's file; if that fails, the scores still reach TensorBoard."""
+def _append_result(folder: Path, summary: Summary, global_step: int, seed: int) -> bool:
+    """Add a row to the run's file, and return whether that worked.
+
+    The scores reach TensorBoard in either case.
+    """
     row = EvaluationRow(
         wall_time=time.time(),
         source=TRAINING,
@@ -263,3 +268,5 @@ def _append_result(folder: Path, summary: Summary, global_step: int, seed: int) 
         append_evaluation(folder, row)
     except OSError as error:
         log.error("an evaluation was not saved: %s", error)
+        return False
+    return True

@@ -3,6 +3,7 @@
 import logging
 import math
 import resource
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,13 @@ from agents.a3c.worker_group import EnvironmentFactory
 from agents.config import SettingError, TrainConfig
 from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
-from agents.system.resources import SHARED_MEMORY, available_cpus, free_shared_memory, memory_limit
+from agents.system.resources import (
+    SHARED_MEMORY,
+    available_cpus,
+    free_disk_space,
+    free_shared_memory,
+    memory_limit,
+)
 from agents.training.rollout_queue import entries_per_worker, queue_size, rollout_layout
 from agents.training.worker_process import spread_workers
 from envs import Spaces, UnusableEnvironmentError, spaces
@@ -58,6 +65,7 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
     if config.uses_central_learner:
         slots = queue_size(config, rollout_layout(config, network))
     _check_shared_memory(size, config, slots)
+    _check_disk(size, config)
     cores = available_cpus()
     if len(spread_workers(config)) > cores:
         log.warning(
@@ -182,6 +190,19 @@ def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
             f"{SHARED_MEMORY} has {free / 2**20:.1f} MiB left, and what the processes share takes "
             f"{needed / 2**20:.1f}; {remedy}"
         )
+
+
+def _check_disk(size: int, config: TrainConfig) -> None:
+    """A checkpoint is written beside the one before it, which is deleted afterwards."""
+    tensors = 1 + OPTIMIZERS[config.optimizer].num_state_tensors
+    needed = 2 * tensors * 4 * size + 2**20
+    free = free_disk_space(Path(config.run_dir))
+    if free < needed:
+        allowed = (
+            f"has {free / 2**20:.1f} MiB left, and two checkpoints with the results take "
+            f"{needed / 2**20:.1f}"
+        )
+        raise SettingError("run_dir", config.run_dir, allowed)
 
 
 def _check_descriptors(config: TrainConfig) -> None:

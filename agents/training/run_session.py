@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from agents.checkpoint import CheckpointError
@@ -160,10 +161,13 @@ class RunSession:
             log.error("the run failed: %s; the last good checkpoint is %s", failure, last)
         log.info("checkpoint: %s", last)
         if saved and status != "finished":
-            log.info("resume it: python train_a3c.py --resume %s", self.folder)
-        log.info("curves: tensorboard --logdir %s", self.config.run_dir)
+            log.info("resume it: python train_a3c.py --resume %s", quote(str(self.folder)))
+        log.info("curves: tensorboard --logdir %s", quote(self.config.run_dir))
         if saved:
-            log.info("watch it play: python -m agents.evaluate %s --record", self.folder)
+            log.info(
+                "watch it play: python -m agents.evaluate %s --episodes 1 --mode sampled --record",
+                quote(str(self.folder)),
+            )
 
 
 def _restore(config: TrainConfig, folder: Path, checkpointer: Checkpointer) -> TrainingState:

@@ -66,7 +66,8 @@ def train(
         group_class: Makes the workers of a process that learn themselves; importable by name, too.
 
     Returns:
-        The exit code: 0, 1 after a failure, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0, 1 after a failure or if the last checkpoint, or a result or video of an
+        evaluation, could not be written, 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         SettingError: If the run directory cannot be written to, the run cannot be resumed, or this
@@ -102,9 +103,6 @@ class TrainingRun:
         self.config, self.signals, self._group_class = config, signals, group_class
         torch.manual_seed(config.seed)
         network = build_network(check_env(config, make_env), config)
-        if config.eval_interval and (problem := evaluation_problem(config, network)):
-            config = self.config = replace(config, eval_interval=0)
-            log.warning("no evaluations during training: %s", problem)
         self.shared = SharedState.for_training(network, config)
         self.checkpointer = Checkpointer(config, network, self.shared)
 
@@ -130,9 +128,14 @@ class TrainingRun:
         incarnation = self.session.index * INCARNATIONS_PER_SESSION
         self._spec = GroupSpec(config, make_env, incarnation=incarnation)
         self.pool = WorkerPool(self._spec, self.shared, self.queue, group_class)
-        self.evaluations = EvaluatorProcess(config, self.shared, self.folder)
+        evaluated = config
+        if config.eval_interval and (problem := evaluation_problem(config, network)):
+            log.warning("no evaluations during training: %s", problem)
+            evaluated = replace(config, eval_interval=0)
+        self.evaluations = EvaluatorProcess(evaluated, self.shared, self.folder)
         self._restarts_before = self.session.state.restarts if self.session.state else 0
         self._nonfinite_in_a_row = 0
+        self._unwritten = 0
 
     def execute(self) -> int:
         """Train, and save at the end in any case; return the exit code."""
@@ -244,6 +247,7 @@ class TrainingRun:
 
     def _handle_evaluation(self, record: EvaluationRecord) -> None:
         parameters = self.evaluations.finish(record)
+        self._unwritten += record.unwritten
         if not record.scalars:  # interrupted
             return
         self.metrics.add_evaluation(
@@ -285,7 +289,9 @@ class TrainingRun:
         saved = older[-1] if older else None
         # Parameters that are no longer finite would only displace a better checkpoint.
         if saved is None or not isinstance(failure, NotFiniteError):
-            saved = self._save() or saved
+            last = self._save()
+            self._unwritten += last is None and self.shared.global_step > 0
+            saved = last or saved
         self._log_and_checkpoint(force=True)
         received, step = self.signals.received, self.shared.global_step
         status = "failed" if failure else "interrupted" if received else "finished"
@@ -299,7 +305,11 @@ class TrainingRun:
             seconds=round(statistics.elapsed, 1),
         )
         self.metrics.display.close()
+        if self._unwritten:
+            log.error("not everything was written; see the errors above")
         self.session.log_summary(status, failure, saved, step, statistics)
         if failure:
             return 1
-        return 128 + received if received else 0
+        if received:
+            return 128 + received
+        return int(self._unwritten > 0)

@@ -1,5 +1,7 @@
 """The command that evaluates a run: what it plays with, prints, saves and refuses."""
 
+import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -11,7 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from agents.checkpoint import CheckpointError
+from agents.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from agents.cli import run_command
 from agents.evaluate import PROG, main
 from agents.evaluation.load_agent import load_agent
@@ -19,6 +21,7 @@ from agents.evaluation.replay_file import load_replay
 from agents.evaluation.replay_policy import verify_replay
 from agents.evaluation.results import read_evaluations
 from agents.evaluation.runner import episode_seeds, evaluate_policy
+from agents.training_state import TrainingState
 from tests.agents.fuzz import little_memory
 from tests.agents.runs import make_config, make_network, make_run, save
 
@@ -116,7 +119,7 @@ def test_a_link_to_a_run_and_a_bare_folder_of_config_and_checkpoints_work(run):
 
 def test_a_result_that_cannot_be_saved_is_still_printed(run, capsys):
     (run / "eval").write_text("in the way")
-    assert main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
+    assert main([str(run), "--episodes", "1", "--mode", "greedy"]) == 1
     output = capsys.readouterr()
     assert "greedy" in output.out
     assert "warning: the result was not saved" in output.err
@@ -213,3 +216,48 @@ def test_with_an_overlay_the_command_records_the_wider_picture(tmp_path):
     video = cv2.VideoCapture(str(path))
     assert video.get(cv2.CAP_PROP_FRAME_WIDTH) == 1280
     assert video.get(cv2.CAP_PROP_FRAME_HEIGHT) == 720
+
+
+@pytest.mark.parametrize("head", ["neurocoder", "linear"])  # of equal and of other shapes
+def test_a_checkpoint_of_another_game_or_head_is_refused_by_naming_both(
+    head, run, tmp_path, capsys
+):
+    other = make_run(tmp_path / "other", make_config(game="Seaquest", head=head))
+    (path,) = (other / "checkpoints").glob("step_*")
+    error = refused(capsys, run, "--checkpoint", path)
+    assert f"it is of a {head} head, trained on Seaquest" in error
+    assert "the run is of a neurocoder head, trained on Frostbite" in error
+    # Without the run's settings beside it, by what the file itself says.
+    config = dataclasses.asdict(make_config(core="lstm"))
+    parameters = {n: p.detach().clone() for n, p in make_network(make_config()).named_parameters()}
+    state = TrainingState(3, config=config)
+    moved = save_checkpoint(tmp_path, Checkpoint(parameters, {}, state), 1)
+    assert "core lstm" in refused(capsys, run, "--checkpoint", moved)
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "agents.evaluation.session.append_evaluation",
+        "agents.evaluation.replay_file.Replay.save",
+        "agents.evaluation.video.VideoWriter.finish",
+    ],
+)
+def test_what_could_not_be_written_shows_in_the_exit_code(fails, run, monkeypatch):
+    arguments = [str(run), "--episodes", "1", "--mode", "random", "--record"]
+    assert main(arguments) == 0
+    monkeypatch.setattr(fails, full_disk)
+    assert main(arguments) == 1
+
+
+def test_recordings_without_room_are_refused_before_playing(run, monkeypatch, capsys):
+    monkeypatch.setattr("agents.evaluation.session.free_disk_space", lambda _: 2**20)
+    assert "--record needs 8 MiB, 1.0 are left" in refused(capsys, run, "--record")
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.TemporaryFile", full_disk)
+    assert "--record cannot write there (No space left" in refused(capsys, run, "--record")
+    assert not (run / "eval").exists()

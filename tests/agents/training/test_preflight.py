@@ -243,3 +243,12 @@ def test_building_it_does_not_load_torchs_compiler(head):
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused_before_training(monkeypatch):
+    config = TrainConfig(head="linear", workers=0)
+    monkeypatch.setattr("agents.training.preflight.free_disk_space", lambda _: 6 * 2**20)
+    with pytest.raises(SettingError, match=r"--run-dir runs: has 6\.0 MiB left, and two checkpoi"):
+        build_network(Spaces(18), config)
+    monkeypatch.setattr("agents.training.preflight.free_disk_space", lambda _: 30 * 2**20)
+    build_network(Spaces(18), config)

@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -169,14 +171,16 @@ def test_checkpoints_are_written_while_training(tmp_path):
     assert len(list_checkpoints(folder)) == 2
 
 
-def test_a_checkpoint_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp_path, monkeypatch):
+def test_a_run_goes_on_without_checkpoints_but_does_not_end_well(tmp_path, monkeypatch):
     def full_disk(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("agents.training.checkpointer.save_checkpoint", full_disk)
     config = dataclasses.replace(SMALL, checkpoint_interval=0.01)
-    assert train(run_config(config, tmp_path), (), make_tiny_env) == 0
-    assert "No space left" in (tmp_path / "latest" / "train.log").read_text()
+    assert train(run_config(config, tmp_path), (), make_tiny_env) == 1
+    log = (tmp_path / "latest" / "train.log").read_text()
+    assert log.count("No space left") > 1
+    assert "not everything was written" in log
 
 
 def test_too_many_bad_gradients_in_a_row_end_the_run(tmp_path):
@@ -231,3 +235,25 @@ def test_two_runs_in_one_second_get_folders_of_their_own(tmp_path):
     for _ in range(2):
         train(run_config(SMALL, tmp_path), (), make_tiny_env)
     assert len([p for p in tmp_path.iterdir() if not p.is_symlink()]) == 2
+
+
+def test_a_run_whose_evaluation_cannot_be_saved_does_not_end_well(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agents.training.evaluator.append_evaluation", full_disk)
+    config = dataclasses.replace(SMALL, eval_interval=100, eval_episodes=1, max_frames=80)
+    assert train(run_config(config, tmp_path)) == 1
+
+
+def test_the_commands_in_the_last_lines_can_be_pasted(tmp_path, caplog):
+    folder = tmp_path / "my runs, übung"
+    assert train(run_config(SMALL, folder), (), make_tiny_env) == 0
+    hints = [r.getMessage() for r in caplog.records if "python -m" in r.getMessage()]
+    (hint,) = hints
+    words = shlex.split(hint.partition(": ")[2])
+    run = resolve_run(folder / "latest")
+    assert words == [
+        *("python", "-m", "agents.evaluate", str(run)),
+        *("--episodes", "1", "--mode", "sampled", "--record"),
+    ]
