@@ -119,7 +119,7 @@ class TrainConfig:
 
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
     core: str = setting("none", "network", "recurrent core between torso and heads", choices=("none", "lstm"))
-    torso: str = setting(ByKind("nips", "auto"), "network", "convolutions of Mnih et al. 2013 (nips) or 2015 (nature), or for small images (small); layers of 64 for vectors (mlp); auto is mlp, small for images below 20x20 and else nips", choices=("auto", "nips", "nature", "small", "mlp"))
+    torso: str = setting(ByKind("nips", "auto"), "network", "convolutions of Mnih et al. 2013 (nips) or 2015 (nature), or for small images of symbols, bytes divided by 10 (small); layers of 64 for vectors (mlp); auto is mlp, small for images below 20x20 and else nips", choices=("auto", "nips", "nature", "small", "mlp"))
     precision: str = setting("float32", "network", "type that the torso computes with; bf16 rounds weights and activations to bfloat16, which is faster on CPUs with such instructions (AVX512-BF16, AMX)", mutable_on_resume=True, choices=("float32", "bf16"))
     actor_gain: float = setting(1.0, "network", "factor on the actor's output, for every head", above=0, high=1e3)
 

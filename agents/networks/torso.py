@@ -45,11 +45,13 @@ class TorsoCache:
         return TorsoCache(self.observations[index], outputs, self.features[index])
 
 
-# Kind -> filters, size and stride of each convolution; and the number of features.
+# Kind -> filters, size and stride of each convolution; the number of features; and what the bytes
+# of an image are divided by.
 _KINDS = {
-    "nips": ([(16, 8, 4), (32, 4, 2)], 256),
-    "nature": ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512),
-    "small": ([(16, 2, 1), (32, 2, 1), (64, 2, 1)], 256),
+    "nips": ([(16, 8, 4), (32, 4, 2)], 256, 255),
+    "nature": ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, 255),
+    # Small images are of symbols rather than colours: MiniGrid's are 0 to 10.
+    "small": ([(16, 2, 1), (32, 2, 1), (64, 2, 1)], 256, 10),
 }
 CONVOLUTIONAL = tuple(_KINDS)
 
@@ -67,7 +69,8 @@ class Torso(nn.Module):
 
     `nips`: 16 filters 8x8/4, 32 filters 4x4/2, 256 features (Mnih et al. 2013; the network of A3C).
     `nature`: 32 filters 8x8/4, 64 filters 4x4/2, 64 filters 3x3/1, 512 features (Mnih et al. 2015).
-    `small`: 16, 32 and 64 filters 2x2/1, 256 features, for images from 4x4.
+    `small`: 16, 32 and 64 filters 2x2/1, 256 features, for images from 4x4 of symbols such as
+    MiniGrid's: bytes are divided by 10 instead of 255.
 
     Tensors are channels last in memory, which trains about twice as fast on CPUs.
 
@@ -87,7 +90,7 @@ class Torso(nn.Module):
         super().__init__()
         self.kind, self.precision = kind, precision
         self._cached: _Weights | None = None
-        convolutions, self.features = _KINDS[kind]
+        convolutions, self.features, self.scale = _KINDS[kind]
         channels, *size = image_shape
         self.convolutions = nn.ModuleList()
         for filters, window, stride in convolutions:
@@ -199,7 +202,7 @@ class Torso(nn.Module):
         ]
         dtype = self.dense.weight.dtype
         dweight, dbias = (torch.stack(d).sum(0, dtype=dtype) for d in zip(*pieces, strict=True))
-        return [dweight.div_(255), dbias, *(gradient.to(dtype) for gradient in gradients)]
+        return [dweight.div_(self.scale), dbias, *(gradient.to(dtype) for gradient in gradients)]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -214,7 +217,7 @@ class Torso(nn.Module):
             assert isinstance(layer, nn.Conv2d)
             assert layer.bias is not None
             # Scaling the first weights, not the observations, saves a pass over these.
-            weight = layer.weight if convolutions else layer.weight / 255
+            weight = layer.weight if convolutions else layer.weight / self.scale
             weight = weight.to(dtype, memory_format=torch.channels_last)
             convolutions.append(_Convolution(weight, layer.bias.to(dtype), layer.stride[0]))
         return _Weights(convolutions, self.dense.weight.to(dtype), self.dense.bias.to(dtype))
@@ -276,7 +279,7 @@ class _Convolution(NamedTuple):
 
 
 class _Weights(NamedTuple):
-    """All weights as they are computed with: those of observations from 0 to 255.
+    """All weights as they are computed with: those of undivided bytes.
 
     Attributes:
         convolutions: The convolutions.

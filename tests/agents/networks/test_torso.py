@@ -50,7 +50,7 @@ def act_in_parts(torso, screens, *lengths):
 
 def reference_features(torso, screens):
     """The features as the definition says, in the parameters' type."""
-    x = screens.to(torso.dense.weight.dtype) / 255
+    x = screens.to(torso.dense.weight.dtype) / (10 if torso.kind == "small" else 255)
     for convolution in torso.convolutions:
         x = convolution(x).relu()
     return torso.dense(x.flatten(1)).relu()
