@@ -85,9 +85,8 @@ def make(game: str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         UnusableEnvironmentError: The id is unknown, or the environment's packages are missing.
     """
     _import_package(game)
-    arguments: dict[
-        str, Any
-    ] = {}  # an environment without pictures may have no argument render_mode
+    # An environment without pictures may have no argument render_mode.
+    arguments: dict[str, Any] = {}
     if render_mode is not None:
         arguments["render_mode"] = render_mode
         # Pictures need no window; without this, SDL complains where there is no display.
