@@ -167,7 +167,7 @@ def test_what_is_finished_is_neither_trained_nor_played_again(tmp_path, children
     assert children.trained == []
     assert children.played[-4:] == [["sampled", "greedy", "random"], *[["sampled", "greedy"]] * 3]
     folder = next((tmp_path / "runs").glob("Frostbite__linear__1__*"))
-    file = folder / "eval" / "evaluations.csv"
+    file = folder / "eval" / "played.csv"
     rows = file.read_text().splitlines(keepends=True)
     file.write_text("".join(row for row in rows if ",greedy," not in row))
     fig3.main(arguments(tmp_path, "--episodes", "3"))

@@ -1,4 +1,4 @@
-"""Results of evaluations: the summary of episodes, the CSV file of summaries, and the table."""
+"""Results of evaluations: the summary of episodes, the CSV files of summaries, and the table."""
 
 import csv
 import io
@@ -18,7 +18,9 @@ from envs import PUBLISHED_SCORES, human_normalised
 
 log = logging.getLogger("train")
 
+# Rows of training, and of playing a run by hand: that leaves what training wrote as it is.
 EVALUATIONS = "eval/evaluations.csv"
+PLAYED = "eval/played.csv"
 # The source of the evaluator process's rows.
 TRAINING = "training"
 COLUMNS = (
@@ -68,7 +70,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """A row of `eval/evaluations.csv`.
+    """A row of `eval/evaluations.csv` or `eval/played.csv`.
 
     Attributes:
         wall_time: Seconds since 1970.
@@ -112,9 +114,10 @@ def summarise(game_name: str, episodes: Sequence[EpisodeResult]) -> Summary:
 
 
 def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
-    """Append a row to a run's `eval/evaluations.csv`, after the header if the file is new.
+    """Append a row to a run's `eval/evaluations.csv`, or `eval/played.csv` if not of training.
 
-    If the last line was truncated by a crash, the row starts on a new line.
+    The header comes first if the file is new. If the last line was truncated by a crash, the row
+    starts on a new line.
 
     Raises:
         OSError: If it cannot be written.
@@ -138,7 +141,7 @@ def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
         ),
         "seed": evaluation.seed,
     }
-    path = folder / EVALUATIONS
+    path = folder / (EVALUATIONS if evaluation.source == TRAINING else PLAYED)
     path.parent.mkdir(exist_ok=True)
     with path.open("a+b") as file:
         size = file.tell()
@@ -153,14 +156,18 @@ def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
 
 
 def read_evaluations(folder: Path) -> list[EvaluationRow]:
-    """The rows of a run's `eval/evaluations.csv`, oldest first; empty if there is no such file.
+    """The rows of a run's `eval/evaluations.csv`, then of its `eval/played.csv`, each oldest first.
 
+    Neither file need exist. Older runs have the rows of the evaluate command in the first one.
     Malformed lines, such as a crash may leave, are skipped with a warning.
 
     Raises:
-        OSError: If the file cannot be read.
+        OSError: If a file cannot be read.
     """
-    path = folder / EVALUATIONS
+    return [*_read(folder / EVALUATIONS), *_read(folder / PLAYED)]
+
+
+def _read(path: Path) -> list[EvaluationRow]:
     try:
         rows = read_csv_rows(path)
     except FileNotFoundError:
@@ -180,7 +187,7 @@ def read_evaluations(folder: Path) -> list[EvaluationRow]:
 def truncate_after_step(folder: Path, global_step: int) -> None:
     """Remove the evaluator's rows about parameters that a resumed run has lost.
 
-    Rows of the evaluate command, and malformed lines, are kept.
+    Rows of the evaluate command in older runs, and malformed lines, are kept.
 
     Args:
         folder: The run directory.

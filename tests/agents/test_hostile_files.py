@@ -226,7 +226,7 @@ def test_rows_of_evaluations_that_damage_has_left_alone_are_read(tmp_path_factor
     folder = tmp_path_factory.mktemp("rows")
     for score in (1.0, 2.0, 3.0):
         append_evaluation(folder, evaluation(score))
-    file = folder / "eval" / "evaluations.csv"
+    file = folder / "eval" / "played.csv"
     lines = file.read_bytes().splitlines(keepends=True)
     assert lines[0].decode().strip() == ",".join(COLUMNS)
     which = data.draw(st.integers(0, 3))

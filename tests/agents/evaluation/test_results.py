@@ -60,7 +60,7 @@ def test_games_of_no_or_of_several_modes_have_no_summary():
 def test_rows_come_back_as_they_were_below_one_header(tmp_path):
     rows = [
         evaluation(10.0),
-        evaluation(-20.5, source="training"),
+        evaluation(-20.5),
         evaluation(
             checkpoint="",
             global_step=None,
@@ -70,7 +70,7 @@ def test_rows_come_back_as_they_were_below_one_header(tmp_path):
     ]
     for row in rows:
         append_evaluation(tmp_path, row)
-    lines = (tmp_path / "eval" / "evaluations.csv").read_text().splitlines()
+    lines = (tmp_path / "eval" / "played.csv").read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS)
     assert len(lines) == 5
     for got, row in zip(read_evaluations(tmp_path), rows, strict=True):
@@ -87,6 +87,26 @@ def test_rows_come_back_as_they_were_below_one_header(tmp_path):
         )
 
 
+def test_rows_of_training_have_a_file_of_their_own(tmp_path):
+    append_evaluation(tmp_path, evaluation(1.0))
+    assert [path.name for path in (tmp_path / "eval").iterdir()] == ["played.csv"]
+    before = (tmp_path / "eval" / "played.csv").read_bytes()
+    append_evaluation(tmp_path, evaluation(2.0, source="training"))
+    assert (tmp_path / "eval" / "played.csv").read_bytes() == before
+    assert (tmp_path / "eval" / "evaluations.csv").read_bytes().count(b"\n") == 2
+    assert [row.summary.min for row in read_evaluations(tmp_path)] == [2.0, 1.0]
+
+
+def test_older_runs_have_rows_of_both_kinds_in_one_file(tmp_path):
+    append_evaluation(tmp_path, evaluation(1.0))
+    (tmp_path / "eval" / "played.csv").rename(tmp_path / "eval" / "evaluations.csv")
+    append_evaluation(tmp_path, evaluation(2.0, source="training"))
+    append_evaluation(tmp_path, evaluation(3.0))
+    rows = read_evaluations(tmp_path)
+    assert [row.summary.min for row in rows] == [1.0, 2.0, 3.0]
+    assert [row.source for row in rows] == ["evaluate", "training", "evaluate"]
+
+
 def test_there_are_no_rows_where_there_is_no_file(tmp_path):
     assert read_evaluations(tmp_path) == []
 
@@ -94,7 +114,7 @@ def test_there_are_no_rows_where_there_is_no_file(tmp_path):
 @pytest.mark.parametrize("left", [3, 40, 60])
 def test_a_row_after_a_line_that_was_cut_off_starts_on_a_new_one(tmp_path, left, caplog):
     append_evaluation(tmp_path, evaluation(1.0))
-    file = tmp_path / "eval" / "evaluations.csv"
+    file = tmp_path / "eval" / "played.csv"
     whole = file.read_bytes()
     header = whole.index(b"\n") + 1
     append_evaluation(tmp_path, evaluation(2.0))
@@ -125,7 +145,7 @@ def test_a_row_after_a_line_that_was_cut_off_starts_on_a_new_one(tmp_path, left,
 )
 def test_malformed_rows_are_left_out(tmp_path, line):
     append_evaluation(tmp_path, evaluation(1.0))
-    with (tmp_path / "eval" / "evaluations.csv").open("a", encoding="latin-1") as file:
+    with (tmp_path / "eval" / "played.csv").open("a", encoding="latin-1") as file:
         file.write(line + "\n")
     append_evaluation(tmp_path, evaluation(2.0))
     assert [row.summary.min for row in read_evaluations(tmp_path)] == [1.0, 2.0]
@@ -133,7 +153,7 @@ def test_malformed_rows_are_left_out(tmp_path, line):
 
 def test_a_header_that_was_cut_off_is_malformed_and_nothing_else_is_lost(tmp_path):
     (tmp_path / "eval").mkdir()
-    (tmp_path / "eval" / "evaluations.csv").write_text("wall_time,sour")
+    (tmp_path / "eval" / "played.csv").write_text("wall_time,sour")
     append_evaluation(tmp_path, evaluation(1.0))
     assert [row.summary.min for row in read_evaluations(tmp_path)] == [1.0]
 
@@ -161,16 +181,18 @@ def test_the_table_of_a_game_without_published_scores_names_none():
 
 
 def test_the_evaluators_rows_of_steps_that_were_lost_are_dropped_and_no_others(tmp_path):
+    append_evaluation(tmp_path, evaluation(source="evaluate", global_step=300))
+    path = tmp_path / "eval" / "evaluations.csv"
+    (tmp_path / "eval" / "played.csv").rename(path)  # an older run has it in this file
     for step in (100, 200, 300):
         append_evaluation(tmp_path, evaluation(source="training", global_step=step))
         append_evaluation(tmp_path, evaluation(source="evaluate", global_step=step))
-    append_evaluation(tmp_path, evaluation(checkpoint="", global_step=None))
-    path = tmp_path / "eval" / "evaluations.csv"
     with path.open("a") as file:
         file.write("5.5,training,,30")  # cut off
     lines = path.read_text().splitlines()
     truncate_after_step(tmp_path, 200)
-    assert path.read_text().splitlines() == lines[:5] + lines[6:]
+    assert path.read_text().splitlines() == lines[:4] + lines[5:]
+    assert [row.global_step for row in read_evaluations(tmp_path)[-3:]] == [100, 200, 300]
     truncate_after_step(tmp_path / "none", 200)
 
 
