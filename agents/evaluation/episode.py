@@ -32,6 +32,7 @@ class StepResult:
         reward: The raw reward.
         length: Agent steps of this episode so far, this one included.
         score: The raw return of this episode so far.
+        newest: What the agent sees after it: the observation, of a stack only the newest image.
         info: The environment's; with `info["screens"]`, every emulator frame of the step, where a
             callback needs frames.
     """
@@ -40,6 +41,7 @@ class StepResult:
     reward: float
     length: int
     score: float
+    newest: Observation
     info: dict[str, Any]
 
 
@@ -205,7 +207,7 @@ def _play(
         trajectory.update(bytes([action]) + newest.tobytes())
         actions.append(action)
         score += float(reward)
-        step = StepResult(action, float(reward), len(actions), score, info)
+        step = StepResult(action, float(reward), len(actions), score, newest, info)
         for callback, wants_output in zip(callbacks, inspects, strict=True):
             callback.on_step(step, output if wants_output else None)
     is_console = isinstance(env.unwrapped, AtariEnv)

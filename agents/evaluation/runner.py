@@ -19,6 +19,7 @@ from agents.evaluation.episode import (
     needs_frames,
     run_episodes,
 )
+from agents.evaluation.standstill import StandstillHint
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput, inspect
 from envs import make_evaluation_env, num_actions, spaces
@@ -110,7 +111,7 @@ def evaluate_policy(
     callbacks: Sequence[EpisodeCallback] = (),
     should_stop: Callable[[], bool] | None = None,
 ) -> list[EpisodeResult]:
-    """Play whole episodes by the rules of a training run.
+    """Play whole episodes by the rules of a training run; say so where they stand still.
 
     Args:
         network: The network that acts; None for random play. Its parameters must not change
@@ -128,6 +129,7 @@ def evaluate_policy(
     Raises:
         ValueError: As `EvaluationPolicy`.
     """
+    callbacks = [*callbacks, StandstillHint(config.env)]
     env = make_evaluation_env(config.env, keep_screens=needs_frames(callbacks))
     cached = nullcontext() if network is None else network.cached_weights()
     with closing(env), cached:

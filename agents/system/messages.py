@@ -5,6 +5,8 @@ would stop its parent too. So the parent reads what is there and keeps the incom
 processes share no lock: what a child was writing when it was killed is discarded.
 """
 
+import contextlib
+import logging
 import os
 import pickle
 import struct
@@ -45,6 +47,24 @@ def send(connection: Connection, message: Any) -> None:
     rest = memoryview(pack(message))
     while rest:
         rest = rest[os.write(connection.fileno(), rest) :]
+
+
+class SendingHandler(logging.Handler):
+    """Sends log records to the parent, which has the log file and the terminal.
+
+    Args:
+        connection: The connection to the parent.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record as it reads: its arguments may be such as cannot be pickled."""
+        text = {"msg": self.format(record), "args": None, "exc_info": None, "exc_text": None}
+        with contextlib.suppress(OSError):  # the parent is gone
+            send(self._connection, logging.makeLogRecord(vars(record) | text))
 
 
 class MessageReader:

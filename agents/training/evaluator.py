@@ -34,7 +34,7 @@ from agents.system.child_process import (
     start_child,
 )
 from agents.system.files import remove_stale_temp_files
-from agents.system.messages import send
+from agents.system.messages import SendingHandler, send
 from agents.system.processes import process_context
 from agents.system.watchdog import Watchdog
 from agents.training import FORKSERVER_PRELOAD
@@ -186,6 +186,7 @@ def run_evaluator(
     """
     requests: queue.SimpleQueue[int] = queue.SimpleQueue()
     init_child(connection, on_message=requests.put)
+    log.addHandler(SendingHandler(connection))
     with report_crash(connection, "the evaluator"):
         network = make_network(config)
         parameters = flatten_parameters_(network).parameters

@@ -229,8 +229,12 @@ class TrainingRun:
         self.pool.kill()
 
     def _handle(
-        self, record: UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord
+        self,
+        record: UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord | logging.LogRecord,
     ) -> None:
+        if isinstance(record, logging.LogRecord):
+            log.handle(record)
+            return
         if isinstance(record, CrashRecord):
             log.error("%s raised\n%s", record.who, record.traceback.rstrip())
             return

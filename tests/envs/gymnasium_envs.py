@@ -71,4 +71,7 @@ gymnasium.register("TestShifted-v0", Countdown, kwargs={"first": -1})
 gymnasium.register("TestManyActions-v0", Countdown, kwargs={"actions": 257})
 gymnasium.register("TestEndless-v0", Countdown, kwargs={"length": 10**9})
 gymnasium.register("TestFailing-v0", Countdown, kwargs={"fail_at": 3})
+# One action that earns nothing, and four observations: soon there is nothing new.
+_still = {"kind": "Discrete", "actions": 1, "length": 1100}
+gymnasium.register("TestStill-v0", Countdown, kwargs=_still)
 gymnasium.register("TestUnrendered-v0", Unrendered)

@@ -13,6 +13,7 @@ from tests.agents.runs import make_config
 
 NAMES = overlay_factory(make_config(), 1)("greedy", 1).action_names
 GAME = np.full((480, 640, 3), 77, np.uint8)
+SCREEN = np.zeros((84, 84), np.uint8)
 
 
 def make_program(rows=10, slots=20, seed=0):
@@ -30,7 +31,7 @@ def make_output(**changes):
 
 def draw(output, action=0, reward=0.0, score=10.0, names=NAMES):
     overlay = Overlay("Frostbite", "someone", names, 15)
-    return overlay.render(GAME, output, StepResult(action, reward, 1, score, {}))
+    return overlay.render(GAME, output, StepResult(action, reward, 1, score, SCREEN, {}))
 
 
 def test_the_game_stands_unchanged_beside_the_panel():
@@ -130,7 +131,7 @@ def test_frames_of_one_step_share_its_panels_and_do_not_advance_the_curves():
     other = GAME // 2
     for length in (1, 2, 3):
         output = make_output(value=np.float32(length))
-        step = StepResult(0, float(length), length, 10.0 * length, {})
+        step = StepResult(0, float(length), length, 10.0 * length, SCREEN, {})
         first = twice.render(other, output, step)
         second = twice.render(GAME, output, step)
         np.testing.assert_array_equal(first[:480, :640], other)
@@ -141,8 +142,8 @@ def test_frames_of_one_step_share_its_panels_and_do_not_advance_the_curves():
 
 def test_the_value_curve_remembers_earlier_steps():
     overlay = Overlay("Frostbite", "someone", NAMES, 15)
-    overlay.render(GAME, make_output(value=np.float32(9)), StepResult(0, 0.0, 1, 10.0, {}))
-    second = overlay.render(GAME, make_output(), StepResult(0, 0.0, 2, 10.0, {}))
+    overlay.render(GAME, make_output(value=np.float32(9)), StepResult(0, 0.0, 1, 10.0, SCREEN, {}))
+    second = overlay.render(GAME, make_output(), StepResult(0, 0.0, 2, 10.0, SCREEN, {}))
     alone = draw(make_output())
     assert (second != alone)[236:346, 1000:].any()
     # The number above the curve is of the newest step alone.

@@ -1,12 +1,13 @@
 """Messages arrive whole or not at all, and nobody waits for half of one."""
 
+import logging
 import multiprocessing
 import os
 import threading
 
 import pytest
 
-from agents.system.messages import MessageReader, pack, send
+from agents.system.messages import MessageReader, SendingHandler, pack, send
 
 
 @pytest.fixture
@@ -54,3 +55,17 @@ def test_the_end_is_told_after_what_came_before(pipe):
     assert inbox.read() == ["last words"]
     with pytest.raises(EOFError):
         inbox.read()
+
+
+def test_what_is_logged_arrives_as_it_reads_whatever_it_is_about(pipe):
+    inbox, theirs = pipe
+    logger = logging.Logger("somewhere")
+    logger.addHandler(SendingHandler(theirs))
+    try:
+        raise KeyError("why")
+    except KeyError:
+        logger.warning("%s of %s", lambda: "cannot be pickled", 3, exc_info=True)
+    (record,) = inbox.read()
+    assert record.levelno == logging.WARNING
+    assert " of 3\nTraceback" in record.getMessage()
+    assert logging.Formatter("%(message)s").format(record) == record.getMessage()  # once

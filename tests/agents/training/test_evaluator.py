@@ -142,6 +142,38 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
     assert {row.summary.episodes for row in read_evaluations(run.folder)} == {1}
 
 
+def test_what_the_evaluator_warns_of_is_said_once_in_the_log_of_the_run(tmp_path):
+    config = TrainConfig(
+        game="tests.envs.gymnasium_envs:TestStill-v0",
+        workers=1,
+        envs_per_worker=1,
+        num_steps=5,
+        head="linear",
+        eval_interval=10,
+        eval_episodes=1,
+        run_dir=str(tmp_path),
+    )
+    with StopSignals() as signals:
+        run = TrainingRun(config, (), signals=signals, make_env=_games())
+        original = run._handle_evaluation
+
+        def evaluated(record):
+            original(record)
+            if len(read_evaluations(run.folder)) >= 4 and signals.received is None:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        run._handle_evaluation = evaluated
+        assert run.execute() == 130
+        run.close()
+    (line,) = [
+        line
+        for line in (run.folder / "train.log").read_text().splitlines()
+        if "nothing new to see for 1,000 agent steps" in line
+    ]
+    assert "WARNING" in line
+    assert "TestStill-v0, sampled play" in line
+
+
 def _games():
     from agents.a3c.worker_group import make_training_env
 
