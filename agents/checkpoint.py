@@ -28,6 +28,9 @@ _OLD_SUFFIX = ".pt"
 _NAME = re.compile(r"step_[0-9]{12,15}(\.safetensors|\.pt)")
 # Of a file that is not compared with a network: far more than any network here.
 MAX_BYTES = 2**30
+_BONUS_COUNTS = "bonus/counts"
+# Far more than the bonuses here count with.
+MAX_BONUS_BYTES = 2**25
 # Optimizers keep one or two tensors per parameter; with room for others to come.
 MAX_STATE_TENSORS = 4
 
@@ -45,11 +48,13 @@ class Checkpoint:
         optimizer_state: By the same names: shape (k, ...) for a parameter of shape (...). Empty in
             a checkpoint that is only evaluated.
         training_state: Counters, results and settings.
+        bonus_counts: What the exploration bonus has counted, int64; None without one.
     """
 
     parameters: dict[str, Tensor]
     optimizer_state: dict[str, Tensor]
     training_state: TrainingState
+    bonus_counts: Tensor | None = None
 
     @property
     def global_step(self) -> int:
@@ -98,6 +103,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     tensors = {f"parameters/{name}": t for name, t in checkpoint.parameters.items()}
     tensors |= {f"statistics/{name}": t for name, t in checkpoint.optimizer_state.items()}
+    if checkpoint.bonus_counts is not None:
+        tensors[_BONUS_COUNTS] = checkpoint.bonus_counts
     progress = checkpoint.training_state.to_json()
     metadata = {"format": str(FORMAT_VERSION), "progress": progress}
     write_atomically(path, serialize(tensors, metadata))
@@ -119,6 +126,7 @@ def read_checkpoint(path: Path, max_bytes: int = MAX_BYTES) -> Checkpoint:
             _pop_prefix(tensors, "parameters/"),
             _pop_prefix(tensors, "statistics/"),
             TrainingState.from_json(metadata.get("progress", "")),
+            tensors.pop(_BONUS_COUNTS, None),
         )
         if tensors:
             raise ValueError(f"holds {next(iter(tensors))!r}, which is not part of a checkpoint")
@@ -131,6 +139,7 @@ def load_checkpoint(
     path: Path,
     expected: Mapping[str, Tensor] | None = None,
     num_state_tensors: int | None = None,
+    bonus_counts: Tensor | None = None,
 ) -> Checkpoint:
     """Read a checkpoint and compare it with the network that it is for.
 
@@ -140,6 +149,8 @@ def load_checkpoint(
             on the meta device. A file larger than a checkpoint of them is not read.
         num_state_tensors: The number k of tensors that the optimizer keeps per parameter, which the
             file must have too; None if they do not matter.
+        bonus_counts: The counts of the run's bonus, of which the file's must have the shape; empty
+            for a run without one; None if they do not matter.
 
     Raises:
         CheckpointError: If the file is missing, damaged, of another format, or does not match.
@@ -147,14 +158,17 @@ def load_checkpoint(
     checkpoint = read_checkpoint(path, _max_bytes(expected))
     if expected is not None:
         try:
-            check_matches(checkpoint, expected, num_state_tensors)
+            check_matches(checkpoint, expected, num_state_tensors, bonus_counts)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
     return checkpoint
 
 
 def load_newest_checkpoint(
-    folder: Path, expected: Mapping[str, Tensor] | None = None, num_state_tensors: int | None = None
+    folder: Path,
+    expected: Mapping[str, Tensor] | None = None,
+    num_state_tensors: int | None = None,
+    bonus_counts: Tensor | None = None,
 ) -> tuple[Path, Checkpoint]:
     """Load the newest checkpoint that is sound, with a warning for every newer one that is not.
 
@@ -162,6 +176,7 @@ def load_newest_checkpoint(
         folder: The directory of the checkpoints.
         expected: As in `load_checkpoint`.
         num_state_tensors: As in `load_checkpoint`.
+        bonus_counts: As in `load_checkpoint`.
 
     Returns:
         The file and its content.
@@ -173,7 +188,7 @@ def load_newest_checkpoint(
     reason = ""
     for path in reversed(list_checkpoints(folder)):
         try:
-            return path, load_checkpoint(path, expected, num_state_tensors)
+            return path, load_checkpoint(path, expected, num_state_tensors, bonus_counts)
         except CheckpointError as error:  # noqa: PERF203
             log.warning("skipping a checkpoint that cannot be used: %s", error)
             reason = reason or f" ({str(error).removeprefix(f'{folder}/')})"
@@ -181,7 +196,10 @@ def load_newest_checkpoint(
 
 
 def check_matches(
-    checkpoint: Checkpoint, expected: Mapping[str, Tensor], num_state_tensors: int | None = None
+    checkpoint: Checkpoint,
+    expected: Mapping[str, Tensor],
+    num_state_tensors: int | None = None,
+    bonus_counts: Tensor | None = None,
 ) -> None:
     """Compare a checkpoint with a network's parameters; the arguments are as in `load_checkpoint`.
 
@@ -189,6 +207,8 @@ def check_matches(
         ValueError: If a name, shape or type differs; the message names the parameter.
     """
     _check_tensors("parameters", checkpoint.parameters, expected)
+    if bonus_counts is not None:
+        _check_counts(checkpoint.bonus_counts, bonus_counts)
     found = checkpoint.optimizer_state
     if num_state_tensors is None:
         if not found:
@@ -232,7 +252,8 @@ def _max_bytes(expected: Mapping[str, Tensor] | None) -> int:
         return MAX_BYTES
     parameters = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
     # Settings may claim any size, and a sparse file have it without taking room on the disk.
-    return min(parameters * (1 + MAX_STATE_TENSORS) + MAX_HEADER, memory_limit() // 4)
+    largest = parameters * (1 + MAX_STATE_TENSORS) + MAX_BONUS_BYTES + MAX_HEADER
+    return min(largest, memory_limit() // 4)
 
 
 def _pop_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -252,3 +273,14 @@ def _check_tensors(what: str, found: Mapping[str, Tensor], expected: Mapping[str
         ours, theirs = (f"{t.dtype} {list(t.shape)}" for t in (tensor, found[name]))
         if ours != theirs:
             raise ValueError(f"{what} of {name!r} are {theirs}, the network's are {ours}")
+
+
+def _check_counts(found: Tensor | None, expected: Tensor) -> None:
+    """Raise ValueError unless counts have that type and shape; for no counts, shape (0,)."""
+    if found is None:
+        found = expected.new_zeros(0)
+    ours, theirs = (f"{t.dtype} {list(t.shape)}" for t in (expected, found))
+    if ours != theirs:
+        raise ValueError(f"the counts of its bonus are {theirs}, the run's are {ours}")
+    if bool((found < 0).any()):
+        raise ValueError("the counts of its bonus are below zero")

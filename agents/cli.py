@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agents.config import ByKind, SettingError, TrainConfig, flag, validate
+from agents.config import ByBonus, ByKind, SettingError, TrainConfig, flag, validate
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError, assumption, open_run
 from envs import UnusableEnvironmentError
@@ -138,6 +138,8 @@ def flag_table() -> str:
 def _default_cell(default: Any) -> str:
     if isinstance(default, ByKind):
         return f"`{default.atari}`; Gymnasium `{default.gymnasium}`"
+    if isinstance(default, ByBonus):
+        return "; ".join(f"{bonus} `{value}`" for bonus, value in default.values.items())
     return f"`{default}`" if default != "" else ""
 
 

@@ -5,6 +5,7 @@ The command line, the saved `config.json` and the table in `docs/settings.md` ar
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,28 @@ class ByKind:
     def __str__(self) -> str:
         return f"{self.atari}; {self.gymnasium} for Gymnasium's environments"
 
+    def of(self, config: "TrainConfig") -> Any:
+        """The default in a run with these settings."""
+        return self.atari if config.is_atari else self.gymnasium
+
+
+@dataclass(frozen=True)
+class ByBonus:
+    """A default that depends on `TrainConfig.bonus`.
+
+    Attributes:
+        values: Bonus -> default.
+    """
+
+    values: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{value} for {bonus}" for bonus, value in self.values.items())
+
+    def of(self, config: "TrainConfig") -> Any:
+        """The default in a run with these settings."""
+        return self.values[config.bonus]
+
 
 def setting(
     default: Any,
@@ -61,7 +84,8 @@ def setting(
     """A field of `TrainConfig`.
 
     Args:
-        default: its value when the flag is not given; `ByKind` if it depends on the environment.
+        default: its value when the flag is not given; `ByKind` if it depends on the environment,
+            `ByBonus` if on the bonus.
         group: the heading under which `--help` lists it.
         help: one line that says what it does.
         mutable_on_resume: whether a resumed run may be given another value.
@@ -71,8 +95,8 @@ def setting(
             stands for the value in `--help`.
     """
     return field(
-        # None until the environment is known.
-        default=None if isinstance(default, ByKind) else default,
+        # None until what it depends on is known.
+        default=None if isinstance(default, ByKind | ByBonus) else default,
         metadata={
             "default": default,
             "group": group,
@@ -84,11 +108,9 @@ def setting(
 
 
 def default_of(spec: dataclasses.Field[Any], config: "TrainConfig") -> Any:
-    """The value that a setting has in a run of this environment when its flag is not given."""
+    """The value that a setting has in a run like this one when its flag is not given."""
     default = spec.metadata["default"]
-    if not isinstance(default, ByKind):
-        return default
-    return default.atari if config.is_atari else default.gymnasium
+    return default.of(config) if isinstance(default, ByKind | ByBonus) else default
 
 
 def flag(name: str) -> str:
@@ -149,8 +171,11 @@ class TrainConfig:
     vf_coef: float = setting(ByKind(0.5, 0.05), "learning", "value loss coefficient", low=0, high=1e6)
     max_grad_norm: float = setting(0.5, "learning", "maximum norm of the task gradient, which is scaled down to it", above=0, high=1e6)
 
+    bonus: str = setting("none", "learning", "reward added for what was seen rarely, by pseudo-counts of independent pixels (Bellemare et al. 2016) or counts of hashes (Tang et al. 2017)", choices=("none", "pixel-counts", "simhash"))
+    bonus_scale: float = setting(ByBonus({"none": 0.0, "pixel-counts": 0.05, "simhash": 0.01}), "learning", "factor on the bonus", low=0, high=1e6)
+
     images: str = setting("auto", "environment", "how images of Gymnasium's environments are shown: as stacks of four, grey and 84x84 (grey), or as they are (raw); auto is grey from 32x32", choices=("auto", "grey", "raw"))
-    reward: str = setting(ByKind("clip", "none"), "environment", "what is learned from: rewards clipped to [-1, 1] (clip), as they are (none)", choices=("clip", "none"))
+    reward: str = setting(ByKind("clip", "none"), "environment", "what is learned from: rewards clipped to [-1, 1] (clip), as they are (none), or sign(r) ln(1 + |r|) (symlog)", choices=("clip", "none", "symlog"))
     life_loss_ends_return: bool = setting(ByKind(True, False), "environment", "in training, a lost life ends the return (not the episode)")
     frame_skip: int = setting(ByKind(4, 1), "environment", "emulator frames per agent step: each action is repeated this often", low=1, high=100)
     sticky_actions: float = setting(ByKind(0.25, 0.0), "environment", "probability, at every frame, that the emulator repeats the previous action", low=0, high=1)
@@ -169,6 +194,8 @@ class TrainConfig:
         if self.neurocoder_least_used > self.neurocoder_slots:
             allowed = f"must be at most --neurocoder-slots ({self.neurocoder_slots})"
             raise SettingError("neurocoder_least_used", self.neurocoder_least_used, allowed)
+        if self.bonus == "none" and self.bonus_scale != 0:
+            raise SettingError("bonus_scale", self.bonus_scale, "needs a --bonus")
         for name, value in _ATARI_ONLY.items():
             if not self.is_atari and getattr(self, name) != value:
                 allowed = f"is for Atari games only, and {self.game} is none"
@@ -190,7 +217,8 @@ class TrainConfig:
     @property
     def learned_rewards(self) -> str:
         """The rewards that are learned from, for people."""
-        return "clipped rewards" if self.reward == "clip" else "rewards"
+        rewards = {"clip": "clipped rewards", "none": "rewards", "symlog": "symlog rewards"}
+        return rewards[self.reward] + ("" if self.bonus == "none" else " and bonus")
 
     @property
     def env(self) -> EnvConfig:

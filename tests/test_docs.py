@@ -43,8 +43,8 @@ def test_the_table_of_settings_is_the_programs():
 
 def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(tmp_path):
     written = set()
-    for learner in ("worker", "cpu"):
-        config = dataclasses.replace(CONFIG, learner=learner, learner_batch=1)
+    for learner, bonus in (("worker", "none"), ("cpu", "simhash")):
+        config = dataclasses.replace(CONFIG, learner=learner, learner_batch=1, bonus=bonus)
         assert train(dataclasses.replace(config, run_dir=str(tmp_path / learner))) == 0
         events = EventAccumulator(str(resolve_run(tmp_path / learner / "latest"))).Reload()
         tags = events.Tags()

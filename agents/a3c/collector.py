@@ -11,6 +11,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from agents.a3c.bonus import Bonus
 from agents.a3c.rollout import Rollout
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.torso import TorsoCache, copy_channels_last
@@ -54,6 +55,7 @@ class Collector:
         gae_lambda: lambda within an episode.
         life_loss_ends_return: Whether a lost life ends the return.
         generators: The random number generator of each worker's actions.
+        bonus: Gives the bonus of every observation that a step led to; None for no bonus.
 
     Attributes:
         episodes: Each worker's episodes that ended in its last rollout.
@@ -69,10 +71,11 @@ class Collector:
         gae_lambda: float,
         life_loss_ends_return: bool,
         generators: Sequence[np.random.Generator],
+        bonus: Bonus | None = None,
     ) -> None:
         self.env, self.network, self.generators = env, network, generators
         self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
-        self.life_loss_ends_return = life_loss_ends_return
+        self.life_loss_ends_return, self.bonus = life_loss_ends_return, bonus
         self.spaces = spaces_of(env)
         self.envs_per_worker = env.num_envs // len(generators)
         self.episodes: list[list[Episode]] = [[] for _ in generators]
@@ -125,6 +128,8 @@ class Collector:
                 steps.ended[t] = terminated
                 if self.life_loss_ends_return:
                     steps.ended[t] |= life_lost
+                if self.bonus:
+                    steps.bonuses[t] = self.bonus(self._observations.numpy(), steps.mask[t])
         steps.episode_starts[-1] = self._starts
         self._write_observations([each[-1] for each in observations])
         fields = {
@@ -210,7 +215,7 @@ class _Steps:
         self.episode_starts = np.zeros((num_steps + 1, num_envs), np.bool_)
         self.actions = np.zeros(shape, np.int64)
         self.behaviour_logits = np.zeros((*shape, num_actions), np.float32)
-        self.rewards = np.zeros(shape, np.float32)
+        self.rewards, self.bonuses = np.zeros((2, *shape), np.float32)
         self.mask, self.ended, self.truncated = np.zeros((3, *shape), np.bool_)
 
     def fields(self, gamma: float, gae_lambda: float) -> dict[str, Tensor]:
@@ -221,6 +226,7 @@ class _Steps:
             "actions": self.actions,
             "behaviour_logits": self.behaviour_logits,
             "rewards": self.rewards,
+            "bonuses": self.bonuses,
             "discounts": np.where(self.ended, zero, gamma),
             "lambdas": np.where(self.truncated, zero, gae_lambda),
             "mask": self.mask,

@@ -33,7 +33,7 @@ class Learner:
             rollout.behaviour_logits, rollout.actions
         )
         returns, advantages = vtrace(
-            transform_rewards(rollout.rewards, self.config.reward),
+            transform_rewards(rollout.rewards, self.config.reward) + rollout.bonuses,
             rollout.discounts,
             rollout.lambdas,
             output.values.detach(),

@@ -8,6 +8,11 @@ from torch import Tensor
 class ParameterStore(Protocol):
     """Where a worker pulls parameters from and pushes gradients to."""
 
+    @property
+    def bonus_counts(self) -> Tensor:
+        """What the bonus of all workers has counted, int64, for them to count on in place."""
+        ...
+
     def pull(self, out: Tensor) -> None:
         """Copy the newest parameters into `out`, shape (N,)."""
         ...

@@ -54,8 +54,11 @@ def transform_rewards(r_t: Tensor, how: str) -> Tensor:
 
     Args:
         r_t: Raw rewards, shape (T, B).
-        how: "clip" for [-1, 1] (Mnih et al. 2015), or "none".
+        how: "clip" for [-1, 1] (Mnih et al. 2015), "symlog" for sign(r) ln(1 + |r|) (Hafner et al.
+            2023), or "none".
     """
+    if how == "symlog":
+        return r_t.sign() * r_t.abs().log1p()
     return r_t.clamp(-1, 1) if how == "clip" else r_t
 
 

@@ -29,6 +29,8 @@ class Rollout:
         actions: int64, shape (T, B).
         behaviour_logits: Logits of the policy that acted, shape (T, B, A).
         rewards: Raw rewards, float32, shape (T, B).
+        bonuses: Bonuses for the observations that the steps led to, float32, shape (T, B); zero
+            without one, and where `mask` is false.
         discounts: gamma, or 0 where the episode terminated or a life was lost, shape (T, B).
         lambdas: lambda, or 0 where the episode was truncated, shape (T, B).
         mask: False for the step after an episode's end, whose action is ignored, shape (T, B).
@@ -41,6 +43,7 @@ class Rollout:
     actions: Tensor
     behaviour_logits: Tensor
     rewards: Tensor
+    bonuses: Tensor
     discounts: Tensor
     lambdas: Tensor
     mask: Tensor
@@ -109,6 +112,7 @@ def rollout_fields(num_steps: int, num_envs: int, spaces: Spaces, state_size: in
         "actions": (torch.int64, steps),
         "behaviour_logits": (torch.float32, (*steps, spaces.num_actions)),
         "rewards": (torch.float32, steps),
+        "bonuses": (torch.float32, steps),
         "discounts": (torch.float32, steps),
         "lambdas": (torch.float32, steps),
         "mask": (torch.bool, steps),

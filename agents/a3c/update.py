@@ -66,6 +66,9 @@ def push_gradient(
         episodes: Episodes that ended in the rollout, for the result.
     """
     step = clip_gradients(flat, loss, orthogonality, config)
+    metrics = step.metrics
     if step.is_finite:
         store.push(step.gradients)
-    return Update(step.is_finite, step.metrics, rollout.agent_steps, episodes)
+        if config.bonus != "none":
+            metrics = metrics | {"charts/bonus": float(rollout.bonuses[rollout.mask].mean())}
+    return Update(step.is_finite, metrics, rollout.agent_steps, episodes)

@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 import envs
+from agents.a3c.bonus import make_bonus
 from agents.a3c.collector import Collector, spaces_of
 from agents.a3c.gradients import orthogonality_gradient
 from agents.a3c.losses import A3CLoss, a3c_loss
@@ -84,6 +85,7 @@ class ActorGroup:
             gae_lambda=self.config.gae_lambda,
             life_loss_ends_return=self.config.life_loss_ends_return,
             generators=generators,
+            bonus=make_bonus(self.config, self.network.spaces, store.bonus_counts),
         )
 
 
@@ -122,8 +124,9 @@ class WorkerGroup(ActorGroup):
         rollouts = self._all_rollouts
         output = unroll_workers(self.network, rollouts, self._features, self._parameters)
         values = output.values.detach()
+        rewards = transform_rewards(rollouts.rewards, self.config.reward) + rollouts.bonuses
         returns = lambda_returns(
-            transform_rewards(rollouts.rewards, self.config.reward).transpose(0, 1),
+            rewards.transpose(0, 1),
             rollouts.discounts.transpose(0, 1),
             rollouts.lambdas.transpose(0, 1),
             values.transpose(0, 1),

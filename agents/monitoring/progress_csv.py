@@ -36,6 +36,7 @@ COLUMNS = (
     "update_ms",
     "batch_wait",
     "slots_waiting",
+    "bonus",
 )
 # Rows kept for later while the disk is full.
 _MAX_PENDING_ROWS = 10_000

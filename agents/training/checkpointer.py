@@ -74,8 +74,12 @@ class Checkpointer:
         if not bool(parameters.isfinite().all() and optimizer_state.isfinite().all()):
             log.error("no checkpoint was written: some parameters are not finite")
             return None
+        counts = self.shared.bonus_counts
         checkpoint = Checkpoint(
-            unflatten(parameters, self._shapes), unflatten(optimizer_state, self._shapes), state
+            unflatten(parameters, self._shapes),
+            unflatten(optimizer_state, self._shapes),
+            state,
+            counts.clone() if len(counts) else None,
         )
         try:
             return save_checkpoint(folder / "checkpoints", checkpoint, self.config.keep_checkpoints)
@@ -122,10 +126,15 @@ class Checkpointer:
         """
         expected = unflatten(self.shared.parameters, self._shapes)
         _, checkpoint = load_newest_checkpoint(
-            folder / "checkpoints", expected, len(self.shared.optimizer_state)
+            folder / "checkpoints",
+            expected,
+            len(self.shared.optimizer_state),
+            self.shared.bonus_counts,
         )
         self._copy_into(self.shared.parameters, checkpoint.parameters)
         self._copy_into(self.shared.optimizer_state, checkpoint.optimizer_state)
+        if checkpoint.bonus_counts is not None:
+            self.shared.bonus_counts.copy_(checkpoint.bonus_counts)
         state = checkpoint.training_state
         self.shared.counters[-1] = torch.tensor(
             [state.global_step, state.updates, state.skipped_updates]

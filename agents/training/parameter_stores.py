@@ -21,6 +21,7 @@ class SharedMemoryStore:
 
     def __init__(self, shared: SharedState, config: TrainConfig) -> None:
         self.shared, self.config = shared, config
+        self.bonus_counts = shared.bonus_counts
 
     def pull(self, out: Tensor) -> None:
         """Copy the newest parameters into `out`, shape (N,)."""
@@ -53,6 +54,7 @@ class DeviceStore:
 
     def __init__(self, shared: SharedState, config: TrainConfig, parameters: Tensor) -> None:
         self.shared, self.config, self.parameters = shared, config, parameters
+        self.bonus_counts = shared.bonus_counts
         self.parameters.copy_(shared.parameters)
         self.optimizer_state = shared.optimizer_state.to(parameters.device, copy=True)
         optimizer = OPTIMIZERS[config.optimizer]

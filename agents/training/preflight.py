@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from agents.a3c.bonus import num_counters
 from agents.a3c.collector import spaces_of
 from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.worker_group import EnvironmentFactory
@@ -43,6 +44,7 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
     """
     check_learner(config)
     check_rollouts(config, spaces)
+    counts = 8 * num_counters(config, spaces)
     _check_descriptors(config)
     size = 0
 
@@ -64,8 +66,8 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
     slots = 0
     if config.uses_central_learner:
         slots = queue_size(config, rollout_layout(config, network))
-    _check_shared_memory(size, config, slots)
-    _check_disk(size, config)
+    _check_shared_memory(size, config, slots + counts)
+    _check_disk(size, config, counts)
     cores = available_cpus()
     if len(spread_workers(config)) > cores:
         log.warning(
@@ -171,11 +173,11 @@ def _check_memory(size: int, config: TrainConfig) -> None:
         raise SettingError("processes", config.processes, allowed)
 
 
-def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
+def _check_shared_memory(size: int, config: TrainConfig, more: int) -> None:
     """Where it is too small, a write ends the process with a bus error, without a word."""
     # Parameters, optimizer statistics, and what the evaluator plays with; then counters.
     copies = 2 + OPTIMIZERS[config.optimizer].num_state_tensors
-    needed = copies * 4 * size + 64 * (config.workers + 1) + slots + 2**20
+    needed = copies * 4 * size + 64 * (config.workers + 1) + more + 2**20
     remedy = (
         f"docker run --shm-size={2 * needed // 2**20 + 1}m, or as root: "
         f"mount -o remount,size={2 * needed // 2**20 + 1}M {SHARED_MEMORY}"
@@ -192,10 +194,10 @@ def _check_shared_memory(size: int, config: TrainConfig, slots: int) -> None:
         )
 
 
-def _check_disk(size: int, config: TrainConfig) -> None:
+def _check_disk(size: int, config: TrainConfig, counts: int) -> None:
     """A checkpoint is written beside the one before it, which is deleted afterwards."""
     tensors = 1 + OPTIMIZERS[config.optimizer].num_state_tensors
-    needed = 2 * tensors * 4 * size + 2**20
+    needed = 2 * (tensors * 4 * size + counts) + 2**20
     free = free_disk_space(Path(config.run_dir))
     if free < needed:
         allowed = (

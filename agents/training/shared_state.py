@@ -1,4 +1,4 @@
-"""What the processes share: parameters, optimizer state and counters.
+"""What the processes share: parameters, optimizer state, counters and a bonus's counts.
 
 There is no lock. Workers read and write the same parameters at the same time (Hogwild, as in A3C),
 and every counter has a single writer, so a process that is killed takes nothing with it.
@@ -10,8 +10,10 @@ from enum import IntEnum
 import torch
 from torch import Tensor, nn
 
+from agents.a3c.bonus import num_counters
 from agents.a3c.optimizers import OPTIMIZERS
 from agents.config import TrainConfig
+from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten
 
 
@@ -34,21 +36,26 @@ class SharedState:
             the i-th process that learns alone: worker i, or the central learner. The last row holds
             the counts of the checkpoint that was resumed.
         stop: int64, shape (1,): not zero when the workers should exit; written by the parent alone.
+        bonus_counts: int64: what the exploration bonus has counted; empty without one.
     """
 
     parameters: Tensor
     optimizer_state: Tensor
     counters: Tensor
     stop: Tensor
+    bonus_counts: Tensor
 
     @classmethod
-    def create(cls, module: nn.Module, num_state_tensors: int, learners: int) -> "SharedState":
+    def create(
+        cls, module: nn.Module, num_state_tensors: int, learners: int, num_counters: int = 0
+    ) -> "SharedState":
         """Put the module's parameters, and zeros for the rest, into shared memory.
 
         Args:
             module: The module whose parameters are shared.
             num_state_tensors: k.
             learners: The number of processes that learn.
+            num_counters: The size of `bonus_counts`.
         """
         parameters = flatten(module)
         return cls(
@@ -56,13 +63,16 @@ class SharedState:
             optimizer_state=torch.zeros(num_state_tensors, len(parameters)).share_memory_(),
             counters=torch.zeros(learners + 1, len(Counter), dtype=torch.int64).share_memory_(),
             stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
+            bonus_counts=torch.zeros(num_counters, dtype=torch.int64).share_memory_(),
         )
 
     @classmethod
-    def for_training(cls, network: nn.Module, config: TrainConfig) -> "SharedState":
+    def for_training(cls, network: ActorCritic, config: TrainConfig) -> "SharedState":
         """Create the shared state of a run with this network and these settings."""
         learners = 1 if config.uses_central_learner else max(config.workers, 1)
-        return cls.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, learners)
+        moments = OPTIMIZERS[config.optimizer].num_state_tensors
+        counters = num_counters(config, network.spaces)
+        return cls.create(network, moments, learners, counters)
 
     @property
     def global_step(self) -> int:

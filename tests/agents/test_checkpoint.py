@@ -182,7 +182,7 @@ def test_progress_that_no_run_can_go_on_with_is_refused_by_its_name(tmp_path, pr
             "5 optimizer",
         ),
         ({"parameters/a": torch.zeros(2), "statistics/a": torch.zeros(2**40, 0)}, "too many"),
-        ({"parameters/a": torch.zeros(2**19)}, "too large"),
+        ({"parameters/a": torch.zeros(2**24)}, "too large"),
     ],
 )
 def test_tensors_that_do_not_fit_the_network_are_refused(tmp_path, tensors, words):

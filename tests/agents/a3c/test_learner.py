@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.worker_group import GroupSpec
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.cli import parse_args
@@ -43,7 +42,7 @@ LEARNING = dataclasses.replace(
 def make_state(config):
     torch.manual_seed(config.seed)
     network = ActorCritic(Spaces(ACTIONS), config)
-    shared = SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, 1)
+    shared = SharedState.for_training(network, config)
     return shared, RolloutQueue.create(config, network)
 
 
@@ -65,9 +64,15 @@ def learn(runner, rollout=None):
 HEADS_AND_CORES = [(h, c) for h in ("neurocoder", "hypernet", "linear") for c in ("none", "lstm")]
 
 
-@pytest.mark.parametrize(("head", "core"), HEADS_AND_CORES)
-def test_on_policy_its_gradient_is_the_workers(head, core):
+@pytest.mark.parametrize(
+    ("head", "core", "bonus"),
+    [(*each, "none") for each in HEADS_AND_CORES]
+    + [("neurocoder", "lstm", "pixel-counts"), ("linear", "none", "simhash")],
+)
+def test_on_policy_its_gradient_is_the_workers(head, core, bonus):
     config = dataclasses.replace(SMALL, head=head, core=core, num_steps=7, learner_batch=1)
+    if bonus != "none":
+        config = dataclasses.replace(config, bonus=bonus, bonus_scale=0.3)
     learner = make_learner(config)
     worker = WorkerRunner(GroupSpec(config, make_tiny_env), make_state(config)[0])
     [expected] = worker.group.updates()

@@ -1,9 +1,11 @@
 """Returns against a reference that looks forward from every step, written from the definitions."""
 
+import math
+
 import pytest
 import torch
 
-from agents.a3c.returns import lambda_returns, vtrace
+from agents.a3c.returns import lambda_returns, transform_rewards, vtrace
 
 GAMMA, LAMBDA = 0.9, 0.8
 
@@ -204,3 +206,15 @@ def test_vtrace_refuses_shapes_that_do_not_fit_by_name():
     good = torch.zeros(3, 2)
     with pytest.raises(ValueError, match="log_ratio_t"):
         vtrace(good, good, good, good, torch.zeros(2), torch.zeros(3))
+
+
+def test_rewards_are_clipped_squashed_or_left_alone():
+    raw = [-300.0, -0.5, 0.0, 0.25, 1.0, 40.0]
+    expected = {
+        "clip": [max(-1.0, min(1.0, r)) for r in raw],
+        "symlog": [math.copysign(math.log(1 + abs(r)), r) for r in raw],
+        "none": raw,
+    }
+    for how, rewards in expected.items():
+        found = transform_rewards(torch.tensor(raw), how)
+        torch.testing.assert_close(found, torch.tensor(rewards))

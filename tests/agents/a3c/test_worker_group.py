@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from agents.a3c.optimizers import OPTIMIZERS
 from agents.a3c.worker_group import GroupSpec, WorkerGroup
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
@@ -24,7 +23,7 @@ SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="
 def make_shared(config, workers=1):
     torch.manual_seed(config.seed)
     network = ActorCritic(Spaces(ACTIONS), config)
-    return SharedState.create(network, OPTIMIZERS[config.optimizer].num_state_tensors, workers)
+    return SharedState.for_training(network, dataclasses.replace(config, workers=workers))
 
 
 def make_runner(config=SMALL, workers=range(1), shared=None, **arguments):
@@ -66,7 +65,12 @@ def naive_loss(network, rollout, config):
         values = [*output.values[:-1, b].tolist(), bootstrap_value[b].item()]
         advantage = 0.0
         for t in reversed(range(steps)):
-            reward = max(-1.0, min(1.0, rollout.rewards[t, b].item()))
+            reward = rollout.rewards[t, b].item()
+            if config.reward == "symlog":
+                reward = math.copysign(math.log(1 + abs(reward)), reward)
+            else:
+                reward = max(-1.0, min(1.0, reward))
+            reward += rollout.bonuses[t, b].item()
             discount, trace = rollout.discounts[t, b].item(), rollout.lambdas[t, b].item()
             error = reward + discount * values[t + 1] - values[t]
             advantage = error + discount * trace * advantage
@@ -89,6 +93,21 @@ def test_the_gradient_is_that_of_the_naive_loss(head, core):
     rollout = collect(group)
     rollout.rewards.mul_(7.0)  # so that clipping matters
     loss = naive_loss(group.network, rollout, config)
+    gradients = torch.autograd.grad(loss, list(group.network.parameters()))
+    expected = torch.cat([g.flatten() for g in gradients])
+    torch.testing.assert_close(gradients_of(group)[0], expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("bonus", ["pixel-counts", "simhash"])
+def test_the_bonus_comes_on_top_of_the_reward_that_is_learned_from(bonus):
+    scale = {"bonus": bonus, "bonus_scale": 0.3, "max_grad_norm": 1e6, "reward": "symlog"}
+    group = make_group(dataclasses.replace(SMALL, **scale))
+    collect(group)
+    rollout = collect(group)
+    rollout.rewards.mul_(7.0).sub_(2.0)
+    assert (rollout.bonuses > 0).tolist() == rollout.mask.tolist()
+    assert not bool(rollout.mask.all())
+    loss = naive_loss(group.network, rollout, group.config)
     gradients = torch.autograd.grad(loss, list(group.network.parameters()))
     expected = torch.cat([g.flatten() for g in gradients])
     torch.testing.assert_close(gradients_of(group)[0], expected, rtol=1e-3, atol=1e-6)
