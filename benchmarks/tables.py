@@ -32,8 +32,8 @@ class Result:
         seed: The seed of the run.
         parameters: The network's parameter counts.
         run: Name of the run directory.
-        decisions: Agent steps of training.
-        decisions_per_second: Mean agent steps per second of training.
+        agent_steps: Agent steps of training.
+        agent_steps_per_second: Mean agent steps per second of training.
         sampled: Mean score of the last checkpoint with sampled actions.
         greedy: Mean score of the last checkpoint with greedy actions.
         training: Mean return of the last 100 training episodes.
@@ -44,8 +44,8 @@ class Result:
     seed: int
     parameters: Parameters
     run: str
-    decisions: int
-    decisions_per_second: float
+    agent_steps: int
+    agent_steps_per_second: float
     sampled: float
     greedy: float
     training: float
@@ -73,7 +73,7 @@ def table(results: Sequence[Result], random: Mapping[str, float | None], episode
                 *(game, variant),
                 f"{group[0].parameters.total:,}",
                 f"{group[0].parameters.heads:,}",
-                f"{fmean(result.decisions_per_second for result in group):,.0f}",
+                f"{fmean(result.agent_steps_per_second for result in group):,.0f}",
                 str(len(group)),
                 mean_and_std(sampled),
                 mean_and_std([result.greedy for result in group]),

@@ -98,7 +98,10 @@ def training_figures(
         last = (0.0, 0)
         try:
             for line in process.stdout:
-                last = (time.perf_counter(), int(line.split(b"/")[0].replace(b",", b"")))
+                step = line.partition(b" / ")[0].replace(b",", b"")
+                if not step.isdigit():
+                    continue  # not the progress, but the header
+                last = (time.perf_counter(), int(step))
                 # By then all workers run: the fastest alone could not have reached this step.
                 if first is None and last[1] >= 10 * workers * STEPS_PER_UPDATE:
                     first = last

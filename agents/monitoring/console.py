@@ -1,9 +1,11 @@
 """The console during training: a live panel, plain lines, or nothing."""
 
+import contextlib
 import logging
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
@@ -95,19 +97,24 @@ class LineDisplay:
     """Prints one line for each logged row, for logs and pipes.
 
     Args:
-        stream: Where the lines are printed; messages go to stderr.
+        stream: Where the lines and messages are printed; warnings and errors go to stderr.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
-        self.handler: logging.Handler = logging.StreamHandler(sys.stderr)
+        self.handler: logging.Handler = _DisplayHandler(self.print, warn=_print_to_stderr)
 
     def show(self, status: Status, *, new_row: bool) -> None:
-        """Print a line if a row was logged and the stream is still open."""
-        if self._stream is None or not new_row:
+        """Print a line if a row was logged."""
+        if new_row:
+            self.print(status_line(status))
+
+    def print(self, text: str) -> None:
+        """Print a line if the stream is still open."""
+        if self._stream is None:
             return
         try:
-            self._stream.write(status_line(status) + "\n")
+            self._stream.write(text + "\n")
             self._stream.flush()
         except (OSError, ValueError):
             self._stream = None  # a closed terminal must not end a run
@@ -130,7 +137,7 @@ class LiveDisplay:
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._started = False
         self._last_time = -math.inf
-        self.handler: logging.Handler = _ConsoleHandler(self)
+        self.handler: logging.Handler = _DisplayHandler(self.print, warn=self.print)
 
     def show(self, status: Status, *, new_row: bool) -> None:
         """Draw the panel, at most twice a second."""
@@ -166,25 +173,31 @@ class LiveDisplay:
             self._console = None
 
 
-class _ConsoleHandler(logging.Handler):
-    """Prints messages above the live panel.
+class _DisplayHandler(logging.Handler):
+    """Prints messages by a display's own means, among the progress.
 
     Unlike `rich.logging.RichHandler` it breaks no long line, so that commands can be copied, and
     survives a terminal that is closed.
     """
 
-    def __init__(self, display: LiveDisplay) -> None:
+    def __init__(self, inform: Callable[[str], None], warn: Callable[[str], None]) -> None:
         super().__init__()
-        self._display = display
+        self._inform, self._warn = inform, warn
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._display.print(self.format(record))
+        say = self._inform if record.levelno < logging.WARNING else self._warn
+        say(self.format(record))
+
+
+def _print_to_stderr(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a closed terminal
+        print(text, file=sys.stderr, flush=True)
 
 
 def status_line(status: Status) -> str:
     """Return the progress as one line of plain text."""
     parts = [
-        f"{status.global_step:,} / {status.total_timesteps:,} steps",
+        f"{status.global_step:,} / {status.total_timesteps:,} agent steps",
         f"{status.steps_per_second:,.0f} steps/s",
         f"{status.episodes:,} episodes, return {status.recent_return}",
     ]
@@ -213,7 +226,7 @@ def status_panel(status: Status) -> Group:
     grid = Table.grid(padding=(0, 3))
     best = f"{status.best_return:g}" if math.isfinite(status.best_return) else "-"
     figures = [
-        ("steps", f"{status.global_step:,} of {status.total_timesteps:,}"),
+        ("agent steps", f"{status.global_step:,} of {status.total_timesteps:,}"),
         ("return", status.recent_return),
         ("steps/s", f"{status.steps_per_second:,.0f}"),
         ("best episode", best),

@@ -148,7 +148,7 @@ def check_rollouts(config: TrainConfig, spaces: Spaces) -> None:
         raise SettingError(
             "num_steps",
             config.num_steps,
-            f"learning from {samples:,} steps at once takes {_gib(needed)} GiB, "
+            f"learning from {samples:,} agent steps at once takes {_gib(needed)} GiB, "
             f"this machine has {_gib(memory_limit())}; lower --num-steps, "
             f"--envs-per-worker, {number} or "
             "the head's sizes",

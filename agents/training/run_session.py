@@ -127,7 +127,7 @@ class RunSession:
         ]
         log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
         if self.resumed_at is not None:
-            log.info("resuming from step %s", f"{self.resumed_at:,}")
+            log.info("resuming from agent step %s", f"{self.resumed_at:,}")
 
     def log_summary(
         self,

@@ -257,7 +257,7 @@ class TrainingRun:
         self.metrics.add_evaluation(
             record.global_step, record.scalars, record.text, record.programs
         )
-        log.info("evaluation at step %s: %s", f"{record.global_step:,}", record.text)
+        log.info("evaluation at agent step %s: %s", f"{record.global_step:,}", record.text)
         sampled = record.scalars.get("eval/sampled_return", math.nan)
         self.checkpointer.save_if_best(self.folder, parameters, record.global_step, sampled)
 

@@ -128,7 +128,7 @@ def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, 
     assert not (tmp_path / "a.mp4").exists()
 
 
-def test_a_still_is_the_picture_after_that_decision(trace, path, tmp_path, capsys):
+def test_a_still_is_the_picture_after_that_agent_step(trace, path, tmp_path, capsys):
     log = EpisodeLog(needs_frames=True)
     verify_replay(trace, [log])
     screens = [step.info["screens"] for step in log.steps]

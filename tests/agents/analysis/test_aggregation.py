@@ -128,7 +128,7 @@ def test_evaluations_keep_their_own_points():
 
 
 def test_seeds_of_one_budget_begin_and_end_together():
-    """Budgets are overshot by some decisions, and each run's first game ends when it ends."""
+    """Budgets are overshot by some agent steps, and each run's first game ends when it ends."""
     runs = [[(80, 1.0), (10_003, 3.0)], [(96, 9.0), (10_020, 5.0)], [(110, 2.0), (10_000, 4.0)]]
     (band,) = aggregate_over_seeds([curve(p, seed) for seed, p in enumerate(runs)], ["linear"] * 3)
     assert (band.x[0], band.x[-1], set(band.n)) == (110, 10_000, {3})

@@ -52,7 +52,7 @@ def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorde
     assert came_from == [("step_000000000007.safetensors", 7)] * 2 + [("", None)]
 
 
-def test_the_video_shows_every_decision_and_ends_with_the_games_last_screen(network, recorder):
+def test_the_video_shows_every_agent_step_and_ends_with_the_games_last_screen(network, recorder):
     log = EpisodeLog()
     (game,) = evaluate_policy(network, CONFIG, "greedy", episode_seeds(1, 1), [recorder, log])
     video = cv2.VideoCapture(str(recorder.videos[0]))

@@ -23,7 +23,7 @@ def played(network):
     return record_trajectory(network, CONFIG, "sampled", 5, keep_screens=True)
 
 
-def test_a_game_is_arrays_with_a_row_for_each_decision(played):
+def test_a_game_is_arrays_with_a_row_for_each_agent_step(played):
     assert played.episode.length == len(played.actions) == len(played.values) == 15
     assert played.probabilities.shape == (15, 18)
     np.testing.assert_allclose(played.probabilities.sum(axis=1), 1, rtol=1e-5)

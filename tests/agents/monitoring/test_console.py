@@ -96,7 +96,30 @@ def test_quiet_says_nothing_but_warnings(capsys):
 
 def test_without_a_terminal_there_are_lines(capsys):
     make_display(quiet=False).show(STATUS, new_row=True)
-    assert "500 / 1,000 steps" in capsys.readouterr().out
+    assert "500 / 1,000 agent steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
+def test_without_a_terminal_messages_stand_among_the_lines_and_warnings_go_to_stderr(level, capsys):
+    display = make_display(quiet=False)
+    display.show(STATUS, new_row=True)
+    record = logging.LogRecord("train", level, "", 0, "a message", None, None)
+    display.handler.emit(record)
+    display.show(STATUS, new_row=True)
+    out, err = capsys.readouterr()
+    lines = [line.partition("agent steps")[0] for line in out.splitlines()]
+    if level == logging.INFO:
+        assert lines == ["500 / 1,000 ", "a message", "500 / 1,000 "]
+        assert err == ""
+    else:
+        assert lines == ["500 / 1,000 ", "500 / 1,000 "]
+        assert err == "a message\n"
+
+
+def test_a_message_for_a_stderr_that_is_closed_does_not_end_the_run(monkeypatch):
+    monkeypatch.setattr("sys.stderr", ClosedTerminal())
+    record = logging.LogRecord("train", logging.ERROR, "", 0, "a message", None, None)
+    make_display(quiet=False).handler.emit(record)
 
 
 def test_seconds_are_shown_as_clock_time():

@@ -50,7 +50,7 @@ def test_a_run_is_evaluated_at_every_interval_and_its_best_is_kept(workers, tmp_
     sampled = [row for row in rows if row.summary.mode == "sampled"]
     assert best.training_state.mean_return == max(row.summary.mean for row in sampled)
     assert len(list((folder / "replays").glob("*.npz"))) >= 2
-    assert "evaluation at step" in (folder / "train.log").read_text()
+    assert "evaluation at agent step" in (folder / "train.log").read_text()
 
 
 def test_what_is_evaluated_is_the_snapshot(tmp_path):

@@ -37,7 +37,7 @@ SMALL = TrainConfig(
 
 @pytest.fixture
 def folder(tmp_path):
-    """Of a finished run of 200 decisions."""
+    """Of a finished run of 200 agent steps."""
     assert train(dataclasses.replace(SMALL, run_dir=str(tmp_path)), (), make_tiny_env) == 0
     return resolve_run(tmp_path / "latest")
 

@@ -60,7 +60,7 @@ def painted(browser, name):
 
 
 def plot(browser, canvas):
-    """Where the first decision begins and the last ends in a lane of the timeline, in pixels."""
+    """Where the first agent step begins and the last ends in a lane of the timeline, in pixels."""
     left, top, width, height = box(browser, canvas)
     cursors = []
     for t in (0, DECISIONS - 1):
@@ -159,7 +159,7 @@ def test_a_click_on_a_point_or_a_picture_takes_the_video_to_its_moment(browser, 
     assert browser.evaluate(NOW) == t
     assert t / 15 < browser.evaluate(TIME) < (t + 1) / 15
     browser.evaluate("document.getElementById('gallery').style.display = 'none'")
-    # The ring lies on the point of the decision, so a click there stays with it, or with a twin.
+    # The ring lies on the point of the agent step, so a click there stays with it, or with a twin.
     left, top, *_ = box(browser, "ring")
     browser.click(left + 9, top + 9)
     browser.wait(STILL)
@@ -185,7 +185,7 @@ def test_the_cursor_follows_the_video_that_plays_to_its_end(browser, page):
     assert browser.complaints == []
 
 
-def test_the_keyboard_moves_by_one_decision_and_plays(browser, page):
+def test_the_keyboard_moves_by_one_agent_step_and_plays(browser, page):
     browser.open(page.as_uri())
     browser.wait(READY)
     browser.evaluate("document.getElementById('seek').focus()")
