@@ -6,7 +6,7 @@ r = J * H the number of components.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,8 +27,22 @@ from neurocoder._precision import (
     without_autocast,
 )
 from neurocoder.attention import content_attention, recurrent_attention, unit_length
-from neurocoder.controller import CompositionNetwork
-from neurocoder.memory import KeyNetwork, ProgramMemory, singular_values
+from neurocoder.controller import CompositionNetwork, SingleStepNetwork
+from neurocoder.memory import ProgramMemory, make_key_network, singular_values
+from neurocoder.readings import (
+    FirstStep,
+    GateSource,
+    Initialisation,
+    InitialState,
+    KeySource,
+    LeastUsedWeight,
+    Orthogonality,
+    QuerySource,
+    Readings,
+    SingularValueOrder,
+    UsageOver,
+    state_size,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,8 @@ class Composition:
         u_attention: w^u of eq. 11, shape (..., r, P); component n = j * H + h, counted from 0.
         v_attention: w^v, shape (..., r, P).
         s_attention: w^sigma, shape (..., r, P).
-        singular_values: sigma of eq. 5, shape (..., r), positive and strictly decreasing.
+        singular_values: sigma of eq. 5, shape (..., r), positive and strictly decreasing
+            (increasing with singular_value_order="forward").
         residual_gate: w^r of eq. 12, shape (..., 1), or None without a residual program.
     """
 
@@ -69,6 +84,9 @@ class NeurocoderLinear(nn.Module):
     `.to(torch.bfloat16)` outputs differ by 3.5 to 4 % in the mean (float16: 0.4 to 0.7 %), and
     those of single inputs, for which other slots are the least used, by up to 90 %.
 
+    Where the paper leaves room, its readings are arguments too, from `keys` on. The two layers in
+    its authors' public continual-learning code are `authors_single_step` and `authors_multi_step`.
+
     >>> import torch
     >>> layer = NeurocoderLinear(64, 10)
     >>> layer(torch.randn(32, 64)).shape
@@ -85,12 +103,43 @@ class NeurocoderLinear(nn.Module):
         heads: H, the number of components retrieved in parallel.
         steps: J, the number of sequential retrievals; 1 is the paper's single-step Neurocoder.
         least_used: l_I of eq. 10, from 1 to slots.
-        hidden_size: Size of the composition network's LSTM state.
+        hidden_size: Size of the composition network's LSTM state; not used with queries="input".
         usage_attention: If False, only content attention is used: w = c, without gates.
         residual: If False, there is no residual program (eq. 12).
         bias: Whether to add b, which is shared by all inputs.
-        sharpness: Inverse temperature of eq. 8. The paper has none, that is 1.0; its authors'
-            continual-learning code uses 10, which is our default.
+        sharpness: Inverse temperature of eq. 8. The paper has none, that is 1.0. Its authors'
+            multi-step layer has a factor 10, which is our default; their single-step layer has
+            none. But their similarity is the cosine divided by K, so that in effect they have
+            10 / K and 1 / K.
+        keys: Where the keys of eq. 7 come from, one word or three, for M_U, M_V and M_S. "network":
+            a network of the slot with a hidden layer, our reading of the paper's "neural network".
+            "linear": a linear map of the slot. "slot": the key is part of the slot. The authors
+            have ("linear", "linear", "slot") in their single-step layer, "slot" in the other.
+        queries: What gives the queries of eq. 6. "projection": a linear map of the LSTM's state,
+            our reading. "state": the state itself, which then also holds the residual's gate, with
+            hidden_size = 3 H K + 1 (the authors' multi-step layer). "input": a linear map of x,
+            without an LSTM, in a single step (their single-step layer).
+        gates: What gives the gates of eq. 11. "state": a linear map of the LSTM's state, with a
+            gate for each slot, step and head, as the paper's indices say. "input": a linear map of
+            x, with a gate for each slot (the authors).
+        initial_state: "zero": h_0 of eq. 6 is zero, as the paper says. "learned": h_0 and c_0 are
+            parameters (the authors).
+        divide_by_maximum: Whether c of eq. 8 is divided by its largest entry, so that one slot has
+            the weight 1. Not in the paper; the authors do it in their multi-step layer.
+        usage_over: What the maximum of eq. 9 is taken over. "head": the earlier steps of the same
+            head, as in the paper. "all": the earlier steps of all heads (the authors).
+        least_used_weight: "maximum": max m - m in eq. 10, as in the paper. "one": 1 - m (the
+            authors).
+        first_step: l of eq. 10 at the first step, when nothing was used. "unused": zero, which is
+            eq. 10 for usage zero. "first_slots": 1 for the first least_used slots (the authors).
+        singular_value_order: Direction of the sum of eq. 5. "backward": from the last component, as
+            in the paper. "forward": from the first, so that singular values increase (the authors'
+            single-step layer). "turned": the latter, in reverse order (their multi-step layer).
+        orthogonality: What L_o of eq. 2 spans. "vectors": the singular vectors, as in the paper.
+            "slots": the slots with the keys in them, whether these are used or not (the authors).
+        initialisation: "scaled": ours, for outputs and input gradients near `nn.Linear`'s scale.
+            "authors": Xavier's rule for the memories with their keys, for R and for linear maps of
+            x, and wide uniform weights for the LSTM.
         device: Device of the parameters.
         dtype: Data type of the parameters.
 
@@ -98,14 +147,17 @@ class NeurocoderLinear(nn.Module):
         fused: Whether calls run as one operation with a hand-written gradient, which is the
             default and takes half the time on small inputs. It does not call the layer's
             submodules, so their hooks are not called; set it to False if you need them.
-            `torch.compile`, `torch.export`, tracing and `torch.func` never use it.
+            `torch.compile`, `torch.export`, tracing and `torch.func` never use it, nor do layers
+            with other than the default readings.
         memory: The `ProgramMemory`, with parameters `u`, `v` and `s`.
         residual: R of eq. 12, shape (in_features, out_features), or None.
         bias: b, shape (out_features,), or None.
+        readings: The arguments from `keys` to `initialisation`, as a `Readings`.
 
     Raises:
-        ValueError: if a size is not a positive integer, least_used is larger than slots, or
-            sharpness is not positive and finite.
+        ValueError: if a size is not a positive integer, least_used is larger than slots,
+            sharpness is not positive and finite, or a reading is unknown or does not go with the
+            other arguments.
     """
 
     def __init__(
@@ -123,6 +175,17 @@ class NeurocoderLinear(nn.Module):
         residual: bool = True,
         bias: bool = True,
         sharpness: float = 10.0,
+        keys: KeySource | Sequence[KeySource] = "network",
+        queries: QuerySource = "projection",
+        gates: GateSource = "state",
+        initial_state: InitialState = "zero",
+        divide_by_maximum: bool = False,
+        usage_over: UsageOver = "head",
+        least_used_weight: LeastUsedWeight = "maximum",
+        first_step: FirstStep = "unused",
+        singular_value_order: SingularValueOrder = "backward",
+        orthogonality: Orthogonality = "vectors",
+        initialisation: Initialisation = "scaled",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -150,6 +213,26 @@ class NeurocoderLinear(nn.Module):
             raise ValueError(f"least_used must be at most slots ({slots}), got {least_used}")
         if not 0 < sharpness < math.inf:
             raise ValueError(f"sharpness must be positive and finite, got {sharpness}")
+        self.readings = Readings(
+            keys,
+            queries,
+            gates,
+            initial_state,
+            divide_by_maximum,
+            usage_over,
+            least_used_weight,
+            first_step,
+            singular_value_order,
+            orthogonality,
+            initialisation,
+        )
+        self.readings.check(
+            steps=steps,
+            heads=heads,
+            key_size=key_size,
+            hidden_size=hidden_size,
+            gates=usage_attention,
+        )
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_features, self.out_features = in_features, out_features
         self.least_used, self.usage_attention = least_used, usage_attention
@@ -161,22 +244,42 @@ class NeurocoderLinear(nn.Module):
             slots,
             steps * heads,
             attention_mass=0.5 if usage_attention else 1.0,
+            stored_keys=self.readings.stored_key_sizes(key_size),
+            orthogonality=orthogonality,
+            initialisation=initialisation,
             **factory,
         )
         self.key_networks = nn.ModuleList(
-            KeyNetwork(size, key_size, **factory) for size in (in_features, out_features, 1)
+            make_key_network(source, size, key_size, **factory)
+            for source, size in zip(
+                self.readings.key_sources, (in_features, out_features, 1), strict=True
+            )
         )
-        self.composition_network = CompositionNetwork(
-            in_features,
-            slots=slots,
-            key_size=key_size,
-            heads=heads,
-            steps=steps,
-            hidden_size=hidden_size,
-            gates=usage_attention,
+        sizes: dict[str, Any] = {
+            "slots": slots,
+            "key_size": key_size,
+            "heads": heads,
+            "gates": usage_attention,
+            "initialisation": initialisation,
             **factory,
+        }
+        self.composition_network: CompositionNetwork | SingleStepNetwork
+        if queries == "input":
+            self.composition_network = SingleStepNetwork(in_features, **sizes)
+        else:
+            self.composition_network = CompositionNetwork(
+                in_features,
+                steps=steps,
+                hidden_size=hidden_size,
+                queries=queries,
+                gate_source=gates,
+                initial_state=initial_state,
+                **sizes,
+            )
+        # Queries that are the LSTM's state have the residual's gate beside them.
+        self.integration_network = (
+            WideLinear(in_features, 1, **factory) if residual and queries != "state" else None
         )
-        self.integration_network = WideLinear(in_features, 1, **factory) if residual else None
         if residual:
             self.residual = nn.Parameter(torch.empty(in_features, out_features, **factory))
         else:
@@ -189,19 +292,127 @@ class NeurocoderLinear(nn.Module):
         self._frozen: _Frozen | None = None
         self.reset_parameters()
 
+    @classmethod
+    def authors_single_step(
+        cls,
+        in_features: int,
+        out_features: int,
+        *,
+        slots: int = 50,
+        key_size: int = 5,
+        heads: int = 10,
+        **arguments: Any,
+    ) -> "NeurocoderLinear":
+        """Return the single-step layer of the authors' public code, which they use for MNIST.
+
+        They train it with a = 1 in eq. 2. It has no residual program and no bias. Its sharpness is
+        1 / K, so that attention is nearly uniform.
+
+        Args:
+            in_features: Size of each input.
+            out_features: Size of each output.
+            slots: P.
+            key_size: K.
+            heads: H, the number of components.
+            **arguments: Arguments of the constructor, instead of the authors'.
+
+        Raises:
+            ValueError: as the constructor does.
+        """
+        authors: dict[str, Any] = {
+            "steps": 1,
+            "usage_attention": False,
+            "residual": False,
+            "bias": False,
+            "sharpness": 1 / max(key_size, 1),
+            "keys": ("linear", "linear", "slot"),
+            "queries": "input",
+            "singular_value_order": "forward",
+            "orthogonality": "slots",
+            "initialisation": "authors",
+        }
+        sizes = {"slots": slots, "key_size": key_size, "heads": heads}
+        return cls(in_features, out_features, **{**authors, **sizes, **arguments})
+
+    @classmethod
+    def authors_multi_step(
+        cls,
+        in_features: int,
+        out_features: int,
+        *,
+        slots: int = 20,
+        key_size: int = 5,
+        heads: int = 8,
+        steps: int = 10,
+        least_used: int = 10,
+        **arguments: Any,
+    ) -> "NeurocoderLinear":
+        """Return the multi-step layer of the authors' public code, at its default sizes.
+
+        Sharpness is 10 / K. Slots that tie with the last of the least used are selected here; there
+        they are left out.
+
+        Args:
+            in_features: Size of each input.
+            out_features: Size of each output.
+            slots: P.
+            key_size: K.
+            heads: H.
+            steps: J.
+            least_used: l_I.
+            **arguments: Arguments of the constructor, instead of the authors'.
+
+        Raises:
+            ValueError: as the constructor does.
+        """
+        authors: dict[str, Any] = {
+            "hidden_size": max(state_size(heads, key_size), 1),
+            "residual": False,
+            "bias": False,
+            "sharpness": 10 / max(key_size, 1),
+            "keys": "slot",
+            "queries": "state",
+            "gates": "input",
+            "initial_state": "learned",
+            "divide_by_maximum": True,
+            "usage_over": "all",
+            "least_used_weight": "one",
+            "first_step": "first_slots",
+            "singular_value_order": "turned",
+            "orthogonality": "slots",
+            "initialisation": "authors",
+        }
+        sizes = {
+            "slots": slots,
+            "key_size": key_size,
+            "heads": heads,
+            "steps": steps,
+            "least_used": least_used,
+        }
+        return cls(in_features, out_features, **{**authors, **sizes, **arguments})
+
     def reset_parameters(self) -> None:
-        """Draw new parameters, at a scale close to that of `torch.nn.Linear`."""
+        """Draw new parameters, by default at a scale close to that of `torch.nn.Linear`."""
         self.memory.reset_parameters()
         self.composition_network.reset_parameters()
         for network, memory in zip(self.key_networks, self._memories(), strict=True):
-            assert isinstance(network, KeyNetwork)
-            network.reset_parameters(memory)
-        bound = self.in_features**-0.5
-        if self.residual is not None and self.integration_network is not None:
+            network.reset_parameters(memory)  # type: ignore[operator]
+        authors, bound = self.readings.initialisation == "authors", self.in_features**-0.5
+        if self.integration_network is not None:
             self.integration_network.reset_parameters()
-            nn.init.uniform_(self.residual, -bound, bound)
+            if authors:
+                nn.init.xavier_uniform_(self.integration_network.weight)
+                nn.init.normal_(self.integration_network.bias, std=0.01)
+        if self.residual is not None:
+            if authors:
+                nn.init.xavier_uniform_(self.residual)
+            else:
+                nn.init.uniform_(self.residual, -bound, bound)
         if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound)
+            if authors:
+                nn.init.zeros_(self.bias)
+            else:
+                nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y, shape (..., out_features), for x of shape (..., in_features).
@@ -232,7 +443,7 @@ class NeurocoderLinear(nn.Module):
         check_input(x, self.in_features)
         check_dtype(x, self.memory.u)
         flat = x.reshape(len(x), -1, self.in_features)
-        y = self._run_groups(flat, *(parameters.get(name) for name in _FUSED_NAMES))
+        y = self._run_groups(flat, *(parameters.get(name) for name in self._parameter_names()))
         return like_output(y, x).reshape(*x.shape[:-1], self.out_features)
 
     def compose(self, x: Tensor) -> Composition:
@@ -269,7 +480,7 @@ class NeurocoderLinear(nn.Module):
         program = self.compose(x)
         working = self._active_program(program)
         if self.residual is not None and program.residual_gate is not None:
-            scale = program.residual_gate * program.singular_values[..., -1:]
+            scale = program.residual_gate * self._smallest(program.singular_values)
             working = working + scale.unsqueeze(-1) * self.residual  # eq. 12
         return like_output(working, x)
 
@@ -285,15 +496,24 @@ class NeurocoderLinear(nn.Module):
         if self._frozen is not None and not torch.is_grad_enabled():
             return self._frozen.keys
         with without_autocast(self.memory.u):
+            compressed = self.memory.compressed(self.readings.key_sources)
             keys = [
-                network(widen(memory))
-                for network, memory in zip(self.key_networks, self._memories(), strict=True)
+                network(widen(part))
+                for network, part in zip(self.key_networks, compressed, strict=True)
             ]
             return unit_length(torch.stack(keys))
 
     def fused_parameters(self) -> tuple[fused.Parameters, fused.Sizes]:
-        """Arguments of `fused.run`: all parameters except those of the key networks, and sizes."""
+        """Arguments of `fused.run`: all parameters except those of the key networks, and sizes.
+
+        Raises:
+            RuntimeError: if the layer has other than the default readings.
+        """
         controller = self.composition_network
+        if not self.has_default_readings:
+            raise RuntimeError(f"the fused equations are not those of {self.readings}")
+        assert isinstance(controller, CompositionNetwork)
+        assert controller.query_projection is not None
         sizes = fused.Sizes(controller.heads, controller.steps, self.least_used, self.sharpness)
         gates, integration = controller.gate_projection, self.integration_network
         memory = self.memory
@@ -324,7 +544,7 @@ class NeurocoderLinear(nn.Module):
             f"least_used={self.least_used}, usage_attention={self.usage_attention}, "
             f"residual={self.residual is not None}, bias={self.bias is not None}, "
             f"sharpness={self.sharpness}"
-        )
+        ) + (f", {self.readings}" if str(self.readings) else "")
 
     def __getstate__(self) -> dict[str, Any]:
         # The parameters of a copy may change; it must not keep what this layer has cached.
@@ -336,17 +556,31 @@ class NeurocoderLinear(nn.Module):
     @in_full_precision
     def _compose(self, x: Tensor) -> Composition:
         """`compose` for x of shape (B, in_features)."""
-        query, gate = self.composition_network(x)  # eq. 6: (B, J, 3, H, K), (B, J, 3, H, P)
+        readings = self.readings
+        # eq. 6: (B, J, 3, H, K), (B, J, 3, H, P)
+        queries, gates, residual_gate = self.composition_network(x)
         keys = self.program_keys()  # eq. 7: (3, P, K)
-        attention = content_attention(query, keys, self.sharpness)  # eq. 8: (3, B, J, H, P)
-        if gate is not None:
-            gate = gate.permute(2, 0, 1, 3, 4)
-            attention = recurrent_attention(attention, gate, self.least_used)  # eq. 9 to 11
+        attention = content_attention(  # eq. 8: (3, B, J, H, P)
+            queries, keys, self.sharpness, divide_by_maximum=readings.divide_by_maximum
+        )
+        if gates is not None:  # eq. 9 to 11
+            attention = recurrent_attention(
+                attention,
+                gates.permute(2, 0, 1, 3, 4),
+                self.least_used,
+                usage_over=readings.usage_over,
+                least_used_weight=readings.least_used_weight,
+                first_step=readings.first_step,
+            )
         u, v, s = attention.flatten(2, 3).unbind()
-        sigma = singular_values((s @ widen(self.memory.s)).squeeze(-1))  # eq. 5
-        residual_gate = None
-        if self.integration_network is not None:
-            residual_gate = torch.sigmoid(self.integration_network(x))
+        attended = (s @ widen(self.memory.s)).squeeze(-1)
+        sigma = singular_values(attended, readings.singular_value_order)  # eq. 5
+        if self.residual is None:
+            residual_gate = None
+        elif residual_gate is not None or self.integration_network is not None:
+            if self.integration_network is not None:
+                residual_gate = self.integration_network(x)
+            residual_gate = torch.sigmoid(residual_gate)
         return Composition(u, v, s, sigma, residual_gate)
 
     @in_full_precision
@@ -361,28 +595,54 @@ class NeurocoderLinear(nn.Module):
         retrieved = (components.unsqueeze(-2) @ program.v_attention).squeeze(-2)
         y = retrieved @ widen(self.memory.v)
         if self.residual is not None and program.residual_gate is not None:
-            y = y + program.residual_gate * sigma[:, -1:] * (x @ widen(self.residual))  # eq. 12
+            scale = program.residual_gate * self._smallest(sigma)
+            y = y + scale * (x @ widen(self.residual))  # eq. 12
         return y if self.bias is None else y + self.bias
 
     def _run_with(self, x: Tensor, *parameters: Tensor | None) -> Tensor:
-        """`_run` with the given parameters, in the order of `_FUSED_NAMES`."""
+        """`_run` with the given parameters, in the order of `_parameter_names`."""
         if any(is_parametrized(module) for module in self.modules()):
             raise RuntimeError(
                 "second derivatives of a parametrized layer need layer.fused = False"
             )
-        given = zip(_FUSED_NAMES, parameters, strict=True)
+        given = zip(self._parameter_names(), parameters, strict=True)
         tensors = {f"layer.{name}": tensor for name, tensor in given if tensor is not None}
         return functional_call(_Readable(self), tensors, (x,))
 
+    @property
+    def has_default_readings(self) -> bool:
+        """Whether all readings are at their defaults, which `neurocoder.fused` is written for."""
+        return self.readings == _DEFAULT_READINGS
+
+    def _parameter_names(self) -> tuple[str, ...]:
+        """The names of all parameters that a layer with these readings can have, in one order."""
+        if self.has_default_readings:
+            return _FUSED_NAMES
+        return tuple(name for name, _ in self.named_parameters())
+
+    def _smallest(self, sigma: Tensor) -> Tensor:
+        """The smallest of the singular values (..., r), shape (..., 1)."""
+        return (
+            sigma[..., :1] if self.readings.singular_value_order == "forward" else sigma[..., -1:]
+        )
+
     def _can_be_fused(self, x: Tensor) -> bool:
         """Whether `_run_fused` may replace `_run`: for plain tensors, in eager mode."""
-        return self.fused and is_eager(x) and x.numel() > 0 and forward_ad._current_level < 0
+        return (
+            self.fused
+            and self.has_default_readings
+            and is_eager(x)
+            and x.numel() > 0
+            and forward_ad._current_level < 0
+        )
 
     @in_full_precision
     def _run_fused(self, x: Tensor) -> Tensor:
         """Equal to `_run`, with a hand-written gradient; see `neurocoder.fused`."""
         if not torch.is_grad_enabled():
-            return fused.run(x, *(self._frozen or self._freeze()).arguments)[0]
+            frozen = self._frozen or self._freeze()
+            assert frozen.arguments is not None
+            return fused.run(x, *frozen.arguments)[0]
         parameters, sizes = self.fused_parameters()
         key_parameters = (
             widen(getattr(getattr(network, part), kind))
@@ -403,8 +663,11 @@ class NeurocoderLinear(nn.Module):
 
     @torch.no_grad()
     def _freeze(self) -> "_Frozen":
-        """What `_run_fused` computes from parameters alone."""
-        keys, (parameters, sizes) = self.program_keys(), self.fused_parameters()
+        """What a call computes from parameters alone."""
+        keys = self.program_keys()
+        if not self.has_default_readings:
+            return _Frozen(keys, None)
+        parameters, sizes = self.fused_parameters()
         return _Frozen(keys, (fused.arrange(keys, parameters, sizes), parameters, sizes))
 
     def _active_program(self, program: Composition) -> Tensor:
@@ -415,10 +678,13 @@ class NeurocoderLinear(nn.Module):
 
 
 class _Frozen(NamedTuple):
-    """What a layer computes from its parameters alone: keys, and the arguments of `fused.run`."""
+    """What a layer computes from its parameters alone: keys, and the arguments of `fused.run`.
+
+    These are None for a layer that does not run so.
+    """
 
     keys: Tensor
-    arguments: tuple[fused.Weights, fused.Parameters, fused.Sizes]
+    arguments: tuple[fused.Weights, fused.Parameters, fused.Sizes] | None
 
 
 class _Readable(nn.Module):
@@ -431,6 +697,8 @@ class _Readable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layer._run(x)
 
+
+_DEFAULT_READINGS = Readings()
 
 # Parameter names in the order of `fused.Parameters` and `fused.KeyParameters`.
 _FUSED_NAMES = (

@@ -1,12 +1,14 @@
 """The program memory: singular vectors and values, their keys, and the orthogonality loss."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurocoder._precision import WideLinear, widen, without_autocast
+from neurocoder.readings import Initialisation, KeySource, Orthogonality, SingularValueOrder
 
 
 class ProgramMemory(nn.Module):
@@ -16,6 +18,9 @@ class ProgramMemory(nn.Module):
         u: M_U, shape (P, in_features).
         v: M_V, shape (P, out_features).
         s: M_S, shape (P, 1), the singular values before softplus (eq. 5).
+        u_key: The part of a slot of M_U that is a key, shape (P, K), or None.
+        v_key: That of M_V.
+        s_key: That of M_S.
 
     Args:
         in_features: Length of a left singular vector.
@@ -24,9 +29,16 @@ class ProgramMemory(nn.Module):
         components: r, the number of components of an active program.
         attention_mass: Sum of the attention weights at initialisation: 1 for content attention,
             half of that with the gate of eq. 11. It and r only affect the initial scale.
+        stored_keys: Sizes of the keys that are part of the slots of M_U, M_V and M_S; 0 for none.
+        orthogonality: What the orthogonality loss spans; see `NeurocoderLinear`.
+        initialisation: How parameters are drawn; see `NeurocoderLinear`.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """
+
+    u_key: nn.Parameter | None
+    v_key: nn.Parameter | None
+    s_key: nn.Parameter | None
 
     def __init__(
         self,
@@ -36,17 +48,39 @@ class ProgramMemory(nn.Module):
         components: int,
         *,
         attention_mass: float = 1.0,
+        stored_keys: tuple[int, int, int] = (0, 0, 0),
+        orthogonality: Orthogonality = "vectors",
+        initialisation: Initialisation = "scaled",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.components, self.attention_mass = components, attention_mass
+        self.orthogonality, self.initialisation = orthogonality, initialisation
         self.u = nn.Parameter(torch.empty(slots, in_features, device=device, dtype=dtype))
         self.v = nn.Parameter(torch.empty(slots, out_features, device=device, dtype=dtype))
         self.s = nn.Parameter(torch.empty(slots, 1, device=device, dtype=dtype))
+        for name, size in zip(("u_key", "v_key", "s_key"), stored_keys, strict=True):
+            key = torch.empty(slots, size, device=device, dtype=dtype)
+            self.register_parameter(name, nn.Parameter(key) if size else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Draw new slots."""
+        if self.initialisation == "authors":
+            self._draw_as_the_authors()
+        else:
+            self._draw_to_scale()
+
+    def _draw_as_the_authors(self) -> None:
+        """Draw every memory by Xavier's rule for its whole matrix, keys and values alike."""
+        for values, key in self._slots():
+            parts = [values] if key is None else [key, values]
+            bound = math.sqrt(6 / (len(values) + sum(part.shape[1] for part in parts)))
+            for part in parts:
+                nn.init.uniform_(part, -bound, bound)
+
+    def _draw_to_scale(self) -> None:
         """Draw Xavier vectors, and singular values for which outputs start at `nn.Linear`'s scale.
 
         With every softplus term of eq. 5 equal to c, the singular values are c, 2c, ... rc, and an
@@ -71,16 +105,37 @@ class ProgramMemory(nn.Module):
         term = (3 * energy * concentration * variance_u * variance_v) ** -0.5
         # Inverse of softplus(mean) = term, stable for tiny and for huge terms.
         nn.init.normal_(self.s, mean=term + math.log(-math.expm1(-term)), std=1.0)
+        for _, key in self._slots():
+            if key is not None:
+                nn.init.normal_(key)
 
     def orthogonality_loss(self) -> Tensor:
         """L_o of eq. 2: ||M_U M_U^T - I|| + ||M_V M_V^T - I|| in Frobenius norms, a scalar.
 
+        With orthogonality="slots" the rows of M_U and M_V are whole slots, keys included.
+
         P vectors of fewer than P dimensions cannot all be orthogonal: each norm is at least
         sqrt(max(0, P - dimensions)).
         """
-        u, v = widen(self.u), widen(self.v)
+        u, v, _ = (
+            torch.cat([widen(key), widen(values)], dim=1)
+            if self.orthogonality == "slots" and key is not None
+            else widen(values)
+            for values, key in self._slots()
+        )
         with without_autocast(u):
             return _distance_from_orthonormal(u) + _distance_from_orthonormal(v)
+
+    def _slots(self) -> list[tuple[nn.Parameter, nn.Parameter | None]]:
+        """Values and keys of M_U, M_V and M_S."""
+        return [(self.u, self.u_key), (self.v, self.v_key), (self.s, self.s_key)]
+
+    def compressed(self, sources: tuple[KeySource, KeySource, KeySource]) -> list[Tensor]:
+        """What keys are computed from: the values of M_U, M_V and M_S, or the keys in the slots."""
+        return [
+            key if source == "slot" and key is not None else values
+            for (values, key), source in zip(self._slots(), sources, strict=True)
+        ]
 
 
 class KeyNetwork(nn.Module):
@@ -133,18 +188,54 @@ class KeyNetwork(nn.Module):
         return self.output(torch.tanh(self.hidden(memory)))
 
 
-def singular_values(attended: Tensor) -> Tensor:
-    """Eq. 5: positive, strictly decreasing singular values from the attended slots of M_S.
+class LinearKeys(WideLinear):
+    """f_phi of eq. 7 as one linear map, from a slot to its key.
+
+    Scalar slots then have keys on one line; see `KeyNetwork`.
+    """
+
+    def reset_parameters(self, memory: Tensor | None = None) -> None:  # noqa: ARG002
+        """Draw new weights, whatever the memory."""
+        super().reset_parameters()
+
+
+class StoredKeys(nn.Module):
+    """f_phi of eq. 7 where the key is part of the slot: it is returned as it is."""
+
+    def reset_parameters(self, memory: Tensor) -> None:
+        """There is nothing to draw; the keys belong to the memory."""
+
+    def forward(self, key: Tensor) -> Tensor:
+        """Return the keys, shape (P, K)."""
+        return key
+
+
+def make_key_network(source: KeySource, slot_size: int, key_size: int, **factory: Any) -> nn.Module:
+    """Return f_phi of eq. 7 for one memory, as `NeurocoderLinear`'s argument `keys` names it."""
+    if source == "slot":
+        return StoredKeys()
+    kind = KeyNetwork if source == "network" else LinearKeys
+    return kind(slot_size, key_size, **factory)
+
+
+def singular_values(attended: Tensor, order: SingularValueOrder = "backward") -> Tensor:
+    """Eq. 5: positive, strictly monotonic singular values from the attended slots of M_S.
 
     Args:
         attended: Sum over i of w^sigma_in M_S(i), shape (..., r).
+        order: "backward", as eq. 5 sums, from the last component to the first: decreasing.
+            "forward", from the first to the last: increasing. "turned", the latter's values in
+            reverse order: decreasing, but the first component's own term is in every value.
 
     Returns:
         sigma, shape (..., r), in float32 or wider: a cumulative sum in bfloat16 would make
         neighbours equal.
     """
     terms = F.softplus(widen(attended))
-    return terms.flip(-1).cumsum(-1).flip(-1)
+    if order == "backward":
+        return terms.flip(-1).cumsum(-1).flip(-1)
+    sums = terms.cumsum(-1)
+    return sums if order == "forward" else sums.flip(-1)
 
 
 def _distance_from_orthonormal(rows: Tensor) -> Tensor:

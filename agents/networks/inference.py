@@ -81,7 +81,8 @@ class CompiledNeurocoderHead(InferenceHead):
     @property
     def _is_compiled(self) -> bool:
         u = self.layer.memory.u
-        return u.dtype == torch.float32 and u.device.type == "cpu"
+        default = self.layer.has_default_readings
+        return default and u.dtype == torch.float32 and u.device.type == "cpu"
 
     @torch.no_grad()
     def _arguments(self) -> tuple[Any, ...]:

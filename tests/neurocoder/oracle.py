@@ -1,6 +1,7 @@
 """The paper's layer once more: section 2, equation by equation, in plain loops.
 
-Slow on purpose and independent of the code under test, of which it reads the parameters alone.
+Slow on purpose and independent of the code under test, of which it reads the parameters and the
+names of its readings alone.
 Written in torch scalars and small vectors, so that autograd gives gradients to compare with.
 t counts the inputs, j the steps, h the heads, i the slots and n = j * H + h the components.
 """
@@ -44,18 +45,36 @@ def key(network, slot):
     )
 
 
-def content_weights(query, keys, sharpness):
+def key_of_slot(layer, m, i):
+    """The key of slot i of memory m, by the source that the layer's readings name."""
+    source, which = layer.readings.keys[m], "uvs"[m]
+    if source == "slot":
+        return getattr(layer.memory, f"{which}_key")[i]
+    slot, network = getattr(layer.memory, which)[i], layer.key_networks[m]
+    if source == "network":
+        return key(network, slot)
+    return torch.stack(_affine(network, slot, range(len(network.bias))))
+
+
+def content_weights(query, keys, sharpness, divide_by_maximum=False):
     """Eq. 8: c over the slots, for one query and a list of keys."""
     exponentials = []
     for k in keys:
         cosine = _dot(query, k) / (_length(query) * _length(k))
         exponentials.append(torch.exp(sharpness * cosine))
     total = sum(exponentials)
-    return [e / total for e in exponentials]
+    weights = [e / total for e in exponentials]
+    if not divide_by_maximum:
+        return weights
+    largest = weights[0]
+    for c in weights:
+        if c.item() > largest.item():
+            largest = c
+    return [c / largest for c in weights]
 
 
 def usage_before(attentions, slots):
-    """Eq. 9 over the earlier steps' attentions of one head, zero where there are none."""
+    """Eq. 9 over earlier attentions, zero where there are none."""
     usage = []
     for i in range(slots):
         largest = torch.zeros((), dtype=torch.float64)
@@ -66,33 +85,62 @@ def usage_before(attentions, slots):
     return usage
 
 
-def least_used_weights(usage, least_used):
-    """Eq. 10: l over the slots of one head."""
+def least_used_weights(usage, least_used, weight_from="maximum"):
+    """Eq. 10: l over the slots."""
     threshold = sorted(m.item() for m in usage)[least_used - 1]
     most = usage[0]
     for m in usage:
         if m.item() > most.item():
             most = m
+    if weight_from == "one":
+        most = 1
     return [most - m if m.item() <= threshold else torch.zeros_like(m) for m in usage]
 
 
 def head_attention(content, gates, least_used):
     """Eq. 9 to 11 for one head: content and gates are lists over steps of lists over slots."""
-    attentions = []
-    for c, g in zip(content, gates, strict=True):
-        least = least_used_weights(usage_before(attentions, len(c)), least_used)
-        w = []
-        for i in range(len(c)):
-            opened = 1 / (1 + torch.exp(-g[i]))
-            w.append(opened * c[i] + (1 - opened) * least[i])
-        attentions.append(w)
+    return heads_attention([content], [gates], least_used)[0]
+
+
+def heads_attention(
+    content,
+    gates,
+    least_used,
+    usage_over="head",
+    least_used_weight="maximum",
+    first_step="unused",
+):
+    """Eq. 9 to 11: content and gates are lists over heads of lists over steps of lists of slots."""
+    heads, steps, slots = len(content), len(content[0]), len(content[0][0])
+    attentions = [[] for _ in range(heads)]
+    for j in range(steps):
+        now = []
+        for h in range(heads):
+            earlier = attentions[h]
+            if usage_over == "all":
+                earlier = [w for head in attentions for w in head]
+            least = least_used_weights(usage_before(earlier, slots), least_used, least_used_weight)
+            if j == 0:
+                one = 1.0 if first_step == "first_slots" else 0.0
+                least = [one if i < least_used else 0.0 for i in range(slots)]
+            w = []
+            for i in range(slots):
+                opened = 1 / (1 + torch.exp(-gates[h][j][i]))
+                w.append(opened * content[h][j][i] + (1 - opened) * least[i])
+            now.append(w)
+        for h in range(heads):
+            attentions[h].append(now[h])
     return attentions
 
 
 def orthogonality_loss(layer):
     """L_o of eq. 2 as the sum of two Frobenius norms."""
     total = torch.zeros((), dtype=torch.float64)
-    for memory in (layer.memory.u, layer.memory.v):
+    for which in "uv":
+        memory = getattr(layer.memory, which)
+        if layer.readings.orthogonality == "slots":
+            keys = getattr(layer.memory, f"{which}_key")
+            memory = [torch.cat([keys[i], memory[i]]) for i in range(len(memory))]
         square = torch.zeros((), dtype=torch.float64)
         for a in range(len(memory)):
             for b in range(len(memory)):
@@ -102,29 +150,36 @@ def orthogonality_loss(layer):
 
 
 def _code_one(layer, x):
-    network = layer.composition_network
-    steps, heads, slots = network.steps, network.heads, len(layer.memory.u)
-    states = _lstm_states(network, x, steps)
-    u_w, v_w, s_w = (
-        _memory_attention(layer, states, which, heads, slots) for which in ("u", "v", "s")
-    )
+    network, readings = layer.composition_network, layer.readings
+    heads, slots = network.heads, len(layer.memory.u)
+    # With queries="input" there is no state, and x stands in its place.
+    states = [x] if readings.queries == "input" else _lstm_states(network, x, network.steps)
+    u_w, v_w, s_w = (_memory_attention(layer, x, states, which, heads, slots) for which in "uvs")
 
     u = [_attended(w, layer.memory.u) for w in u_w]  # eq. 3
     v = [_attended(w, layer.memory.v) for w in v_w]  # eq. 4
-    raw = [_attended(w, layer.memory.s)[0] for w in s_w]
-    sigma = [torch.zeros(())] * len(raw)  # eq. 5, from the smallest up
-    for n in reversed(range(len(raw))):
-        softplus = torch.log(1 + torch.exp(raw[n]))
-        sigma[n] = softplus if n == len(raw) - 1 else sigma[n + 1] + softplus
+    terms = [torch.log(1 + torch.exp(_attended(w, layer.memory.s)[0])) for w in s_w]
+    sigma = []  # eq. 5
+    for n in range(len(terms)):
+        if readings.singular_value_order == "backward":
+            sigma.append(sum(terms[n:]))
+        elif readings.singular_value_order == "forward":
+            sigma.append(sum(terms[: n + 1]))
+        else:
+            sigma.append(sum(terms[: len(terms) - n]))
+    smallest = min(sigma, key=lambda value: value.item())
 
     program = torch.zeros(layer.in_features, layer.out_features, dtype=torch.float64)
     for n in range(len(sigma)):
         program = program + sigma[n] * u[n][:, None] * v[n][None, :]  # eq. 1
     residual_gate = None
     if layer.residual is not None:
-        f_phi = _dot(layer.integration_network.weight[0], x) + layer.integration_network.bias[0]
+        if readings.queries == "state":
+            f_phi = states[-1][-1]
+        else:
+            f_phi = _affine(layer.integration_network, x, [0])[0]
         residual_gate = 1 / (1 + torch.exp(-f_phi))
-        program = program + residual_gate * sigma[-1] * layer.residual  # eq. 12
+        program = program + residual_gate * smallest * layer.residual  # eq. 12
 
     y = torch.stack([_dot(x, program[:, o]) for o in range(layer.out_features)])
     if layer.bias is not None:
@@ -144,6 +199,8 @@ def _lstm_states(network, x, steps):
     size = from_state.weight.shape[1]
     h = torch.zeros(size, dtype=torch.float64)
     cell = torch.zeros(size, dtype=torch.float64)
+    if network.initial_state is not None:
+        h, cell = network.initial_state[0], network.initial_state[1]
     states = []
     for _ in range(steps):
         total = [
@@ -163,27 +220,46 @@ def _lstm_states(network, x, steps):
     return states
 
 
-def _memory_attention(layer, states, which, heads, slots):
+def _memory_attention(layer, x, states, which, heads, slots):
     """w of one memory, eq. 7 to 11: a list over the r components of lists over the slots."""
-    network = layer.composition_network
+    network, readings = layer.composition_network, layer.readings
     m = "uvs".index(which)
-    memory = getattr(layer.memory, which)
-    keys = [key(layer.key_networks[m], memory[i]) for i in range(slots)]
+    keys = [key_of_slot(layer, m, i) for i in range(slots)]
     key_size = len(keys[0])
-    components = [None] * (len(states) * heads)
+    content, gates = [], []
     for h in range(heads):
-        content, gates = [], []
+        content.append([])
+        gates.append([])
         for state in states:
-            first = (m * heads + h) * key_size
-            query = _affine(network.query_projection, state, range(first, first + key_size))
-            content.append(content_weights(torch.stack(query), keys, layer.sharpness))
-            if network.gate_projection is not None:
-                first = (m * heads + h) * slots
-                gates.append(_affine(network.gate_projection, state, range(first, first + slots)))
-        attention = head_attention(content, gates, layer.least_used) if gates else content
-        for j in range(len(states)):
-            components[j * heads + h] = attention[j]
-    return components
+            rows = range((m * heads + h) * key_size, (m * heads + h + 1) * key_size)
+            if readings.queries == "state":
+                query = [state[a] for a in rows]
+            else:
+                query = _affine(network.query_projection, state, rows)
+            content[h].append(
+                content_weights(
+                    torch.stack(query), keys, layer.sharpness, readings.divide_by_maximum
+                )
+            )
+            if network.gate_projection is None:
+                continue
+            if readings.gates == "input":
+                gate = _affine(network.gate_projection, x, range(m * slots, (m + 1) * slots))
+            else:
+                rows = range((m * heads + h) * slots, (m * heads + h + 1) * slots)
+                gate = _affine(network.gate_projection, state, rows)
+            gates[h].append(gate)
+    attention = content
+    if network.gate_projection is not None:
+        attention = heads_attention(
+            content,
+            gates,
+            layer.least_used,
+            readings.usage_over,
+            readings.least_used_weight,
+            readings.first_step,
+        )
+    return [attention[h][j] for j in range(len(states)) for h in range(heads)]
 
 
 def _attended(weights, memory):

@@ -70,9 +70,8 @@ def cases():
             yield pytest.param(100 * number + seed, forced, id=f"{name} {seed}")
 
 
-@pytest.mark.parametrize(("seed", "forced"), list(cases()))
-def test_everything_the_layer_computes_and_its_gradients_are_the_papers(seed, forced):
-    layer = random_layer(seed, **forced)
+def assert_like_the_oracle(layer, seed):
+    """Every output, and its gradients by the input and all parameters."""
     x = torch.randn(3, layer.in_features, dtype=torch.float64, requires_grad=True)
     expected = oracle.code(layer, x)
     got, composition, program = layer(x), layer.compose(x), layer.working_program(x)
@@ -112,6 +111,11 @@ def test_everything_the_layer_computes_and_its_gradients_are_the_papers(seed, fo
             torch.testing.assert_close(
                 b, a.expand_as(b).to(b), **close, msg=lambda text, name=name: f"{name}: {text}"
             )
+
+
+@pytest.mark.parametrize(("seed", "forced"), list(cases()))
+def test_everything_the_layer_computes_and_its_gradients_are_the_papers(seed, forced):
+    assert_like_the_oracle(random_layer(seed, **forced), seed)
 
 
 @pytest.mark.parametrize(
