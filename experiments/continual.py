@@ -5,15 +5,22 @@ Neurocoder layers, each trained with Adam or Adagrad alone and with four regular
 forgetting. In the incremental domain scenario all tasks share one output layer, which classifies
 which of a task's two digits an image shows; in the incremental task scenario each task has its own.
 The tasks are made of scikit-learn's digits, or of MNIST with --mnist.
+
+    python -m experiments.continual --protocol authors --mnist DIR --jobs 2
+
+repeats what the authors' public code does, on MNIST, and puts the paper's table, their logs and the
+results side by side; see `experiments.continual_learning.authors`.
 """
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
-from experiments.common.command_line import command, positive
+from experiments.common.command_line import ExperimentError, command, positive
 from experiments.common.study import Column, Study, make_parser
+from experiments.continual_learning import authors
 from experiments.continual_learning.choices import CHOICES
 from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
 from experiments.continual_learning.run import (
@@ -34,6 +41,9 @@ from experiments.continual_learning.run import (
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = _parse(argv)
+    if args.protocol == "authors":
+        _run_as_the_authors(args)
+        return
     scale = _scale(args)
     tasks = load_tasks(args.mnist)
     with Study("continual", args) as study:
@@ -60,22 +70,58 @@ def main(argv: Sequence[str] | None = None) -> None:
                 report,
             )
             study.result(name, seed, values)
-        study.table(
-            [
-                Column("accuracy", "accuracy after the last task, %", digits=1),
-                Column("forgetting", "forgetting, points", digits=1),
-                Column("learned", "accuracy when just learned, %", digits=1),
-                "parameters",
-            ],
-            remark=paper_tables(study.results),
-        )
-        study.figure(accuracy_figure(study.results), "accuracy")
-        study.figure(first_task_figure(study.results), "first_task")
+        _report(study, paper_tables(study.results))
+
+
+def _run_as_the_authors(args: argparse.Namespace) -> None:
+    if args.mnist is None:
+        raise ExperimentError("--protocol authors needs --mnist DIR")
+    args.default_seeds = authors.REPEATS
+    scale = _scale(args)
+    authors.load_tasks(args.mnist)  # so that a folder is refused before anything is written
+    with Study("continual", args) as study:
+        variants = [
+            str(Variant(scenario, method, layer))
+            for scenario in args.scenarios
+            for method in args.methods
+            for layer in study.variants
+        ]
+        make = partial(authors.Runs, args.mnist, scale)
+        study.run(make, variants, processes=args.jobs)
+        _report(study, authors.comparison(study.results))
+
+
+def _report(study: Study, remark: str) -> None:
+    """Write the table and the figures."""
+    study.table(
+        [
+            Column("accuracy", "accuracy after the last task, %", digits=1),
+            Column("forgetting", "forgetting, points", digits=1),
+            Column("learned", "accuracy when just learned, %", digits=1),
+            "parameters",
+            Column("seconds", "seconds", digits=1),
+        ],
+        remark=remark,
+    )
+    study.figure(accuracy_figure(study.results), "accuracy")
+    study.figure(first_task_figure(study.results), "first_task")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("continual", __doc__, list(LAYERS))
     parser.add_argument("--mnist", metavar="DIR", help="folder of MNIST's four IDX files")
+    parser.add_argument(
+        "--protocol",
+        choices=["authors"],
+        help="the authors' own sizes, settings and losses, ten seeds; needs --mnist",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="runs at a time, with --protocol (default: 1)",
+    )
     for flag, known in (("--scenarios", SCENARIOS), ("--methods", METHODS)):
         parser.add_argument(
             flag,
@@ -91,7 +137,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _scale(args: argparse.Namespace) -> Scale:
-    scale = QUICK if args.quick else SCALE if args.mnist is None else MNIST_SCALE
+    if args.protocol == "authors":
+        scale = authors.QUICK if args.quick else authors.SCALE
+    else:
+        scale = QUICK if args.quick else SCALE if args.mnist is None else MNIST_SCALE
     return Scale(
         args.width or scale.width,
         args.epochs or scale.epochs,

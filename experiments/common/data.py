@@ -100,6 +100,30 @@ def shifted(images: Images, most: int) -> Images:
     )
 
 
+def padded(images: Images, side: int) -> Images:
+    """Every picture in the middle of a square of `side` pixels, standardised anew.
+
+    Args:
+        images: as they are.
+        side: pixels; even more than their own by an even number, or as many.
+    """
+    rows, columns = ((side - size) // 2 for size in images.train.shape[2:])
+    background = float(images.train.min())
+
+    def wider(pictures: Tensor) -> Tensor:
+        return F.pad(pictures, (columns, columns, rows, rows), value=background)
+
+    train, test = wider(images.train), wider(images.test)
+    deviation, mean = torch.std_mean(train, correction=0)
+    return Images(
+        f"{images.name} of {side} x {side} pixels",
+        (train - mean) / deviation,
+        images.train_labels,
+        (test - mean) / deviation,
+        images.test_labels,
+    )
+
+
 def read_idx(path: Path) -> np.ndarray:
     """Read an array of unsigned bytes in the IDX format, plain or compressed.
 

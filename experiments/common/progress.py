@@ -17,9 +17,13 @@ class Progress:
     Args:
         pairs: Variant and seed of all jobs.
         done: Seconds taken by the jobs that are done already.
+        at_once: How many jobs run at a time.
     """
 
-    def __init__(self, pairs: Sequence[Pair], done: Mapping[Pair, float]) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], done: Mapping[Pair, float], *, at_once: int = 1
+    ) -> None:
+        self._at_once = at_once
         self._pairs = list(pairs)
         self._seconds = {pair: done[pair] for pair in self._pairs if pair in done}
         self._console = Console() if sys.stdout.isatty() else None
@@ -73,6 +77,7 @@ class Progress:
                 total += sum(times) / len(times)
         if not total:
             return ""
+        total /= self._at_once
         return f"{total / 60:.0f} min left" if total >= 90 else f"{total:.0f} s left"
 
     def _print(self, line: str) -> None:

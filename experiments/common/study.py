@@ -22,6 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ import torch
 from benchmarks.system_info import describe, system_info
 from experiments.common.command_line import ExperimentError
 from experiments.common.command_line import make_parser as make_parser
+from experiments.common.processes import MakeFunction, run_in_processes
 from experiments.common.progress import Progress
 from experiments.common.tables import Column as Column
 from experiments.common.tables import as_csv, as_markdown
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 # What may differ when an experiment resumes in an existing folder.
-_NOT_SETTINGS = ("variants", "seeds", "out", "command", "default_seeds")
+_NOT_SETTINGS = ("variants", "seeds", "out", "command", "default_seeds", "jobs")
 
 Record = dict[str, Any]
 
@@ -169,6 +171,34 @@ class Study:
         self._close_job()
         if self._progress is not None:
             self._progress.finish(variant, seed, seconds, record)
+
+    def run(
+        self, make_function: "MakeFunction", variants: Sequence[str], *, processes: int = 1
+    ) -> None:
+        """Store the results of every variant and seed that is not done yet.
+
+        They do not depend on the number of processes. A job's curves are written at its end.
+
+        Args:
+            make_function: called once in each process, it returns a function of variant, seed and a
+                function like `scalar`, which returns the values for `result`. It is pickled.
+            variants: as for `jobs`.
+            processes: how many jobs run at a time, each in a process of one thread.
+
+        Raises:
+            ExperimentError: if a process ends without a result.
+        """
+        pairs = [(name, seed) for seed in range(1, self.seeds + 1) for name in variants]
+        done = {(r["variant"], r["seed"]): r["seconds"] for r in self.results}
+        self._progress = Progress(pairs, done, at_once=processes)
+        left = [pair for pair in pairs if pair not in done]
+        with closing(run_in_processes(make_function, left, processes)) as outcomes:
+            for pair, values, curves, seconds in outcomes:
+                self._job, self._started = pair, time.monotonic() - seconds
+                for curve in curves:
+                    self.scalar(*curve)
+                self.result(*pair, values)
+        self._progress.close()
 
     def table(
         self,

@@ -9,7 +9,7 @@ They differ in what they take for importance, and in how many anchors they keep.
 `strength` the letter of each source: lambda of EWC, c of SI.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from experiments.continual_learning.fisher import fisher_diagonal
+
+# Called as fisher(model, images, task); see `fisher_diagonal`.
+Fisher = Callable[[nn.Module, Tensor, int], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,22 @@ class EWC(Regularizer):
     L(theta) = L_now(theta) + sum over old tasks k, i of lambda/2 F_ki (theta_i - theta*_ki)^2, from
     "Overcoming catastrophic forgetting in neural networks" (Kirkpatrick et al. 2017), eq. 3, with a
     penalty for each old task as its authors describe for more than two tasks.
+
+    Args:
+        model: as for `Regularizer`.
+        strength: lambda.
+        fisher: what the importance is.
     """
 
     factor = 0.5
 
+    def __init__(self, model: nn.Module, strength: float, fisher: Fisher = fisher_diagonal) -> None:
+        super().__init__(model, strength)
+        self.fisher = fisher
+
     def task_learned(self, images: Tensor, task: int) -> None:
         """Add an anchor here, with the Fisher information of the task."""
-        fisher = fisher_diagonal(self.model, images, task)
-        self.anchors.append(Anchor(self._values(), fisher))
+        self.anchors.append(Anchor(self._values(), self.fisher(self.model, images, task)))
 
 
 class OnlineEWC(Regularizer):
@@ -132,6 +143,8 @@ class OnlineEWC(Regularizer):
         model: as for `Regularizer`.
         strength: lambda.
         decay: gamma, above 0 and at most 1.
+        fisher: what the importance is.
+        scaled: whether it is scaled to a mean of 1 for each task.
 
     Raises:
         ValueError: if strength is negative, or decay is out of its range.
@@ -139,8 +152,17 @@ class OnlineEWC(Regularizer):
 
     factor = 0.5
 
-    def __init__(self, model: nn.Module, strength: float, decay: float = 0.95) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        strength: float,
+        decay: float = 0.95,
+        fisher: Fisher = fisher_diagonal,
+        *,
+        scaled: bool = True,
+    ) -> None:
         super().__init__(model, strength)
+        self.fisher, self.scaled = fisher, scaled
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be above 0 and at most 1, got {decay}")
         self.decay = decay
@@ -148,7 +170,9 @@ class OnlineEWC(Regularizer):
 
     def task_learned(self, images: Tensor, task: int) -> None:
         """Move the anchor here and add the task's Fisher information to what is left of the sum."""
-        fisher = _mean_of_one(fisher_diagonal(self.model, images, task))
+        fisher = self.fisher(self.model, images, task)
+        if self.scaled:
+            fisher = _mean_of_one(fisher)
         pairs = zip(self._running, fisher, strict=True)
         self._running = [self.decay * old + new for old, new in pairs]
         self.anchors = [Anchor(self._values(), [self.decay * f for f in self._running])]
@@ -164,20 +188,24 @@ class SI(Regularizer):
 
     and the loss of the next one gets c sum_i Omega_i (theta_i - theta*_i)^2, from "Continual
     Learning Through Synaptic Intelligence" (Zenke et al. 2017), eq. 3 to 5. Ours: an omega_i below
-    zero, where moving the parameter raised the loss, counts as zero. The penalty would otherwise
-    reward moving away.
+    zero, where moving the parameter raised the loss, counts as zero, unless `signed`. The penalty
+    would otherwise reward moving away.
 
     Args:
         model: as for `Regularizer`.
         strength: c.
         damping: xi, positive.
+        signed: whether an omega_i below zero counts as it is.
 
     Raises:
         ValueError: if strength is negative, or damping is not positive.
     """
 
-    def __init__(self, model: nn.Module, strength: float, damping: float = 0.1) -> None:
+    def __init__(
+        self, model: nn.Module, strength: float, damping: float = 0.1, *, signed: bool = False
+    ) -> None:
         super().__init__(model, strength)
+        self.signed = signed
         if not damping > 0:
             raise ValueError(f"damping must be positive, got {damping}")
         self.damping = damping
@@ -203,7 +231,9 @@ class SI(Regularizer):
         """Move the anchor here, add the task's importance, and begin a new path."""
         end = self._values()
         self._importance = [
-            importance + path.clamp(min=0) / ((stop - start).square() + self.damping)
+            importance
+            + (path if self.signed else path.clamp(min=0))
+            / ((stop - start).square() + self.damping)
             for importance, path, start, stop in zip(
                 self._importance, self._path, self._start, end, strict=True
             )

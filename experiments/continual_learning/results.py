@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_TITLES = {
+TITLES = {
     "domain": "Incremental domain: one output layer",
     "task": "Incremental task: one for each task",
     "linear": "MLP",
@@ -35,7 +35,7 @@ def paper_tables(results: Sequence[Record]) -> str:
     """
     layers = _present(results, tuple(LAYERS), "layer")
     both = {"linear", "neurocoder"} <= set(layers)
-    heading = [_TITLES[layer] for layer in layers] + ["Neurocoder - MLP"] * both
+    heading = [TITLES[layer] for layer in layers] + ["Neurocoder - MLP"] * both
     parts = []
     for scenario in SCENARIOS:
         lines = [f"| {' | '.join(['method', *heading])} |", "|---" * (len(heading) + 1) + "|"]
@@ -49,10 +49,10 @@ def paper_tables(results: Sequence[Record]) -> str:
                 )
                 cells.append({seed: ours[seed] - mlp[seed] for seed in ours.keys() & mlp.keys()})
             shown = [_cell(list(cell.values())) for cell in cells]
-            lines.append(f"| {' | '.join([_TITLES[method], *shown])} |")
+            lines.append(f"| {' | '.join([TITLES[method], *shown])} |")
         if len(lines) > 2:
             parts.append(
-                "\n".join([f"{_TITLES[scenario]}, accuracy after the last task (%)", "", *lines])
+                "\n".join([f"{TITLES[scenario]}, accuracy after the last task (%)", "", *lines])
             )
     return "\n\n".join(parts)
 
@@ -70,8 +70,8 @@ def accuracy_figure(results: Sequence[Record]) -> "Figure":
                 if values:
                     x = place + 0.22 * (offset - (len(layers) - 1) / 2)
                     _draw_mean(axes, x, values, layer, labelled=place == 0)
-        axes.set_xticks(range(len(methods)), [_TITLES[m] for m in methods])
-        axes.set_title(_TITLES[scenario], fontsize=11)
+        axes.set_xticks(range(len(methods)), [TITLES[m] for m in methods])
+        axes.set_title(TITLES[scenario], fontsize=11)
         axes.set_ylabel("average accuracy after the last task (%)")
         tidy(axes)
         axes.grid(visible=False, axis="x")
@@ -95,9 +95,9 @@ def first_task_figure(results: Sequence[Record]) -> "Figure":
                 ]
                 if runs:
                     places = range(1, len(runs[0]) + 1)
-                    draw_band(axes, places, runs, _TITLES[layer], color=COLOURS[layer])
+                    draw_band(axes, places, runs, TITLES[layer], color=COLOURS[layer])
                     axes.set_xticks(places)
-            axes.set_title(f"{scenario}: {_TITLES[method]}", fontsize=10)
+            axes.set_title(f"{scenario}: {TITLES[method]}", fontsize=10)
             tidy(axes)
         row[0].set_ylabel("accuracy on task 1 (%)")
     for axes in grid[-1]:
@@ -127,7 +127,7 @@ def _draw_mean(
         color=colour,
         markersize=6,
         capsize=3,
-        label=_TITLES[layer] if labelled else None,
+        label=TITLES[layer] if labelled else None,
     )
 
 

@@ -23,6 +23,7 @@ class TaskNetwork(nn.Module):
         hidden_features: width of both hidden layers.
         classes: how many a task has.
         num_heads: how many last layers there are; with 1, all tasks share it.
+        make_head: called in the place of make_layer for the last layers, if given.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class TaskNetwork(nn.Module):
         hidden_features: int,
         classes: int,
         num_heads: int,
+        make_head: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.hidden = nn.Sequential(
@@ -40,7 +42,8 @@ class TaskNetwork(nn.Module):
             make_layer(hidden_features, hidden_features),
             nn.ReLU(),
         )
-        self.heads = nn.ModuleList(make_layer(hidden_features, classes) for _ in range(num_heads))
+        make_head = make_head or make_layer
+        self.heads = nn.ModuleList(make_head(hidden_features, classes) for _ in range(num_heads))
 
     def forward(self, images: Tensor, task: int) -> Tensor:
         """Return logits, shape (N, classes), for images of shape (N, in) from a task."""

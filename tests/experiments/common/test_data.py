@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.common.data import MNIST_FILES, DataError, Images, load_images, read_idx, shifted
+from experiments.common.data import (
+    MNIST_FILES,
+    DataError,
+    Images,
+    load_images,
+    padded,
+    read_idx,
+    shifted,
+)
 
 TRAIN, LABELS, TEST, TEST_LABELS = MNIST_FILES
 
@@ -147,3 +155,20 @@ def test_shifted_pictures_are_moved_by_whole_pixels_and_keep_their_labels(most):
 def test_a_shift_of_nothing_changes_nothing():
     images = load_images()
     assert shifted(images, 0) is images
+
+
+def test_padded_pictures_are_in_the_middle_and_standardised(tmp_path):
+    write_mnist(tmp_path / "m", count=30)
+    plain, wide = load_images(tmp_path / "m"), padded(load_images(tmp_path / "m"), 32)
+    assert wide.train.shape == (30, 1, 32, 32)
+    assert wide.test.shape == (3, 1, 32, 32)
+    assert wide.train.mean().item() == pytest.approx(0, abs=1e-5)
+    assert wide.train.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    border = wide.test.clone()
+    border[:, :, 2:-2, 2:-2] = wide.train.min()
+    assert torch.equal(border, torch.full_like(border, wide.train.min()))
+    for a, b in ((plain.train, wide.train), (plain.test, wide.test)):
+        inner = b[:, :, 2:-2, 2:-2]
+        slope = plain.train.std(correction=0) / wide.train[:, :, 2:-2, 2:-2].std(correction=0)
+        offset = plain.train.mean() - slope * wide.train[:, :, 2:-2, 2:-2].mean()
+        torch.testing.assert_close(inner * slope + offset, a, atol=1e-4, rtol=0)

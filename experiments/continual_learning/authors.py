@@ -1,0 +1,321 @@
+"""The authors' protocol for Split MNIST: that of their public code, run by run.
+
+An MLP 1024-400-400-2 without biases in its hidden layers, the same of stored programs, and the same
+of single-step Neurocoders; batches of 128, four passes over a task, one optimizer throughout. It is
+the benchmark of Hsu et al. (2018) with a new layer. What the code does and the paper does not say:
+
+- The similarity of query and key is their cosine divided by the key size.
+- The orthogonality loss of all three layers has the weight 1. With L2 and EWC it is added twice
+  from the second task on; with SI not before the second task.
+- The importance of EWC is the squared gradient of each image's loss, for the class that is
+  predicted, *plus the orthogonality loss*, at all images of the task. Online EWC adds it up.
+- The penalties have no factor 1/2.
+
+Ours where the code is silent or other: the stored-program layer and its initialisation; in the
+incremental task scenario, which their scripts lack, the strengths of Hsu et al., and orthogonality
+of every task's head.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.common.data import DataError, load_images, padded
+from experiments.common.layers import parameter_count
+from experiments.common.statistics import bootstrap_interval
+from experiments.common.study import Record
+from experiments.continual_learning.fisher import squared_gradients
+from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
+from experiments.continual_learning.results import TITLES
+from experiments.continual_learning.run import METHODS, SCENARIOS, Scale, Variant
+from experiments.continual_learning.task_sequence import (
+    TaskNetwork,
+    average_accuracy,
+    forgetting,
+    learn_in_sequence,
+)
+from experiments.continual_learning.task_split import Task, split_into_tasks
+from neurocoder import NeurocoderLinear, NSMLinear
+
+REPEATS = 10
+LAYERS = ("linear", "nsm", "neurocoder")
+SIDE = 32
+# A task has 12,700 images at most, and all are used for the Fisher information.
+SCALE = Scale(width=400, epochs=4, batch_size=128, fisher_images=13_000)
+QUICK = Scale(width=16, epochs=1, batch_size=128, fisher_images=32)
+LEARNING_RATES = {"adagrad": 0.01}
+LEARNING_RATE = 0.001
+# The factor on the sum of importance times squared distance: in the incremental domain scenario
+# from the authors' scripts, in the other from those of Hsu et al. (2018), which theirs build on.
+COEFFICIENTS: Mapping[str, Mapping[str, float]] = {
+    "domain": {"l2": 0.5, "si": 3000, "ewc": 100, "online-ewc": 700},
+    "task": {"l2": 0.01, "si": 300, "ewc": 100, "online-ewc": 400},
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the readings study varies; the defaults are the authors'.
+
+    Attributes:
+        layer: Arguments of `NeurocoderLinear.authors_single_step`.
+        orthogonality: Weight of the orthogonality loss.
+        added_twice: Whether it is added once more by L2 and EWC, from the second task on, and by SI
+            not before it.
+        in_importance: Whether its gradient counts in the importance of EWC.
+    """
+
+    layer: Mapping[str, Any] = field(default_factory=dict)
+    orthogonality: float = 1.0
+    added_twice: bool = True
+    in_importance: bool = True
+
+
+@dataclass(frozen=True)
+class Published:
+    """Accuracy after the last task in percent, and its standard deviation where it is printed."""
+
+    mean: float
+    deviation: float | None = None
+
+    def __str__(self) -> str:
+        """As in the paper."""
+        return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
+
+
+def _row(*pairs: tuple[float, float]) -> dict[str, Published]:
+    return {layer: Published(*pair) for layer, pair in zip(LAYERS, pairs, strict=True)}
+
+
+# Table 1, incremental domain, ten runs: "MLP ours", NSM and Neurocoder.
+PAPER = {
+    "adam": _row((53.55, 1.27), (54.85, 2.81), (58.46, 0.46)),
+    "adagrad": _row((57.83, 2.74), (58.42, 1.87), (62.28, 4.03)),
+    "l2": _row((64.37, 2.40), (62.83, 7.21), (69.89, 1.72)),
+    "si": _row((64.41, 3.36), (64.36, 2.99), (67.96, 3.22)),
+    "ewc": _row((58.41, 2.37), (58.12, 3.24), (65.66, 1.25)),
+    "online-ewc": _row((57.78, 1.84), (58.55, 3.40), (73.97, 1.50)),
+}
+# The logs in the authors' repository, incremental domain, ten repeats.
+LOGS = {
+    "adam": {"linear": Published(53.4), "neurocoder": Published(57.1)},
+    "adagrad": {"linear": Published(56.2), "neurocoder": Published(60.6)},
+    "l2": {"linear": Published(63.3)},
+    "ewc": {"linear": Published(56.9), "neurocoder": Published(62.6)},
+    "online-ewc": {"linear": Published(59.6), "neurocoder": Published(71.8)},
+}
+
+
+def load_tasks(mnist: str) -> list[Task]:
+    """Split MNIST of 32 x 32 pixels.
+
+    Raises:
+        DataError: if the files cannot be used.
+    """
+    data = padded(load_images(mnist), SIDE)
+    try:
+        return split_into_tasks(data.train, data.train_labels, data.test, data.test_labels)
+    except ValueError as error:
+        raise DataError(f"{data.name}: {error}") from error
+
+
+def make_network(
+    layer: str,
+    scale: Scale,
+    pixels: int,
+    classes: int,
+    num_heads: int,
+    arguments: Mapping[str, Any] | None = None,
+) -> TaskNetwork:
+    """Create the authors' perceptron, with its layers replaced by those of that name.
+
+    Args:
+        layer: one of LAYERS.
+        scale: its width is used.
+        pixels: of an image.
+        classes: of a task.
+        num_heads: how many last layers there are.
+        arguments: of a Neurocoder layer, in the place of the authors'.
+    """
+    if layer == "linear":
+        make, make_head = partial(nn.Linear, bias=False), nn.Linear
+        return TaskNetwork(make, pixels, scale.width, classes, num_heads, make_head)
+    if layer == "nsm":
+        make_layer: Callable[[int, int], nn.Module] = partial(NSMLinear, bias=False)
+    else:
+        make_layer = partial(NeurocoderLinear.authors_single_step, **(arguments or {}))
+    return TaskNetwork(make_layer, pixels, scale.width, classes, num_heads)
+
+
+def orthogonality_loss(network: nn.Module) -> Tensor:
+    """Sum over the Neurocoder layers, a scalar; zero if there are none."""
+    layers = [layer for layer in network.modules() if isinstance(layer, NeurocoderLinear)]
+    return sum((layer.orthogonality_loss() for layer in layers), torch.zeros(()))
+
+
+def make_regularizer(
+    method: str, scenario: str, network: nn.Module, options: Options
+) -> Regularizer:
+    """Create what a method adds to the loss, with the authors' coefficient."""
+    coefficient = COEFFICIENTS[scenario].get(method, 0.0)
+    counted = orthogonality_loss if options.in_importance else None
+    fisher = partial(squared_gradients, auxiliary_loss=counted)
+    if method == "l2":
+        return L2(network, coefficient / L2.factor)
+    if method == "si":
+        return SI(network, coefficient / SI.factor, signed=True)
+    if method == "ewc":
+        return EWC(network, coefficient / EWC.factor, fisher)
+    if method == "online-ewc":
+        strength = coefficient / OnlineEWC.factor
+        return OnlineEWC(network, strength, decay=1.0, fisher=fisher, scaled=False)
+    return Regularizer(network)
+
+
+def run(
+    variant: Variant,
+    tasks: Sequence[Task],
+    scale: Scale,
+    report: Callable[[int, Tensor], None] | None = None,
+    options: Options | None = None,
+) -> dict[str, Any]:
+    """Learn the tasks in turn, from a network drawn with torch's current seed.
+
+    Returns:
+        As `experiments.continual_learning.run.run`.
+    """
+    options = options or Options()
+    network = make_network(
+        variant.layer,
+        scale,
+        tasks[0].images.shape[1],
+        len(tasks[0].classes),
+        1 if variant.scenario == "domain" else len(tasks),
+        options.layer,
+    )
+    regularizer = make_regularizer(variant.method, variant.scenario, network, options)
+
+    def auxiliary_loss(network: nn.Module) -> Tensor:
+        weight = options.orthogonality
+        if options.added_twice and variant.method == "si":
+            weight *= bool(regularizer.anchors)
+        elif options.added_twice:
+            weight *= 1 + bool(regularizer.anchors)
+        return weight * orthogonality_loss(network) if weight else torch.zeros(())
+
+    kind = torch.optim.Adagrad if variant.method == "adagrad" else torch.optim.Adam
+    rate = LEARNING_RATES.get(variant.method, LEARNING_RATE)
+    accuracies = learn_in_sequence(
+        network,
+        tasks,
+        kind(network.parameters(), lr=rate, fused=True),
+        regularizer,
+        epochs=scale.epochs,
+        batch_size=scale.batch_size,
+        fisher_images=scale.fisher_images,
+        auxiliary_loss=auxiliary_loss,
+        report=report,
+    )
+    return {
+        "accuracy": average_accuracy(accuracies),
+        "forgetting": forgetting(accuracies),
+        "learned": accuracies.diagonal().mean().item(),
+        "parameters": parameter_count(network),
+        "accuracies": accuracies,
+    }
+
+
+class Runs:
+    """Runs variants by name; made once in each process, which loads the tasks.
+
+    Args:
+        mnist: folder of MNIST's files.
+        scale: how much is computed.
+
+    Raises:
+        DataError: if the files cannot be used.
+    """
+
+    def __init__(self, mnist: str, scale: Scale) -> None:
+        self.tasks, self.scale = load_tasks(mnist), scale
+
+    def __call__(
+        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
+    ) -> dict[str, Any]:
+        """Return the values of `run`."""
+        scenario, method, layer = name.split("/")
+
+        def report(place: int, accuracies: Tensor) -> None:
+            scalar("accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1)
+            scalar("accuracy/first_task", accuracies[0].item(), place + 1)
+
+        return run(Variant(scenario, method, layer), self.tasks, self.scale, report)
+
+
+def comparison(results: Sequence[Record]) -> str:
+    """The paper's Table 1, the authors' logs and these results, in Markdown.
+
+    Mean ± standard deviation over runs, as the paper prints them. The lead is that of the
+    Neurocoder over the MLP: here seed by seed, with a 95 % bootstrap interval.
+    """
+    parts = []
+    for scenario in SCENARIOS:
+        published = {"paper": PAPER, "logs": LOGS} if scenario == "domain" else {}
+        heading = ["method"]
+        for layer in LAYERS:
+            sources = [s for s in published if s == "paper" or layer != "nsm"]
+            heading += [f"{TITLES[layer]}, {source}" for source in (*sources, "here")]
+        heading += [f"lead, {source}" for source in (*published, "here")] + ["runs"]
+        lines = []
+        for method in METHODS:
+            here = {layer: _accuracies(results, scenario, method, layer) for layer in LAYERS}
+            if not any(here.values()):
+                continue
+            cells = [TITLES[method]]
+            for layer in LAYERS:
+                for source, table in published.items():
+                    if source == "paper" or layer != "nsm":
+                        cells.append(str(table.get(method, {}).get(layer, "-")))
+                cells.append(_mean_and_deviation(list(here[layer].values())))
+            for table in published.values():
+                row = table.get(method, {})
+                if {"neurocoder", "linear"} <= row.keys():
+                    cells.append(f"{row['neurocoder'].mean - row['linear'].mean:+.1f}")
+                else:
+                    cells.append("-")
+            cells.append(_lead(here["neurocoder"], here["linear"]))
+            cells.append(str(max(len(values) for values in here.values())))
+            lines.append(f"| {' | '.join(cells)} |")
+        if lines:
+            head = [f"| {' | '.join(heading)} |", "|---" * len(heading) + "|"]
+            title = f"{TITLES[scenario]}, accuracy after the last task (%)"
+            parts.append("\n".join([title, "", *head, *lines]))
+    return "\n\n".join(parts)
+
+
+def _accuracies(
+    results: Sequence[Record], scenario: str, method: str, layer: str
+) -> dict[int, float]:
+    name = str(Variant(scenario, method, layer))
+    return {record["seed"]: record["accuracy"] for record in results if record["variant"] == name}
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{fmean(values):.1f}" + (f" ± {pstdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _lead(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    differences = [ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()]
+    if not differences:
+        return "-"
+    if len(differences) == 1:
+        return f"{differences[0]:+.1f}"
+    low, high = bootstrap_interval(differences)
+    return f"{fmean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"

@@ -1,0 +1,87 @@
+"""Jobs in several processes: their results, and what happens when one ends or this one does."""
+
+import functools
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from experiments.common.command_line import ExperimentError
+from experiments.common.processes import run_in_processes
+
+PAIRS = [("a", 1), ("b", 1), ("a", 2)]
+
+
+def job(variant, seed, scalar):
+    scalar("loss", 0.5, 3)
+    drawn = torch.randn(2).tolist()
+    return {"who": variant + str(seed), "drawn": drawn, "threads": torch.get_num_threads()}
+
+
+def make_job():
+    return job
+
+
+def make_slow_job(folder):
+    def run(variant, seed, scalar):  # noqa: ARG001
+        (folder / str(os.getpid())).touch()
+        time.sleep(60)
+
+    return run
+
+
+def make_broken_job():
+    def run(variant, seed, scalar):  # noqa: ARG001
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return run
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_every_job_is_done_once_with_its_seed_and_one_thread():
+    environment = dict(os.environ)
+    outcomes = list(run_in_processes(make_job, PAIRS, 2))
+    assert sorted(pair for pair, *_ in outcomes) == sorted(PAIRS)
+    for (variant, seed), values, curves, seconds in outcomes:
+        torch.manual_seed(seed)
+        assert values["drawn"] == torch.randn(2).tolist()
+        assert (values["who"], values["threads"]) == (f"{variant}{seed}", 1)
+        assert curves == [("loss", 0.5, 3)]
+        assert seconds >= 0
+    assert dict(os.environ) == environment
+
+
+def test_no_jobs_need_no_process():
+    assert list(run_in_processes(make_job, [], 2)) == []
+
+
+def test_a_process_that_is_killed_is_noticed():
+    with pytest.raises(ExperimentError, match="ended without a result"):
+        list(run_in_processes(make_broken_job, PAIRS, 1))
+
+
+def test_closing_ends_the_processes_amid_their_jobs(tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        outcomes = run_in_processes(functools.partial(make_slow_job, tmp_path), PAIRS, 1)
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+        while not list(tmp_path.iterdir()):
+            with pytest.raises(KeyboardInterrupt):
+                next(outcomes)
+            break
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(gone(int(path.name)) for path in tmp_path.iterdir())

@@ -1,0 +1,209 @@
+"""The authors' protocol: networks, losses, penalties, and the comparison with their numbers."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from experiments import continual
+from experiments.common.layers import parameter_count
+from experiments.continual_learning import authors
+from experiments.continual_learning.fisher import squared_gradients
+from experiments.continual_learning.run import METHODS, Scale, Variant
+from experiments.continual_learning.task_split import Task
+from tests.experiments.common.test_data import write_mnist
+
+SMALL = Scale(width=6, epochs=2, batch_size=8, fisher_images=100)
+
+
+def tasks(count=2, images=20):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        x = torch.randn(images, 9, generator=generator)
+        return x, (x[:, 0] > 0).long()
+
+    return [Task((2 * n, 2 * n + 1), *draw(), *draw()) for n in range(count)]
+
+
+def network(layer, heads=1):
+    arguments = {"slots": 4, "heads": 2, "key_size": 2, "least_used": 1}
+    return authors.make_network(layer, SMALL, 9, 2, heads, arguments).double()
+
+
+def naive_squared_gradients(model, images, task, weight):
+    """Image by image, with the loss of the class that is predicted."""
+    parameters = list(model.parameters())
+    total = [torch.zeros_like(p) for p in parameters]
+    for image in images:
+        logits = model(image.unsqueeze(0), task)
+        loss = F.cross_entropy(logits, logits.argmax(1)) + weight * authors.orthogonality_loss(
+            model
+        )
+        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for t, slope in zip(total, slopes, strict=True):
+            if slope is not None:
+                t += slope**2 / len(images)
+    return total
+
+
+@pytest.mark.parametrize("layer", authors.LAYERS)
+@pytest.mark.parametrize("counted", [True, False])
+def test_importance_is_the_squared_gradient_of_each_images_loss(layer, counted):
+    model, images = network(layer, 2), torch.randn(21, 9, dtype=torch.float64)
+    extra = authors.orthogonality_loss if counted else None
+    expected = naive_squared_gradients(model, images, 1, float(counted))
+    for got, wanted in zip(squared_gradients(model, images, 1, extra), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-14)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="at least one image"):
+        squared_gradients(network("linear"), torch.empty(0, 9), 0)
+
+
+@pytest.mark.parametrize("method", ["l2", "ewc", "online-ewc"])
+def test_penalties_are_the_coefficient_times_importance_times_squared_distance(method):
+    model = network("linear")
+    regularizer = authors.make_regularizer(method, "domain", model, authors.Options())
+    coefficient = authors.COEFFICIENTS["domain"][method]
+    expected, terms, images = 0.0, [], torch.randn(2, 5, 9, dtype=torch.float64)
+    for k in range(2):
+        importance = naive_squared_gradients(model, images[k], 0, 0.0)
+        if method == "l2":
+            importance = [torch.ones_like(p) for p in model.parameters()]
+        if method == "online-ewc" and terms:
+            importance = [a + b for a, b in zip(importance, terms[-1][0], strict=True)]
+        regularizer.task_learned(images[k], 0)
+        if method != "ewc":
+            terms = []
+        terms.append((importance, [p.detach().clone() for p in model.parameters()]))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        expected = sum(
+            (i * (p - a) ** 2).sum()
+            for importance, anchor in terms
+            for i, p, a in zip(importance, model.parameters(), anchor, strict=True)
+        )
+        torch.testing.assert_close(regularizer.penalty(), (coefficient * expected).detach())
+
+
+def test_the_path_of_si_counts_as_it_is():
+    model = network("linear")
+    regularizer = authors.make_regularizer("si", "task", model, authors.Options())
+    assert (regularizer.strength, regularizer.factor, regularizer.damping) == (300, 1.0, 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=5.0)
+    images, labels = torch.randn(8, 9, dtype=torch.float64), torch.tensor([0, 1] * 4)
+    for _ in range(4):
+        regularizer.step(F.cross_entropy(model(images, 0), labels), optimizer)
+    # With such steps some parameters move against their gradient's next value.
+    regularizer._path = [p - 1.0 for p in regularizer._path]
+    regularizer.task_learned(images, 0)
+    assert any((i < 0).any() for i in regularizer.anchors[0].importance)
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"),
+    [("adam", (1, 1)), ("adagrad", (1, 1)), ("l2", (1, 2)), ("ewc", (1, 2)), ("si", (0, 1))],
+)
+@pytest.mark.parametrize("twice", [True, False])
+def test_the_orthogonality_loss_is_weighted_as_in_the_authors_code(
+    method, weights, twice, monkeypatch
+):
+    seen = []
+
+    def pretend(network, tasks, optimizer, regularizer, *, auxiliary_loss, **_):  # noqa: ARG001
+        losses = [auxiliary_loss(network)]
+        regularizer.task_learned(tasks[0].images, 0)
+        losses.append(auxiliary_loss(network))
+        seen.extend((x / authors.orthogonality_loss(network)).item() for x in losses)
+        return torch.ones(2, 2)
+
+    monkeypatch.setattr(authors, "learn_in_sequence", pretend)
+    options = authors.Options(layer={"slots": 6, "least_used": 1}, added_twice=twice)
+    authors.run(Variant("domain", method, "neurocoder"), tasks(), SMALL, options=options)
+    assert seen == pytest.approx(weights if twice else (1, 1), rel=1e-5)
+
+
+def test_the_perceptron_has_biases_in_its_last_layer_alone():
+    names = dict(authors.make_network("linear", authors.SCALE, 1024, 2, 1).named_parameters())
+    assert [name for name in names if "bias" in name] == ["heads.0.bias"]
+    assert names["hidden.2.weight"].shape == (400, 400)
+
+
+def test_sizes_are_the_authors():
+    def size(layer):
+        return parameter_count(authors.make_network(layer, authors.SCALE, 1024, 2, 1))
+
+    # U and V of 50 slots with keys, S likewise, three maps to queries, two to keys; three layers.
+    def layer(i, o):
+        return 50 * (i + 5 + o + 5 + 1 + 5) + 3 * (i * 50 + 50) + (i + 1) * 5 + (o + 1) * 5
+
+    assert size("neurocoder") == layer(1024, 400) + layer(400, 400) + layer(400, 2)
+    assert size("linear") == 1024 * 400 + 400 * 400 + 802
+
+
+@pytest.mark.parametrize("scenario", ["domain", "task"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_and_repeats_with_its_seed(method, scenario):
+    def once():
+        torch.manual_seed(1)
+        options = authors.Options(layer={"slots": 6, "least_used": 1})
+        return authors.run(Variant(scenario, method, "neurocoder"), tasks(), SMALL, options=options)
+
+    first = once()
+    assert torch.equal(first["accuracies"], once()["accuracies"])
+    assert first["accuracies"].shape == (2, 2)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "mnist"
+    every_digit = {"_2": torch.zeros(10, 28, 28).numpy(), "_3": torch.arange(10).numpy()}
+    write_mnist(folder, count=40, **every_digit)
+    return str(folder)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_command_compares_with_the_paper_and_resumes(tmp_path, mnist, capsys):
+    words = ["--quick", "--protocol", "authors", "--mnist", mnist, "--out", str(tmp_path / "x")]
+    words += ["--methods", "adam", "online-ewc", "--scenarios", "domain"]
+    words += ["--variants", "linear", "neurocoder"]
+    continual.main([*words, "--jobs", "2"])
+    said = capsys.readouterr().out
+    assert "| online EWC | 57.8 ± 1.8 | 59.6 |" in said
+    assert "| 74.0 ± 1.5 | 71.8 |" in said
+    assert "| +16.2 | +12.2 |" in said
+    lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert sorted(record["variant"] for record in records) == [
+        f"domain/{method}/{layer}"
+        for method in ("adam", "online-ewc")
+        for layer in ("linear", "neurocoder")
+    ]
+    continual.main(words)
+    assert "4 of 4 are there already" in capsys.readouterr().out
+
+
+def test_the_protocol_needs_mnist(capsys, tmp_path):
+    with pytest.raises(SystemExit) as error:
+        continual.main(["--protocol", "authors", "--out", str(tmp_path / "x")])
+    assert error.value.code == 2
+    assert "needs --mnist" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_comparison_pairs_runs_by_their_seeds():
+    def record(layer, seed, accuracy):
+        return {"variant": f"domain/adam/{layer}", "seed": seed, "accuracy": accuracy}
+
+    text = authors.comparison(
+        [
+            *(record("linear", 1, 50.0), record("linear", 2, 54.0), record("linear", 3, 90.0)),
+            *(record("neurocoder", 2, 58.0), record("neurocoder", 1, 56.0)),
+        ]
+    )
+    assert "| 58.5 ± 0.5 | 57.1 | 57.0 ± 1.0 | +4.9 | +3.7 | +5.0 [+4.0, +6.0] | 3 |" in text
+    assert "Incremental task" not in text
