@@ -10,6 +10,7 @@ from agents.checkpoint import (
     Checkpoint,
     CheckpointError,
     best_checkpoint,
+    check_matches,
     load_checkpoint,
     load_newest_checkpoint,
 )
@@ -86,8 +87,12 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
     else:
         path = best_checkpoint(folder / "checkpoints") if which == "best" else Path(which)
         # Who it is comes first: "a linear head" says more than the names of parameters that differ.
-        _check_same_agent(path, load_checkpoint(path), config)
-        checkpoint = load_checkpoint(path, expected)
+        checkpoint = load_checkpoint(path)
+        _check_same_agent(path, checkpoint, config)
+        try:
+            check_matches(checkpoint, expected)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     if not all(bool(parameter.isfinite().all()) for parameter in checkpoint.parameters.values()):
         raise CheckpointError(f"{path}: some parameters are not finite")
     network = make_network(config)
