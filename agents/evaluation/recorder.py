@@ -66,7 +66,7 @@ class Recorder(EpisodeCallback):
         self.checkpoint, self.global_step = checkpoint, global_step
         self._make_overlay = make_overlay if videos else None
         self._overlay: Overlay | None = None
-        self._max_steps = int(max_video_seconds * self.settings.steps_per_second) if videos else 0
+        self._max_video_seconds = max_video_seconds
         self._video: VideoWriter | None = None
         self.needs_frames = videos
         self.inspect_every = 0 if self._make_overlay is None else 1
@@ -88,7 +88,7 @@ class Recorder(EpisodeCallback):
 
     def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:
         """Write the step's frames."""
-        if self._video is not None and step.length <= self._max_steps:
+        if self._video is not None and not self._is_too_long(step.length):
             try:
                 for image in render_step(step, output, self._overlay, self.settings):
                     self._video.write(image)
@@ -121,9 +121,9 @@ class Recorder(EpisodeCallback):
                 self._video.finish(self._video.path.with_name(f"{name}.mp4"))
                 self.videos.append(self._video.path)
                 self._video = None
-                if result.length > self._max_steps:
-                    seconds = self.settings.seconds(self._max_steps)
-                    log.warning("%s shows the first %.1f seconds only", self.videos[-1], seconds)
+                if self._is_too_long(result.length):
+                    shown = f"{self._max_video_seconds:.1f}"
+                    log.warning("%s shows the first %s seconds only", self.videos[-1], shown)
             except (OSError, VideoError) as error:
                 self._drop_video(error)
 
@@ -132,6 +132,9 @@ class Recorder(EpisodeCallback):
         if self._video is not None:
             self._video.discard()
             self._video = None
+
+    def _is_too_long(self, num_steps: int) -> bool:
+        return self.settings.seconds(num_steps) > self._max_video_seconds
 
     def _name(self, mode: str, seed: int) -> str:
         if self.global_step is None or mode == "random":
