@@ -109,27 +109,17 @@ def _import_package(game: str) -> None:
                 ) from error
 
 
-@cache
 def frames_per_second(game: str) -> int:
     """The frames per second of an environment's videos, from its metadata; 30 if it has none."""
-    env = make(game)
-    try:
-        fps = env.metadata.get("render_fps") or _DEFAULT_FPS
-    finally:
-        env.close()
-    return min(max(round(fps), 1), 120)
+    return min(max(round(_metadata(game).get("render_fps") or _DEFAULT_FPS), 1), 120)
 
 
 @cache
 def rendering_problem(game: str) -> str | None:
     """Why an environment cannot be shown in a video, as one line; None if it can."""
     try:
-        env = make(game)
-        try:
-            if "rgb_array" not in env.metadata.get("render_modes", []):
-                return f"{game} cannot be rendered: it has no render_mode 'rgb_array'"
-        finally:
-            env.close()
+        if "rgb_array" not in _metadata(game).get("render_modes", []):
+            return f"{game} cannot be rendered: it has no render_mode 'rgb_array'"
         env = make(game, "rgb_array")
         try:
             env.reset(seed=0)
@@ -141,6 +131,16 @@ def rendering_problem(game: str) -> str | None:
     if getattr(image, "ndim", 0) != 3 or image.shape[-1] != 3:
         return f"{game} cannot be rendered: its pictures are not (height, width, 3)"
     return None
+
+
+@cache
+def _metadata(game: str) -> dict[str, Any]:
+    """What an environment says of itself, from one that is closed at once."""
+    env = make(game)
+    try:
+        return dict(env.metadata)
+    finally:
+        env.close()
 
 
 def _one_line(error: BaseException) -> str:
