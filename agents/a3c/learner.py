@@ -40,7 +40,7 @@ class Learner:
             output.bootstrap_value,
             log_ratios,
         )
-        share_observations(self.network, self.store, rollout)
+        share_observations(self.network, self.store, rollout.observations[:-1])
         loss = a3c_loss(
             output.logits,
             output.values,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from agents.a3c.gradients import Orthogonality, clip_gradients
 from agents.a3c.losses import A3CLoss
 from agents.a3c.parameter_store import ParameterStore
@@ -30,19 +32,19 @@ class Update:
     episodes: list[Episode]
 
 
-def share_observations(network: ActorCritic, store: ParameterStore, rollout: Rollout) -> None:
-    """Include a rollout's observations in the shared running statistics, where there are any.
+def share_observations(network: ActorCritic, store: ParameterStore, observations: Tensor) -> None:
+    """Include observations in the shared running statistics, where there are any.
 
     Args:
         network: The network; its parameters are views of one flat tensor.
         store: Has the shared statistics.
-        rollout: The rollout.
+        observations: As rollouts have them, with any leading dimensions.
     """
     if isinstance(network.torso, MLPTorso):
         statistics = network.torso.normalization.statistics
         first = statistics.storage_offset()
-        observations = rollout.observations[:-1].flatten(0, -2)
-        store.merge_observations(slice(first, first + len(statistics)), observations)
+        where = slice(first, first + len(statistics))
+        store.merge_observations(where, observations.flatten(0, -2))
 
 
 def push_gradient(

@@ -118,10 +118,9 @@ class WorkerGroup(ActorGroup):
         self.store.pull(self.flat.parameters)
         # Act for t_max steps.
         self.collector.collect(self.rollouts, self._torso_cache)
-        for rollout in self.rollouts:
-            share_observations(self.network, self.store, rollout)
-        # R and the values V(s_i; theta'), of all workers at once.
         rollouts = self._all_rollouts
+        share_observations(self.network, self.store, rollouts.observations[:, :-1])
+        # R and the values V(s_i; theta'), of all workers at once.
         output = unroll_workers(self.network, rollouts, self._features, self._parameters)
         values = output.values.detach()
         rewards = transform_rewards(rollouts.rewards, self.config.reward) + rollouts.bonuses
