@@ -21,6 +21,7 @@ from agents.evaluation.replay_file import load_replay
 from agents.evaluation.replay_policy import verify_replay
 from agents.evaluation.results import read_evaluations
 from agents.evaluation.runner import episode_seeds, evaluate_policy
+from agents.system.files import read_bounded
 from agents.training_state import TrainingState
 from tests.agents.fuzz import little_memory
 from tests.agents.runs import make_config, make_network, make_run, save
@@ -102,6 +103,19 @@ def test_the_checkpoint_can_be_chosen(run, capsys):
     assert main([str(run), "--episodes", "1", "--checkpoint", "best", "--mode", "greedy"]) == 0
     assert read_evaluations(run)[0].checkpoint == "best.safetensors"
     assert "best.safetensors, 77 agent steps" in capsys.readouterr().out
+
+
+def test_a_named_checkpoint_is_read_once(run, monkeypatch):
+    read = []
+
+    def counted(path, max_bytes):
+        read.append(path)
+        return read_bounded(path, max_bytes)
+
+    monkeypatch.setattr("agents.checkpoint.read_bounded", counted)
+    path = run / "checkpoints" / "step_000000000500.safetensors"
+    load_agent(run, make_config(), str(path))
+    assert read == [path]
 
 
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(run, caplog):

@@ -179,6 +179,13 @@ def test_traces_alone_need_no_screens(tmp_path):
     assert not (tmp_path / "videos").exists()
 
 
+def test_a_replay_that_cannot_be_written_counts_where_no_video_does(tmp_path):
+    (tmp_path / "replays").write_text("in the way")
+    recorder = Recorder(tmp_path, CONFIG, videos=False)
+    evaluate_policy(None, CONFIG, "random", [1], [recorder])
+    assert recorder.unwritten == 1
+
+
 def test_with_an_overlay_the_games_are_the_same_and_the_video_shows_the_thoughts(network, tmp_path):
     config = make_config(max_frames=16)
     recorder = Recorder(tmp_path, config, global_step=7, make_overlay=overlay_factory(config, 7))

@@ -237,12 +237,22 @@ def test_two_runs_in_one_second_get_folders_of_their_own(tmp_path):
     assert len([p for p in tmp_path.iterdir() if not p.is_symlink()]) == 2
 
 
-def test_a_run_whose_evaluation_cannot_be_saved_does_not_end_well(tmp_path, monkeypatch):
-    def full_disk(*_):
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "agents.training.checkpointer.save_checkpoint",
+        "agents.training.evaluator.append_evaluation",
+        "agents.evaluation.replay_file.Replay.save",
+    ],
+)
+def test_a_run_that_could_not_write_all_it_should_does_not_end_well(fails, tmp_path, monkeypatch):
+    def full_disk(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("agents.training.evaluator.append_evaluation", full_disk)
-    config = dataclasses.replace(SMALL, eval_interval=100, eval_episodes=1, max_frames=80)
+    monkeypatch.setattr(fails, full_disk)
+    config = dataclasses.replace(
+        SMALL, eval_interval=100, eval_episodes=1, max_frames=80, capture_video=True
+    )
     assert train(run_config(config, tmp_path)) == 1
 
 
