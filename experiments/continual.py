@@ -9,7 +9,8 @@ The tasks are made of scikit-learn's digits, or of MNIST with --mnist.
     python -m experiments.continual --protocol authors --mnist DIR --jobs 2
 
 repeats what the authors' public code does, on MNIST, and puts the paper's table, their logs and the
-results side by side; see `experiments.continual_learning.authors`.
+results side by side; see `experiments.continual_learning.authors`. With --readings, it goes from
+their Neurocoder to ours, one reading at a time; see `experiments.continual_learning.readings`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from experiments.common.command_line import ExperimentError, command, positive
 from experiments.common.study import Column, Study, make_parser
-from experiments.continual_learning import authors
+from experiments.continual_learning import authors, readings
 from experiments.continual_learning.choices import CHOICES
 from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
 from experiments.continual_learning.run import (
@@ -36,6 +37,14 @@ from experiments.continual_learning.run import (
     run,
 )
 
+COLUMNS = (
+    Column("accuracy", "accuracy after the last task, %", digits=1),
+    Column("forgetting", "forgetting, points", digits=1),
+    Column("learned", "accuracy when just learned, %", digits=1),
+    "parameters",
+    Column("seconds", "seconds", digits=1),
+)
+
 
 @command("continual")
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.protocol == "authors":
         _run_as_the_authors(args)
         return
+    if args.readings is not None:
+        raise ExperimentError("--readings needs --protocol authors")
     scale = _scale(args)
     tasks = load_tasks(args.mnist)
     with Study("continual", args) as study:
@@ -80,6 +91,13 @@ def _run_as_the_authors(args: argparse.Namespace) -> None:
     scale = _scale(args)
     authors.load_tasks(args.mnist)  # so that a folder is refused before anything is written
     with Study("continual", args) as study:
+        if args.readings is not None:
+            chosen = [name for name in readings.names() if name in (args.readings or [name])]
+            make_readings = partial(readings.Runs, args.mnist, scale)
+            study.run(make_readings, chosen, processes=args.jobs)
+            study.table(COLUMNS, variants=readings.names())
+            study.figure(readings.figure(study.results), "readings")
+            return
         variants = [
             str(Variant(scenario, method, layer))
             for scenario in args.scenarios
@@ -93,16 +111,7 @@ def _run_as_the_authors(args: argparse.Namespace) -> None:
 
 def _report(study: Study, remark: str) -> None:
     """Write the table and the figures."""
-    study.table(
-        [
-            Column("accuracy", "accuracy after the last task, %", digits=1),
-            Column("forgetting", "forgetting, points", digits=1),
-            Column("learned", "accuracy when just learned, %", digits=1),
-            "parameters",
-            Column("seconds", "seconds", digits=1),
-        ],
-        remark=remark,
-    )
+    study.table(COLUMNS, remark=remark)
     study.figure(accuracy_figure(study.results), "accuracy")
     study.figure(first_task_figure(study.results), "first_task")
 
@@ -121,6 +130,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=1,
         metavar="N",
         help="runs at a time, with --protocol (default: 1)",
+    )
+    parser.add_argument(
+        "--readings",
+        nargs="*",
+        choices=readings.names(),
+        metavar="NAME",
+        help="with --protocol: from the authors' Neurocoder to ours, all steps or those of these "
+        "names, by online EWC in the domain scenario",
     )
     for flag, known in (("--scenarios", SCENARIOS), ("--methods", METHODS)):
         parser.add_argument(

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from experiments import continual
 from experiments.common.layers import parameter_count
-from experiments.continual_learning import authors
+from experiments.continual_learning import authors, readings
 from experiments.continual_learning.fisher import squared_gradients
 from experiments.continual_learning.run import METHODS, Scale, Variant
 from experiments.continual_learning.task_split import Task
+from neurocoder import NeurocoderLinear
 from tests.experiments.common.test_data import write_mnist
 
 SMALL = Scale(width=6, epochs=2, batch_size=8, fisher_images=100)
@@ -207,3 +208,54 @@ def test_the_comparison_pairs_runs_by_their_seeds():
     )
     assert "| 58.5 ± 0.5 | 57.1 | 57.0 ± 1.0 | +4.9 | +3.7 | +5.0 [+4.0, +6.0] | 3 |" in text
     assert "Incremental task" not in text
+
+
+def test_the_readings_change_one_thing_each_and_end_at_our_layer():
+    found = readings.variants()
+    authors_layer = found["authors"]
+    assert authors_layer == authors.Options()
+    for name, change in {**readings.READINGS, **readings.OTHERS}.items():
+        options = found[name]
+        assert options != authors_layer
+        assert options.layer == change.get("layer", {})
+    *_, last = found.values()
+    assert (last.orthogonality, last.added_twice, last.in_importance) == (0.1, False, False)
+    layer = NeurocoderLinear.authors_single_step(9, 6, **last.layer)
+    ours = NeurocoderLinear(9, 6, hidden_size=16, residual=False)
+    assert layer.extra_repr() == ours.extra_repr()
+    assert [p.shape for p in layer.parameters()] == [p.shape for p in ours.parameters()]
+
+
+@pytest.mark.parametrize("name", readings.names())
+def test_every_reading_can_be_trained(name):
+    runs = object.__new__(readings.Runs)
+    runs.tasks, runs.scale = tasks(2, 12), Scale(4, 1, 8, 4)
+    points = []
+    values = runs(name, 1, lambda *point: points.append(point))
+    assert values["accuracies"].shape == (2, 2)
+    assert [step for _, _, step in points] == [1, 2]
+
+
+def test_the_figure_of_readings_has_a_row_for_each():
+    results = [
+        {"variant": name, "seed": seed, "accuracy": 50.0 + seed}
+        for name in readings.names()
+        for seed in (1, 2)
+    ]
+    left, right = readings.figure(results).axes
+    assert [t.get_text() for t in left.get_yticklabels()][:2] == [
+        "authors",
+        "importance-of-images-alone",
+    ]
+    assert len(left.get_yticklabels()) == 1 + len(readings.READINGS) + len(readings.OTHERS)
+    assert len(right.get_yticklabels()) == 1 + len(readings.READINGS)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_command_runs_the_readings_that_are_named(tmp_path, mnist, capsys):
+    words = ["--quick", "--mnist", mnist, "--out", str(tmp_path / "x"), "--readings", "authors"]
+    continual.main([*words, "--protocol", "authors"])
+    assert "| authors |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        continual.main(words)
+    assert "--readings needs --protocol authors" in capsys.readouterr().err
