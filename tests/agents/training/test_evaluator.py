@@ -32,13 +32,30 @@ CONFIG = TrainConfig(
 )
 
 
+def train_until_evaluated(config, rows):
+    """Train until there are so many rows of evaluations; return the run directory."""
+    with StopSignals() as signals:
+        run = TrainingRun(config, (), signals=signals, make_env=_games())
+        original = run._handle_evaluation
+
+        def evaluated(record):
+            original(record)
+            if len(read_evaluations(run.folder)) >= rows and signals.received is None:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        run._handle_evaluation = evaluated
+        assert run.execute() == 130
+        run.close()
+    return run.folder
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_is_evaluated_at_every_interval_and_its_best_is_kept(workers, tmp_path):
-    budget = 40 if workers == 0 else 3_000
-    config = dataclasses.replace(
-        CONFIG, workers=workers, run_dir=str(tmp_path), total_timesteps=budget, capture_video=True
-    )
-    assert train(config) == 0
+    config = dataclasses.replace(CONFIG, workers=workers, run_dir=str(tmp_path), capture_video=True)
+    if workers == 0:
+        assert train(config) == 0
+    else:
+        train_until_evaluated(dataclasses.replace(config, total_timesteps=10**9), rows=2)
     folder = tmp_path / "latest"
     rows = read_evaluations(folder)
     assert {row.summary.mode for row in rows} >= {"sampled", "greedy"}
@@ -153,21 +170,10 @@ def test_what_the_evaluator_warns_of_is_said_once_in_the_log_of_the_run(tmp_path
         eval_episodes=1,
         run_dir=str(tmp_path),
     )
-    with StopSignals() as signals:
-        run = TrainingRun(config, (), signals=signals, make_env=_games())
-        original = run._handle_evaluation
-
-        def evaluated(record):
-            original(record)
-            if len(read_evaluations(run.folder)) >= 4 and signals.received is None:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        run._handle_evaluation = evaluated
-        assert run.execute() == 130
-        run.close()
+    folder = train_until_evaluated(config, rows=4)
     (line,) = [
         line
-        for line in (run.folder / "train.log").read_text().splitlines()
+        for line in (folder / "train.log").read_text().splitlines()
         if "nothing new to see for 1,000 agent steps" in line
     ]
     assert "WARNING" in line

@@ -251,7 +251,7 @@ def test_a_run_that_could_not_write_all_it_should_does_not_end_well(fails, tmp_p
 
     monkeypatch.setattr(fails, full_disk)
     config = dataclasses.replace(
-        SMALL, eval_interval=100, eval_episodes=1, max_frames=80, capture_video=True
+        SMALL, eval_interval=200, eval_episodes=1, max_frames=40, capture_video=True
     )
     assert train(run_config(config, tmp_path)) == 1
 
