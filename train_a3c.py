@@ -28,6 +28,10 @@ def main() -> int:
 
         process_context(FORKSERVER_PRELOAD)  # loads torch for the workers while it is loaded here
     require_opencv()
+    if config.uses_cluster:
+        from agents.cluster.pool import train_on_cluster
+
+        return train_on_cluster(config, sys.argv)
     from agents.training.supervisor import train
 
     return train(config, sys.argv)

@@ -139,6 +139,10 @@ class TrainConfig:
     log_interval: float = setting(ByKind(10.0, 2.0), "run", "seconds between rows of progress.csv and points in TensorBoard", mutable_on_resume=True, above=0, high=1e9)
     quiet: bool = setting(False, "run", "print warnings and errors only", mutable_on_resume=True)
 
+    cluster: str = setting("none", "cluster", "train on several machines: those of the Ray at HOST:PORT, of the one that this machine belongs to (auto), or of one started on this machine alone (local)", mutable_on_resume=True, metavar="{none,local,auto,HOST:PORT}", pattern=r"none|local|auto|[^\s:/]+:[1-9][0-9]{0,4}", allowed="none, local, auto or HOST:PORT")
+    sync_updates: int = setting(8, "cluster", "updates of a machine between two exchanges with the parameter server", mutable_on_resume=True, low=1, high=10_000)
+    max_lag: int = setting(1000, "cluster", "what a machine hands over is dropped if more updates of others came before it than this", mutable_on_resume=True, low=0, high=10**9)
+
     head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
     core: str = setting("none", "network", "recurrent core between torso and heads", choices=("none", "lstm"))
     torso: str = setting(ByKind("nips", "auto"), "network", "convolutions of Mnih et al. 2013 (nips) or 2015 (nature), or for small images of symbols, bytes divided by 10 (small); layers of 64 for vectors (mlp); auto is mlp, small for images below 20x20 and else nips", choices=("auto", "nips", "nature", "small", "mlp"))
@@ -200,6 +204,11 @@ class TrainConfig:
             if not self.is_atari and getattr(self, name) != value:
                 allowed = f"is for Atari games only, and {self.game} is none"
                 raise SettingError(name, getattr(self, name), allowed)
+        if self.uses_cluster and self.workers == 0:
+            raise SettingError("workers", 0, "must be at least 1 with --cluster")
+        if self.uses_cluster and self.uses_central_learner:
+            allowed = "is for one machine; with --cluster every worker learns (--learner worker)"
+            raise SettingError("learner", self.learner, allowed)
         if self.is_atari and self.images != "auto":
             allowed = f"is for Gymnasium's environments only, and {self.game} is an Atari game"
             raise SettingError("images", self.images, allowed)
@@ -213,6 +222,11 @@ class TrainConfig:
     def uses_central_learner(self) -> bool:
         """Whether one learner computes the gradients, and the workers only play."""
         return self.learner != "worker"
+
+    @property
+    def uses_cluster(self) -> bool:
+        """Whether the workers are spread over the machines of a Ray cluster."""
+        return self.cluster != "none"
 
     @property
     def learned_rewards(self) -> str:

@@ -40,11 +40,22 @@ def share_observations(network: ActorCritic, store: ParameterStore, observations
         store: Has the shared statistics.
         observations: As rollouts have them, with any leading dimensions.
     """
-    if isinstance(network.torso, MLPTorso):
-        statistics = network.torso.normalization.statistics
-        first = statistics.storage_offset()
-        where = slice(first, first + len(statistics))
+    where = where_statistics(network)
+    if where is not None:
         store.merge_observations(where, observations.flatten(0, -2))
+
+
+def where_statistics(network: ActorCritic) -> slice | None:
+    """Which of a network's flat parameters are running statistics of observations, if any.
+
+    Args:
+        network: The network; its parameters are views of one flat tensor.
+    """
+    if not isinstance(network.torso, MLPTorso):
+        return None
+    statistics = network.torso.normalization.statistics
+    first = statistics.storage_offset()
+    return slice(first, first + len(statistics))
 
 
 def push_gradient(

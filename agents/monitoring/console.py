@@ -34,6 +34,7 @@ class Status:
         workers_alive: Number of workers whose process runs.
         restarts: Number of workers that were restarted.
         skipped: Number of updates skipped because of a gradient that was not finite.
+        cluster: What a cluster's machines exchange, as text; empty on one machine.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Status:
     workers_alive: int
     restarts: int
     skipped: int
+    cluster: str = ""
 
 
 class Display(Protocol):
@@ -209,6 +211,8 @@ def status_line(status: Status) -> str:
         parts.append(f"{status.restarts} restarts")
     if status.skipped:
         parts.append(f"{status.skipped} updates skipped")
+    if status.cluster:
+        parts.append(f"{status.workers_alive} workers on {status.cluster}")
     parts.append(f"elapsed {format_seconds(status.elapsed)}")
     parts.append(f"ETA {format_seconds(status.seconds_left)}")
     return "  ".join(parts)
@@ -235,9 +239,9 @@ def status_panel(status: Status) -> Group:
         ("workers", f"{status.workers_alive}, {status.restarts} restarts"),
         ("episodes", f"{status.episodes:,}"),
     ]
-    if status.skipped:
+    if status.skipped or status.cluster:
         figures.append(("skipped updates", f"{status.skipped:,}"))
-        figures.append(("", ""))
+        figures.append(("cluster", status.cluster) if status.cluster else ("", ""))
     for (left, value), (right, other) in zip(figures[::2], figures[1::2], strict=True):
         grid.add_row(Text(left, style="dim"), value, Text(right, style="dim"), other)
     return Group(bar, grid)

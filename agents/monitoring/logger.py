@@ -147,6 +147,7 @@ class TrainingLogger:
             workers_alive=int(gauges.get("a3c/workers_alive", 0)),
             restarts=int(gauges.get("a3c/restarts", 0)),
             skipped=int(gauges.get("a3c/nonfinite_updates", 0)),
+            cluster=_cluster_text(gauges),
         )
 
     def close(self) -> None:
@@ -168,3 +169,13 @@ class TrainingLogger:
             row["recent_return"] = statistics.recent_return
             row["recent_length"] = statistics.recent_length
         self._csv.append(row)
+
+
+def _cluster_text(gauges: Mapping[str, float]) -> str:
+    if "cluster/nodes" not in gauges:
+        return ""
+    return (
+        f"{gauges['cluster/nodes']:.0f} nodes, lag {gauges['cluster/policy_lag']:.0f}, "
+        f"{gauges['cluster/dropped_gradients']:.0f} dropped, "
+        f"{gauges['cluster/bytes_per_s'] / 1e6:.1f} MB/s"
+    )

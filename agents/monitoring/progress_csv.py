@@ -37,6 +37,9 @@ COLUMNS = (
     "batch_wait",
     "slots_waiting",
     "bonus",
+    "nodes",
+    "dropped_gradients",
+    "bytes_per_s",
 )
 # Rows kept for later while the disk is full.
 _MAX_PENDING_ROWS = 10_000

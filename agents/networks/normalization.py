@@ -43,20 +43,33 @@ def split_statistics(statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def merge_observations_(statistics: Tensor, observations: Tensor) -> None:
     """Include a batch of observations in the statistics, in place.
 
-    Source: Chan, Golub and LeVeque, Algorithms for computing the sample variance (1983).
-
     Args:
         statistics: As `RunningNormalization.statistics`.
         observations: Shape (N, D); those with numbers that are not finite are left out.
     """
     observations = observations[observations.isfinite().all(dim=1)]
-    added = len(observations)
-    if added == 0:
+    if len(observations) == 0:
         return
+    count = torch.full((1,), float(len(observations)))
+    both = (observations.mean(0), observations.var(0, correction=0))
+    merge_statistics_(statistics, torch.cat([count, *both]))
+
+
+@torch.no_grad()
+def merge_statistics_(statistics: Tensor, others: Tensor) -> None:
+    """Include the statistics of other observations, in place.
+
+    Source: Chan, Golub and LeVeque, Algorithms for computing the sample variance (1983).
+
+    Args:
+        statistics: As `RunningNormalization.statistics`.
+        others: The same of at least one other observation.
+    """
     count, mean, variance = split_statistics(statistics)
+    added, other_mean, other_variance = split_statistics(others)
     total = count + added
-    difference = observations.mean(0) - mean
-    squares = variance * count + observations.var(0, correction=0) * added
+    difference = other_mean - mean
+    squares = variance * count + other_variance * added
     squares += difference.square() * (count * added / total)
     # Other workers read and write without a lock: each number is replaced at once.
     mean.add_(difference * (added / total))

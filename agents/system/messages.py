@@ -32,6 +32,30 @@ class CrashRecord:
     traceback: str
 
 
+@dataclass
+class NoteRecord:
+    """A line for the run's log.
+
+    Attributes:
+        level: As in `logging`.
+        text: The line.
+    """
+
+    level: int
+    text: str
+
+
+@dataclass
+class FailureRecord:
+    """The last message of a process without which the run cannot go on.
+
+    Attributes:
+        reason: Why, as one line.
+    """
+
+    reason: str
+
+
 def pack(message: Any) -> bytes:
     """A message as the bytes that go through the connection."""
     payload = pickle.dumps(message)

@@ -35,6 +35,8 @@ class SharedMemoryStore:
     def merge_observations(self, where: slice, observations: Tensor) -> None:
         """Include observations, (N, D), in the shared running statistics; see `ParameterStore`."""
         merge_observations_(self.shared.parameters[where], observations)
+        if self.shared.observed is not None:
+            merge_observations_(self.shared.observed, observations)
 
     @cached_property
     def _optimizer(self) -> SharedOptimizer:

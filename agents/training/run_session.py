@@ -110,12 +110,14 @@ class RunSession:
         """
         config = self.config
         log.info(
-            "%s, %s head, %s workers x %s environments in %s processes, %s parameters, into %s",
+            "%s, %s head, %s workers x %s environments %s, %s parameters, into %s",
             config.game,
             config.head,
             config.workers,
             config.envs_per_worker,
-            max(len(spread_workers(config)), 1),
+            f"on the cluster {config.cluster}"
+            if config.uses_cluster
+            else f"in {max(len(spread_workers(config)), 1)} processes",
             f"{num_parameters:,}",
             self.folder,
         )

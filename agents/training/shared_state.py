@@ -33,8 +33,10 @@ class SharedState:
         parameters: Shape (N,), float32.
         optimizer_state: Shape (k, N), float32.
         counters: int64, shape (learners + 1, 3): a column for each `Counter`. Row i is written by
-            the i-th process that learns alone: worker i, or the central learner. The last row holds
-            the counts of the checkpoint that was resumed.
+            the i-th process that learns alone: worker i, or the central learner, or the cluster's
+            driver. The last row holds the counts of the checkpoint that was resumed.
+        observed: In a node of a cluster whose observations are normalised, their statistics since
+            the node last handed them over; see `RunningNormalization`. None elsewhere.
         stop: int64, shape (1,): not zero when the workers should exit; written by the parent alone.
         bonus_counts: int64: what the exploration bonus has counted; empty without one.
     """
@@ -44,6 +46,7 @@ class SharedState:
     counters: Tensor
     stop: Tensor
     bonus_counts: Tensor
+    observed: Tensor | None = None
 
     @classmethod
     def create(
@@ -69,7 +72,8 @@ class SharedState:
     @classmethod
     def for_training(cls, network: ActorCritic, config: TrainConfig) -> "SharedState":
         """Create the shared state of a run with this network and these settings."""
-        learners = 1 if config.uses_central_learner else max(config.workers, 1)
+        alone = config.uses_central_learner or config.uses_cluster
+        learners = 1 if alone else max(config.workers, 1)
         moments = OPTIMIZERS[config.optimizer].num_state_tensors
         counters = num_counters(config, network.spaces)
         return cls.create(network, moments, learners, counters)

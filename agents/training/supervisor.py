@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from agents.monitoring.console import make_display, status_line
 from agents.monitoring.logger import TrainingLogger
 from agents.monitoring.records import EvaluationRecord, RolloutRecord, UpdateRecord
 from agents.system.child_process import poll
-from agents.system.messages import CrashRecord
+from agents.system.messages import CrashRecord, FailureRecord, NoteRecord
 from agents.system.signals import StopSignals
 from agents.training.checkpointer import Checkpointer
 from agents.training.evaluator import EvaluatorProcess
@@ -37,10 +37,11 @@ from agents.training.worker_process import GroupClass, WorkerRunner
 log = logging.getLogger("train")
 
 MAX_NONFINITE_IN_A_ROW = 100
-# Workers that take longer to exit are killed, so that a run stops soon when told to.
-STOP_TIMEOUT_S = 5.0
 # An incarnation seeds the environments: high bits count sessions, low bits a process's restarts.
 INCARNATIONS_PER_SESSION = 2**20
+
+Record = UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord | NoteRecord | FailureRecord
+PoolClass = Callable[[GroupSpec, SharedState, RolloutQueue | None, GroupClass], WorkerPool]
 
 
 class NotFiniteError(TrainingFailedError):
@@ -52,6 +53,7 @@ def train(
     argv: Sequence[str] = (),
     make_env: EnvironmentFactory = make_training_env,
     group_class: GroupClass = WorkerGroup,
+    pool_class: PoolClass = WorkerPool,
 ) -> int:
     """Train until the budget is spent, a signal comes, or the run fails.
 
@@ -64,6 +66,7 @@ def train(
             be importable by name, for it is sent to other processes. Evaluation plays what
             `config.game` names, and is left out where that is not this environment.
         group_class: Makes the workers of a process that learn themselves; importable by name, too.
+        pool_class: Makes the processes that train.
 
     Returns:
         The exit code: 0, 1 after a failure or if the last checkpoint, or a result or video of an
@@ -74,7 +77,7 @@ def train(
             machine is too small for so many workers or so large a network.
     """
     with StopSignals() as signals:
-        run = TrainingRun(config, argv, make_env, signals, group_class)
+        run = TrainingRun(config, argv, make_env, signals, group_class, pool_class)
         try:
             return run.execute()
         finally:
@@ -90,6 +93,7 @@ class TrainingRun:
         make_env: Makes the environments of a process.
         signals: Tells when to stop.
         group_class: Makes the workers of a process that learn themselves.
+        pool_class: Makes the processes that train.
     """
 
     def __init__(
@@ -99,10 +103,13 @@ class TrainingRun:
         make_env: EnvironmentFactory,
         signals: StopSignals,
         group_class: GroupClass = WorkerGroup,
+        pool_class: PoolClass = WorkerPool,
     ) -> None:
         self.config, self.signals, self._group_class = config, signals, group_class
         torch.manual_seed(config.seed)
-        network = build_network(check_env(config, make_env), config)
+        # The machines of a cluster check themselves what they can hold.
+        own = replace(config, workers=1) if config.uses_cluster else config
+        network = build_network(check_env(config, make_env), own)
         self.shared = SharedState.for_training(network, config)
         self.checkpointer = Checkpointer(config, network, self.shared)
 
@@ -127,7 +134,7 @@ class TrainingRun:
         self.queue = RolloutQueue.create(config, network) if central else None
         incarnation = self.session.index * INCARNATIONS_PER_SESSION
         self._spec = GroupSpec(config, make_env, incarnation=incarnation)
-        self.pool = WorkerPool(self._spec, self.shared, self.queue, group_class)
+        self.pool = pool_class(self._spec, self.shared, self.queue, group_class)
         evaluated = config
         if config.eval_interval and (problem := evaluation_problem(config, network)):
             log.warning("no evaluations during training: %s", problem)
@@ -218,7 +225,7 @@ class TrainingRun:
         """Tell the workers to exit, read their last records, and kill those that do not exit."""
         self.shared.stop.fill_(1)
         self.evaluations.stop()
-        deadline = time.monotonic() + STOP_TIMEOUT_S
+        deadline = time.monotonic() + self.pool.stop_timeout
         while self.pool.children and time.monotonic() < deadline:
             try:
                 exited = self._receive(timeout=0.1)
@@ -228,16 +235,18 @@ class TrainingRun:
                 process.reap()
         self.pool.kill()
 
-    def _handle(
-        self,
-        record: UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord | logging.LogRecord,
-    ) -> None:
+    def _handle(self, record: Record) -> None:
         if isinstance(record, logging.LogRecord):
             log.handle(record)
             return
         if isinstance(record, CrashRecord):
             log.error("%s raised\n%s", record.who, record.traceback.rstrip())
             return
+        if isinstance(record, NoteRecord):
+            log.log(record.level, "%s", record.text)
+            return
+        if isinstance(record, FailureRecord):
+            raise TrainingFailedError(record.reason)
         if isinstance(record, EvaluationRecord):
             self._handle_evaluation(record)
             return
@@ -267,6 +276,7 @@ class TrainingRun:
             "a3c/workers_alive": self.pool.workers_alive or int(self.config.workers == 0),
             "a3c/restarts": self.restarts,
             "a3c/nonfinite_updates": self.shared.skipped_updates,
+            **self.pool.gauges,
         }
 
     def _log_and_checkpoint(self, *, force: bool = False) -> None:

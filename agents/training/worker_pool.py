@@ -29,6 +29,8 @@ HANG_TIMEOUT_S = 600.0
 SLOWEST_SAMPLE_S = 0.1
 # Checking all processes takes 0.3 ms, a third of the parent's other work for an update.
 CHECK_INTERVAL_S = 0.5
+# Processes that take longer to exit are killed, so that a run stops soon when told to.
+STOP_TIMEOUT_S = 5.0
 
 
 class SyncState(Enum):
@@ -52,7 +54,10 @@ class WorkerPool:
         groups: The indices of the workers that each process hosts.
         worker_processes: These processes, in the same order.
         learner: The central learner; None if the workers learn themselves.
+        stop_timeout: Seconds that the processes have to exit.
     """
+
+    stop_timeout = STOP_TIMEOUT_S
 
     def __init__(
         self,
@@ -66,6 +71,8 @@ class WorkerPool:
         self.groups = spread_workers(spec.config)
         self.worker_processes = [self._make_worker_process(workers) for workers in self.groups]
         self.learner = self._make_learner(queue) if queue else None
+        # Two counts: requests for the optimizer state, and answers.
+        self._sync_requests = queue.sync_requests if queue else None
         self._sync_requested = False
         self._last_check = -CHECK_INTERVAL_S
         self._updates: Watchdog[str] = Watchdog(hang_timeout(spec.config))
@@ -92,6 +99,11 @@ class WorkerPool:
         """The number of processes that died and were restarted."""
         return sum(process.restarts for process in self._all_processes)
 
+    @property
+    def gauges(self) -> dict[str, float]:
+        """TensorBoard tag -> present value, of what only some pools have."""
+        return {}
+
     def start(self) -> None:
         """Start all processes.
 
@@ -106,16 +118,16 @@ class WorkerPool:
         """The state of the request for the optimizer state, which the learner has on its device."""
         if not self._sync_requested:
             return SyncState.IDLE
-        if self.queue is None or self.learner is None or self.learner.child is None:
+        if self._sync_requests is None or self.learner is None or self.learner.child is None:
             return SyncState.READY
-        requested, answered = self.queue.sync_requests.tolist()
+        requested, answered = self._sync_requests.tolist()
         return SyncState.READY if requested == answered else SyncState.REQUESTED
 
     def request_sync(self) -> None:
         """Request the optimizer state in shared memory; `sync_state` tells when it is there."""
         self._sync_requested = True
-        if self.queue and self.learner and self.learner.child:
-            self.queue.sync_requests[0] += 1
+        if self._sync_requests is not None and self.learner and self.learner.child:
+            self._sync_requests[0] += 1
 
     def finish_sync(self) -> None:
         """Return to `SyncState.IDLE`."""

@@ -1,0 +1,365 @@
+"""The driver of a cluster: a process beside the supervisor that alone speaks with Ray.
+
+It starts the parameter server and the nodes, replaces those that are lost, sends the nodes' records
+on, and keeps a copy of the server's state in memory that it shares with the supervisor. From that
+the supervisor evaluates and writes checkpoints, as on one machine, and a lost server is replaced.
+Whatever Ray does to this process, the supervisor and its run folder are apart from it.
+"""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from torch import Tensor
+
+from agents.a3c.update import where_statistics
+from agents.a3c.worker_group import GroupSpec
+from agents.cluster.link import Gauge, Link
+from agents.cluster.node import NodeActor, Report
+from agents.cluster.parameter_server import (
+    ParameterServer,
+    RemoteServer,
+    ServerLostError,
+    Snapshot,
+    Traffic,
+)
+from agents.config import TrainConfig
+from agents.networks.flat_parameters import flatten_parameters_
+from agents.system.child_process import init_child, report_crash
+from agents.system.messages import FailureRecord, NoteRecord, send
+from agents.system.resources import available_cpus
+from agents.training.preflight import build_network, check_env
+from agents.training.shared_state import SharedState
+from agents.training.worker_process import GroupClass
+
+# Seconds that a node trains before it reports.
+STEP_S = 0.5
+# Seconds between two looks at the server's parameters, and at the machines; a lost server costs as
+# much training. The optimizer's state is fetched more rarely, and for every checkpoint.
+MIRROR_INTERVAL_S = 1.0
+OPTIMIZER_INTERVAL_S = 10.0
+# A node that has not reported for so long is replaced.
+NODE_TIMEOUT_S = 180.0
+# One that never did is waiting for its machine's cores.
+WAITING_S = 30.0
+# A machine whose nodes fail so often in a row, without an update, is given up.
+MAX_FAILURES = 3
+STOP_TIMEOUT_S = 12.0
+# Only these numbers of a run are in Ray's memory at a time.
+OBJECT_STORE_BYTES = 200 * 2**20
+# Nodes that join at different times play different games: this goes on top of the incarnation.
+INCARNATIONS_PER_NODE = 2**40
+_ROOT = Path(__file__).parents[2]
+
+
+class ClusterFailedError(Exception):
+    """The run cannot go on; the message says why."""
+
+
+@dataclass
+class _Member:
+    """A node, and the call to it that is under way."""
+
+    machine: str
+    host: str
+    actor: Any
+    call: Any
+    since: float
+    workers: int
+    report: Report | None = None
+
+
+def run_driver(
+    connection: Connection,
+    spec: GroupSpec,
+    shared: SharedState,
+    group_class: GroupClass,
+    link: Link,
+) -> None:
+    """Run the process: until the budget is spent, the supervisor says stop, or nothing is left.
+
+    Args:
+        connection: The connection to the supervisor; records are sent through it.
+        spec: The workers of all nodes together.
+        shared: The state to start from, and where the server's is copied to.
+        group_class: Makes the workers of a process.
+        link: What supervisor and driver tell each other besides.
+    """
+    init_child(connection)
+    with report_crash(connection, "the cluster's driver"):
+        try:
+            connect(spec.config)
+            # It ends once the supervisor says so, with what the nodes still have.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            Driver(connection, spec, shared, group_class, link).run()
+        except ClusterFailedError as error:
+            send(connection, FailureRecord(str(error)))
+        finally:
+            ray.shutdown()
+
+
+def connect(config: TrainConfig) -> None:
+    """Join the Ray that the settings name, or start one on this machine.
+
+    Raises:
+        ClusterFailedError: If that fails.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if config.cluster == "local":
+            ray.init(
+                address="local",
+                num_cpus=config.processes or available_cpus(),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            return
+        # The other machines get this code, and need only what it imports.
+        modules = [str(_ROOT / name) for name in ("agents", "envs", "neurocoder")]
+        ray.init(
+            address=config.cluster,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": modules},
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterFailedError(f"Ray ({config.cluster}): {_first_line(error)}") from error
+
+
+class Driver:
+    """See `run_driver`, also for the arguments."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        spec: GroupSpec,
+        shared: SharedState,
+        group_class: GroupClass,
+        link: Link,
+    ) -> None:
+        self.config, self.shared, self.link = spec.config, shared, link
+        self._connection, self._spec, self._group_class = connection, spec, group_class
+        network = build_network(
+            check_env(spec.config, spec.make_env), replace(spec.config, workers=1)
+        )
+        flatten_parameters_(network)
+        self._where_statistics = where_statistics(network)
+        self._members: list[_Member] = []
+        self._failures: defaultdict[str, int] = defaultdict(int)
+        self._joined = self._generation = 0
+        self._cpus_at_start = 0
+        self._looked_at = self._mirrored_at = self._optimizer_at = -np.inf
+        self._traffic, self._traffic_at = Traffic(), time.monotonic()
+        self._server = self._start_server()
+
+    def run(self) -> None:
+        """Train until the budget is spent or the supervisor says stop.
+
+        Raises:
+            ClusterFailedError: If Ray is gone, or every machine failed.
+        """
+        while not self.shared.stop and self.shared.global_step < self.config.total_timesteps:
+            self.link.heartbeat.add_(1)
+            self._start_nodes()
+            self._receive()
+            self._mirror()
+        self._stop()
+
+    def _start_server(self) -> RemoteServer:
+        """Start a server on this machine, from the copy of the last one's state."""
+        shared = self.shared
+        start = Snapshot(
+            shared.parameters.numpy(),
+            shared.counters.sum(0).numpy(),
+            shared.optimizer_state.numpy(),
+            int(self.link.optimizer_updates) or shared.updates,
+        )
+        self._generation += 1
+        self._traffic = Traffic()
+        # Ray can tell it and the nodes that this process has ended, for this process owns them.
+        actor = _actor(ParameterServer, ray.get_runtime_context().get_node_id(), cpus=0).remote(
+            start, self.config.max_lag, self._where_statistics
+        )
+        return RemoteServer(actor, self._generation)
+
+    def _start_nodes(self) -> None:
+        """Start a node on every machine that has none, at most once a second."""
+        if time.monotonic() - self._looked_at < MIRROR_INTERVAL_S:
+            return
+        self._looked_at = time.monotonic()
+        busy = {member.machine for member in self._members}
+        machines = [
+            machine
+            for machine in ray.nodes()
+            if machine["Alive"] and machine["Resources"].get("CPU", 0) >= 1
+        ]
+        usable = [m for m in machines if self._failures[m["NodeID"]] < MAX_FAILURES]
+        if machines and not usable:
+            raise ClusterFailedError("the nodes of all machines failed; the reasons are above")
+        if not self._cpus_at_start:
+            self._cpus_at_start = sum(int(m["Resources"]["CPU"]) for m in usable)
+        for machine in usable:
+            if machine["NodeID"] not in busy:
+                self._start_node(machine)
+
+    def _start_node(self, machine: dict[str, Any]) -> None:
+        cpus = int(machine["Resources"]["CPU"])
+        # As many for each core as at the start, also on machines that come later.
+        workers = max(1, round(self.config.workers * cpus / self._cpus_at_start))
+        config = replace(
+            self.config, workers=workers, processes=self.config.processes or cpus, cluster="none"
+        )
+        incarnation = self._spec.incarnation + self._joined * INCARNATIONS_PER_NODE
+        self._joined += 1
+        spec = replace(self._spec, config=config, incarnation=incarnation)
+        host = machine["NodeManagerHostname"]
+        actor = _actor(NodeActor, machine["NodeID"], cpus).remote(spec, self._group_class, host)
+        call = actor.step.remote(self._server, STEP_S)
+        member = _Member(machine["NodeID"], host, actor, call, time.monotonic(), workers)
+        self._members.append(member)
+        self._note(logging.INFO, f"node on {host}: {workers} workers, {cpus} CPUs")
+
+    def _receive(self) -> None:
+        """Send on what the nodes report, call them again, and remove those that are lost."""
+        calls = [member.call for member in self._members]
+        if not calls:
+            time.sleep(STEP_S)
+            return
+        ready, _ = ray.wait(calls, timeout=STEP_S)
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if ready else ([], [])
+        now = time.monotonic()
+        for member in list(self._members):
+            if member.call in ready:
+                self._finish_call(member)
+            elif now - member.since > (NODE_TIMEOUT_S if member.report else WAITING_S):
+                member.since = now
+                if member.report:
+                    ray.kill(member.actor)
+                else:
+                    self._note(logging.WARNING, f"{member.host}: waiting for its CPUs")
+
+    def _finish_call(self, member: _Member) -> None:
+        try:
+            report: Report = ray.get(member.call)
+        except RayError as error:
+            self._lose(member, _first_line(error))
+            return
+        for record in report.records:
+            send(self._connection, record)
+        before = member.report or Report()
+        self.link.gauges[Gauge.RESTARTS] += report.restarts - before.restarts
+        if report.updates > before.updates:
+            self._failures[member.machine] = 0
+        member.report, member.since = report, time.monotonic()
+        if report.failure:
+            self._lose(member, report.failure)
+            ray.kill(member.actor)
+            return
+        member.call = member.actor.step.remote(self._server, STEP_S)
+
+    def _lose(self, member: _Member, reason: str) -> None:
+        self._note(logging.WARNING, f"the node on {member.host} is lost: {reason}")
+        self._members.remove(member)
+        self._failures[member.machine] += 1
+        self.link.gauges[Gauge.RESTARTS] += 1
+        self._check_ray()
+
+    def _check_ray(self) -> None:
+        """Fail now if Ray's head is gone; Ray itself ends this process after a minute."""
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise ClusterFailedError(f"Ray at {host}:{port} is gone ({error})") from error
+
+    def _mirror(self, *, force: bool = False) -> None:
+        """Copy the server's state into shared memory, once a second; replace a server that died."""
+        now = time.monotonic()
+        requested, answered = self.link.requests.tolist()
+        force |= requested != answered
+        if not force and now - self._mirrored_at < MIRROR_INTERVAL_S:
+            return
+        with_optimizer = force or now - self._optimizer_at > OPTIMIZER_INTERVAL_S
+        try:
+            snapshot = self._server.snapshot(with_optimizer=with_optimizer)
+        except ServerLostError as error:
+            self._check_ray()
+            self._note(logging.WARNING, f"the parameter server is lost: {_first_line(error)}")
+            self.link.gauges[Gauge.RESTARTS] += 1
+            self._server = self._start_server()
+            return
+        self._mirrored_at = now
+        # The counts first: a step counted twice is a smaller harm than one learned twice.
+        counts = torch.tensor(snapshot.counts)
+        self.shared.counters[0] = counts - self.shared.counters[-1]
+        _copy(self.shared.parameters, snapshot.parameters)
+        if snapshot.optimizer_state is not None:
+            self._optimizer_at = now
+            _copy(self.shared.optimizer_state, snapshot.optimizer_state)
+            self.link.optimizer_updates.fill_(snapshot.optimizer_updates)
+        self.link.requests[1] = requested
+        if snapshot.traffic:
+            self._measure(snapshot.traffic)
+
+    def _measure(self, traffic: Traffic) -> None:
+        """Set the gauges from what came to the server since the last time."""
+        before, now, gauges = self._traffic, time.monotonic(), self.link.gauges
+        seconds, pushes = now - self._traffic_at, traffic.pushes - before.pushes
+        self._traffic, self._traffic_at = traffic, now
+        running = [member for member in self._members if member.report]
+        gauges[Gauge.NODES] = len(running)
+        gauges[Gauge.WORKERS] = sum(m.report.workers for m in running if m.report)
+        if pushes:
+            gauges[Gauge.POLICY_LAG] = (traffic.lag - before.lag) / pushes
+        gauges[Gauge.DROPPED] += traffic.dropped - before.dropped
+        gauges[Gauge.BYTES_PER_S] = (traffic.bytes - before.bytes) / max(seconds, 1e-3)
+
+    def _stop(self) -> None:
+        """Have the nodes hand over the rest, and copy the server's last state."""
+        calls = []
+        for member in self._members:
+            calls += [member.call, member.actor.stop.remote(self._server)]
+        if calls:
+            ready, _ = ray.wait(calls, num_returns=len(calls), timeout=STOP_TIMEOUT_S)
+            for call in ready:
+                try:
+                    report: Report = ray.get(call)
+                except RayError:
+                    continue
+                for record in report.records:
+                    send(self._connection, record)
+        self._mirror(force=True)
+
+    def _note(self, level: int, text: str) -> None:
+        send(self._connection, NoteRecord(level, text))
+
+
+def _actor(kind: type, machine: str, cpus: int) -> Any:
+    """A class as Ray's actor, to be made on this machine; neither restarted nor called again."""
+    place = NodeAffinitySchedulingStrategy(node_id=machine, soft=False)
+    return ray.remote(kind).options(num_cpus=cpus, scheduling_strategy=place)
+
+
+def _copy(to: Tensor, array: np.ndarray) -> None:
+    to.numpy()[:] = array
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0] if lines else type(cause).__name__

@@ -1,0 +1,46 @@
+"""What supervisor and driver of a cluster share, beside the run's `SharedState`."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class Gauge(IntEnum):
+    """The entries of `Link.gauges`."""
+
+    NODES = 0
+    WORKERS = 1
+    RESTARTS = 2
+    POLICY_LAG = 3
+    DROPPED = 4
+    BYTES_PER_S = 5
+
+
+@dataclass(frozen=True)
+class Link:
+    """Tensors in shared memory; each entry is written by one of the two.
+
+    Attributes:
+        requests: int64, shape (2,): how often the supervisor has asked for the newest state, and
+            the number of the last request that the driver has answered.
+        heartbeat: int64, shape (1,): changes while the driver runs.
+        optimizer_updates: int64, shape (1,): the updates that the shared optimizer state has seen.
+        gauges: float64, shape (6,): a number for each `Gauge`.
+    """
+
+    requests: Tensor
+    heartbeat: Tensor
+    optimizer_updates: Tensor
+    gauges: Tensor
+
+    @classmethod
+    def create(cls) -> "Link":
+        """Zeros."""
+        return cls(
+            requests=torch.zeros(2, dtype=torch.int64).share_memory_(),
+            heartbeat=torch.zeros(1, dtype=torch.int64).share_memory_(),
+            optimizer_updates=torch.zeros(1, dtype=torch.int64).share_memory_(),
+            gauges=torch.zeros(len(Gauge), dtype=torch.float64).share_memory_(),
+        )

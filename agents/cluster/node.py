@@ -1,0 +1,280 @@
+"""A node of a cluster: the ordinary processes of a machine, and what they exchange with the server.
+
+The workers of a machine train in its shared memory as if there were no other machine. After so many
+updates of theirs the node hands over what they changed, and takes in what the others did.
+"""
+
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from agents.a3c.update import where_statistics
+from agents.a3c.worker_group import GroupSpec, WorkerGroup
+from agents.cluster.parameter_server import Push, Reply, ServerLostError, Snapshot
+from agents.networks.flat_parameters import flatten_parameters_
+from agents.system.child_process import poll
+from agents.system.messages import CrashRecord, NoteRecord
+from agents.training.managed_process import TrainingFailedError
+from agents.training.preflight import build_network, check_env
+from agents.training.shared_state import Counter, SharedState
+from agents.training.worker_pool import WorkerPool
+from agents.training.worker_process import GroupClass
+
+log = logging.getLogger("train")
+
+# Seconds between the times that the optimizer's state is handed over, too: it is two thirds of the
+# numbers of a run, and needed for checkpoints and by nodes that join.
+OPTIMIZER_INTERVAL_S = 10.0
+# How long the workers have to exit at the end.
+STOP_TIMEOUT_S = 5.0
+
+
+class Server(Protocol):
+    """The parameter server, in this process or another; both calls may raise `ServerLostError`."""
+
+    generation: int
+
+    def push(self, push: Push) -> Reply:
+        """Hand over what was learned."""
+        ...
+
+    def snapshot(self, *, with_optimizer: bool = True) -> Snapshot:
+        """Return the server's state."""
+        ...
+
+
+@dataclass
+class Report:
+    """What a node tells the driver.
+
+    Attributes:
+        records: What the workers sent, in this order.
+        workers: How many run.
+        restarts: Processes that died and were restarted, so far.
+        updates: Updates that the node has handed over so far.
+        server_lost: Whether the server did not answer.
+        failure: Why the node cannot go on, if so.
+    """
+
+    records: list[Any] = field(default_factory=list)
+    workers: int = 0
+    restarts: int = 0
+    updates: int = 0
+    server_lost: bool = False
+    failure: str = ""
+
+
+class Node:
+    """The workers of one machine.
+
+    Args:
+        spec: The workers; `config` has their number on this machine, and no cluster.
+        group_class: Makes the workers of a process.
+        server: The server to start from.
+
+    Raises:
+        UserError: If this machine cannot hold them.
+    """
+
+    def __init__(self, spec: GroupSpec, group_class: GroupClass, server: Server) -> None:
+        self.config = spec.config
+        network = build_network(check_env(spec.config, spec.make_env), spec.config)
+        flatten_parameters_(network)
+        self._where_statistics = where = where_statistics(network)
+        self.shared = SharedState.for_training(network, spec.config)
+        if where is not None:
+            observed = self.shared.parameters[where].clone().share_memory_()
+            self.shared = replace(self.shared, observed=observed.zero_())
+        self._parameters: np.ndarray = self.shared.parameters.numpy()
+        self._records: list[Any] = []
+        self._handed_over = np.zeros(len(Counter), np.int64)
+        self._optimizer_time = time.monotonic()
+        self._generation: int | None = None
+        self._take_over(server)
+        self.pool = WorkerPool(spec, self.shared, None, group_class)
+
+    def step(self, server: Server, seconds: float) -> Report:
+        """Train for a while, and report.
+
+        Args:
+            server: The parameter server; if it is another one than before, or did not answer the
+                last time, the node starts from what it has.
+            seconds: The time; less if the server does not answer or the budget is spent.
+        """
+        try:
+            if server.generation != self._generation:
+                self._take_over(server)
+            if not self.pool.children and not self._is_done:
+                self.pool.start()
+            end = time.monotonic() + seconds
+            while self.pool.children and (left := end - time.monotonic()) > 0:
+                self._receive(left)
+                self.pool.kill_hung()
+                if self._count()[Counter.UPDATES] >= self.config.sync_updates:
+                    self.exchange(server)
+            if not self.pool.children and self._count().any():
+                self.exchange(server, with_optimizer=True)  # the budget is spent
+        except ServerLostError:
+            self._generation = None
+            return self._report(server_lost=True)
+        except TrainingFailedError as error:
+            return self._report(failure=str(error))
+        return self._report()
+
+    def stop(self, server: Server) -> Report:
+        """Stop the workers, and hand over the rest."""
+        self.shared.stop.fill_(1)
+        end = time.monotonic() + STOP_TIMEOUT_S
+        while self.pool.children and time.monotonic() < end:
+            self._receive(0.1)
+        self.pool.kill()
+        try:
+            if server.generation == self._generation:
+                self.exchange(server, with_optimizer=True)
+        except ServerLostError:
+            return self._report(server_lost=True)
+        return self._report()
+
+    def exchange(self, server: Server, *, with_optimizer: bool = False) -> None:
+        """Hand over what the workers learned since the last time, and take in what others did.
+
+        The workers go on meanwhile. What they add to the parameters stays there for the next time.
+        """
+        counts = self._count()
+        now = time.monotonic()
+        with_optimizer |= now - self._optimizer_time > OPTIMIZER_INTERVAL_S
+        push = Push(self._version, self._parameters.copy(), counts)
+        if self._where_statistics is not None and self.shared.observed is not None:
+            push.observed = self.shared.observed.numpy().copy()
+            self.shared.observed.zero_()
+            push.observed[~np.isfinite(push.observed)] = 0
+        if with_optimizer:
+            self._optimizer_time = now
+            push.optimizer_state = self.shared.optimizer_state.numpy().copy()
+            push.optimizer_updates = self.shared.updates
+        ours = push.change
+        push.change = ours - self._base
+        if self._where_statistics is not None:
+            push.change[self._where_statistics] = 0
+        self._handed_over += counts
+        reply = server.push(push)
+        if not reply.is_accepted:
+            self._take_over(server)
+            return
+        if self._where_statistics is not None:
+            ours[self._where_statistics] = self._parameters[self._where_statistics]
+        # Not a copy of the reply: that would undo what the workers have added since.
+        self._parameters += reply.parameters - ours
+        self._set_base(reply.parameters, reply.counts)
+
+    def _take_over(self, server: Server) -> None:
+        """Start from the server's state; what was not handed over is lost."""
+        self._handed_over += self._count()
+        snapshot = server.snapshot()
+        self._parameters[:] = snapshot.parameters
+        if snapshot.optimizer_state is not None:
+            self.shared.optimizer_state.copy_(torch.tensor(snapshot.optimizer_state))
+        # The optimizer corrects its averages by the number of updates in them, not by that of all
+        # nodes: so this counter stays behind theirs.
+        own = int(self.shared.counters[:-1, Counter.UPDATES].sum())
+        self.shared.counters[-1, Counter.UPDATES] = snapshot.optimizer_updates - own
+        self._set_base(snapshot.parameters, snapshot.counts)
+        self._generation = server.generation
+
+    def _set_base(self, parameters: np.ndarray, counts: np.ndarray) -> None:
+        self._base = parameters.copy()  # what comes through Ray is held in its memory
+        self._version = int(counts[Counter.UPDATES])
+        for counter in (Counter.STEPS, Counter.SKIPPED):
+            others = counts[counter] - self._handed_over[counter]
+            self.shared.counters[-1, counter] = int(others)
+
+    def _count(self) -> np.ndarray:
+        """What was counted since the last exchange."""
+        counted: np.ndarray = self.shared.counters[:-1].sum(0).numpy()
+        return counted - self._handed_over
+
+    @property
+    def _is_done(self) -> bool:
+        return bool(self.shared.stop) or self.shared.global_step >= self.config.total_timesteps
+
+    def _receive(self, timeout: float) -> None:
+        """Read the records that arrive, and restart processes that died."""
+        messages, exited = poll(self.pool.children, timeout)
+        self._records += [record for _, record in messages]
+        for process in [process for process in self.pool.processes if process.child in exited]:
+            if self._is_done:
+                process.reap()
+            else:
+                process.restart()
+
+    def _report(self, *, server_lost: bool = False, failure: str = "") -> Report:
+        records, self._records = self._records, []
+        return Report(
+            records,
+            self.pool.workers_alive,
+            self.pool.restarts,
+            int(self._handed_over[Counter.UPDATES]),
+            server_lost,
+            failure,
+        )
+
+
+class NodeActor:
+    """A node in a process of Ray's.
+
+    Args:
+        spec: See `Node`.
+        group_class: See `Node`.
+        host: The machine's name, for messages.
+    """
+
+    def __init__(
+        self, spec: GroupSpec, group_class: GroupClass = WorkerGroup, host: str = ""
+    ) -> None:
+        self._spec, self._group_class, self._host = spec, group_class, host
+        self._node: Node | None = None
+        self._notes: list[Any] = []
+        # Ray gives this process a thread for each core, but there is a worker process for each.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+        # The worker processes would import the program that Ray runs here.
+        vars(sys.modules["__main__"]).pop("__file__", None)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.addHandler(_NoteHandler(self._notes, host))
+
+    def step(self, server: Server, seconds: float) -> Report:
+        """See `Node.step`; the first call makes the node."""
+        if self._node is None:
+            self._node = Node(self._spec, self._group_class, server)
+        return self._complete(self._node.step(server, seconds))
+
+    def stop(self, server: Server) -> Report:
+        """See `Node.stop`."""
+        return self._complete(self._node.stop(server)) if self._node else Report()
+
+    def _complete(self, report: Report) -> Report:
+        """Name the machine in crashes, and add what was logged here."""
+        for record in report.records:
+            if isinstance(record, CrashRecord):
+                record.who += f" on {self._host}"
+        report.records += self._notes
+        self._notes.clear()
+        return report
+
+
+class _NoteHandler(logging.Handler):
+    """Turns messages into records, for the run's own log."""
+
+    def __init__(self, notes: list[Any], host: str) -> None:
+        super().__init__()
+        self._notes, self._host = notes, host
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._notes.append(NoteRecord(record.levelno, f"{self._host}: {record.getMessage()}"))
