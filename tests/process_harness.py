@@ -30,13 +30,13 @@ def command(*arguments):
 
 
 @contextlib.contextmanager
-def started(folder, *arguments):
+def started(folder, *arguments, seconds=180):
     """The command, with its output in files of the folder; killed at the end with all its group."""
     with (folder / "stdout").open("a") as stdout, (folder / "stderr").open("a") as stderr:
         process = subprocess.Popen(
             command(*arguments), cwd=folder, stdout=stdout, stderr=stderr, start_new_session=True
         )
-    watchdog = threading.Timer(180, process.kill)
+    watchdog = threading.Timer(seconds, process.kill)
     watchdog.start()
     try:
         yield process

@@ -321,13 +321,14 @@ class Driver:
         before, now, gauges = self._traffic, time.monotonic(), self.link.gauges
         seconds, pushes = now - self._traffic_at, traffic.pushes - before.pushes
         self._traffic, self._traffic_at = traffic, now
+        gauges[Gauge.DROPPED] += traffic.dropped - before.dropped
         running = [member for member in self._members if member.report]
         gauges[Gauge.NODES] = len(running)
         gauges[Gauge.WORKERS] = sum(m.report.workers for m in running if m.report)
         if pushes:
             gauges[Gauge.POLICY_LAG] = (traffic.lag - before.lag) / pushes
-        gauges[Gauge.DROPPED] += traffic.dropped - before.dropped
-        gauges[Gauge.BYTES_PER_S] = (traffic.bytes - before.bytes) / max(seconds, 1e-3)
+        if seconds > MIRROR_INTERVAL_S / 2:
+            gauges[Gauge.BYTES_PER_S] = (traffic.bytes - before.bytes) / seconds
 
     def _stop(self) -> None:
         """Have the nodes hand over the rest, and copy the server's last state."""
