@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agents.checkpoint import load_newest_checkpoint
 from agents.checkpoint_format import FORMAT_VERSION
 from agents.cli import flag_table
+from agents.cluster.link import Link
 from agents.config import TrainConfig, choices, flag
 from agents.evaluation import results as evaluations
 from agents.monitoring import progress_csv
@@ -53,6 +54,8 @@ def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_wri
         for kind in ("scalars", "images", "histograms"):
             written |= {tag.split("/")[-1] for tag in tags[kind]}
         written |= {tag.removesuffix("/text_summary") for tag in tags["tensors"]}
+    # A run on a cluster: tests/agents/cluster.
+    written |= {tag.split("/")[-1] for tag in Link.create().tags()}
     named = re.findall(r"^\| (`.*?) \|", GLOSSARY, re.MULTILINE)
     explained = {name.split("/")[-1] for cell in named for name in re.findall(r"`(.*?)`", cell)}
     explained |= {f"attention_variation_{memory}" for memory in "uvs"}

@@ -7,21 +7,17 @@ Whatever Ray does to this process, the supervisor and its run folder are apart f
 """
 
 import logging
-import os
 import signal
-import socket
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
 from agents.a3c.update import where_statistics
@@ -35,11 +31,16 @@ from agents.cluster.parameter_server import (
     Snapshot,
     Traffic,
 )
-from agents.config import TrainConfig
+from agents.cluster.ray_client import (
+    ClusterFailedError,
+    check_ray,
+    connect,
+    first_line,
+    make_actor,
+)
 from agents.networks.flat_parameters import flatten_parameters_
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import FailureRecord, NoteRecord, send
-from agents.system.resources import available_cpus
 from agents.training.preflight import build_network, check_env
 from agents.training.shared_state import SharedState
 from agents.training.worker_process import GroupClass
@@ -57,15 +58,8 @@ WAITING_S = 30.0
 # A machine whose nodes fail so often in a row, without an update, is given up.
 MAX_FAILURES = 3
 STOP_TIMEOUT_S = 12.0
-# Only these numbers of a run are in Ray's memory at a time.
-OBJECT_STORE_BYTES = 200 * 2**20
 # Nodes that join at different times play different games: this goes on top of the incarnation.
 INCARNATIONS_PER_NODE = 2**40
-_ROOT = Path(__file__).parents[2]
-
-
-class ClusterFailedError(Exception):
-    """The run cannot go on; the message says why."""
 
 
 @dataclass
@@ -108,37 +102,6 @@ def run_driver(
             send(connection, FailureRecord(str(error)))
         finally:
             ray.shutdown()
-
-
-def connect(config: TrainConfig) -> None:
-    """Join the Ray that the settings name, or start one on this machine.
-
-    Raises:
-        ClusterFailedError: If that fails.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        if config.cluster == "local":
-            ray.init(
-                address="local",
-                num_cpus=config.processes or available_cpus(),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-            return
-        # The other machines get this code, and need only what it imports.
-        modules = [str(_ROOT / name) for name in ("agents", "envs", "neurocoder")]
-        ray.init(
-            address=config.cluster,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"py_modules": modules},
-        )
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise ClusterFailedError(f"Ray ({config.cluster}): {_first_line(error)}") from error
 
 
 class Driver:
@@ -192,7 +155,7 @@ class Driver:
         self._generation += 1
         self._traffic = Traffic()
         # Ray can tell it and the nodes that this process has ended, for this process owns them.
-        actor = _actor(ParameterServer, ray.get_runtime_context().get_node_id(), cpus=0).remote(
+        actor = make_actor(ParameterServer, ray.get_runtime_context().get_node_id(), cpus=0).remote(
             start, self.config.max_lag, self._where_statistics
         )
         return RemoteServer(actor, self._generation)
@@ -228,7 +191,7 @@ class Driver:
         self._joined += 1
         spec = replace(self._spec, config=config, incarnation=incarnation)
         host = machine["NodeManagerHostname"]
-        actor = _actor(NodeActor, machine["NodeID"], cpus).remote(spec, self._group_class, host)
+        actor = make_actor(NodeActor, machine["NodeID"], cpus).remote(spec, self._group_class, host)
         call = actor.step.remote(self._server, STEP_S)
         member = _Member(machine["NodeID"], host, actor, call, time.monotonic(), workers)
         self._members.append(member)
@@ -257,7 +220,7 @@ class Driver:
         try:
             report: Report = ray.get(member.call)
         except RayError as error:
-            self._lose(member, _first_line(error))
+            self._lose(member, first_line(error))
             return
         for record in report.records:
             send(self._connection, record)
@@ -277,15 +240,7 @@ class Driver:
         self._members.remove(member)
         self._failures[member.machine] += 1
         self.link.gauges[Gauge.RESTARTS] += 1
-        self._check_ray()
-
-    def _check_ray(self) -> None:
-        """Fail now if Ray's head is gone; Ray itself ends this process after a minute."""
-        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except OSError as error:
-            raise ClusterFailedError(f"Ray at {host}:{port} is gone ({error})") from error
+        check_ray()
 
     def _mirror(self, *, force: bool = False) -> None:
         """Copy the server's state into shared memory, once a second; replace a server that died."""
@@ -298,8 +253,8 @@ class Driver:
         try:
             snapshot = self._server.snapshot(with_optimizer=with_optimizer)
         except ServerLostError as error:
-            self._check_ray()
-            self._note(logging.WARNING, f"the parameter server is lost: {_first_line(error)}")
+            check_ray()
+            self._note(logging.WARNING, f"the parameter server is lost: {first_line(error)}")
             self.link.gauges[Gauge.RESTARTS] += 1
             self._server = self._start_server()
             return
@@ -350,17 +305,5 @@ class Driver:
         send(self._connection, NoteRecord(level, text))
 
 
-def _actor(kind: type, machine: str, cpus: int) -> Any:
-    """A class as Ray's actor, to be made on this machine; neither restarted nor called again."""
-    place = NodeAffinitySchedulingStrategy(node_id=machine, soft=False)
-    return ray.remote(kind).options(num_cpus=cpus, scheduling_strategy=place)
-
-
 def _copy(to: Tensor, array: np.ndarray) -> None:
     to.numpy()[:] = array
-
-
-def _first_line(error: BaseException) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[0] if lines else type(cause).__name__

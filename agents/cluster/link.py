@@ -44,3 +44,13 @@ class Link:
             optimizer_updates=torch.zeros(1, dtype=torch.int64).share_memory_(),
             gauges=torch.zeros(len(Gauge), dtype=torch.float64).share_memory_(),
         )
+
+    def tags(self) -> dict[str, float]:
+        """TensorBoard tag -> present value, of what the machines exchange."""
+        gauges = self.gauges.tolist()
+        return {
+            "cluster/nodes": gauges[Gauge.NODES],
+            "cluster/policy_lag": gauges[Gauge.POLICY_LAG],
+            "cluster/dropped_gradients": gauges[Gauge.DROPPED],
+            "cluster/bytes_per_s": gauges[Gauge.BYTES_PER_S],
+        }

@@ -20,6 +20,8 @@ from agents.cluster.parameter_server import Push, Reply, ServerLostError, Snapsh
 from agents.networks.flat_parameters import flatten_parameters_
 from agents.system.child_process import poll
 from agents.system.messages import CrashRecord, NoteRecord
+from agents.system.processes import process_context
+from agents.training import FORKSERVER_PRELOAD
 from agents.training.managed_process import TrainingFailedError
 from agents.training.preflight import build_network, check_env
 from agents.training.shared_state import Counter, SharedState
@@ -245,6 +247,7 @@ class NodeActor:
         torch.set_num_threads(1)
         # The worker processes would import the program that Ray runs here.
         vars(sys.modules["__main__"]).pop("__file__", None)
+        process_context(FORKSERVER_PRELOAD)  # loads torch for them meanwhile
         log.setLevel(logging.INFO)
         log.propagate = False
         log.addHandler(_NoteHandler(self._notes, host))

@@ -115,13 +115,7 @@ class ClusterPool(WorkerPool):
     @property
     def gauges(self) -> dict[str, float]:
         """TensorBoard tag -> present value, of what the machines exchange."""
-        gauges = self.link.gauges.tolist()
-        return {
-            "cluster/nodes": gauges[Gauge.NODES],
-            "cluster/policy_lag": gauges[Gauge.POLICY_LAG],
-            "cluster/dropped_gradients": gauges[Gauge.DROPPED],
-            "cluster/bytes_per_s": gauges[Gauge.BYTES_PER_S],
-        }
+        return self.link.tags()
 
 
 def _run_driver(*arguments: Any) -> None:

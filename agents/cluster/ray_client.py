@@ -1,0 +1,79 @@
+"""What the driver needs of Ray beyond calls: joining it, placing actors, its end and its errors."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from agents.config import TrainConfig
+from agents.system.resources import available_cpus
+
+# What the server and the nodes send each other is in Ray's memory, a few parameters at a time.
+OBJECT_STORE_BYTES = 200 * 2**20
+_ROOT = Path(__file__).parents[2]
+
+
+class ClusterFailedError(Exception):
+    """The run cannot go on; the message says why."""
+
+
+def connect(config: TrainConfig) -> None:
+    """Join the Ray that the settings name, or start one on this machine.
+
+    Raises:
+        ClusterFailedError: If that fails.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if config.cluster == "local":
+            ray.init(
+                address="local",
+                num_cpus=config.processes or available_cpus(),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            return
+        # The other machines get this code, and need only what it imports.
+        modules = [str(_ROOT / name) for name in ("agents", "envs", "neurocoder")]
+        ray.init(
+            address=config.cluster,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": modules},
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterFailedError(f"Ray ({config.cluster}): {first_line(error)}") from error
+
+
+def check_ray() -> None:
+    """Tell at once whether Ray's head is gone; Ray itself ends this process after a minute.
+
+    Raises:
+        ClusterFailedError: If it is.
+    """
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ClusterFailedError(f"Ray at {host}:{port} is gone ({error})") from error
+
+
+def make_actor(kind: type, machine: str, cpus: int) -> Any:
+    """A class as Ray's actor, to be made on this machine; neither restarted nor called again."""
+    place = NodeAffinitySchedulingStrategy(node_id=machine, soft=False)
+    return ray.remote(kind).options(num_cpus=cpus, scheduling_strategy=place)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or of the one in a remote call that caused it."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0] if lines else type(cause).__name__
