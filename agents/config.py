@@ -209,6 +209,9 @@ class TrainConfig:
         if self.uses_cluster and self.uses_central_learner:
             allowed = "is for one machine; with --cluster every worker learns (--learner worker)"
             raise SettingError("learner", self.learner, allowed)
+        if self.uses_cluster and self.bonus != "none":
+            allowed = "is for one machine: a cluster's machines would each count for themselves"
+            raise SettingError("bonus", self.bonus, allowed)
         if self.is_atari and self.images != "auto":
             allowed = f"is for Gymnasium's environments only, and {self.game} is an Atari game"
             raise SettingError("images", self.images, allowed)

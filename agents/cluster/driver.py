@@ -23,7 +23,7 @@ from torch import Tensor
 from agents.a3c.update import where_statistics
 from agents.a3c.worker_group import GroupSpec
 from agents.cluster.link import Gauge, Link
-from agents.cluster.node import NodeActor, Report
+from agents.cluster.node import NodeActor, Report, make_note
 from agents.cluster.parameter_server import (
     ParameterServer,
     RemoteServer,
@@ -40,7 +40,7 @@ from agents.cluster.ray_client import (
 )
 from agents.networks.flat_parameters import flatten_parameters_
 from agents.system.child_process import init_child, report_crash
-from agents.system.messages import FailureRecord, NoteRecord, send
+from agents.system.messages import FailureRecord, send
 from agents.training.preflight import build_network, check_env
 from agents.training.shared_state import SharedState
 from agents.training.worker_process import GroupClass
@@ -302,7 +302,7 @@ class Driver:
         self._mirror(force=True)
 
     def _note(self, level: int, text: str) -> None:
-        send(self._connection, NoteRecord(level, text))
+        send(self._connection, make_note(level, text))
 
 
 def _copy(to: Tensor, array: np.ndarray) -> None:

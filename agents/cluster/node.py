@@ -19,7 +19,7 @@ from agents.a3c.worker_group import GroupSpec, WorkerGroup
 from agents.cluster.parameter_server import Push, Reply, ServerLostError, Snapshot
 from agents.networks.flat_parameters import flatten_parameters_
 from agents.system.child_process import poll
-from agents.system.messages import CrashRecord, NoteRecord
+from agents.system.messages import CrashRecord
 from agents.system.processes import process_context
 from agents.training import FORKSERVER_PRELOAD
 from agents.training.managed_process import TrainingFailedError
@@ -227,6 +227,11 @@ class Node:
         )
 
 
+def make_note(level: int, text: str) -> logging.LogRecord:
+    """A line for the run's log, to be sent to the supervisor."""
+    return log.makeRecord(log.name, level, "", 0, text, (), None)
+
+
 class NodeActor:
     """A node in a process of Ray's.
 
@@ -273,11 +278,11 @@ class NodeActor:
 
 
 class _NoteHandler(logging.Handler):
-    """Turns messages into records, for the run's own log."""
+    """Keeps what is logged, for the run's own log."""
 
     def __init__(self, notes: list[Any], host: str) -> None:
         super().__init__()
         self._notes, self._host = notes, host
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._notes.append(NoteRecord(record.levelno, f"{self._host}: {record.getMessage()}"))
+        self._notes.append(make_note(record.levelno, f"{self._host}: {record.getMessage()}"))

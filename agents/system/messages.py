@@ -33,19 +33,6 @@ class CrashRecord:
 
 
 @dataclass
-class NoteRecord:
-    """A line for the run's log.
-
-    Attributes:
-        level: As in `logging`.
-        text: The line.
-    """
-
-    level: int
-    text: str
-
-
-@dataclass
 class FailureRecord:
     """The last message of a process without which the run cannot go on.
 

@@ -21,7 +21,7 @@ from agents.monitoring.console import make_display, status_line
 from agents.monitoring.logger import TrainingLogger
 from agents.monitoring.records import EvaluationRecord, RolloutRecord, UpdateRecord
 from agents.system.child_process import poll
-from agents.system.messages import CrashRecord, FailureRecord, NoteRecord
+from agents.system.messages import CrashRecord, FailureRecord
 from agents.system.signals import StopSignals
 from agents.training.checkpointer import Checkpointer
 from agents.training.evaluator import EvaluatorProcess
@@ -40,7 +40,14 @@ MAX_NONFINITE_IN_A_ROW = 100
 # An incarnation seeds the environments: high bits count sessions, low bits a process's restarts.
 INCARNATIONS_PER_SESSION = 2**20
 
-Record = UpdateRecord | RolloutRecord | EvaluationRecord | CrashRecord | NoteRecord | FailureRecord
+Record = (
+    UpdateRecord
+    | RolloutRecord
+    | EvaluationRecord
+    | CrashRecord
+    | FailureRecord
+    | logging.LogRecord
+)
 PoolClass = Callable[[GroupSpec, SharedState, RolloutQueue | None, GroupClass], WorkerPool]
 
 
@@ -241,9 +248,6 @@ class TrainingRun:
             return
         if isinstance(record, CrashRecord):
             log.error("%s raised\n%s", record.who, record.traceback.rstrip())
-            return
-        if isinstance(record, NoteRecord):
-            log.log(record.level, "%s", record.text)
             return
         if isinstance(record, FailureRecord):
             raise TrainingFailedError(record.reason)

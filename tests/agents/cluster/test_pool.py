@@ -30,6 +30,7 @@ CONFIG = TrainConfig(game="CartPole-v1", workers=4, head="linear", cluster="loca
         ({"workers": 0}, "--workers"),
         ({"learner": "cpu"}, "--learner"),
         ({"learner": "cuda"}, "--learner"),
+        ({"game": "Frostbite", "bonus": "simhash"}, "--bonus"),
         *[
             ({"cluster": bad}, "--cluster")
             for bad in ("", "here", "host:", ":1", "host:0", "a b:1")
