@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.layers import make_layer, match_sizes, parameter_count
+from neurocoder import NeurocoderLinear
 
 CLASSES = 10
 STEPS = (1, 2, 3, 5, 10)
@@ -16,43 +17,67 @@ _NEUROCODER = {"slots": 10, "heads": 1, "steps": 5, "hidden_size": 16}
 # Fig. 2b has 30 slots; heads in place of steps, so that as many components are retrieved.
 _SINGLE_STEP = {"slots": 30, "heads": 5, "steps": 1}
 
+# The authors' two layers, retrieving as many components from as many slots. Their sizes follow from
+# these; they are not matched.
+_AUTHORS = {
+    "authors-single-step": (NeurocoderLinear.authors_single_step, {"slots": 30, "heads": 5}),
+    "authors-multi-step": (
+        NeurocoderLinear.authors_multi_step,
+        {"slots": 10, "heads": 1, "steps": 5, "least_used": 5},
+    ),
+}
+
 MULTI_STEP, SINGLE_STEP = "neurocoder-J5", "neurocoder-single-step"
+AUTHORS_SINGLE_STEP, AUTHORS_MULTI_STEP = _AUTHORS
 _MATCHED = ("hypernet", "film", "moe", "nsm")
 WITH_RESIDUAL = tuple(f"neurocoder-J{steps}" for steps in STEPS)
 WITHOUT_RESIDUAL = tuple(f"neurocoder-J{steps}-no-residual" for steps in STEPS)
-CLASSIFIERS = ("linear", "linear-deep", "mlp", *_MATCHED, SINGLE_STEP)
-LENETS = tuple(f"lenet-{name}" for name in ("linear", "mlp", *_MATCHED, SINGLE_STEP, MULTI_STEP))
+CLASSIFIERS = ("linear", "linear-deep", "mlp", *_MATCHED, SINGLE_STEP, *_AUTHORS)
+LAST_LAYERS = ("linear", "mlp", *_MATCHED, SINGLE_STEP, MULTI_STEP, *_AUTHORS)
+LENETS = tuple(f"lenet-{name}" for name in LAST_LAYERS)
 VARIANTS = (*CLASSIFIERS, *WITH_RESIDUAL, *WITHOUT_RESIDUAL, *LENETS)
 
 
 class LeNet(nn.Module):
     """Two convolutions and three layers (LeCun et al. 1998), the last of which is given.
 
-    Pictures of 28 x 28 and more meet kernels of 5 x 5 as in the original. Smaller ones meet padded
-    kernels of 3 x 3, which they have room for.
+    Pictures of 28 x 28 and more meet kernels of 5 x 5 as in the original, which pads those of 28 x
+    28 to 32 x 32. Smaller ones meet padded kernels of 3 x 3, which they have room for.
 
     Args:
         side: of the pictures.
         last: name of the variant that the last layer is, from 84 features to the classes.
         sharpness: of Neurocoders.
+        channels: of the pictures.
+        classes: how many there are.
     """
 
-    def __init__(self, side: int, last: str, sharpness: float = 10.0) -> None:
+    def __init__(
+        self,
+        side: int,
+        last: str,
+        sharpness: float = 10.0,
+        *,
+        channels: int = 1,
+        classes: int = CLASSES,
+    ) -> None:
         super().__init__()
         if side >= 28:
-            first, second, side = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5), side // 2 - 4
+            padding = 2 if side < 32 else 0
+            first, second = nn.Conv2d(channels, 6, 5, padding=padding), nn.Conv2d(6, 16, 5)
+            side = (side + 2 * padding - 4) // 2 - 4
         else:
-            first, second = (nn.Conv2d(i, o, 3, padding=1) for i, o in ((1, 6), (6, 16)))
+            first, second = (nn.Conv2d(i, o, 3, padding=1) for i, o in ((channels, 6), (6, 16)))
             side //= 2
         self.features = nn.Sequential(
             *(first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Flatten(), nn.Linear(16 * (side // 2) ** 2, 120), nn.ReLU()),
             *(nn.Linear(120, 84), nn.ReLU()),
         )
-        self.last = make_classifier(last, 84, sharpness)
+        self.last = make_classifier(last, 84, sharpness, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, shape (B, 10), of pictures of shape (B, 1, side, side)."""
+        """Return the logits, shape (B, classes), of pictures of shape (B, channels, side, side)."""
         return self.last(self.features(x))
 
 
@@ -63,25 +88,35 @@ def make_model(variant: str, side: int, sharpness: float = 10.0) -> nn.Module:
     return nn.Sequential(nn.Flatten(), make_classifier(variant, side * side, sharpness))
 
 
-def make_classifier(variant: str, features: int, sharpness: float = 10.0) -> nn.Module:
-    """Create a layer, or two, from `features` inputs to the ten classes."""
+def make_classifier(
+    variant: str, features: int, sharpness: float = 10.0, classes: int = CLASSES
+) -> nn.Module:
+    """Create a layer, or two, from `features` inputs to the classes."""
     if variant == "linear":
-        return nn.Linear(features, CLASSES)
+        return nn.Linear(features, classes)
+    if variant in _AUTHORS:
+        make, given = _AUTHORS[variant]
+        return make(features, classes, **given)
     if variant == MULTI_STEP:
-        return make_layer("neurocoder", features, CLASSES, **_NEUROCODER, sharpness=sharpness)
+        return make_layer("neurocoder", features, classes, **_NEUROCODER, sharpness=sharpness)
     with torch.random.fork_rng(devices=[]):
-        reference = make_layer("neurocoder", features, CLASSES, **_NEUROCODER)
+        reference = make_layer("neurocoder", features, classes, **_NEUROCODER)
     wanted = parameter_count(reference)
     if variant in ("linear-deep", "mlp"):
-        width = round((wanted - CLASSES) / (features + 1 + CLASSES))
-        first, last = nn.Linear(features, width), nn.Linear(width, CLASSES)
+        width = round((wanted - classes) / (features + 1 + classes))
+        first, last = nn.Linear(features, width), nn.Linear(width, classes)
         return nn.Sequential(first, *([nn.ReLU()] if variant == "mlp" else []), last)
     name, sizes = _layer_and_sizes(variant)
     if name == "neurocoder":
         sizes["sharpness"] = sharpness
     return make_layer(
-        name, features, CLASSES, **match_sizes(name, features, CLASSES, wanted, **sizes)
+        name, features, classes, **match_sizes(name, features, classes, wanted, **sizes)
     )
+
+
+def orthogonality_of(variant: str) -> float:
+    """The weight a of eq. 2: 1 for the authors' layers, as in their code, and 0.1 for ours."""
+    return 1.0 if variant.removeprefix("lenet-") in _AUTHORS else 0.1
 
 
 def _layer_and_sizes(variant: str) -> tuple[str, dict[str, Any]]:

@@ -10,6 +10,8 @@ from experiments import digits
 from experiments.common.data import load_images
 from experiments.common.layers import parameter_count
 from experiments.recognition.models import (
+    AUTHORS_MULTI_STEP,
+    AUTHORS_SINGLE_STEP,
     LENETS,
     MULTI_STEP,
     SINGLE_STEP,
@@ -18,6 +20,7 @@ from experiments.recognition.models import (
     WITHOUT_RESIDUAL,
     LeNet,
     make_model,
+    orthogonality_of,
 )
 from neurocoder import NeurocoderLinear
 
@@ -29,6 +32,8 @@ def test_all_variants_but_the_plain_linear_layer_are_about_as_large(variant, sid
     assert model(torch.zeros(2, 1, side, side)).shape == (2, 10)
     prefix = "lenet-" if variant in LENETS else ""
     reference = parameter_count(make_model(prefix + MULTI_STEP, side))
+    if "authors" in variant:
+        return  # their sizes are not matched
     if variant in ("linear", "lenet-linear"):
         assert parameter_count(model) < 0.9 * reference
     else:
@@ -61,6 +66,19 @@ def test_single_and_multi_step_retrieve_as_many_components_from_thirty_and_ten_s
     assert multi.u_attention.shape == (2, 5, 10)
 
 
+def test_the_authors_layers_have_the_slots_of_fig_2_and_their_own_readings_and_weight():
+    x = torch.randn(2, 64)
+    single, multi = (make_model(name, 8)[1] for name in (AUTHORS_SINGLE_STEP, AUTHORS_MULTI_STEP))
+    assert single.compose(x).u_attention.shape == (2, 5, 30)
+    assert multi.compose(x).u_attention.shape == (2, 5, 10)
+    assert (single.sharpness, multi.sharpness) == (1 / 5, 10 / 5)
+    assert make_model(f"lenet-{AUTHORS_SINGLE_STEP}", 8, 3.0).last.sharpness == 1 / 5
+    assert (
+        orthogonality_of(AUTHORS_SINGLE_STEP) == orthogonality_of("lenet-authors-multi-step") == 1
+    )
+    assert orthogonality_of(SINGLE_STEP) == orthogonality_of("lenet-mlp") == 0.1
+
+
 @pytest.mark.parametrize("variant", [SINGLE_STEP, MULTI_STEP, f"lenet-{SINGLE_STEP}"])
 def test_sharpness_reaches_the_neurocoder(variant):
     layers = [m for m in make_model(variant, 8, 3.0).modules() if isinstance(m, NeurocoderLinear)]
@@ -74,6 +92,14 @@ def test_a_lenet_of_mnists_size_is_lecuns():
     assert [tuple(c.weight.shape) for c in convolutions] == [(6, 1, 5, 5), (16, 6, 5, 5)]
     assert [(m.in_features, m.out_features) for m in linear] == [(400, 120), (120, 84), (84, 10)]
     assert parameter_count(net) == 61_706
+
+
+def test_a_lenet_of_colour_pictures_of_32_pixels_needs_no_padding():
+    net = LeNet(32, "linear", channels=3, classes=100)
+    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.padding for c in convolutions] == [(0, 0), (0, 0)]
+    assert [m.in_features for m in net.modules() if isinstance(m, nn.Linear)] == [400, 120, 84]
 
 
 def test_the_error_is_the_part_of_pictures_taken_for_another_digit():
@@ -101,21 +127,22 @@ def test_a_few_epochs_teach_a_classifier_most_digits(tmp_path):
 def test_a_quick_run_leaves_tables_and_figures_and_can_be_gone_on_with(
     tmp_path, capsys, monkeypatch
 ):
-    several = ["linear", "mlp", "moe", SINGLE_STEP, MULTI_STEP, "neurocoder-J1-no-residual"]
+    attentive = [SINGLE_STEP, MULTI_STEP, AUTHORS_SINGLE_STEP, AUTHORS_MULTI_STEP]
+    several = ["linear", "mlp", "moe", *attentive, "neurocoder-J1-no-residual"]
     words = ["--quick", "--variants", *several, "lenet-nsm", "--out", str(tmp_path / "x")]
     digits.main(words)
     out = tmp_path / "x"
     table = (out / "results.md").read_text()
     assert all(f"| {variant} |" in table for variant in several)
     assert "told by the tree (%)" in (out / "attention.md").read_text()
-    trees = {f"tree-{name}" for name in (SINGLE_STEP, MULTI_STEP)}
-    assert {path.stem for path in out.glob("*.png")} == {"errors", "patterns", *trees}
+    figures = {"errors", "patterns", "patterns-authors", *(f"tree-{name}" for name in attentive)}
+    assert {path.stem for path in out.glob("*.png")} == figures
     assert all(path.stat().st_size < 150_000 for path in out.glob("*.png"))
     before = (out / "results.jsonl").read_bytes()
     capsys.readouterr()
     monkeypatch.setattr(digits, "report", lambda *_: None)  # draws the same figures again
     digits.main(words)
-    assert "7 of 7 are there already" in capsys.readouterr().out
+    assert "9 of 9 are there already" in capsys.readouterr().out
     assert (out / "results.jsonl").read_bytes() == before
 
 
