@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.common.command_line import command, positive, positive_number
 from experiments.common.data import Images, load_images, shifted
-from experiments.common.layers import auxiliary_loss, parameter_count
+from experiments.common.layers import parameter_count
 from experiments.common.study import Column, Study, make_parser
 from experiments.recognition.attention_tree import (
     count_patterns,
@@ -40,9 +39,9 @@ from experiments.recognition.models import (
     make_model,
     orthogonality_of,
 )
+from experiments.recognition.training import error_of, train
 from neurocoder import NeurocoderLinear
 
-BATCH = 128
 # Of 0.001, 0.003, 0.01 and 0.02 these were best, or close to it, for linear, MLP and Neurocoder
 # alike, on 200 of the training images.
 LEARNING_RATE, LENET_LEARNING_RATE = 0.01, 0.003
@@ -114,7 +113,14 @@ def run(study: Study, variant: str, images: Images, args: argparse.Namespace) ->
     model = make_model(variant, images.train.shape[-1], args.sharpness)
     lenet = variant.startswith("lenet-")
     rate = LENET_LEARNING_RATE if lenet else LEARNING_RATE
-    errors = train(study, model, images, args.epochs, rate, orthogonality_of(variant))
+    errors = train(
+        model,
+        images,
+        args.epochs,
+        rate,
+        study.scalar,
+        orthogonality=orthogonality_of(variant),
+    )
     values: dict[str, Any] = {
         "error": errors[-1],
         "early": errors[-(-len(errors) // 4) - 1],
@@ -125,41 +131,6 @@ def run(study: Study, variant: str, images: Images, args: argparse.Namespace) ->
     if variant in (*PAIRS["patterns"], *PAIRS["patterns-authors"]):
         values.update(describe_attention(model, images))
     return values
-
-
-def train(
-    study: Study,
-    model: nn.Module,
-    images: Images,
-    epochs: int,
-    learning_rate: float,
-    orthogonality: float,
-) -> list[float]:
-    """Train with Adam, annealed to zero, and return the test error after each epoch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    batches = -(-len(images.train) // BATCH)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs * batches)
-    errors = []
-    for epoch in range(1, epochs + 1):
-        model.train()
-        for chosen in torch.randperm(len(images.train)).split(BATCH):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(images.train[chosen]), images.train_labels[chosen])
-            (loss + auxiliary_loss(model, orthogonality=orthogonality)).backward()
-            optimizer.step()
-            schedule.step()
-        errors.append(error_of(model, images.test, images.test_labels))
-        study.scalar("loss", loss.item(), epoch)
-        study.scalar("test_error", errors[-1], epoch)
-    return errors
-
-
-@torch.no_grad()
-def error_of(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
-    """The fraction of misclassified images."""
-    model.eval()
-    guesses = torch.cat([model(part).argmax(dim=1) for part in pictures.split(_AT_ONCE)])
-    return float((guesses != labels).double().mean())
 
 
 def describe_attention(model: nn.Module, images: Images) -> dict[str, Any]:

@@ -30,15 +30,15 @@ class DataError(ExperimentError):
 
 @dataclass(frozen=True)
 class Images:
-    """A data set of grey pictures in ten classes, in its standard split.
+    """A data set of pictures in its standard split.
 
     Pixels are standardised by mean and standard deviation of the training pictures.
 
     Attributes:
         name: of the data set.
-        train: pictures to learn from, shape (N, 1, H, W), float32.
-        train_labels: their classes, 0 to 9, shape (N,), int64.
-        test: pictures to test on, shape (M, 1, H, W).
+        train: pictures to learn from, shape (N, C, H, W), float32; C is 1 for grey ones.
+        train_labels: their classes from 0, shape (N,), int64.
+        test: pictures to test on, shape (M, C, H, W).
         test_labels: shape (M,).
     """
 
@@ -52,6 +52,11 @@ class Images:
     def pixels(self) -> int:
         """How many pixels a picture has."""
         return self.train[0].numel()
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return int(self.train_labels.max()) + 1
 
 
 def load_images(mnist: str | Path | None = None) -> Images:
