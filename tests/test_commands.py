@@ -103,6 +103,11 @@ def check_pip(words):
     assert len(words) == 3
 
 
+def check_ray(words):
+    scripts = pytest.importorskip("ray.scripts.scripts")
+    scripts.cli.commands[words[0]].make_context(words[0], list(words[1:]))
+
+
 def check_pytest(words):
     while words and words[0] == "-m":
         assert words[1] in ("slow", "gpu")
@@ -125,6 +130,8 @@ def test_every_command_is_one_that_its_program_understands(line, parse, train):
         elif program == "tensorboard":
             assert importlib.util.find_spec("tensorboard")
             assert words[::2] == ["--logdir"]
+        elif program == "ray":
+            check_ray(words)
         else:
             assert [program, *words] in (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 
