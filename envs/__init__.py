@@ -24,6 +24,10 @@ from envs.interface import num_actions as num_actions
 from envs.interface import rendering_problem as rendering_problem
 from envs.interface import resolve_environment as resolve_environment
 from envs.interface import spaces as spaces
+from envs.milestones import MILESTONES as MILESTONES
+from envs.milestones import Milestone as Milestone
+from envs.milestones import milestones_reached as milestones_reached
+from envs.scores import PLATEAUS as PLATEAUS
 from envs.scores import PUBLISHED_SCORES as PUBLISHED_SCORES
 from envs.scores import PublishedScores as PublishedScores
 from envs.scores import human_normalised as human_normalised

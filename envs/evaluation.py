@@ -10,6 +10,7 @@ from ale_py.env import AtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
 from envs.config import SCREEN_SIZE, STACK_SIZE, AtariConfig, silence_emulator
+from envs.milestones import MILESTONES, milestones_reached
 
 GrayScreen = npt.NDArray[np.uint8]
 Stack = npt.NDArray[np.uint8]
@@ -28,7 +29,9 @@ def make_atari_evaluation_env(
 
     `render()` gives the emulator's screen in colour: (210, 160, 3) uint8 in most games, up to 250
     rows in some. `reset(seed=...)` determines the whole episode; a later `reset()` without a seed
-    continues the same random streams. `info["lives"]` counts the lives left.
+    continues the same random streams. `info["lives"]` counts the lives left; the last step of an
+    episode has `info["milestones"]`, what it reached by the names of `envs.MILESTONES`, in the
+    games listed there.
 
     Args:
         config: The game and its rules.
@@ -59,7 +62,10 @@ def make_atari_evaluation_env(
         terminal_on_life_loss=False,
         grayscale_obs=True,
     )
+    stacked: gymnasium.Env[Stack, int]
     stacked = FrameStackObservation(images, STACK_SIZE, padding_type="zero")
+    if config.game in MILESTONES:
+        stacked = _Milestones(stacked, console, config.game)
     return _ScreensOfStep(stacked, screens) if keep_screens else stacked
 
 
@@ -146,4 +152,26 @@ class _ScreensOfStep(gymnasium.Wrapper[Stack, int, Stack, int]):
         self._screens.clear()
         observation, reward, terminated, truncated, info = self.env.step(action)
         info = {**info, "screens": np.stack(self._screens)}
+        return observation, reward, terminated, truncated, info
+
+
+class _Milestones(gymnasium.Wrapper[Stack, int, Stack, int]):
+    """Say at an episode's end what it has reached; sits above the frame skip."""
+
+    def __init__(self, env: gymnasium.Env[Stack, int], console: AtariEnv, game: str) -> None:
+        super().__init__(env)
+        self._console, self._game = console, game
+        self._memory: list[npt.NDArray[np.uint8]] = []
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Stack, dict[str, Any]]:
+        self._memory.clear()
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: int) -> tuple[Stack, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._memory.append(self._console.ale.getRAM())
+        if terminated or truncated:
+            info = {**info, "milestones": milestones_reached(self._game, self._memory)}
         return observation, reward, terminated, truncated, info

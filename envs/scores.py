@@ -86,6 +86,12 @@ PUBLISHED_SCORES: dict[str, PublishedScores] = {
 }
 
 
+# Game -> the score that most published agents reach soon and stay at for long. In Frostbite, IMPALA
+# at 270 to 318 (Espeholt et al. 2018), A2C and PPO at 262 to 314 (Schulman et al. 2017): they build
+# the igloo, and do not enter it. One entry is worth 570 points and more.
+PLATEAUS: dict[str, float] = {"Frostbite": 320.0}
+
+
 def human_normalised(game_name: str, score: float) -> float | None:
     """Return (score - random) / (human - random): 0 is random play, 1 the human.
 

@@ -18,7 +18,7 @@ from agents.monitoring import progress_csv
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
 from benchmarks.variants import count_parameters
-from envs import Spaces
+from envs import MILESTONES, Spaces
 from tests.code_names import defined_names
 from tests.documented_commands import inline_code
 
@@ -61,6 +61,14 @@ def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_wri
     explained |= {f"attention_variation_{memory}" for memory in "uvs"}
     # Whether a game ends in so short a run is a matter of luck.
     of_games = {"episodic_return", "episodic_length", "recent_return", "best_return"}
+    # And not every game has milestones, or a plateau.
+    of_games |= {"recent_past_plateau"}
+    of_games |= {
+        f"{mode}_{milestone.name}"
+        for milestones in MILESTONES.values()
+        for milestone in milestones
+        for mode in ("sampled", "greedy")
+    }
     assert written - of_games == explained - of_games
 
     # And on the pages where it says they are.

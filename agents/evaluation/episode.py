@@ -5,8 +5,8 @@ so that a recorded episode can be replayed without it.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
@@ -61,6 +61,8 @@ class EpisodeResult:
         trajectory_hash: SHA-256 of every action and the observation that followed it, of a stack
             only the newest frame. Score and last screen alone would not tell of an episode that
             took another way to the same place.
+        milestones: What the episode reached, by the names of `envs.MILESTONES`; empty in games that
+            have none.
     """
 
     mode: str
@@ -71,6 +73,7 @@ class EpisodeResult:
     screen_hash: str
     truncated: bool
     trajectory_hash: str = ""
+    milestones: Mapping[str, float] = field(default_factory=dict)
 
 
 class Policy(Protocol):
@@ -195,6 +198,7 @@ def _play(
     policy.reset(seed)
     actions: list[int] = []
     score, terminated, truncated = 0.0, False, False
+    info: dict[str, Any] = {}
     trajectory = hashlib.sha256()
     while not (terminated or truncated):
         if should_stop is not None and should_stop():
@@ -221,6 +225,7 @@ def _play(
         screen_hash=hash_screen(screen) if is_console else "",
         truncated=truncated,
         trajectory_hash=trajectory.hexdigest(),
+        milestones=info.get("milestones", {}),
     )
 
 

@@ -4,8 +4,8 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from agents.evaluation.episode import EpisodeResult
 from agents.system.files import parse_count, read_csv_rows, write_atomically
-from envs import PUBLISHED_SCORES, human_normalised
+from envs import MILESTONES, PUBLISHED_SCORES, Milestone, human_normalised
 
 log = logging.getLogger("train")
 
@@ -38,7 +38,10 @@ COLUMNS = (
     "length",
     "human_normalised",
     "seed",
+    "milestones",
 )
+# Older files have no milestones.
+_OLD_COLUMNS = COLUMNS[:-1]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Summary:
         max: Highest score.
         length: Mean number of agent steps of an episode.
         human_normalised: The mean on the scale of `envs.human_normalised`, or None.
+        milestones: Means of what the episodes reached, by the names of `envs.MILESTONES`; empty
+            where they were not looked for.
     """
 
     mode: str
@@ -66,6 +71,7 @@ class Summary:
     max: float
     length: float
     human_normalised: float | None
+    milestones: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,10 @@ def summarise(game_name: str, episodes: Sequence[EpisodeResult]) -> Summary:
         max=max(scores),
         length=fmean(episode.length for episode in episodes),
         human_normalised=human_normalised(game_name, mean),
+        milestones={
+            name: fmean(episode.milestones[name] for episode in episodes)
+            for name in episodes[0].milestones
+        },
     )
 
 
@@ -140,9 +150,11 @@ def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
             "" if summary.human_normalised is None else f"{summary.human_normalised:.5f}"
         ),
         "seed": evaluation.seed,
+        "milestones": " ".join(f"{name}={_number(x)}" for name, x in summary.milestones.items()),
     }
     path = folder / (EVALUATIONS if evaluation.source == TRAINING else PLAYED)
     path.parent.mkdir(exist_ok=True)
+    _renew_header(path)
     with path.open("a+b") as file:
         size = file.tell()
         text = _csv_line([values[column] for column in COLUMNS])
@@ -175,8 +187,9 @@ def _read(path: Path) -> list[EvaluationRow]:
     found, malformed = [], 0
     for row in rows:
         try:
-            if row.cells != list(COLUMNS):
-                found.append(_parse(dict(zip(COLUMNS, row.cells, strict=True))))
+            if row.cells not in (list(COLUMNS), list(_OLD_COLUMNS)):
+                columns = COLUMNS if len(row.cells) == len(COLUMNS) else _OLD_COLUMNS
+                found.append(_parse(dict(zip(columns, row.cells, strict=True))))
         except ValueError:  # noqa: PERF203
             malformed += 1
     if malformed:
@@ -224,6 +237,35 @@ def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = 
     return table
 
 
+def milestone_table(game_name: str, summaries: Sequence[Summary]) -> Table | None:
+    """A rich table of what episodes reached; None in a game without milestones."""
+    milestones = MILESTONES.get(game_name, ())
+    if not any(s.milestones for s in summaries):
+        return None
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("mode", no_wrap=True)
+    for milestone in milestones:
+        table.add_column(milestone.title, justify="right", no_wrap=True)
+    for s in summaries:
+        table.add_row(s.mode, *(milestone_cell(m, s.milestones) for m in milestones))
+    return table
+
+
+def milestone_cell(milestone: Milestone, means: Mapping[str, float]) -> str:
+    """What episodes reached, on average: a share in per cent, or a number; empty if unknown."""
+    if milestone.name not in means:
+        return ""
+    value = means[milestone.name]
+    return f"{value:.0%}" if milestone.is_share else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _renew_header(path: Path) -> None:
+    """Put today's header into a file that an older version began; its rows stay as they are."""
+    old, new = (_csv_line(columns).encode() for columns in (_OLD_COLUMNS, COLUMNS))
+    if path.exists() and (data := path.read_bytes()).startswith(old):
+        write_atomically(path, new + data[len(old) :])
+
+
 def _csv_line(cells: Sequence[object]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
@@ -251,15 +293,18 @@ def _parse(row: dict[str, str]) -> EvaluationRow:
     if not all(cell.isprintable() and "\ufffd" not in cell for cell in row.values()):
         raise ValueError("not text")
     scores = {name: float(row[name]) for name in ("mean", "std", "median", "min", "max", "length")}
+    pairs = [pair.split("=") for pair in row.get("milestones", "").split()]
+    milestones = {name: float(value) for name, value in pairs}
     normalised = float(row["human_normalised"]) if row["human_normalised"] else None
     wall_time = float(row["wall_time"])
-    numbers = [*scores.values(), wall_time, normalised or 0.0]
+    numbers = [*scores.values(), *milestones.values(), wall_time, normalised or 0.0]
     if not all(map(math.isfinite, numbers)) or not row["mode"]:
         raise ValueError("not a row of numbers")
     summary = Summary(
         mode=row["mode"],
         episodes=int(row["episodes"]),
         human_normalised=normalised,
+        milestones=milestones,
         **scores,
     )
     return EvaluationRow(

@@ -30,6 +30,7 @@ from agents.evaluation.results import (
     Summary,
     append_evaluation,
     evaluation_table,
+    milestone_table,
     summarise,
 )
 from agents.evaluation.runner import RANDOM, episode_seeds, evaluate_policy
@@ -111,6 +112,8 @@ class EvaluationSession:
                     self._save(summaries[-1])
         if summaries:
             self._console.print(evaluation_table(self.config.game, summaries))
+            if reached := milestone_table(self.config.game, summaries):
+                self._console.print(reached)
         self._print_paths()
         if self._signals.received is None:
             recorder = self.recorder

@@ -30,6 +30,7 @@ class TrainingLogger:
         title: Name of the run on the console.
         state: The training state of the checkpoint that is resumed; None for a new run.
         resumed_at: That checkpoint's global step; None for a new run.
+        plateau: A score; the share of the last 100 episodes above it is logged.
 
     Attributes:
         statistics: The statistics of the run.
@@ -49,10 +50,11 @@ class TrainingLogger:
         title: str = "",
         state: TrainingState | None = None,
         resumed_at: int | None = None,
+        plateau: float | None = None,
     ) -> None:
         self.statistics = TrainingStatistics(state, resumed_at or 0)
         self.display = display
-        self._frame_skip = frame_skip
+        self._frame_skip, self._plateau = frame_skip, plateau
         self._total_timesteps, self._log_interval, self._title = (
             total_timesteps,
             log_interval,
@@ -160,6 +162,9 @@ class TrainingLogger:
         statistics = self.statistics
         scalars = statistics.end_interval(global_step) | dict(gauges)
         scalars["charts/frames"] = global_step * self._frame_skip
+        if self._plateau is not None and statistics.recent:
+            share = statistics.recent_share_above(self._plateau)
+            scalars["charts/recent_past_plateau"] = share
         self._tensorboard.add_scalars(scalars, global_step)
         row: dict[str, object] = {tag.rpartition("/")[2]: v for tag, v in scalars.items()}
         row["wall_time"] = f"{time.time():.3f}"

@@ -54,6 +54,10 @@ class TrainingStatistics:
         """Mean length of the last 100 episodes, in agent steps; NaN before the first."""
         return fmean(e.length for e in self.recent) if self.recent else math.nan
 
+    def recent_share_above(self, score: float) -> float:
+        """Share of the last 100 episodes with a raw return above a score; NaN before the first."""
+        return fmean(e.raw_return > score for e in self.recent) if self.recent else math.nan
+
     @property
     def recent_return_text(self) -> str:
         """The recent return as text, with the number of episodes."""

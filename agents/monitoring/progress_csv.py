@@ -40,6 +40,7 @@ COLUMNS = (
     "nodes",
     "dropped_gradients",
     "bytes_per_s",
+    "recent_past_plateau",
 )
 # Rows kept for later while the disk is full.
 _MAX_PENDING_ROWS = 10_000

@@ -238,6 +238,8 @@ def play_evaluation(
         scalars[f"eval/{mode}_return"] = summary.mean
         scalars[f"eval/{mode}_return_std"] = summary.std
         scalars[f"eval/{mode}_length"] = summary.length
+        for name, value in summary.milestones.items():
+            scalars[f"eval/{mode}_{name}"] = value
         texts.append(f"{mode} {summary.mean:.1f}")
         unwritten += sum(recorder.unwritten for recorder in first)
         unwritten += not _append_result(folder, summary, global_step, config.seed)

@@ -33,6 +33,7 @@ from agents.training.run_session import RunSession
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import SyncState, WorkerPool
 from agents.training.worker_process import GroupClass, WorkerRunner
+from envs import PLATEAUS
 
 log = logging.getLogger("train")
 
@@ -134,6 +135,7 @@ class TrainingRun:
             title=f"{config.game}, {config.head}",
             state=self.session.state,
             resumed_at=self.session.resumed_at,
+            plateau=PLATEAUS.get(config.game),
         )
         self.metrics.log_config(config, self.shared.global_step)
 

@@ -16,8 +16,8 @@ import jinja2
 
 from agents.analysis.report.chart_data import Points, chart_data
 from agents.analysis.report.episode import ShownEpisode
-from agents.evaluation.results import Summary
-from envs import PUBLISHED_SCORES, AtariConfig, EnvConfig
+from agents.evaluation.results import Summary, milestone_cell
+from envs import MILESTONES, PUBLISHED_SCORES, AtariConfig, EnvConfig
 
 FOLDER = Path(__file__).parent
 STYLE = FOLDER / "report.css"
@@ -105,6 +105,8 @@ def make_page(
             header=header,
             header_rows=header_rows(header),
             score_rows=score_rows(header.env, summaries),
+            milestones=[m.title for m in MILESTONES.get(header.env.game, ())],
+            milestone_rows=milestone_rows(header.env, summaries),
             description=describe_episode(header.env, shown, summaries),
             published=header.env.game in PUBLISHED_SCORES,
             curve=bool(curves),
@@ -181,6 +183,15 @@ def score_rows(env: EnvConfig, summaries: Sequence[Summary]) -> list[tuple[str, 
         rows.append(("Published, random", [_number(published.random), "0%", *[""] * 4]))
         rows.append(("Published, human", [_number(published.human), "100%", *[""] * 4]))
     return [(name, [_minus(cell) or "–" for cell in cells]) for name, cells in rows]
+
+
+def milestone_rows(env: EnvConfig, summaries: Sequence[Summary]) -> list[tuple[str, list[str]]]:
+    """Return the rows of the milestone table: name and a cell for each of the game's milestones."""
+    milestones = MILESTONES.get(env.game, ())
+    return [
+        (_MODE_NAMES[s.mode], [milestone_cell(m, s.milestones) for m in milestones])
+        for s in summaries
+    ]
 
 
 def describe_episode(env: EnvConfig, shown: ShownEpisode, summaries: Sequence[Summary]) -> str:

@@ -1,5 +1,6 @@
 """Summaries, the file that collects them, and the table."""
 
+import dataclasses
 import io
 import logging
 
@@ -13,6 +14,7 @@ from agents.evaluation.results import (
     EvaluationRow,
     append_evaluation,
     evaluation_table,
+    milestone_table,
     read_evaluations,
     summarise,
     truncate_after_step,
@@ -107,6 +109,49 @@ def test_older_runs_have_rows_of_both_kinds_in_one_file(tmp_path):
     assert [row.source for row in rows] == ["evaluate", "training", "evaluate"]
 
 
+def reached(**milestones):
+    return dataclasses.replace(played(1.0), milestones=milestones)
+
+
+def test_milestones_are_averaged_written_read_and_shown(tmp_path):
+    episodes = [
+        reached(igloo_complete=1.0, igloo_entered=0.0, level=1.0),
+        reached(igloo_complete=1.0, igloo_entered=1.0, level=4.0),
+    ]
+    summary = summarise("Frostbite", episodes)
+    assert summary.milestones == {"igloo_complete": 1, "igloo_entered": 0.5, "level": 2.5}
+    append_evaluation(tmp_path, evaluation(summary=summary))
+    [row] = read_evaluations(tmp_path)
+    assert row.summary.milestones == summary.milestones
+    screen = io.StringIO()
+    console = Console(file=screen, width=80)
+    console.print(milestone_table("Frostbite", [summary]))
+    assert [line.split() for line in screen.getvalue().splitlines() if "sampled" in line] == [
+        ["sampled", "100%", "50%", "2.5"]
+    ]
+    assert milestone_table("Pong", [summarise("Pong", [played(1.0)])]) is None
+
+
+def test_files_without_milestones_are_read_and_their_header_is_renewed(tmp_path):
+    append_evaluation(tmp_path, evaluation(1.0))
+    path = tmp_path / "eval" / "played.csv"
+    lines = path.read_text().splitlines()
+    old = [line.removesuffix(",milestones").removesuffix(",") for line in lines]
+    path.write_text("\n".join(old) + "\n")
+    [row] = read_evaluations(tmp_path)
+    assert (row.summary.min, row.seed, row.summary.milestones) == (1.0, 3, {})
+    append_evaluation(
+        tmp_path, evaluation(summary=summarise("MontezumaRevenge", [reached(rooms=2.0, key=1.0)]))
+    )
+    lines = path.read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert lines[1] == old[1]
+    assert [r.summary.milestones for r in read_evaluations(tmp_path)] == [
+        {},
+        {"rooms": 2, "key": 1},
+    ]
+
+
 def test_there_are_no_rows_where_there_is_no_file(tmp_path):
     assert read_evaluations(tmp_path) == []
 
@@ -136,6 +181,8 @@ def test_a_row_after_a_line_that_was_cut_off_starts_on_a_new_one(tmp_path, left,
         "\x00\xff",
         "1.0,evaluate,a,1,,2,3,4,5,6,7,8,,9",
         "1.0,evaluate,a,1,sampled,2,3,4,5,6,7,8,nan,9",
+        "1.0,evaluate,a,1,sampled,2,3,4,5,6,7,8,,9,level",
+        "1.0,evaluate,a,1,sampled,2,3,4,5,6,7,8,,9,level=nan",
         "1.0,evaluate,a,1,sampled,2,3,4,5,6,7\x00,8,,9",
         "1.0,evaluate,a\xff,1,sampled,2,3,4,5,6,7,8,,9",
         "\x00" * 5000,

@@ -106,3 +106,17 @@ def test_while_no_step_is_made_a_row_is_shown_once_an_interval(tmp_path, monkeyp
         logger.log_if_due(0, {})
     logger.close()
     assert [new_row for _, new_row in display.shown].count(True) == 4
+
+
+def test_the_share_of_episodes_past_the_plateau_is_logged_where_there_is_one(tmp_path):
+    for name, plateau in (("with", 320.0), ("without", None)):
+        (tmp_path / name).mkdir()
+        logger = TrainingLogger(tmp_path / name, 1000, 1e9, 4, FakeDisplay(), plateau=plateau)
+        add(logger, [Episode(score, 5) for score in (100.0, 320.0, 321.0, 5000.0)], {})
+        logger.log_if_due(100, {}, force=True)
+        logger.close()
+        with (tmp_path / name / "progress.csv").open() as file:
+            [row] = csv.DictReader(file)
+        assert row["recent_past_plateau"] == ("0.5" if plateau else "")
+        tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["scalars"]
+        assert ("charts/recent_past_plateau" in tags) == bool(plateau)
