@@ -2,10 +2,12 @@
 
     python -m benchmarks.fig3 --games Frostbite MontezumaRevenge --seeds 5 --frames 4000000
 
-A variant is a head or one of its ablations; the suffix `-lstm` adds a recurrent core. Runs are
-trained one after another with `train_a3c.py`. The newest checkpoint of each, never `best`, then
-plays whole episodes. The suite writes `runs/`, `logs/`, `table.md`, `results.json`, `curves.png`
-and `curves.csv` to its folder.
+A variant is a head or one of its ablations; the suffix `-lstm` adds a recurrent core, `-skip12`
+repeats actions for 12 frames, `-pixel-counts` and `-simhash` add a bonus. Runs are trained one
+after another with `train_a3c.py`. The newest checkpoint of each, never `best`, then plays whole
+episodes.
+The suite writes `runs/`, `logs/`, `table.md`, `results.json`, `curves.png` and `curves.csv` to its
+folder.
 
 Ctrl-C saves the current run. Repeating the command resumes interrupted runs and skips finished
 ones; games, variants and seeds can be added. Arguments after `--` go to every training:
@@ -29,19 +31,27 @@ from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
 from agents.run_folder import RunFolderError
 from agents.system.signals import StopSignals
-from benchmarks.planned_runs import Planned, last_checkpoint, read_rate
+from benchmarks.planned_runs import (
+    Planned,
+    evaluation_past,
+    last_checkpoint,
+    read_rate,
+    training_past,
+)
 from benchmarks.suite import Suite
 from benchmarks.system_info import describe, system_info
-from benchmarks.tables import Result, table
+from benchmarks.tables import Result, milestones_table, table, target_table
 from benchmarks.variants import (
-    NAMES,
+    SUFFIXES,
+    VARIANTS,
     Parameters,
     as_flags,
     count_parameters,
     match_neurocoder,
     settings_of,
+    variant_name,
 )
-from envs import Spaces, spaces
+from envs import EnvConfig, Spaces, spaces
 
 PROG = "python -m benchmarks.fig3"
 EVALUATE = (sys.executable, "-m", "agents.evaluate")
@@ -65,11 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_matplotlib()
         planned, parameters = plan(args, more)
         suite = Suite(args.out, planned, signals)
-        print(f"{len(planned)} runs of {planned[0].config.total_timesteps:,} agent steps", end=", ")
+        print(f"{len(planned)} runs of {describe_budget(planned)}", end=", ")
         print(f"in {args.out}; {suite.time_left()}", flush=True)
         try:
             suite.train(lambda one: evaluate(suite, one, args.episodes))
-            results = gather(suite, parameters, args.episodes)
+            results = gather(suite, parameters, args.episodes, args.target)
             write_results(suite, args, words, results)
         finally:
             suite.close()
@@ -99,13 +109,14 @@ def plan(
     flags: dict[tuple[str, str], list[str]] = {}
     parameters: dict[tuple[str, str], Parameters] = {}
     for game in args.games:
-        frame_skip = parse_args(["--game", game, *more]).frame_skip
-        budget = args.steps if args.steps is not None else -(-args.frames // frame_skip)
         sizes_of_spaces: Spaces | None = None
         for name in args.variants:
+            own = as_flags(settings_of(name))
+            frame_skip = parse_args(["--game", game, *more, *own]).frame_skip
+            budget = args.steps if args.steps is not None else -(-args.frames // frame_skip)
             common = ["--game", game, "--total-timesteps", str(budget)]
             common += ["--workers", str(args.workers), "--run-dir", str(out / "runs"), *more]
-            common += ["--core", args.core, *as_flags(settings_of(name))]
+            common += ["--core", args.core, *own]
             config = parse_args(common)
             sizes_of_spaces = sizes_of_spaces or spaces(config.env)
             shown = name
@@ -133,7 +144,7 @@ def evaluate(suite: Suite, planned: Planned, episodes: int) -> None:
 
     def scores() -> dict[str, EvaluationRow | None]:
         found = {mode: find_evaluation(folder, mode, episodes) for mode in (SAMPLED, GREEDY)}
-        return {**found, RANDOM: random_play(suite, planned.config.game, episodes)}
+        return {**found, RANDOM: random_play(suite, planned.config.env, episodes)}
 
     missing = [mode for mode, found in scores().items() if found is None]
     if not missing:
@@ -172,17 +183,34 @@ def find_evaluation(folder: Path, mode: str, episodes: int) -> EvaluationRow | N
     return found
 
 
-def random_play(suite: Suite, game: str, episodes: int) -> EvaluationRow | None:
-    """The evaluation of random play in a game, from any of its runs."""
+def random_play(suite: Suite, env: EnvConfig, episodes: int) -> EvaluationRow | None:
+    """The evaluation of random play by the rules of an environment, from any run that has them."""
     for planned in suite.planned:
-        folder = suite.find(planned) if planned.config.game == game else None
+        folder = suite.find(planned) if planned.config.env == env else None
         if folder is not None and (found := find_evaluation(folder, RANDOM, episodes)):
             return found
     return None
 
 
+def random_scores(suite: Suite, episodes: int) -> dict[tuple[str, str], float]:
+    """(Game, name in the table) -> mean score of random play, which depends on the frame skip."""
+    envs: dict[str, dict[EnvConfig, None]] = {}
+    for planned in suite.planned:
+        envs.setdefault(planned.config.game, {})[planned.config.env] = None
+    scores = {}
+    for game, of_game in envs.items():
+        for env in of_game:
+            name = RANDOM if len(of_game) == 1 else f"{RANDOM}-skip{env.frame_skip}"
+            if played := random_play(suite, env, episodes):
+                scores[game, name] = played.summary.mean
+    return scores
+
+
 def gather(
-    suite: Suite, parameters: dict[tuple[str, str], Parameters], episodes: int
+    suite: Suite,
+    parameters: dict[tuple[str, str], Parameters],
+    episodes: int,
+    target: float | None = None,
 ) -> list[Result]:
     """The results of all runs that are trained and evaluated."""
     results = []
@@ -194,7 +222,7 @@ def gather(
         rate = read_rate(folder)
         if None in scores or rate is None:
             continue
-        sampled, greedy = (score.summary.mean for score in scores if score is not None)
+        sampled, greedy = (score.summary for score in scores if score is not None)
         results.append(
             Result(
                 game=planned.config.game,
@@ -204,9 +232,12 @@ def gather(
                 run=folder.name,
                 agent_steps=rate.step,
                 agent_steps_per_second=rate.per_second,
-                sampled=sampled,
-                greedy=greedy,
+                sampled=sampled.mean,
+                greedy=greedy.mean,
                 training=rate.recent_return,
+                training_past=None if target is None else training_past(folder, target),
+                evaluation_past=None if target is None else evaluation_past(folder, target),
+                milestones=dict(sampled.milestones),
             )
         )
     return results
@@ -220,28 +251,40 @@ def write_results(
     if not results:
         print("no run is finished: no table yet")
         return
-    random = {}
-    for game in dict.fromkeys(result.game for result in results):
-        played = random_play(suite, game, args.episodes)
-        random[game] = None if played is None else played.summary.mean
+    random = random_scores(suite, args.episodes)
     info = system_info()
-    budget = suite.planned[0].config.total_timesteps
-    frames = budget * suite.planned[0].config.frame_skip
     missing = len(suite.planned) - len(results)
-    text = table(results, random, args.episodes)
+    texts = [table(results, random, args.episodes), milestones_table(results)]
+    if args.target is not None:
+        texts.append(target_table(results, args.target))
     notes = [
         f"Command: `python -m benchmarks.fig3 {' '.join(words)}`",
-        f"{budget:,} agent steps ({frames:,} frames) each; {describe(info)}.",
+        f"{describe_budget(suite.planned)} each; {describe(info)}.",
     ]
     if missing:
         notes.append(f"{missing} of {len(suite.planned)} runs are unfinished and not included.")
-    whole = "\n\n".join([text, *notes]) + "\n"
+    whole = "\n\n".join([*filter(None, texts), *notes]) + "\n"
     (suite.folder / "table.md").write_text(whole)
-    written: dict[str, Any] = {"arguments": list(words), "machine": info, "random": random}
+    written: dict[str, Any] = {"arguments": list(words), "machine": info, "target": args.target}
+    written["random"] = {
+        game if name == RANDOM else f"{game} {name}": score
+        for (game, name), score in random.items()
+    }
     written["results"] = [dataclasses.asdict(result) for result in results]
     (suite.folder / "results.json").write_text(json.dumps(written, indent=2) + "\n")
     names = ", ".join(["table.md", "results.json", *(path.name for path in drawn)])
     print(f"\n{whole}\nwritten to {suite.folder}/: {names}")
+
+
+def describe_budget(planned: Sequence[Planned]) -> str:
+    """Agent steps and frames of a run, such as "1,000 agent steps (4,000 to 32,000 frames)"."""
+
+    def span(values: Sequence[int]) -> str:
+        return " to ".join(f"{value:,}" for value in sorted({min(values), max(values)}))
+
+    steps = [each.config.total_timesteps for each in planned]
+    frames = [each.config.total_timesteps * each.config.frame_skip for each in planned]
+    return f"{span(steps)} agent steps ({span(frames)} frames)"
 
 
 def draw_curves(suite: Suite) -> list[Path]:
@@ -271,10 +314,11 @@ def _parser() -> CommandParser:
     parser.add_argument(
         *("--variants", "--heads"),
         nargs="+",
-        choices=NAMES,
+        type=variant_name,
         metavar="NAME",
         default=["linear", "hypernet", "neurocoder"],
-        help=f"any of {', '.join(NAMES)} (the first three)",
+        help=f"any of {', '.join(VARIANTS)} (the first three), with any of the suffixes "
+        f"{', '.join(SUFFIXES)}",
     )
     parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="seeds 1 to N (5)")
     budget = parser.add_mutually_exclusive_group(required=True)
@@ -297,6 +341,12 @@ def _parser() -> CommandParser:
         default=10,
         metavar="N",
         help="episodes per mode of the final evaluation (10)",
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="SCORE",
+        help="also say how many seeds reached this mean score, in training and in evaluations",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/fig3"), metavar="FOLDER")
     return parser

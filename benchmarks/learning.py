@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agents.cli import CommandParser, run_command
 from agents.errors import UserError
 from agents.run_folder import resolve_run
+from benchmarks.planned_runs import first_past
 
 PROG = "python -m benchmarks.learning"
 HEAD_FIGURES = (
@@ -64,7 +65,8 @@ def summary(run: Path, target: float | None = None) -> dict[str, Any]:
         "minutes": meta["seconds"] / 60,
     }
     if target is not None:
-        reached = [r for r in rows if float(r["recent_return"]) >= target][:1]
+        first = first_past([float(r["recent_return"]) for r in rows], target)
+        reached = [] if first is None else [rows[first]]
         started = datetime.strptime(meta["started"], "%Y-%m-%d %H:%M:%S %z").timestamp()
         row[f"steps to {target:g}"] = int(reached[0]["global_step"]) if reached else None
         row["seconds to it"] = float(reached[0]["wall_time"]) - started if reached else None

@@ -1,6 +1,7 @@
 """The planned runs of a suite, and the progress of those that exist."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from agents.analysis.learning_curves import read_progress
 from agents.checkpoint import list_checkpoints, step_of
 from agents.config import TrainConfig
+from agents.evaluation.results import read_evaluations
 from agents.run_folder import RunFolderError, as_file_name
 
 # Settings that do not affect learning: two runs that differ only in these are the same.
@@ -82,6 +84,31 @@ def read_rate(folder: Path) -> Rate | None:
         return None
     hours = float(progress.hours[-1])
     return Rate(int(progress.steps[-1]), 3600 * hours, float(progress.returns[-1]))
+
+
+def first_past(values: Sequence[float], target: float) -> int | None:
+    """The index of the first value that reaches a target; None if none does."""
+    return next((i for i, value in enumerate(values) if value >= target), None)
+
+
+def training_past(folder: Path, target: float) -> int | None:
+    """The agent step at which the mean of the last 100 training episodes first reached a target."""
+    try:
+        progress = read_progress(folder / "progress.csv")
+    except RunFolderError:
+        return None
+    first = first_past(progress.returns.tolist(), target)
+    return None if first is None else int(progress.steps[first])
+
+
+def evaluation_past(folder: Path, target: float) -> int | None:
+    """The agent step of the first evaluation of sampled play whose mean reached a target."""
+    steps = [
+        row.global_step
+        for row in read_evaluations(folder)
+        if row.summary.mode == "sampled" and row.summary.mean >= target and row.global_step
+    ]
+    return min(steps, default=None)
 
 
 def _essence(config: TrainConfig) -> dict[str, Any]:

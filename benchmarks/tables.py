@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
+from agents.evaluation.results import milestone_cell
 from benchmarks.variants import Parameters
-from envs import PUBLISHED_SCORES, human_normalised
+from envs import MILESTONES, PUBLISHED_SCORES, human_normalised
 
 COLUMNS = (
     "game",
@@ -37,6 +38,10 @@ class Result:
         sampled: Mean score of the last checkpoint with sampled actions.
         greedy: Mean score of the last checkpoint with greedy actions.
         training: Mean return of the last 100 training episodes.
+        training_past: Agent step at which the mean of the last 100 training episodes first reached
+            the target; None if it did not, or there is none.
+        evaluation_past: Agent step of the first evaluation of sampled play whose mean reached it.
+        milestones: What the sampled episodes reached, by the names of `envs.MILESTONES`.
     """
 
     game: str
@@ -49,20 +54,21 @@ class Result:
     sampled: float
     greedy: float
     training: float
+    training_past: int | None = None
+    evaluation_past: int | None = None
+    milestones: Mapping[str, float] = field(default_factory=dict)
 
 
-def table(results: Sequence[Result], random: Mapping[str, float | None], episodes: int) -> str:
+def table(results: Sequence[Result], random: Mapping[tuple[str, str], float], episodes: int) -> str:
     """The results in Markdown, a row for each game and variant.
 
     Args:
         results: of runs; those of one game and variant are put together.
-        random: game -> mean score of random play, measured by the same rules, or None.
+        random: (game, name) -> mean score of random play, measured by the same rules.
         episodes: final games of each run and mode.
     """
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.game, result.variant), []).append(result)
+    groups = _groups(results)
     games = list(dict.fromkeys(result.game for result in results))
     for game in games:
         for (of_game, variant), group in groups.items():
@@ -81,9 +87,10 @@ def table(results: Sequence[Result], random: Mapping[str, float | None], episode
                 _normalised(game, fmean(sampled)),
             ]
             lines.append(f"| {' | '.join(cells)} |")
-        score = random.get(game)
-        if score is not None:
-            cells = [game, "random", *("" for _ in range(4)), f"{score:.1f}", "", ""]
+        for (of_game, name), score in random.items():
+            if of_game != game:
+                continue
+            cells = [game, name, *("" for _ in range(4)), f"{score:.1f}", "", ""]
             lines.append(f"| {' | '.join([*cells, _normalised(game, score)])} |")
     published = [
         f"{game} {PUBLISHED_SCORES[game].random:g} and {PUBLISHED_SCORES[game].human:g}"
@@ -99,6 +106,56 @@ def table(results: Sequence[Result], random: Mapping[str, float | None], episode
     if published:
         words += f", by the published scores ({'; '.join(published)})"
     return "\n".join([*lines, "", words + "."])
+
+
+def target_table(results: Sequence[Result], target: float) -> str:
+    """How many seeds of each game and variant reached a score, and when, in Markdown."""
+    lines = [
+        f"| game | variant | past {target:g} in training | at agent step | past {target:g} in "
+        "evaluations | at agent step |",
+        "|" + "---|" * 6,
+    ]
+    for (game, variant), group in _groups(results).items():
+        cells = [game, variant]
+        for past in (
+            [result.training_past for result in group],
+            [result.evaluation_past for result in group],
+        ):
+            steps = sorted(step for step in past if step is not None)
+            cells += [f"{len(steps)} of {len(group)}", ", ".join(f"{step:,}" for step in steps)]
+        lines.append(f"| {' | '.join(cells)} |")
+    words = (
+        "Seeds that reached the score within their budget, and when: by the mean of the last 100 "
+        "training episodes, and by the mean of an evaluation of sampled play, during training or "
+        "after it. Means over seeds hide that some break through and some do not."
+    )
+    return "\n".join([*lines, "", words])
+
+
+def milestones_table(results: Sequence[Result]) -> str:
+    """What the sampled episodes of the newest checkpoints reached, in Markdown; may be empty."""
+    parts = []
+    for game, milestones in MILESTONES.items():
+        groups = {v: g for (of, v), g in _groups(results).items() if of == game}
+        if not any(result.milestones for group in groups.values() for result in group):
+            continue
+        titles = [milestone.title for milestone in milestones]
+        lines = [f"| {' | '.join([game, *titles])} |", "|" + "---|" * (1 + len(titles))]
+        for variant, group in groups.items():
+            known = [result.milestones for result in group if result.milestones]
+            means = {m.name: fmean(each[m.name] for each in known) for m in milestones if known}
+            cells = [milestone_cell(milestone, means) for milestone in milestones]
+            lines.append(f"| {' | '.join([variant, *cells])} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _groups(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    """The results by game and variant."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.game, result.variant), []).append(result)
+    return groups
 
 
 def mean_and_std(values: Sequence[float]) -> str:

@@ -1,6 +1,8 @@
 """The variants of a comparison, and their parameter counts."""
 
+import argparse
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "neurocoder-no-residual": {"head": "neurocoder", "neurocoder_residual": False},
 }
 RECURRENT = "-lstm"
+SUFFIXES = (RECURRENT, "-skipN", "-pixel-counts", "-simhash")
 NAMES = (*VARIANTS, *(name + RECURRENT for name in VARIANTS))
+# Suffixes that may follow any of these, in any order.
+_SUFFIX = re.compile(r"(.+)-(lstm|pixel-counts|simhash|skip([1-9][0-9]?))")
 
 TOLERANCE = 0.02
 # Head -> the setting of its width, and one to lower where the narrowest is still too large.
@@ -46,14 +51,31 @@ class Parameters:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """The settings of a variant; `NAME-lstm` is NAME with a recurrent core.
+    """The settings of a variant.
+
+    `NAME-lstm` is NAME with a recurrent core, `NAME-skip12` repeats an action for 12 frames, and
+    `NAME-pixel-counts` and `NAME-simhash` have that bonus.
 
     Raises:
         KeyError: If there is no such variant.
     """
-    if name.endswith(RECURRENT):
-        return {**VARIANTS[name.removesuffix(RECURRENT)], "core": "lstm"}
-    return VARIANTS[name]
+    found = _SUFFIX.fullmatch(name)
+    if found is None:
+        return VARIANTS[name]
+    base, suffix, skip = found.groups()
+    if skip:
+        return {**settings_of(base), "frame_skip": int(skip)}
+    return {**settings_of(base), **({"core": suffix} if suffix == "lstm" else {"bonus": suffix})}
+
+
+def variant_name(name: str) -> str:
+    """The name itself, from the command line, if there is such a variant."""
+    try:
+        settings_of(name)
+    except KeyError:
+        allowed = f"one of {', '.join(VARIANTS)}, followed by any of {', '.join(SUFFIXES)}"
+        raise argparse.ArgumentTypeError(f"{name!r} is not {allowed}") from None
+    return name
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:

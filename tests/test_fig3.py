@@ -25,7 +25,7 @@ from agents.system.signals import StopSignals
 from benchmarks import fig3, variants
 from benchmarks.planned_runs import Planned, is_same, last_checkpoint
 from benchmarks.suite import Suite, SuiteError
-from benchmarks.tables import Result, table
+from benchmarks.tables import Result, milestones_table, table
 from benchmarks.variants import (
     NAMES,
     Parameters,
@@ -142,6 +142,70 @@ def test_everything_is_trained_seed_by_seed_played_drawn_and_reported(
     assert (
         "[4/4] Frostbite neurocoder-single-step seed 2 ... finished: 1,000 agent steps" in printed
     )
+
+
+def test_frame_skips_are_variants_of_one_table_each_with_its_own_random_play(
+    tmp_path, children, capsys
+):
+    words = ["--variants", "linear", "linear-skip12", "linear-skip32-pixel-counts"]
+    words = ["--games", "Frostbite", *words, "--seeds", "1", "--steps", "1000"]
+    assert fig3.main([*words, "--out", str(tmp_path)]) == 0
+    configs = [parse_args(argv) for argv in children.trained]
+    assert [(c.frame_skip, c.bonus, c.bonus_scale, c.total_timesteps) for c in configs] == [
+        (4, "none", 0.0, 1000),
+        (12, "none", 0.0, 1000),
+        (32, "pixel-counts", 0.05, 1000),
+    ]
+    assert children.played == [["sampled", "greedy", "random"]] * 3
+    written = (tmp_path / "table.md").read_text()
+    for name in ("random-skip4", "random-skip12", "random-skip32"):
+        assert f"| Frostbite | {name} |  |  |  |  | 71.0 |" in written
+    assert "1,000 agent steps (4,000 to 32,000 frames) each" in written
+    assert "3 runs of 1,000 agent steps (4,000 to 32,000 frames), in" in capsys.readouterr().out
+
+
+def test_a_budget_of_frames_has_fewer_steps_at_a_longer_skip(tmp_path, children):
+    words = ["--games", "Frostbite", "--variants", "linear-skip8", "linear-lstm-skip32"]
+    fig3.main([*words, "--seeds", "1", "--frames", "32000", "--out", str(tmp_path)])
+    configs = [parse_args(argv) for argv in children.trained]
+    assert [(c.core, c.total_timesteps) for c in configs] == [("none", 4000), ("lstm", 1000)]
+
+
+@pytest.mark.usefixtures("children")
+def test_the_seeds_past_a_target_are_counted_with_their_steps(tmp_path):
+    assert fig3.main(arguments(tmp_path, "--target", "102")) == 0
+    written = (tmp_path / "table.md").read_text()
+    # The fake trains to 100 + seed at the end, and plays 200 + seed.
+    assert "past 102 in training" in written
+    assert "| Frostbite | linear | 1 of 2 | 1,000 | 2 of 2 | 1,000, 1,000 |" in written
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [r["training_past"] for r in results] == [None, None, 1000, 1000]
+    fig3.main(arguments(tmp_path, "--target", "500"))
+    assert "| Frostbite | linear | 0 of 2 |  | 0 of 2 |  |" in (tmp_path / "table.md").read_text()
+
+
+def test_milestones_have_a_table_of_their_own():
+    milestones = [
+        {"igloo_complete": 1.0, "igloo_entered": x, "level": 1 + 2 * x} for x in (0.0, 0.5)
+    ]
+    size = Parameters(1, 1)
+    results = [
+        Result("Frostbite", "linear", n, size, "run", 1, 1.0, 1.0, 1.0, 1.0, milestones=each)
+        for n, each in enumerate(milestones)
+    ]
+    lines = milestones_table(results).splitlines()
+    assert lines[0] == "| Frostbite | igloo complete | igloo entered | level |"
+    assert lines[2:] == ["| linear | 100% | 25% | 1.5 |"]
+    assert milestones_table([Result("Pong", "linear", 1, size, "run", 1, 1.0, 1.0, 1.0, 1.0)]) == ""
+
+
+@pytest.mark.parametrize("name", ["round", "linear-skip0", "linear-skip", "linear-skip100"])
+def test_a_variant_that_is_none_is_refused_by_name(name, capsys):
+    with pytest.raises(SystemExit):
+        fig3.main(["--variants", name, "--steps", "5"])
+    error = capsys.readouterr().err
+    assert f"{name!r} is not one of linear, " in error
+    assert "-skipN" in error
 
 
 @pytest.mark.usefixtures("children")
@@ -458,7 +522,9 @@ def test_the_table_is_of_means_and_deviations_over_seeds():
         for name, values in scores.items()
         for seed, score in enumerate(values, 1)
     ]
-    linear, neurocoder, random = table(results, {"Frostbite": 65.2}, 4).splitlines()[2:5]
+    linear, neurocoder, random = table(results, {("Frostbite", "random"): 65.2}, 4).splitlines()[
+        2:5
+    ]
     mean, std = fmean(scores["linear"]), stdev(scores["linear"])
     assert linear == (
         f"| Frostbite | linear | 1,234 | 56 | 200 | 3 | {mean:.1f} ± {std:.1f} "
