@@ -77,6 +77,18 @@ def test_without_the_key_there_is_one_room():
     assert play("MontezumaRevenge", lambda *_: Action.NOOP, 60) == {"rooms": 1, "key": 0}
 
 
+def test_what_one_episode_reached_is_not_said_of_the_next():
+    config = AtariConfig("MontezumaRevenge", noop_max=1, max_frames=8)
+    found = []
+    with closing(make_evaluation_env(config)) as env:
+        for inventory in (2, 0):
+            env.reset(seed=1)
+            env.unwrapped.ale.setRAM(65, inventory)
+            env.step(0)
+            found.append(env.step(0)[-1]["milestones"]["key"])
+    assert found == [1, 0]
+
+
 def test_only_keys_are_keys_among_what_is_carried():
     carried = {1: 0, 2: 1, 4: 1, 8: 1, 16: 1, 32: 0, 64: 0, 128: 0, 0b1010_0001: 0}
     for inventory, key in carried.items():
