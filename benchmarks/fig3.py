@@ -4,8 +4,8 @@
 
 A variant is a head or one of its ablations; the suffix `-lstm` adds a recurrent core, `-skip12`
 repeats actions for 12 frames, `-pixel-counts` and `-simhash` add a bonus. Runs are trained one
-after another with `train_a3c.py`. The newest checkpoint of each, never `best`, then plays whole
-episodes.
+after another with `train_a3c.py`, or side by side with `--cluster`. The newest checkpoint of each,
+never `best`, then plays whole episodes.
 The suite writes `runs/`, `logs/`, `table.md`, `results.json`, `curves.png` and `curves.csv` to its
 folder.
 
@@ -31,6 +31,7 @@ from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
 from agents.run_folder import RunFolderError
 from agents.system.signals import StopSignals
+from benchmarks.cluster_suite import ClusterSuite, connect
 from benchmarks.planned_runs import (
     Planned,
     evaluation_past,
@@ -71,10 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for word in more:
         if word.partition("=")[0] in _TAKEN:
             parser.error(f"{word} is set by the suite, it cannot follow --")
+    if args.cluster is not None:
+        connect(args.cluster)
     with StopSignals() as signals:
         require_matplotlib()
         planned, parameters = plan(args, more)
-        suite = Suite(args.out, planned, signals)
+        suite = _suite(args, planned, signals)
         print(f"{len(planned)} runs of {describe_budget(planned)}", end=", ")
         print(f"in {args.out}; {suite.time_left()}", flush=True)
         try:
@@ -87,6 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; repeat the command to resume")
         return 128 + signals.received
     return 1 if len(results) < len(planned) else 0
+
+
+def _suite(args: argparse.Namespace, planned: Sequence[Planned], signals: StopSignals) -> Suite:
+    if args.cluster is None:
+        return Suite(args.out, planned, signals)
+    return ClusterSuite(args.out, planned, signals, args.cpus_per_run)
 
 
 def plan(
@@ -347,6 +356,19 @@ def _parser() -> CommandParser:
         type=float,
         metavar="SCORE",
         help="also say how many seeds reached this mean score, in training and in evaluations",
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="train on the machines of a Ray cluster, which must see the folder and this checkout "
+        "at the same paths: local, auto or HOST:PORT",
+    )
+    parser.add_argument(
+        "--cpus-per-run",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="with --cluster: cores, and processes, of each run (1)",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/fig3"), metavar="FOLDER")
     return parser

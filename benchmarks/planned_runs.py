@@ -15,7 +15,7 @@ from agents.run_folder import RunFolderError, as_file_name
 # Settings that do not affect learning: two runs that differ only in these are the same.
 _INCIDENTAL = {
     *("resume", "run_dir", "quiet", "log_interval", "capture_video"),
-    *("checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
+    *("processes", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
 }
 
 

@@ -106,7 +106,7 @@ class Suite:
                 return
             title = f"[{number}/{len(self.planned)}] {planned.title} ..."
             if self.is_finished(planned):
-                outcome = f"was finished already{self._result(planned)}"
+                outcome = f"was finished already{self.result(planned)}"
             else:
                 outcome = self._train(planned, title)
             self.console.print(f"{title} {outcome}")
@@ -136,10 +136,10 @@ class Suite:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_stand_apart,
+                preexec_fn=stand_apart,
             )
         try:
-            # Without a refresh thread, as rich's Status has one: `_stand_apart` asks for a signal
+            # Without a refresh thread, as rich's Status has one: `stand_apart` asks for a signal
             # at the death of a thread, and the next one would inherit the child and signal again.
             line = Live(Text(status()), console=self.console, auto_refresh=False, transient=True)
             with line:
@@ -163,24 +163,36 @@ class Suite:
 
     def _train(self, planned: Planned, title: str) -> str:
         """Train or resume one run and return the outcome in words."""
-        folder = self.find(planned)
-        if folder is not None and last_checkpoint(folder) >= 0:
-            _wait_for_orphan(folder)
-            arguments = ["--resume", str(folder), "--quiet"]
-        else:
-            arguments = [*planned.flags, "--quiet"]
+        folder = self.resumable(planned)
+        if folder is not None:
+            wait_for_orphan(folder)
         log = self.logs / planned.file_name
 
         def status() -> str:
-            return f"{title} {self._result(planned)[2:]}; {self.time_left()}"
+            return f"{title} {self.result(planned)[2:]}; {self.time_left()}"
 
-        code = self.run_child([*TRAIN, *arguments], log, status)
+        code = self.run_child([*TRAIN, *self.arguments(planned)], log, status)
+        return self.outcome(planned, f"exit code {code}")
+
+    def resumable(self, planned: Planned) -> Path | None:
+        """The run directory to go on with, if the run has a checkpoint."""
+        folder = self.find(planned)
+        return folder if folder is not None and last_checkpoint(folder) >= 0 else None
+
+    def arguments(self, planned: Planned) -> list[str]:
+        """The arguments of the training, which starts the run or resumes it."""
+        folder = self.resumable(planned)
+        return [*(planned.flags if folder is None else ("--resume", str(folder))), "--quiet"]
+
+    def outcome(self, planned: Planned, how: str) -> str:
+        """What became of a run whose training ended so, in words; failures are noted."""
+        log = self.logs / planned.file_name
         if self.is_finished(planned):
-            return f"finished{self._result(planned)}; {self.time_left()}"
+            return f"finished{self.result(planned)}; {self.time_left()}"
         if self.stopped:
-            return f"interrupted{self._result(planned)}"
+            return f"interrupted{self.result(planned)}"
         self.failed.append(planned)
-        return f"failed (exit code {code}): {_last_line(log)} [{log}]"
+        return f"failed ({how}): {_last_line(log)} [{log}]"
 
     def rate(self, planned: Planned) -> Rate | None:
         """Progress and speed of a run, or None before its first rows."""
@@ -207,7 +219,8 @@ class Suite:
         seconds = sum(steps / fmean(known.get(name) or everyone) for name, steps in to_do)
         return f"{len(to_do)} to train, about {format_seconds(seconds)}"
 
-    def _result(self, planned: Planned) -> str:
+    def result(self, planned: Planned) -> str:
+        """Progress, speed and score of a run as text; empty before its first rows."""
         rate = self.rate(planned)
         if rate is None:
             return ""
@@ -224,7 +237,7 @@ class Suite:
         return list(self._known.items())
 
 
-def _wait_for_orphan(folder: Path) -> None:
+def wait_for_orphan(folder: Path) -> None:
     """Wait for a training that a killed suite left behind and that is still saving."""
     deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -243,7 +256,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _stand_apart() -> None:
+def stand_apart() -> None:
     """In the child: leave the process group, so that Ctrl-C arrives once, through the suite.
 
     On Linux the child also gets SIGINT when the suite dies.
