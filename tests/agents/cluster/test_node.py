@@ -1,6 +1,7 @@
 """What a node hands over and takes in, without Ray; some with worker processes of its own."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -131,6 +132,19 @@ def test_the_global_step_is_that_of_all_nodes_and_the_optimizer_counts_its_own_u
     assert b.shared.skipped_updates == 2
 
 
+def test_a_node_that_joins_starts_with_the_newest_optimizer_state_and_its_count():
+    server = InProcess()
+    node = make_node(server)
+    for updates, with_optimizer in ((5, True), (3, False)):
+        node.shared.optimizer_state.fill_(updates)
+        learn(node, 0.0, updates=updates)
+        node.exchange(server, with_optimizer=with_optimizer)
+    late = make_node(server)
+    assert (late.shared.optimizer_state == 5).all()
+    assert late.shared.updates == 5
+    assert late.shared.global_step == 80
+
+
 def test_after_a_refusal_a_node_starts_from_what_the_server_has():
     server = InProcess()
     a, b = make_node(server), make_node(server)
@@ -153,23 +167,26 @@ def test_after_a_refusal_a_node_starts_from_what_the_server_has():
 def test_a_push_whose_answer_is_lost_is_not_repeated():
     server = InProcess()
     node = make_node(server)
-    node.pool.start = lambda: None
+    # As if workers ran.
+    running = {"children": [None], "kill_hung": lambda: None, "workers_alive": 1, "restarts": 0}
+    node.pool = types.SimpleNamespace(**running)
+    node._receive = lambda timeout: None  # noqa: ARG005
 
     def lose():
         raise ServerLostError
 
-    learn(node, 1.0)
+    learn(node, 1.0, updates=4)
     server.on_push = lose
-    report = node.stop(server)
-    assert report.server_lost
+    assert node.step(server, 0.01).server_lost
+    learn(node, 8.0)  # what is learned until there is a server again is lost, too
     server.on_push = lambda: None
-    node._generation = None
-    node.shared.stop.zero_()
+    assert not node.step(server, 0.01).server_lost
+    np.testing.assert_allclose(changed(node, server), 1.0, rtol=1e-5)
+    learn(node, 1.0, updates=4)
     node.step(server, 0.01)
-    learn(node, 1.0)
-    node.exchange(server)
     np.testing.assert_allclose(server.parameters, 2.0, rtol=1e-5)
-    assert server.server.snapshot().counts.tolist() == [20, 2, 0]
+    assert server.server.snapshot().counts.tolist() == [80, 8, 0]
+    assert len(server.pushed) == 2
 
 
 def test_statistics_of_observations_are_those_of_all_nodes():
