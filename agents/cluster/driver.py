@@ -210,11 +210,13 @@ class Driver:
             if member.call in ready:
                 self._finish_call(member)
             elif now - member.since > (NODE_TIMEOUT_S if member.report else WAITING_S):
-                member.since = now
                 if member.report:
+                    member.since = now
                     ray.kill(member.actor)
                 else:
-                    self._note(logging.WARNING, f"{member.host}: waiting for its CPUs")
+                    member.since = np.inf
+                    text = f"the node on {member.host} has not started yet; are its CPUs taken?"
+                    self._note(logging.WARNING, text)
 
     def _finish_call(self, member: _Member) -> None:
         try:
