@@ -30,6 +30,8 @@ from neurocoder.attention import content_attention, recurrent_attention, unit_le
 from neurocoder.controller import CompositionNetwork, SingleStepNetwork
 from neurocoder.memory import ProgramMemory, make_key_network, singular_values
 from neurocoder.readings import (
+    AUTHORS_MULTI_STEP,
+    AUTHORS_SINGLE_STEP,
     FirstStep,
     GateSource,
     Initialisation,
@@ -319,20 +321,14 @@ class NeurocoderLinear(nn.Module):
         Raises:
             ValueError: as the constructor does.
         """
-        authors: dict[str, Any] = {
-            "steps": 1,
-            "usage_attention": False,
-            "residual": False,
-            "bias": False,
+        given: dict[str, Any] = {
+            **AUTHORS_SINGLE_STEP,
+            "slots": slots,
+            "key_size": key_size,
+            "heads": heads,
             "sharpness": 1 / max(key_size, 1),
-            "keys": ("linear", "linear", "slot"),
-            "queries": "input",
-            "singular_value_order": "forward",
-            "orthogonality": "slots",
-            "initialisation": "authors",
         }
-        sizes = {"slots": slots, "key_size": key_size, "heads": heads}
-        return cls(in_features, out_features, **{**authors, **sizes, **arguments})
+        return cls(in_features, out_features, **{**given, **arguments})
 
     @classmethod
     def authors_multi_step(
@@ -365,31 +361,17 @@ class NeurocoderLinear(nn.Module):
         Raises:
             ValueError: as the constructor does.
         """
-        authors: dict[str, Any] = {
-            "hidden_size": max(state_size(heads, key_size), 1),
-            "residual": False,
-            "bias": False,
-            "sharpness": 10 / max(key_size, 1),
-            "keys": "slot",
-            "queries": "state",
-            "gates": "input",
-            "initial_state": "learned",
-            "divide_by_maximum": True,
-            "usage_over": "all",
-            "least_used_weight": "one",
-            "first_step": "first_slots",
-            "singular_value_order": "turned",
-            "orthogonality": "slots",
-            "initialisation": "authors",
-        }
-        sizes = {
+        given: dict[str, Any] = {
+            **AUTHORS_MULTI_STEP,
             "slots": slots,
             "key_size": key_size,
             "heads": heads,
             "steps": steps,
             "least_used": least_used,
+            "hidden_size": state_size(heads, key_size),
+            "sharpness": 10 / max(key_size, 1),
         }
-        return cls(in_features, out_features, **{**authors, **sizes, **arguments})
+        return cls(in_features, out_features, **{**given, **arguments})
 
     def reset_parameters(self) -> None:
         """Draw new parameters, by default at a scale close to that of `torch.nn.Linear`."""
@@ -575,12 +557,10 @@ class NeurocoderLinear(nn.Module):
         u, v, s = attention.flatten(2, 3).unbind()
         attended = (s @ widen(self.memory.s)).squeeze(-1)
         sigma = singular_values(attended, readings.singular_value_order)  # eq. 5
-        if self.residual is None:
-            residual_gate = None
-        elif residual_gate is not None or self.integration_network is not None:
-            if self.integration_network is not None:
-                residual_gate = self.integration_network(x)
-            residual_gate = torch.sigmoid(residual_gate)
+        if self.integration_network is not None:
+            residual_gate = self.integration_network(x)
+        if residual_gate is not None:
+            residual_gate = None if self.residual is None else torch.sigmoid(residual_gate)
         return Composition(u, v, s, sigma, residual_gate)
 
     @in_full_precision

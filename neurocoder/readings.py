@@ -1,8 +1,8 @@
 """The readings of the paper that `NeurocoderLinear` can take, and which of them go together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 KeySource = Literal["network", "linear", "slot"]
 QuerySource = Literal["projection", "state", "input"]
@@ -109,3 +109,32 @@ class Readings:
 def state_size(heads: int, key_size: int) -> int:
     """The LSTM's size where its state holds the three memories' queries and the residual's gate."""
     return 3 * heads * key_size + 1
+
+
+# Arguments of `NeurocoderLinear` that are the authors', apart from sizes; see its class methods.
+AUTHORS_SINGLE_STEP: Mapping[str, Any] = {
+    "steps": 1,
+    "usage_attention": False,
+    "residual": False,
+    "bias": False,
+    "keys": ("linear", "linear", "slot"),
+    "queries": "input",
+    "singular_value_order": "forward",
+    "orthogonality": "slots",
+    "initialisation": "authors",
+}
+AUTHORS_MULTI_STEP: Mapping[str, Any] = {
+    "residual": False,
+    "bias": False,
+    "keys": "slot",
+    "queries": "state",
+    "gates": "input",
+    "initial_state": "learned",
+    "divide_by_maximum": True,
+    "usage_over": "all",
+    "least_used_weight": "one",
+    "first_step": "first_slots",
+    "singular_value_order": "turned",
+    "orthogonality": "slots",
+    "initialisation": "authors",
+}
