@@ -176,6 +176,6 @@ def connect(address: str) -> None:
             runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
             **(own if address == "local" else {}),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises that very class where a start takes too long
         reason = str(error).strip().partition("\n")[0]
         raise SuiteError(f"--cluster {address}: {reason}") from error

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from agents.checkpoint import list_checkpoints
+from agents.config import TrainConfig
 from benchmarks.cluster_suite import connect, run_training
 from benchmarks.planned_runs import last_checkpoint
 from benchmarks.suite import SuiteError
@@ -19,6 +20,21 @@ def test_without_ray_a_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # noqa: ARG005
     with pytest.raises(SuiteError, match=r"pip install -e '\.\[cluster\]'"):
         connect("auto")
+
+
+def test_whatever_ray_raises_is_one_line(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def fail(**settings):  # noqa: ARG001
+        raise Exception("it took\ntoo long")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(SuiteError, match=r"^--cluster local: it took$"):
+        connect("local")
+    from agents.cluster import ray_client
+
+    with pytest.raises(ray_client.ClusterFailedError, match=r"^Ray \(local\): it took$"):
+        ray_client.connect(TrainConfig(cluster="local"))
 
 
 def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path):

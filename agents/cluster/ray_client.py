@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agents.config import TrainConfig
@@ -49,7 +48,7 @@ def connect(config: TrainConfig) -> None:
             logging_level=logging.ERROR,
             runtime_env={"py_modules": modules},
         )
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # Ray raises that very class where a start takes too long
         raise ClusterFailedError(f"Ray ({config.cluster}): {first_line(error)}") from error
 
 
