@@ -91,7 +91,7 @@ def check_python(words, parse, train):
     module, rest = words[1], words[2:]
     end = rest.index("--") if "--" in rest else len(rest)
     train(rest[end + 1 :])  # what follows is handed on
-    parse(module, rest[:end] if module == "benchmarks.fig3" else rest)
+    parse(module, rest[:end] if module in ("benchmarks.fig3", "benchmarks.cluster") else rest)
 
 
 def check_pip(words):
