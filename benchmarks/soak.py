@@ -2,7 +2,8 @@
 
     python -m benchmarks.soak --minutes 30
 
-A random worker process is killed (SIGKILL) every 20 seconds. The whole program is killed and
+Every 20 seconds the worker process that has run longest is killed (SIGKILL); less often where there
+are so few that the run would give up one which dies all the time. The whole program is killed and
 resumed several times, and interrupted at the end. The exit code is 1 unless all of this holds:
 
 - a killed process is replaced within 5 seconds;
@@ -21,7 +22,6 @@ import argparse
 import csv
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -38,6 +38,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.run_folder import resolve_run
+from agents.training.managed_process import MAX_RESTARTS, RESTART_WINDOW_S
 from agents.training.worker_process import spread_workers
 
 ROOT = Path(__file__).parent.parent
@@ -58,19 +59,19 @@ class Soak:
         folder: The folder of the run and of its temporary files.
         game: The game to train on.
         workers: Number of workers.
-        seed: Seed of the choice of workers to kill.
 
     Attributes:
         broken: The violated conditions, as sentences.
         report: The measurements, for JSON.
     """
 
-    def __init__(self, folder: Path, game: str, workers: int, seed: int) -> None:
+    def __init__(self, folder: Path, game: str, workers: int) -> None:
         self.folder, self.workers = folder, workers
         self.processes = len(spread_workers(TrainConfig(workers=workers)))
         self.broken: list[str] = []
         self.report: dict[str, Any] = {"replaced_after": [], "program_kills": [], "memory": []}
-        self._random = random.Random(seed)
+        least = 1.1 * RESTART_WINDOW_S / (MAX_RESTARTS * self.processes)
+        self.kill_every = max(KILL_EVERY_S, least)
         self._began = time.monotonic()
         (folder / "tmp").mkdir()
         options = ["--game", game, "--workers", workers, "--run-dir", folder / "runs"]
@@ -98,8 +99,8 @@ class Soak:
         try:
             self._wait_until_all_play(program)
             end = time.monotonic() + seconds
-            while time.monotonic() + KILL_EVERY_S < end and program.poll() is None:
-                time.sleep(KILL_EVERY_S)
+            while time.monotonic() + self.kill_every < end and program.poll() is None:
+                time.sleep(self.kill_every)
                 self._measure_memory(program)
                 self._kill_a_worker(program)
             time.sleep(max(0.0, end - time.monotonic()))
@@ -152,7 +153,7 @@ class Soak:
         before = _workers_of(program)
         if not before:
             raise RuntimeError(f"training has ended; see {self.folder / 'stderr'}")
-        victim = self._random.choice(sorted(before))
+        victim = min(before, key=lambda pid: psutil.Process(pid).create_time())
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
         while True:
@@ -257,24 +258,25 @@ def main() -> int:
     parser.add_argument("--game", default="Frostbite")
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--program-kills", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice of workers to kill")
     parser.add_argument("--json", type=Path, help="file to write all measurements to")
     args = parser.parse_args()
 
     folder = Path(tempfile.mkdtemp(prefix="soak-"))  # short: socket paths are limited
-    soak = Soak(folder, args.game, args.workers, args.seed)
+    soak = Soak(folder, args.game, args.workers)
     sessions = args.program_kills + 1
+    held = False
     try:
         for number in range(sessions):
             soak.session(60 * args.minutes / sessions, last=number == sessions - 1)
         soak.check_what_is_left()
+        held = not soak.broken
     finally:
         if args.json:
             args.json.write_text(json.dumps({**soak.report, "broken": soak.broken}, indent=2))
-        if soak.broken:
-            print(f"the run is kept in {folder}")
-        else:
+        if held:
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"the run is kept in {folder}")
 
     report = soak.report
     kills = report["program_kills"]
