@@ -21,10 +21,11 @@ RUN_HERE = (
     *("benchmarks.fig3", "benchmarks.learning", "benchmarks.random_play"),
 )
 # These measure, for minutes; the soak test takes half an hour. `tests/test_benchmarks.py` runs them
-# on a small scale, `tests/experiments` the experiments, and `tests/neurocoder` the last.
+# on a small scale, `tests/agents/cluster` what the cluster's does, `tests/experiments` the
+# experiments, and `tests/neurocoder` the last.
 RUN_ELSEWHERE = (
     *("benchmarks.breakdown", "benchmarks.gpu", "benchmarks.layers", "benchmarks.soak"),
-    *("benchmarks.startup", "benchmarks.throughput", "experiments."),
+    *("benchmarks.startup", "benchmarks.throughput", "benchmarks.cluster", "experiments."),
     "tests.neurocoder.capabilities",
 )
 

@@ -146,7 +146,7 @@ def test_training_counts_frames_with_its_frame_skip(tmp_path, capfd):
     with (folder / "progress.csv").open() as file:
         steps = int(list(csv.DictReader(file))[-1]["global_step"])
     assert steps >= 40
-    assert f"({12 * steps:,} frames)" in capfd.readouterr().err
+    assert f"({12 * steps:,} frames)" in capfd.readouterr().out
 
 
 def test_a_plots_frames_are_those_of_each_run(tmp_path):

@@ -133,7 +133,7 @@ def test_a_worker_that_falls_ill_is_replaced_within_seconds(illness, tmp_path):
 
 
 def test_a_stopped_worker_does_not_hold_up_the_end_of_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(agents.training.supervisor, "STOP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(agents.training.worker_pool.WorkerPool, "stop_timeout", 1.0)
 
     def story(run):
         wait_for(lambda: updates_of(run, 0) > 5)
@@ -146,7 +146,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end_of_a_run(tmp_path, monkeypatc
 
 
 def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatch):
-    monkeypatch.setattr(agents.training.supervisor, "STOP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(agents.training.worker_pool.WorkerPool, "stop_timeout", 1.0)
 
     def story(run):
         wait_for(lambda: updates_of(run, 0) > 5)
