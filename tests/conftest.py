@@ -4,6 +4,7 @@ pytest-xdist runs the tests in two processes. Those that start, kill or time pro
 in one of them, so that no two of them compete; of the others, the tests of a file stay together.
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -34,3 +35,13 @@ def event_files_sort_by_age():
     module = sys.modules.get("tensorboard.summary.writer.event_file_writer")
     if module is not None:
         module._global_uid = module.AtomicCounter(0)
+
+
+@pytest.fixture(autouse=True)
+def log_propagates():
+    """Undo that training keeps its log to itself.
+
+    pytest reads loggers that do not propagate, too; one that begins to in a test is read twice.
+    """
+    yield
+    logging.getLogger("train").propagate = True

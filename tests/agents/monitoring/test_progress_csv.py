@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 
 import pytest
 
@@ -24,7 +23,6 @@ def test_rows_that_found_no_room_are_written_when_there_is_room_again(tmp_path, 
     progress._file.close()
     progress._file = FullDisk()
     with caplog.at_level("ERROR", logger="train"):
-        logging.getLogger("train").propagate = True
         progress.append({"global_step": 200})
     assert "No space left" in caplog.text
     assert path.read_text() == complete

@@ -1,6 +1,5 @@
 """TensorBoard's events survive full disks, and hold programs, settings and results."""
 
-import logging
 import threading
 
 import cv2
@@ -25,7 +24,6 @@ def test_events_that_find_no_room_are_reported_once_and_print_no_traceback(
     monkeypatch.setattr(threading, "excepthook", unexpected.append)
     agents.monitoring.tensorboard._silence_writer_threads.cache_clear()
     writer = TensorBoardWriter(tmp_path)
-    logging.getLogger("train").propagate = True
 
     def full_disk(*_):
         raise OSError(28, "No space left on device")
