@@ -184,11 +184,12 @@ def test_its_report_and_curves_are_drawn(run, tmp_path):
     assert plot.main([str(run), "--out", str(tmp_path / "curves.png")]) == 0
 
 
-def test_without_pictures_a_sentence_says_so_and_all_else_works(tmp_path, caplog, capsys):
+def test_without_pictures_a_sentence_says_so_and_all_else_works(tmp_path, capsys):
     run = train_run(tmp_path, f"{MODULE}:TestUnrendered-v0", capture_video=True)
     assert evaluate.main([str(run), "--episodes", "1", "--record"]) == 0
-    assert "no videos: " in caplog.text
-    assert "has no render_mode 'rgb_array'" in caplog.text
+    log = (tmp_path / "latest" / "train.log").read_text()
+    assert "no videos: " in log
+    assert "has no render_mode 'rgb_array'" in log
     (path, *_) = (run / "replays").iterdir()
     assert not (run / "videos").exists()
     assert replay.main([str(path)]) == 0
@@ -325,8 +326,9 @@ def test_an_environment_that_changed_since_the_recording_is_noticed(tmp_path, mo
     assert "the trajectory's hash" in capsys.readouterr().err
 
 
-def test_where_the_name_is_another_environment_there_is_no_evaluation(tmp_path, caplog):
+def test_where_the_name_is_another_environment_there_is_no_evaluation(tmp_path):
     config = make_config(tmp_path, "Frostbite", head="linear", total_timesteps=100)
     assert train(config, make_env=make_tiny_env) == 0
-    assert "Frostbite has other actions or observations than what is trained on" in caplog.text
+    log = (tmp_path / "latest" / "train.log").read_text()
+    assert "Frostbite has other actions or observations than what is trained on" in log
     assert not (tmp_path / "latest" / "eval" / "evaluations.csv").exists()

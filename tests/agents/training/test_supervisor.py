@@ -256,13 +256,13 @@ def test_a_run_that_could_not_write_all_it_should_does_not_end_well(fails, tmp_p
     assert train(run_config(config, tmp_path)) == 1
 
 
-def test_the_commands_in_the_last_lines_can_be_pasted(tmp_path, caplog):
+def test_the_commands_in_the_last_lines_can_be_pasted(tmp_path):
     folder = tmp_path / "my runs, übung"
     assert train(run_config(SMALL, folder), (), make_tiny_env) == 0
-    hints = [r.getMessage() for r in caplog.records if "python -m" in r.getMessage()]
-    (hint,) = hints
-    words = shlex.split(hint.partition(": ")[2])
     run = resolve_run(folder / "latest")
+    lines = (run / "train.log").read_text().splitlines()
+    (hint,) = [line for line in lines if "python -m" in line]
+    words = shlex.split(hint.partition("watch it play: ")[2])
     assert words == [
         *("python", "-m", "agents.evaluate", str(run)),
         *("--episodes", "1", "--mode", "sampled", "--record"),
