@@ -43,6 +43,8 @@ SMALLER = {
     r"\bRUN\b": "runs/latest",
     r"--game NAME": "--game Pong",
 }
+# A package of one's own, and a Ray that runs already.
+NOT_HERE = ("my_package", "--cluster auto")
 MAX_FRAMES = 200
 QUICK = f" --max-frames {MAX_FRAMES} --log-interval 0.2 --envs-per-worker 4"
 FIRST_RUN = "python train_a3c.py --game Frostbite --workers 0 --total-timesteps 800"
@@ -68,6 +70,7 @@ def to_run():
     """The lines of README and pages that stand by themselves, without what installs, each once."""
     lines = [line for line in LINES if not line.inline and not line.page.startswith("benchmarks")]
     texts = [line.text for line in lines if line.programs & set(RUN_HERE)]
+    texts = [text for text in texts if not any(word in text for word in NOT_HERE)]
     return list(dict.fromkeys(re.sub(r"pip install [^&]*&& ", "", text) for text in texts))
 
 
