@@ -17,7 +17,7 @@ from typing import Any
 
 from agents.system.signals import StopSignals
 from benchmarks.planned_runs import Planned
-from benchmarks.suite import ROOT, Suite, SuiteError, stand_apart, wait_for_orphan
+from benchmarks.suite import ROOT, Suite, SuiteError, start, wait_for_orphan
 
 # How often a run is tried that was lost with its machine, or the part of Ray that it ran in.
 MAX_TRIES = 3
@@ -126,17 +126,7 @@ def run_training(arguments: Sequence[str], log: Path, resumed: Path | None) -> i
     if resumed is not None:
         wait_for_orphan(resumed)
     command = [sys.executable, str(ROOT / "train_a3c.py"), *arguments]
-    with log.open("ab") as file:
-        file.write(f"$ {' '.join(command)}\n".encode())
-        file.flush()
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            preexec_fn=stand_apart,
-        )
+    process = start(command, log)
     try:
         # Cancelling interrupts no wait for the process, but what follows after a moment.
         while process.poll() is None:

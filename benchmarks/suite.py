@@ -127,17 +127,7 @@ class Suite:
             The exit code.
         """
         told_at: float | None = None
-        with log.open("ab") as file:
-            file.write(f"$ {' '.join(command)}\n".encode())
-            file.flush()
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                preexec_fn=stand_apart,
-            )
+        process = start(command, log)
         try:
             # Without a refresh thread, as rich's Status has one: `stand_apart` asks for a signal
             # at the death of a thread, and the next one would inherit the child and signal again.
@@ -254,6 +244,26 @@ def _last_line(log: Path) -> str:
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a program of this checkout that stands apart; see `stand_apart`.
+
+    Args:
+        command: The program and its arguments.
+        log: The file that these, and the program's output, are appended to.
+    """
+    with log.open("ab") as file:
+        file.write(f"$ {' '.join(command)}\n".encode())
+        file.flush()
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            preexec_fn=stand_apart,
+        )
 
 
 def stand_apart() -> None:

@@ -26,17 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.data import DataError, load_images, padded
-from experiments.common.layers import parameter_count
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Record
 from experiments.continual_learning.fisher import squared_gradients
 from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
 from experiments.continual_learning.results import TITLES
-from experiments.continual_learning.run import METHODS, SCENARIOS, Scale, Variant
+from experiments.continual_learning.run import METHODS, SCENARIOS, Scale, Variant, figures_of
 from experiments.continual_learning.task_sequence import (
     TaskNetwork,
-    average_accuracy,
-    forgetting,
     learn_in_sequence,
 )
 from experiments.continual_learning.task_split import Task, split_into_tasks
@@ -221,13 +218,7 @@ def run(
         auxiliary_loss=auxiliary_loss,
         report=report,
     )
-    return {
-        "accuracy": average_accuracy(accuracies),
-        "forgetting": forgetting(accuracies),
-        "learned": accuracies.diagonal().mean().item(),
-        "parameters": parameter_count(network),
-        "accuracies": accuracies,
-    }
+    return figures_of(network, accuracies)
 
 
 class Runs:

@@ -13,8 +13,9 @@ from torch import Tensor
 from experiments.common.drawing import COLOURS, new_figure, tidy
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Record
-from experiments.continual_learning.authors import Options, load_tasks, run
-from experiments.continual_learning.run import Scale, Variant
+from experiments.continual_learning import authors
+from experiments.continual_learning.authors import Options, run
+from experiments.continual_learning.run import Variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,19 +75,8 @@ def _options(changes: Sequence[Mapping[str, Any]]) -> Options:
     return Options(layer, **others)
 
 
-class Runs:
-    """Runs variants by name, as `authors.Runs` does.
-
-    Args:
-        mnist: folder of MNIST's files.
-        scale: how much is computed.
-
-    Raises:
-        DataError: if the files cannot be used.
-    """
-
-    def __init__(self, mnist: str, scale: Scale) -> None:
-        self.tasks, self.scale = load_tasks(mnist), scale
+class Runs(authors.Runs):
+    """Runs variants by name; for the arguments see `authors.Runs`."""
 
     def __call__(
         self, name: str, _seed: int, scalar: Callable[[str, float, int], None]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.common.data import DataError, load_images
 from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
@@ -142,6 +142,16 @@ def run(
         auxiliary_loss=auxiliary_loss,
         report=report,
     )
+    return figures_of(network, accuracies)
+
+
+def figures_of(network: nn.Module, accuracies: Tensor) -> dict[str, Any]:
+    """What is kept of a run; see `run`.
+
+    Args:
+        network: what has learned.
+        accuracies: see `learn_in_sequence`.
+    """
     return {
         "accuracy": average_accuracy(accuracies),
         "forgetting": forgetting(accuracies),
