@@ -10,19 +10,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parent
-WITH_PROCESSES = ("agents/training/", "agents/system/", "agents/a3c/test_learner.py")
+WITH_PROCESSES = (
+    *("agents/training/", "agents/system/", "agents/cluster/"),
+    *("agents/a3c/test_learner.py", "agents/test_browser.py"),
+)
 
 
-def pytest_collection_modifyitems(items):
-    """Group the tests: a group runs in one process, in its order."""
-    for item in items:
-        path = item.path.relative_to(ROOT)
+class Groups(LoadScopeScheduling):
+    """A group of tests runs in one process, in its order."""
+
+    def _split_scope(self, nodeid):
+        path = Path(nodeid.partition("::")[0]).relative_to(ROOT.name)
         alone = len(path.parts) == 1 or path.as_posix().startswith(WITH_PROCESSES)
-        item.add_marker(pytest.mark.xdist_group("processes" if alone else path.as_posix()))
+        return "processes" if alone else path.as_posix()
+
+
+# Not `--dist loadgroup`, which writes groups into the ids of tests: pytest 9.2 ignores that
+# (pytest-xdist's issue 1386).
+def pytest_xdist_make_scheduler(config, log):
+    return Groups(config, log)
 
 
 @pytest.fixture(autouse=True)
