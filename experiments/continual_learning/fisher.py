@@ -92,6 +92,7 @@ def squared_gradients(
     for chunk in images.split(_IMAGES_AT_ONCE):
         for name, slope in of_each_image(parameters, chunk).items():
             every = constant[name]
-            whole = slope if every is None else slope + every
-            total[name] += whole.square().sum(0)
+            # In place, since memory is what this waits for; what is not the caller's is ours.
+            whole = slope.contiguous() if every is None else slope + every
+            total[name] += whole.square_().sum(0)
     return [t / len(images) for t in total.values()]
