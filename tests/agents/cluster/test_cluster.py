@@ -186,7 +186,7 @@ def test_a_stopped_run_saves_and_goes_on_on_one_machine_and_on_a_cluster_again(r
         subprocess.run(command(*more), cwd=run.folder, check=True, timeout=180)
         steps.append(step_of_newest(run.path))
         assert steps[-1] >= budget
-    assert "resuming from step" in run.log()
+    assert "resuming from agent step" in run.log()
 
 
 def test_everything_ends_when_the_program_is_killed(cluster, tmp_path):
