@@ -149,6 +149,7 @@ class TrainConfig:
     precision: str = setting("float32", "network", "type that the torso computes with; bf16 rounds weights and activations to bfloat16, which is faster on CPUs with such instructions (AVX512-BF16, AMX)", mutable_on_resume=True, choices=("float32", "bf16"))
     actor_gain: float = setting(1.0, "network", "factor on the actor's output, for every head", above=0, high=1e3)
 
+    neurocoder_readings: str = setting("default", "neurocoder head", "what the layer is where the paper leaves room: ours (default), or one of the two in its authors' public code, without residual program and bias; their single step has all J x H components", choices=("default", "authors-single-step", "authors-multi-step"))
     neurocoder_slots: int = setting(20, "neurocoder head", "P, slots of each program memory", low=1, high=4096)
     neurocoder_key_size: int = setting(8, "neurocoder head", "K, size of a program key", low=1, high=4096)
     neurocoder_heads: int = setting(2, "neurocoder head", "H, components retrieved in parallel", low=1, high=256)
@@ -198,6 +199,13 @@ class TrainConfig:
         if self.neurocoder_least_used > self.neurocoder_slots:
             allowed = f"must be at most --neurocoder-slots ({self.neurocoder_slots})"
             raise SettingError("neurocoder_least_used", self.neurocoder_least_used, allowed)
+        if self.neurocoder_readings != "default":
+            for name, value in _FIXED_BY_AUTHORS.items():
+                if getattr(self, name) != value:
+                    allowed = (
+                        f"cannot be chosen with --neurocoder-readings {self.neurocoder_readings}"
+                    )
+                    raise SettingError(name, getattr(self, name), allowed)
         if self.bonus == "none" and self.bonus_scale != 0:
             raise SettingError("bonus_scale", self.bonus_scale, "needs a --bonus")
         for name, value in _ATARI_ONLY.items():
@@ -248,6 +256,15 @@ class TrainConfig:
         """The learning rate after `global_step` agent steps; it decays linearly to zero at the budget."""
         return self.learning_rate * max(0.0, 1.0 - global_step / self.total_timesteps)
 
+
+# What the layers of the authors' code leave no choice of, with its defaults.
+_FIXED_BY_AUTHORS = {
+    name: TrainConfig.__dataclass_fields__[name].default
+    for name in (
+        *("neurocoder_hidden_size", "neurocoder_sharpness"),
+        *("neurocoder_usage_attention", "neurocoder_residual"),
+    )
+}
 
 # What these are in other environments.
 _ATARI_ONLY = {

@@ -12,12 +12,17 @@ from agents.networks.actor_critic import ActorCritic
 from agents.networks.heads import head_factory
 from envs import Spaces
 
-# Name -> settings: the heads and the paper's ablations.
+# Name -> settings: the heads, the paper's ablations, and the layers of its authors' code.
 VARIANTS: dict[str, dict[str, Any]] = {
     **{head: {"head": head} for head in choices("head")},
     "neurocoder-single-step": {"head": "neurocoder", "neurocoder_steps": 1},
     "neurocoder-no-usage": {"head": "neurocoder", "neurocoder_usage_attention": False},
     "neurocoder-no-residual": {"head": "neurocoder", "neurocoder_residual": False},
+    **{
+        f"neurocoder-{readings}": {"head": "neurocoder", "neurocoder_readings": readings}
+        for readings in choices("neurocoder_readings")
+        if readings != "default"
+    },
 }
 RECURRENT = "-lstm"
 SUFFIXES = (RECURRENT, "-skipN", "-pixel-counts", "-simhash")

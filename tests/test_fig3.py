@@ -459,11 +459,13 @@ def test_variants_differ_in_what_their_name_says():
         changed = {k for k, v in vars(config).items() if v != getattr(base, k)}
         assert changed <= {
             *("head", "core", "neurocoder_steps"),
-            *("neurocoder_usage_attention", "neurocoder_residual"),
+            *("neurocoder_usage_attention", "neurocoder_residual", "neurocoder_readings"),
         }
         assert (config.core == "lstm") == name.endswith("-lstm")
         assert config.head == name.split("-")[0]
     assert parse_args(as_flags(settings_of("neurocoder-no-residual"))).neurocoder_residual is False
+    authors = parse_args(as_flags(settings_of("neurocoder-authors-multi-step")))
+    assert authors.neurocoder_readings == "authors-multi-step"
 
 
 @pytest.mark.parametrize("num_actions", [3, 18])

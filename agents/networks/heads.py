@@ -68,6 +68,22 @@ def _hypernet(config: TrainConfig) -> Head:
 
 
 def _neurocoder(config: TrainConfig) -> Head:
+    if config.neurocoder_readings == "authors-single-step":
+        return partial(
+            NeurocoderLinear.authors_single_step,
+            slots=config.neurocoder_slots,
+            key_size=config.neurocoder_key_size,
+            heads=config.neurocoder_steps * config.neurocoder_heads,
+        )
+    if config.neurocoder_readings == "authors-multi-step":
+        return partial(
+            NeurocoderLinear.authors_multi_step,
+            slots=config.neurocoder_slots,
+            key_size=config.neurocoder_key_size,
+            heads=config.neurocoder_heads,
+            steps=config.neurocoder_steps,
+            least_used=config.neurocoder_least_used,
+        )
     return partial(
         NeurocoderLinear,
         slots=config.neurocoder_slots,

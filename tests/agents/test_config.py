@@ -22,6 +22,22 @@ def test_the_defaults_are_those_of_the_dataclass():
     assert parse_args([]) == TrainConfig()
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--neurocoder-sharpness", "1"],
+        ["--neurocoder-hidden-size", "65"],
+        ["--no-neurocoder-residual"],
+        ["--no-neurocoder-usage-attention"],
+    ],
+)
+def test_what_the_authors_layers_fix_cannot_be_chosen_beside_them(argv):
+    settings = vars(parse_args(argv))
+    with pytest.raises(SettingError, match=argv[0].replace("--no-", "--")) as error:
+        TrainConfig(**settings | {"neurocoder_readings": "authors-single-step"})
+    assert "authors-single-step" in str(error.value)
+
+
 @pytest.mark.parametrize("spec", dataclasses.fields(TrainConfig), ids=lambda spec: spec.name)
 def test_every_field_has_help_and_a_group(spec):
     assert spec.metadata["help"]

@@ -129,6 +129,8 @@ HEADS = {
     "one step": {"neurocoder_steps": 1},
     "no usage attention": {"neurocoder_usage_attention": False},
     "no residual": {"neurocoder_residual": False},
+    "authors' single step": {"neurocoder_readings": "authors-single-step"},
+    "authors' multi-step": {"neurocoder_readings": "authors-multi-step"},
     "hypernet": {"head": "hypernet"},
     "linear": {"head": "linear"},
     "two linear layers": {"head": "linear", "linear_hidden_size": 9},

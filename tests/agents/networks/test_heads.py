@@ -16,6 +16,7 @@ from agents.run_folder import open_run
 from agents.training.supervisor import train
 from benchmarks.variants import UnmatchableError, count_parameters, match_neurocoder
 from envs import Spaces
+from neurocoder import NeurocoderLinear
 
 
 def test_every_name_that_the_flag_takes_has_a_head_and_the_other_way_round():
@@ -35,6 +36,22 @@ def test_every_head_is_called_like_nn_linear_and_keeps_its_state_in_parameters(n
     assert [n for n, p in head.named_parameters() if p.grad is None] == []
     # Workers share parameters, and checkpoints hold them. Nobody knows of buffers.
     assert list(head.buffers()) == []
+
+
+def test_the_authors_layers_have_their_readings_and_the_settings_sizes():
+    sizes = {"neurocoder_slots": 6, "neurocoder_key_size": 3, "neurocoder_heads": 2}
+    config = TrainConfig(**sizes, neurocoder_steps=4, neurocoder_least_used=2)
+    readings = {}
+    for name in choices("neurocoder_readings"):
+        layer = head_factory(dataclasses.replace(config, neurocoder_readings=name))(5, 7)
+        program = layer.compose(torch.randn(1, 5))
+        assert program.u_attention.shape == (1, 8, 6)
+        readings[name] = layer.readings
+    assert readings == {
+        "default": NeurocoderLinear(5, 7).readings,
+        "authors-single-step": NeurocoderLinear.authors_single_step(5, 7).readings,
+        "authors-multi-step": NeurocoderLinear.authors_multi_step(5, 7).readings,
+    }
 
 
 class Film(nn.Module):
