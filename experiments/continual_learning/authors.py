@@ -6,7 +6,8 @@ the benchmark of Hsu et al. (2018) with a new layer. What the code does and the 
 
 - The similarity of query and key is their cosine divided by the key size.
 - The orthogonality loss of all three layers has the weight 1. With L2 and EWC it is added twice
-  from the second task on; with SI not before the second task.
+  from the second task on; with SI not before the second task, though its gradient counts in the
+  path integral of the first.
 - The importance of EWC is the squared gradient of each image's loss, for the class that is
   predicted, *plus the orthogonality loss*, at all images of the task. Online EWC adds it up.
 - The penalties have no factor 1/2.
@@ -165,7 +166,9 @@ def make_regularizer(
     if method == "l2":
         return L2(network, coefficient / L2.factor)
     if method == "si":
-        return SI(network, coefficient / SI.factor, signed=True)
+        # Without it in their loss, the authors have it in the path that importance is made of.
+        first = orthogonality_loss if options.added_twice else None
+        return SI(network, coefficient / SI.factor, signed=True, first_task_loss=first)
     if method == "ewc":
         return EWC(network, coefficient / EWC.factor, fisher)
     if method == "online-ewc":

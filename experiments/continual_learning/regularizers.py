@@ -196,16 +196,24 @@ class SI(Regularizer):
         strength: c.
         damping: xi, positive.
         signed: whether an omega_i below zero counts as it is.
+        first_task_loss: of the model. Its gradient counts in the path of the first task, though no
+            step goes down it; so the Neurocoder's authors have it with their orthogonality loss.
 
     Raises:
         ValueError: if strength is negative, or damping is not positive.
     """
 
     def __init__(
-        self, model: nn.Module, strength: float, damping: float = 0.1, *, signed: bool = False
+        self,
+        model: nn.Module,
+        strength: float,
+        damping: float = 0.1,
+        *,
+        signed: bool = False,
+        first_task_loss: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
         super().__init__(model, strength)
-        self.signed = signed
+        self.signed, self.first_task_loss = signed, first_task_loss
         if not damping > 0:
             raise ValueError(f"damping must be positive, got {damping}")
         self.damping = damping
@@ -218,6 +226,14 @@ class SI(Regularizer):
         optimizer.zero_grad()
         loss.backward()
         gradients = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+        if self.first_task_loss is not None and not self.anchors:
+            more = self.first_task_loss(self.model)
+            if more.requires_grad:
+                found = torch.autograd.grad(more, self.parameters, materialize_grads=True)
+                gradients = [
+                    new if old is None else old + new
+                    for old, new in zip(gradients, found, strict=True)
+                ]
         before = self._values()
         self._add_gradient()
         optimizer.step()

@@ -1,6 +1,7 @@
 """The penalties against formulas written out in float64, task after task."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -120,6 +121,36 @@ def test_si_pulls_by_the_path_integrals_of_the_tasks_over_the_squares_of_their_w
     learn(model, Regularizer(model), *data())
     expected = 7.0 * quadratic(model, positions[-1], importance)
     torch.testing.assert_close(regularizer.penalty(), expected.detach())
+
+
+def test_a_loss_of_the_first_task_counts_in_its_path_and_moves_nothing():
+    def squares(model):
+        return sum(p.square().sum() for p in model.parameters())
+
+    (images, labels), more = data(), data()
+    paths, ways = [], []
+    for first_task_loss in (None, squares):
+        torch.manual_seed(1)
+        model = network()
+        regularizer = SI(model, 1.0, signed=True, first_task_loss=first_task_loss)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        way = [values(model)]
+        for _ in range(3):
+            regularizer.step(loss_of(model, images, labels), optimizer)
+            way.append(values(model))
+        paths.append([path.clone() for path in regularizer._path])
+        ways.append(way)
+        regularizer.task_learned(images, 0)
+        regularizer.strength = 0.0  # or the steps would differ from here on
+        regularizer.step(loss_of(model, *more), optimizer)
+        paths.append(regularizer._path)
+    for k in range(len(paths[0])):
+        for one, other in zip(*ways, strict=True):
+            assert torch.equal(one[k], other[k])
+        steps = [(old[k], new[k] - old[k]) for old, new in pairwise(ways[0])]
+        expected = paths[0][k] - sum(2 * position * step for position, step in steps)
+        torch.testing.assert_close(paths[2][k], expected)
+        torch.testing.assert_close(paths[3][k], paths[1][k])
 
 
 def test_the_path_integral_of_small_steps_is_how_far_the_loss_fell():
