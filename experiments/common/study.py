@@ -15,6 +15,7 @@ The folder holds `settings.json`, `results.jsonl` with a line for each finished 
 """
 
 import argparse
+import fcntl
 import importlib.util
 import json
 import math
@@ -25,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
@@ -102,6 +103,7 @@ class Study:
     ) -> None:
         """Close what is open; after Ctrl-C, print the command that resumes."""
         self._close_job()
+        self._lock.close()
         if self._progress is not None:
             self._progress.close()
         if kind is KeyboardInterrupt:
@@ -252,7 +254,18 @@ class Study:
             temporary = file.with_suffix(".tmp")
             temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
             temporary.replace(file)
+            self._lock = _locked(file)
             return
+        self._lock = _locked(file)
+        try:
+            self._check(file, wanted)
+            self.results = self._read_results()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _check(self, file: Path, wanted: Record) -> None:
+        """Compare the folder's settings with those that are wanted."""
         try:
             there = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
@@ -265,7 +278,6 @@ class Study:
                     f"--out {self.folder} was made with {key} {there.get(key)!r}, "
                     f"not {wanted.get(key)!r}; choose another folder"
                 )
-        self.results = self._read_results()
 
     def _read_results(self) -> list[Record]:
         """The complete lines of the results, without one truncated by a kill."""
@@ -285,6 +297,21 @@ class Study:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _locked(file: Path) -> IO[bytes]:
+    """Lock a file until what is returned is closed, or this process ends in any way.
+
+    Raises:
+        StudyError: if another process holds the lock.
+    """
+    lock = file.open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StudyError(f"--out {file.parent}: another process is using this folder") from None
+    return lock
 
 
 def _record(line: str) -> Record | None:

@@ -79,6 +79,15 @@ def test_other_settings_than_the_folders_are_refused(tmp_path):
         Study("another", parse("--out", out))
 
 
+def test_a_folder_that_another_study_is_writing_to_is_refused(tmp_path):
+    out = tmp_path / "x"
+    used = pytest.raises(StudyError, match="another process is using this folder")
+    with Study("tests", parse("--out", out)), used:
+        Study("tests", parse("--out", out))
+    with Study("tests", parse("--out", out)):
+        pass
+
+
 @pytest.mark.parametrize("what", ["a file", "a strange folder", "broken settings"])
 def test_what_is_not_an_experiments_folder_is_refused(tmp_path, what):
     out = tmp_path / "x"

@@ -59,6 +59,16 @@ def test_importance_is_the_squared_gradient_of_each_images_loss(layer, counted):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_a_network_with_a_row_for_each_slot_is_not_taken_for_one_with_a_row_for_each_image(slots):
+    arguments = {"slots": slots, "heads": 2, "key_size": 2, "least_used": 1, "keys": "network"}
+    model = authors.make_network("neurocoder", SMALL, 9, 2, 1, arguments).double()
+    images = torch.randn(slots, 9, dtype=torch.float64)
+    expected = naive_squared_gradients(model, images, 0, 0.0)
+    for got, wanted in zip(squared_gradients(model, images, 0), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-14)
+
+
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="at least one image"):
         squared_gradients(network("linear"), torch.empty(0, 9), 0)
