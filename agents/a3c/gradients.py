@@ -82,7 +82,8 @@ def clip_gradients(
     # checking each number would take a twentieth of the update.
     if not math.isfinite(norm) or not orthogonality.is_finite:
         return GradientStep(flat.gradients, is_finite=False, metrics={})
-    if norm > config.max_grad_norm:
+    clipped = norm > config.max_grad_norm
+    if clipped:
         flat.gradients.mul_(config.max_grad_norm / norm)
     # The orthogonality gradient is added after clipping, which concerns the task alone.
     for gradient, added in orthogonality.gradients:
@@ -96,5 +97,6 @@ def clip_gradients(
     }
     # All at once: on another device, each of them would have to be waited for.
     numbers = torch.stack([term.detach() for term in terms.values()]).tolist()
-    metrics = {**dict(zip(terms, numbers, strict=True)), "losses/grad_norm": norm}
+    metrics = dict(zip(terms, numbers, strict=True))
+    metrics |= {"losses/grad_norm": norm, "losses/clipped_updates": float(clipped)}
     return GradientStep(flat.gradients, is_finite=True, metrics=metrics)

@@ -41,6 +41,7 @@ COLUMNS = (
     "dropped_gradients",
     "bytes_per_s",
     "recent_past_plateau",
+    "clipped_updates",
 )
 # Rows kept for later while the disk is full.
 _MAX_PENDING_ROWS = 10_000

@@ -71,6 +71,7 @@ def accuracy_figure(results: Sequence[Record]) -> "Figure":
                     x = place + 0.22 * (offset - (len(layers) - 1) / 2)
                     _draw_mean(axes, x, values, layer, labelled=place == 0)
         axes.set_xticks(range(len(methods)), [TITLES[m] for m in methods])
+        axes.set_xlim(-0.7, len(methods) - 0.3)  # whole labels
         axes.set_title(TITLES[scenario], fontsize=11)
         axes.set_ylabel("average accuracy after the last task (%)")
         tidy(axes)

@@ -155,6 +155,16 @@ def test_the_task_gradient_is_clipped_before_the_orthogonality_gradient_joins():
     torch.testing.assert_close(both, task + orthogonality, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(("largest", "clipped"), [(1e-3, 1.0), (1e6, 0.0)])
+def test_whether_an_update_was_clipped_is_in_its_metrics(largest, clipped):
+    runner = make_runner(dataclasses.replace(SMALL, max_grad_norm=largest))
+    record = update(runner)
+    assert record.scalars["losses/clipped_updates"] == clipped
+    norm = runner.group.flat.gradients.norm().item()
+    before = record.scalars["losses/grad_norm"]
+    assert norm == pytest.approx(largest if clipped else before, rel=1e-3)
+
+
 def test_the_second_updates_gradients_arrive():
     runner = make_runner()
     update(runner)
