@@ -56,6 +56,23 @@ def test_an_agent_that_stays_on_the_shore_reaches_nothing():
     assert found == {"igloo_complete": 0, "igloo_entered": 0, "level": 1}
 
 
+def test_the_consoles_demonstration_after_long_idleness_is_not_the_agents_play():
+    memories = []
+
+    def stand_still(ale, _):
+        memories.append(ale.getRAM().copy())
+        return Action.NOOP
+
+    found = play("Frostbite", stand_still, 4500)
+    assert memories[-1][75] == 7, "the demonstration has not begun; on level 8 by the memory"
+    assert found == {"igloo_complete": 0, "igloo_entered": 0, "level": 1}
+
+
+def test_montezumas_revenge_demonstrates_no_other_rooms():
+    found = play("MontezumaRevenge", lambda *_: Action.NOOP, 4500)
+    assert found == {"rooms": 1, "key": 0}
+
+
 def take_the_key_and_leave(ale, step, *, leave):
     """From beside the key, and with it to the door on the right."""
     if step == 30:
