@@ -101,9 +101,11 @@ def figure(results: Sequence[Record]) -> "Figure":
         "one reading as ours": [AUTHORS, *READINGS, *OTHERS],
         "one more as ours in every row": [AUTHORS, first, *(_CUMULATED + n for n in READINGS)],
     }
-    drawn = new_figure(width=11, height=5.5)
-    axes: Any = drawn.subplots(1, 2, sharex=True)
-    for panel, (title, wanted) in zip(axes, panels.items(), strict=True):
+    if not any(name.startswith(_CUMULATED) for name in by_name):
+        del panels["one more as ours in every row"]
+    drawn = new_figure(width=0.5 + 5.25 * len(panels), height=5.5)
+    axes: Any = drawn.subplots(1, len(panels), sharex=True, squeeze=False)
+    for panel, (title, wanted) in zip(axes[0], panels.items(), strict=True):
         rows = [name for name in wanted if name in by_name]
         for place, name in enumerate(rows):
             values = by_name[name]

@@ -259,6 +259,9 @@ def test_the_figure_of_readings_has_a_row_for_each():
     ]
     assert len(left.get_yticklabels()) == 1 + len(readings.READINGS) + len(readings.OTHERS)
     assert len(right.get_yticklabels()) == 1 + len(readings.READINGS)
+    alone = [result for result in results if not result["variant"].startswith("to-")]
+    (only,) = readings.figure(alone).axes
+    assert len(only.get_yticklabels()) == len(left.get_yticklabels())
 
 
 @pytest.mark.usefixtures("no_pictures")
