@@ -5,7 +5,6 @@ to the event files of TensorBoard. TensorBoard follows links, and would show the
 `latest` pointed to the run itself.
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -20,7 +19,7 @@ from typing import IO, Any
 
 from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
-from agents.system.files import write_atomically
+from agents.system.files import lock_file, write_atomically
 
 PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
 _LATEST = ".latest"
@@ -118,13 +117,10 @@ def lock_run_folder(folder: Path) -> IO[bytes]:
     Raises:
         SettingError: If another process holds the lock.
     """
-    file = (folder / "train.log").open("ab")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_file(folder / "train.log")
     except BlockingIOError:
-        file.close()
         raise SettingError("resume", folder, "another process is training this run") from None
-    return file
 
 
 def resolve_run(path: str | Path) -> Path:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import math
 import os
 import signal
@@ -22,6 +21,7 @@ from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
 from agents.monitoring.console import format_seconds
 from agents.run_folder import RunFolderError, lock_run_folder, open_run
+from agents.system.files import lock_file
 from agents.system.signals import StopSignals
 from benchmarks.planned_runs import Planned, Rate, is_same, last_checkpoint, read_rate
 
@@ -57,14 +57,11 @@ class Suite:
         self._known: dict[Path, TrainConfig] = {}
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / "suite.lock").open("ab")
+            self._lock = lock_file(folder / "suite.lock")
+        except BlockingIOError:
+            raise SuiteError(f"{folder}: another suite is using this folder") from None
         except OSError as error:
             raise SuiteError(f"{folder}: cannot be written to ({error.strerror})") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise SuiteError(f"{folder}: another suite is using this folder") from None
 
     @property
     def runs(self) -> Path:

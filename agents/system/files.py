@@ -6,11 +6,12 @@ Imports nothing heavy: the replay command runs without torch.
 import contextlib
 import csv
 import errno
+import fcntl
 import os
 import re
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import psutil
 
@@ -28,6 +29,25 @@ class CsvRow(NamedTuple):
 
     line: str
     cells: list[str]
+
+
+def lock_file(path: Path) -> IO[bytes]:
+    """Lock a file until what is returned is closed, or this process ends in any way.
+
+    Args:
+        path: The file, created if it does not exist; its content stays.
+
+    Raises:
+        BlockingIOError: If another process holds the lock.
+        OSError: If the file cannot be opened.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:

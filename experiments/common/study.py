@@ -15,7 +15,6 @@ The folder holds `settings.json`, `results.jsonl` with a line for each finished 
 """
 
 import argparse
-import fcntl
 import importlib.util
 import json
 import math
@@ -30,6 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
+from agents.system.files import lock_file
 from benchmarks.system_info import describe, system_info
 from experiments.common.command_line import ExperimentError
 from experiments.common.command_line import make_parser as make_parser
@@ -300,18 +300,15 @@ class Study:
 
 
 def _locked(file: Path) -> IO[bytes]:
-    """Lock a file until what is returned is closed, or this process ends in any way.
+    """Lock a study's settings; see `lock_file`.
 
     Raises:
         StudyError: if another process holds the lock.
     """
-    lock = file.open("ab")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_file(file)
     except BlockingIOError:
-        lock.close()
         raise StudyError(f"--out {file.parent}: another process is using this folder") from None
-    return lock
 
 
 def _record(line: str) -> Record | None:
