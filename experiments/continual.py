@@ -90,9 +90,11 @@ def _run_as_the_authors(args: argparse.Namespace) -> None:
     args.default_seeds = authors.REPEATS
     scale = _scale(args)
     authors.load_tasks(args.mnist)  # so that a folder is refused before anything is written
+    # Like variants, readings may be added to a folder: that there are any is its setting.
+    wanted, args.readings = args.readings, args.readings is not None
     with Study("continual", args) as study:
-        if args.readings is not None:
-            chosen = [name for name in readings.names() if name in (args.readings or [name])]
+        if args.readings:
+            chosen = [name for name in readings.names() if name in (wanted or [name])]
             make_readings = partial(readings.Runs, args.mnist, scale)
             study.run(make_readings, chosen, processes=args.jobs)
             study.table(COLUMNS, variants=readings.names())

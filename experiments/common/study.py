@@ -43,8 +43,11 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
-# What may differ when an experiment resumes in an existing folder.
-_NOT_SETTINGS = ("variants", "seeds", "out", "command", "default_seeds", "jobs")
+# What may differ when an experiment resumes in an existing folder: what is run, and how.
+_NOT_SETTINGS = (
+    *("variants", "scenarios", "methods", "networks", "seeds"),
+    *("out", "command", "default_seeds", "jobs"),
+)
 
 Record = dict[str, Any]
 
@@ -273,6 +276,8 @@ class Study:
         if not isinstance(there, dict):
             raise StudyError(f"{file} cannot be read; choose another --out")
         for key in dict.fromkeys([*wanted, *there]):
+            if key in _NOT_SETTINGS:  # as in folders of earlier versions
+                continue
             if there.get(key) != wanted.get(key):
                 raise StudyError(
                     f"--out {self.folder} was made with {key} {there.get(key)!r}, "

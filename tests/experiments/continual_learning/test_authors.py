@@ -194,8 +194,13 @@ def test_the_command_compares_with_the_paper_and_resumes(tmp_path, mnist, capsys
         for method in ("adam", "online-ewc")
         for layer in ("linear", "neurocoder")
     ]
-    continual.main(words)
-    assert "4 of 4 are there already" in capsys.readouterr().out
+    # What is chosen to be run may grow; folders of earlier versions had it among their settings.
+    settings = tmp_path / "x" / "settings.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "methods": ["adam"]}))
+    continual.main([*words, "--scenarios", "domain", "task", "--methods", "adam", "--seeds", "1"])
+    assert "2 of 4 are there already" in capsys.readouterr().out
+    continual.main([*words, "--scenarios", "domain", "task"])
+    assert "6 of 8 are there already" in capsys.readouterr().out
 
 
 def test_the_protocol_needs_mnist(capsys, tmp_path):
@@ -269,6 +274,13 @@ def test_the_command_runs_the_readings_that_are_named(tmp_path, mnist, capsys):
     words = ["--quick", "--mnist", mnist, "--out", str(tmp_path / "x"), "--readings", "authors"]
     continual.main([*words, "--protocol", "authors"])
     assert "| authors |" in capsys.readouterr().out
+    continual.main([*words[:-1], "mlp", "--protocol", "authors"])  # one more in the same folder
+    said = capsys.readouterr().out
+    assert "| authors |" in said
+    assert "| mlp |" in said
+    with pytest.raises(SystemExit):  # Table 1's runs are another study
+        continual.main([*words[:-2], "--protocol", "authors"])
+    assert "was made with readings True, not False" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         continual.main(words)
     assert "--readings needs --protocol authors" in capsys.readouterr().err
