@@ -18,7 +18,7 @@ LINES = all_lines()
 
 RUN_HERE = (
     *("train_a3c.py", "agents.evaluate", "agents.plot", "agents.replay", "agents.report"),
-    *("benchmarks.fig3", "benchmarks.learning", "benchmarks.random_play"),
+    *("benchmarks.fig3", "benchmarks.learning", "benchmarks.random_play", "benchmarks.shore"),
 )
 # These measure, for minutes; the soak test takes half an hour. `tests/test_benchmarks.py` runs them
 # on a small scale, `tests/agents/cluster` what the cluster's does, `tests/experiments` the
