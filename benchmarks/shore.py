@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, SupportsFloat
 import gymnasium
 import numpy as np
 import numpy.typing as npt
+import torch
 from ale_py.env import AtariEnv
 
-from agents.cli import CommandParser, run_command, use_one_thread
+from agents.cli import CommandParser, run_command
 from agents.errors import UserError
 from agents.evaluate import DEFAULT_SEED, episode_count
 from agents.evaluation.episode import Observation, run_episodes
@@ -112,7 +113,7 @@ class Recorder(gymnasium.Wrapper[Observation, int, Observation, int]):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Play, print, and return the exit code."""
-    use_one_thread()
+    torch.set_num_threads(1)
     parser = CommandParser(prog=PROG, description=__doc__.partition("\n")[0])
     parser.add_argument("run", metavar="RUN", help="run directory of a training on Frostbite")
     parser.add_argument(

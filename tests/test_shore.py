@@ -45,9 +45,11 @@ def test_a_step_holds_the_memory_that_the_agent_acted_on():
 
 def test_the_agent_that_enters_goes_along_the_shore_once_the_igloo_is_complete(capsys):
     assert main(["models/frostbite-linear", "--episodes", "2"]) == 0
-    *_, before, after = capsys.readouterr().out.splitlines()
-    along_before, along_after = (int(row.split("|")[6].split()[0]) for row in (before, after))
-    assert along_after > 2 * along_before
+    said = capsys.readouterr().out
+    assert said.startswith("2 episodes, mean score ")
+    complete = said.splitlines()[-1].split("|")
+    assert complete[1].strip() == "complete"
+    assert int(complete[6].split()[0]) > 30  # policies on the plateau: 3 to 10 %
 
 
 def test_other_games_are_refused():
