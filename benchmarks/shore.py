@@ -4,8 +4,7 @@
 
 The door of a complete igloo is at the right end of the shore, where the figure has to walk and then
 press UP, without a step down onto the floes. So the share of steps down says how far a policy is
-from finding it by chance. Only the first level is counted. Bytes of the console's memory as in
-`envs.milestones`.
+from finding it by chance. Only the first level is counted.
 """
 
 from collections import Counter
@@ -28,9 +27,10 @@ from agents.evaluation.load_agent import load_agent
 from agents.evaluation.runner import SAMPLED, EvaluationPolicy, episode_seeds
 from agents.run_folder import open_run
 from envs import AtariConfig, make_evaluation_env, num_actions, resolve_game
+from envs.milestones import COMPLETE_IGLOO, IGLOO_BLOCKS, LEVEL
 
 PROG = "python -m benchmarks.shore"
-_BLOCKS, _COMPLETE, _LEVEL, _Y, _SHORE = 77, 15, 75, 100, 27
+_Y, _SHORE = 100, 27
 # From the shore: onto the floes, along it, up, or nowhere.
 MOVES = ("down", "along", "up", "none")
 
@@ -62,9 +62,9 @@ def shore_table(steps: Iterable[Step]) -> str:
     """Of the first level, in Markdown: agent steps, their reward, and the moves from the shore."""
     counts = {complete: Counter[str]() for complete in (False, True)}
     for memory, action, reward in steps:
-        if memory[_LEVEL] != 0:
+        if memory[LEVEL] != 0:
             continue
-        count = counts[bool(memory[_BLOCKS] == _COMPLETE)]
+        count = counts[bool(memory[IGLOO_BLOCKS] == COMPLETE_IGLOO)]
         count["steps"] += 1
         count["points"] += int(reward)
         if memory[_Y] == _SHORE:

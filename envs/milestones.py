@@ -15,7 +15,8 @@ import numpy.typing as npt
 # The console's memory after each agent step, uint8, (T, 128).
 Memory = npt.NDArray[np.uint8]
 
-_IGLOO_BLOCKS, _COMPLETE_IGLOO, _LEVEL = 77, 15, 75
+# Frostbite: the byte of the igloo and its value when that is complete, and the byte of the level.
+IGLOO_BLOCKS, COMPLETE_IGLOO, LEVEL = 77, 15, 75
 _ROOM, _INVENTORY, _KEYS = 3, 65, 0b0001_1110
 
 
@@ -42,14 +43,14 @@ def _played(memory: Memory) -> Memory:
     It begins some time after an agent that stands still has frozen to death for the last time,
     which ends no episode. An entry raises the level by one.
     """
-    jumps = np.flatnonzero(~np.isin(np.diff(memory[:, _LEVEL].astype(int)), (0, 1)))
+    jumps = np.flatnonzero(~np.isin(np.diff(memory[:, LEVEL].astype(int)), (0, 1)))
     return memory[: jumps[0] + 1] if len(jumps) else memory
 
 
 def _igloo_complete(memory: Memory) -> float:
-    memory = _played(memory)
     # 255 without a block, 0 with one, 15 with its door. It is emptied again when it is entered.
-    return float((memory[:, _IGLOO_BLOCKS] == _COMPLETE_IGLOO).any() or _level(memory) > 1)
+    built = _played(memory)[:, IGLOO_BLOCKS] == COMPLETE_IGLOO
+    return float(built.any() or _level(memory) > 1)
 
 
 def _igloo_entered(memory: Memory) -> float:
@@ -58,7 +59,7 @@ def _igloo_entered(memory: Memory) -> float:
 
 def _level(memory: Memory) -> float:
     # Every entry leads to the next level, and nothing else does.
-    return 1.0 + float(_played(memory)[:, _LEVEL].max())
+    return 1.0 + float(_played(memory)[:, LEVEL].max())
 
 
 def _rooms(memory: Memory) -> float:

@@ -1,5 +1,6 @@
 """What policies do on Frostbite's shore, told from the console's memory."""
 
+import dataclasses
 from contextlib import closing
 
 import numpy as np
@@ -41,6 +42,35 @@ def test_a_step_holds_the_memory_that_the_agent_acted_on():
     assert positions[51] > positions[50]
     assert now >= positions[-1]
     assert all(taken.memory[100] == 27 for taken in env.steps[50:])
+
+
+@pytest.mark.parametrize(("frame_skip", "steps"), [(4, 30), (12, 10), (32, 4)])
+def test_the_door_is_so_many_agent_steps_from_where_a_life_begins(frame_skip, steps):
+    config = AtariConfig("Frostbite", sticky_actions=0.0, noop_max=1, full_action_space=True)
+    config = dataclasses.replace(config, frame_skip=frame_skip)
+    with closing(make_evaluation_env(config)) as env:
+        env.reset(seed=1)
+        console = env.unwrapped.ale
+        while console.getEpisodeFrameNumber() < 200:
+            env.step(0)
+        walked = 0
+        while console.getRAM()[102] < 124:  # the door is at 124 to 130
+            env.step(3)
+            walked += 1
+    assert walked == steps
+
+
+def test_a_jump_from_the_shore_takes_30_frames():
+    config = AtariConfig("Frostbite", sticky_actions=0.0, noop_max=1, full_action_space=True)
+    with closing(make_evaluation_env(dataclasses.replace(config, frame_skip=1))) as env:
+        env.reset(seed=1)
+        heights = []
+        for frame in range(260):
+            env.step(5 if 200 <= frame < 204 else 0)
+            heights.append(int(env.unwrapped.ale.getRAM()[100]))
+    floe = heights[-1]
+    assert heights[199] == 27
+    assert heights.index(floe) + 1 - 200 == 30
 
 
 def test_the_agent_that_enters_goes_along_the_shore_once_the_igloo_is_complete(capsys):
