@@ -1,8 +1,9 @@
 """Time and peak memory of `NeurocoderLinear`, of other layers, and of building W explicitly.
 
     python -m benchmarks.layers
+    python -m benchmarks.layers --device cuda
 
-Variants, of the same sizes on the same input, in one thread and float32:
+Variants, of the same sizes on the same input, in float32, on the CPU in one thread:
 
 - `neurocoder`: the layer at its reference size (20 slots, key size 8, 2 heads x 5 steps, 5
   least-used, controller 64).
@@ -15,7 +16,8 @@ All are measured in alternation over several rounds, so that a drift of the mach
 all alike; medians are printed. "forward" runs without gradients; "both" is forward and backward, to
 the input and all parameters. Memory is the peak of a forward and backward pass above what was
 allocated before it (parameters, gradients, input): the running sum of the allocations and frees
-that torch's profiler records. `built` is skipped where W alone would take more than `--most` GiB.
+that torch's profiler records, or on CUDA what its allocator says. `built` is skipped where W alone
+would take more than `--most` GiB.
 """
 
 import argparse
@@ -95,16 +97,29 @@ def both_call(layer: nn.Module, x: Tensor) -> Callable[[], Any]:
 
 def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
     """Mean seconds per call, over at least `seconds` and one call."""
+    synchronize()
     calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds or calls == 0:
+    while time.perf_counter() - start < seconds or calls == 0:
         call()
         calls += 1
-    return elapsed / calls
+    synchronize()  # calls return before a GPU has done them
+    return (time.perf_counter() - start) / calls
+
+
+def synchronize() -> None:
+    """Wait for a GPU that has been used."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def peak_memory(call: Callable[[], Any]) -> int:
     """Peak bytes allocated during a call, above those allocated before it."""
     call()
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
     with profile(use_cpu=True, profile_memory=True, use_kineto=True) as profiled:
         call()
     assert profiled.kineto_results is not None
@@ -117,13 +132,22 @@ def peak_memory(call: Callable[[], Any]) -> int:
 
 
 def measure_cell(
-    in_features: int, out_features: int, batch: int, *, rounds: int, seconds: float, most: float
+    in_features: int,
+    out_features: int,
+    batch: int,
+    *,
+    rounds: int,
+    seconds: float,
+    most: float,
+    device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
     """Measure all variants at one size and batch: seconds of each round, and peak bytes."""
     layers = variants(in_features, out_features)
     if 4 * batch * in_features * out_features > most * GIB:
         del layers["built"]
-    x = torch.randn(batch, in_features)
+    x = torch.randn(batch, in_features, device=device)
+    for layer in layers.values():
+        layer.to(device)
     calls = {
         name: {"forward": forward_call(layer, x), "both": both_call(layer, x)}
         for name, layer in layers.items()
@@ -188,7 +212,8 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=0.5, help="largest W to build, in GiB")
     parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("IN", "OUT"))
     parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="on the CPU (1)")
+    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
@@ -207,6 +232,7 @@ def main() -> None:
                 rounds=1 if args.quick else args.rounds,
                 seconds=0.001 if args.quick else args.seconds,
                 most=args.most,
+                device=args.device,
             )
             cells.append(
                 {

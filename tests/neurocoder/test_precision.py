@@ -49,7 +49,7 @@ def test_under_autocast_outputs_are_as_good_as_those_of_a_linear_layer(kind, dty
 @pytest.mark.gpu
 @each_half
 @with_linear
-def test_on_a_gpu_too(kind, dtype):
+def test_under_autocast_on_a_gpu_too(kind, dtype):
     layer, x = make(kind, 64, 10, device="cuda").eval(), torch.randn(256, 64, device="cuda")
     with torch.autocast("cuda", dtype):
         y = layer(x)

@@ -217,7 +217,15 @@ def test_it_learns_it_from_worker_processes_too(tmp_path):
     assert play_greedily(trained_network(config, tmp_path)) == OPTIMUM
 
 
-@pytest.mark.parametrize(("first", "second"), [("worker", "cpu"), ("cpu", "worker")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("worker", "cpu"),
+        ("cpu", "worker"),
+        pytest.param("worker", "cuda", marks=pytest.mark.gpu),
+        pytest.param("cuda", "cpu", marks=pytest.mark.gpu),
+    ],
+)
 def test_a_run_goes_on_with_the_other_kind_of_learner(first, second, tmp_path):
     config = dataclasses.replace(SMALL, learner=first, run_dir=str(tmp_path))
     assert train(config, (), make_tiny_env) == 0

@@ -47,7 +47,10 @@ def updates_after(run, count):
     wait_for(lambda: run.shared.updates >= before + count, seconds=120.0)
 
 
-def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parameters(tmp_path):
+@pytest.mark.parametrize("learner", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parameters(
+    learner, tmp_path
+):
     seen = []
 
     def story(run):
@@ -63,7 +66,9 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
         assert any(bool(t.any()) for t in meanwhile.optimizer_state.values())
         time.sleep(0.3)
 
-    config = dataclasses.replace(CONFIG, run_dir=str(tmp_path), checkpoint_interval=0.3)
+    config = dataclasses.replace(
+        CONFIG, learner=learner, run_dir=str(tmp_path), checkpoint_interval=0.3
+    )
     watched = Watched(config, make_tiny_env, story)
     assert watched.execute() == 130
     folder = watched.run.folder

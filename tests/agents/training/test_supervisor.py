@@ -47,7 +47,7 @@ def test_the_same_seed_in_this_process_gives_bit_identical_parameters(tmp_path):
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
-@pytest.mark.parametrize("learner", ["worker", "cpu"])
+@pytest.mark.parametrize("learner", ["worker", "cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_run_in_bfloat16_learns_otherwise_and_is_evaluated(learner, tmp_path):
     for precision in ("float32", "bf16"):
         config = dataclasses.replace(
