@@ -99,6 +99,8 @@ def main() -> int:
         device = torch.cuda.get_device_name(torch.device(args.learner))
     info["device"] = device
     title = f"learner on {args.learner} ({device}), {args.learner_batch} rollouts a batch"
+    if args.learner == "worker":
+        title = "every worker learns"
     print(f"{describe(info)}; {args.game}; {title}\n", flush=True)
     found = measure(args)
     print(table(found))
