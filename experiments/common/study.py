@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 # What may differ when an experiment resumes in an existing folder: what is run, and how.
 _NOT_SETTINGS = (
-    *("variants", "scenarios", "methods", "networks", "seeds"),
+    *("variants", "scenarios", "methods", "networks", "strengths", "seeds"),
     *("out", "command", "default_seeds", "jobs"),
 )
 

@@ -36,6 +36,7 @@ from experiments.continual_learning.run import METHODS, SCENARIOS, Scale, Varian
 from experiments.continual_learning.task_sequence import (
     TaskNetwork,
     learn_in_sequence,
+    perceptron,
 )
 from experiments.continual_learning.task_split import Task, split_into_tasks
 from neurocoder import NeurocoderLinear, NSMLinear
@@ -142,12 +143,12 @@ def make_network(
     """
     if layer == "linear":
         make, make_head = partial(nn.Linear, bias=False), nn.Linear
-        return TaskNetwork(make, pixels, scale.width, classes, num_heads, make_head)
+        return perceptron(make, pixels, scale.width, classes, num_heads, make_head)
     if layer == "nsm":
         make_layer: Callable[[int, int], nn.Module] = partial(NSMLinear, bias=False)
     else:
         make_layer = partial(NeurocoderLinear.authors_single_step, **(arguments or {}))
-    return TaskNetwork(make_layer, pixels, scale.width, classes, num_heads)
+    return perceptron(make_layer, pixels, scale.width, classes, num_heads)
 
 
 def orthogonality_loss(network: nn.Module) -> Tensor:

@@ -13,10 +13,10 @@ from experiments.common.data import DataError, load_images
 from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
 from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
 from experiments.continual_learning.task_sequence import (
-    TaskNetwork,
     average_accuracy,
     forgetting,
     learn_in_sequence,
+    perceptron,
 )
 from experiments.continual_learning.task_split import Task, split_into_tasks
 
@@ -123,7 +123,7 @@ def run(
         the others have fallen since their best. "learned": average accuracy on each task just after
         it was learned. "parameters", and "accuracies": the whole matrix.
     """
-    network = TaskNetwork(
+    network = perceptron(
         partial(make_layer, variant.layer, **LAYERS[variant.layer]),
         tasks[0].images.shape[1],
         scale.width,

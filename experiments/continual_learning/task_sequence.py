@@ -12,43 +12,53 @@ from experiments.continual_learning.task_split import Task
 
 
 class TaskNetwork(nn.Module):
-    """A perceptron with two hidden layers and one last layer, or one for each task.
+    """A network with one last layer, or one for each task.
 
     One last layer for all tasks is the incremental domain scenario: the network is not told which
     task an image is from. One for each is the incremental task scenario (Hsu et al. 2018).
+
+    Args:
+        hidden: from images, shape (N, in), to features.
+        heads: the last layers, from features to logits; if there is one, all tasks share it.
+    """
+
+    def __init__(self, hidden: nn.Module, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, images: Tensor, task: int) -> Tensor:
+        """Return logits, shape (N, classes), for images of shape (N, in) from a task."""
+        head = self.heads[task if len(self.heads) > 1 else 0]
+        return head(self.hidden(images))
+
+
+def perceptron(
+    make_layer: Callable[[int, int], nn.Module],
+    in_features: int,
+    hidden_features: int,
+    classes: int,
+    num_heads: int,
+    make_head: Callable[[int, int], nn.Module] | None = None,
+) -> TaskNetwork:
+    """Create a perceptron with two hidden layers.
 
     Args:
         make_layer: called as make_layer(in_features, out_features) for every layer.
         in_features: size of an image.
         hidden_features: width of both hidden layers.
         classes: how many a task has.
-        num_heads: how many last layers there are; with 1, all tasks share it.
+        num_heads: how many last layers there are.
         make_head: called in the place of make_layer for the last layers, if given.
     """
-
-    def __init__(
-        self,
-        make_layer: Callable[[int, int], nn.Module],
-        in_features: int,
-        hidden_features: int,
-        classes: int,
-        num_heads: int,
-        make_head: Callable[[int, int], nn.Module] | None = None,
-    ) -> None:
-        super().__init__()
-        self.hidden = nn.Sequential(
-            make_layer(in_features, hidden_features),
-            nn.ReLU(),
-            make_layer(hidden_features, hidden_features),
-            nn.ReLU(),
-        )
-        make_head = make_head or make_layer
-        self.heads = nn.ModuleList(make_head(hidden_features, classes) for _ in range(num_heads))
-
-    def forward(self, images: Tensor, task: int) -> Tensor:
-        """Return logits, shape (N, classes), for images of shape (N, in) from a task."""
-        head = self.heads[task if len(self.heads) > 1 else 0]
-        return head(self.hidden(images))
+    hidden = nn.Sequential(
+        make_layer(in_features, hidden_features),
+        nn.ReLU(),
+        make_layer(hidden_features, hidden_features),
+        nn.ReLU(),
+    )
+    make_head = make_head or make_layer
+    return TaskNetwork(hidden, [make_head(hidden_features, classes) for _ in range(num_heads)])
 
 
 def learn_in_sequence(

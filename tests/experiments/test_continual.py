@@ -21,7 +21,7 @@ from experiments.continual_learning.run import (
     load_tasks,
     run,
 )
-from experiments.continual_learning.task_sequence import TaskNetwork
+from experiments.continual_learning.task_sequence import perceptron
 from tests.experiments.common.test_data import write_mnist
 
 
@@ -140,7 +140,7 @@ def test_neurocoder_and_perceptron_are_of_about_one_size():
         def make(i, o):
             return make_layer(layer, i, o, **LAYERS[layer])
 
-        return parameter_count(TaskNetwork(make, 64, 256, 2, 1))
+        return parameter_count(perceptron(make, 64, 256, 2, 1))
 
     assert size("neurocoder") < 1.5 * size("linear")
 

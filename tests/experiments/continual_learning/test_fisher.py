@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from experiments.continual_learning.fisher import fisher_diagonal
-from experiments.continual_learning.task_sequence import TaskNetwork
+from experiments.continual_learning.task_sequence import perceptron
 from neurocoder import HyperLinear, NeurocoderLinear
 from tests.experiments.continual_learning.naive_fisher import naive_fisher
 
@@ -22,7 +22,7 @@ LAYERS = {
 @pytest.mark.parametrize("num_images", [1, 3, 21])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_it_is_the_mean_of_the_squared_slopes_of_single_images_and_classes(layer, num_images):
-    model = TaskNetwork(LAYERS[layer], 4, 5, 3, 2)
+    model = perceptron(LAYERS[layer], 4, 5, 3, 2)
     images = torch.randn(num_images, 4, **FLOAT64)
     got = fisher_diagonal(model, images, 1)
     for g, e in zip(got, naive_fisher(model, images, 1), strict=True):
@@ -50,7 +50,7 @@ def test_the_logits_of_a_linear_model_have_the_information_of_logistic_regressio
 
 
 def test_another_tasks_head_has_none():
-    model = TaskNetwork(LAYERS["linear"], 4, 5, 2, 3)
+    model = perceptron(LAYERS["linear"], 4, 5, 2, 3)
     fisher = fisher_diagonal(model, torch.randn(6, 4, **FLOAT64), 2)
     named = dict(zip([name for name, _ in model.named_parameters()], fisher, strict=True))
     assert not named["heads.0.weight"].any()
@@ -59,7 +59,7 @@ def test_another_tasks_head_has_none():
 
 
 def test_the_model_keeps_its_parameters_and_gradients():
-    model = TaskNetwork(LAYERS["linear"], 4, 5, 2, 1)
+    model = perceptron(LAYERS["linear"], 4, 5, 2, 1)
     before = [p.detach().clone() for p in model.parameters()]
     fisher_diagonal(model, torch.randn(6, 4, **FLOAT64), 0)
     assert all(p.grad is None for p in model.parameters())
@@ -67,6 +67,6 @@ def test_the_model_keeps_its_parameters_and_gradients():
 
 
 def test_no_images_are_refused():
-    model = TaskNetwork(LAYERS["linear"], 4, 5, 2, 1)
+    model = perceptron(LAYERS["linear"], 4, 5, 2, 1)
     with pytest.raises(ValueError, match="at least one image"):
         fisher_diagonal(model, torch.zeros(0, 4, **FLOAT64), 0)

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
-from experiments.continual_learning.task_sequence import TaskNetwork
+from experiments.continual_learning.task_sequence import perceptron
 from tests.experiments.continual_learning.naive_fisher import naive_fisher
 
 ALL = [L2, EWC, OnlineEWC, SI]
 
 
 def network(num_heads=1):
-    return TaskNetwork(lambda i, o: nn.Linear(i, o, dtype=torch.float64), 4, 5, 2, num_heads)
+    return perceptron(lambda i, o: nn.Linear(i, o, dtype=torch.float64), 4, 5, 2, num_heads)
 
 
 def data(num_images=12):

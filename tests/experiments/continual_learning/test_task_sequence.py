@@ -10,6 +10,7 @@ from experiments.continual_learning.task_sequence import (
     average_accuracy,
     forgetting,
     learn_in_sequence,
+    perceptron,
 )
 from experiments.continual_learning.task_split import hold_out, split_into_tasks
 
@@ -104,7 +105,7 @@ def test_forgetting_a_single_task_is_refused():
 
 
 def test_heads_are_shared_or_one_for_each_task():
-    shared, own = (TaskNetwork(nn.Linear, 4, 5, 2, heads) for heads in (1, 3))
+    shared, own = (perceptron(nn.Linear, 4, 5, 2, heads) for heads in (1, 3))
     x = torch.randn(6, 4)
     assert torch.equal(shared(x, 0), shared(x, 2))
     assert not torch.allclose(own(x, 0), own(x, 2))
@@ -123,7 +124,7 @@ def contradicting_tasks():
 def test_a_contradicting_task_is_forgotten_with_one_head_and_kept_with_its_own(
     num_heads, on_the_first
 ):
-    network = TaskNetwork(nn.Linear, 2, 64, 2, num_heads)
+    network = perceptron(nn.Linear, 2, 64, 2, num_heads)
     # the hidden layers are held still: what they tell of an image serves both tasks
     optimizer = torch.optim.Adam(network.heads.parameters(), lr=0.05)
     reports = []
@@ -161,7 +162,7 @@ def test_every_image_is_seen_once_an_epoch_and_the_layers_own_loss_is_added():
 
     images, labels = images_that_say_their_class(4, 5)
     tasks = split_into_tasks(images, labels, images, labels)
-    network = Spy(nn.Linear, 6, 3, 2, 1)
+    network = Spy(nn.Linear(6, 3), [nn.Linear(3, 2)])
     start = network.heads[0].weight.detach().clone()
     optimizer = torch.optim.SGD([network.heads[0].weight], lr=1e-3)
     learn_in_sequence(

@@ -1,0 +1,135 @@
+"""Split CIFAR: a residual network that learns a few classes at a time, with and without SI.
+
+    python -m experiments.split_cifar --cifar DIR --jobs 2
+    python -m experiments.split_cifar --cifar DIR --scenarios domain --strengths 1000 --seeds 1
+
+Section 3.4 of the paper: five tasks of two classes of CIFAR-10, or twenty of five of CIFAR-100,
+whichever the folder holds. The last layer is linear, our Neurocoder or that of the authors' code;
+see `experiments.continual_learning.split_cifar`. All strengths of SI are in the table.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from experiments.common.cifar import load_cifar
+from experiments.common.command_line import command, positive
+from experiments.common.study import Column, Study, make_parser
+from experiments.continual_learning import split_cifar
+from experiments.continual_learning.split_cifar import LAST_LAYERS, SCENARIOS, Scale
+
+COLUMNS = (
+    Column("accuracy", "accuracy after the last task, %", digits=1),
+    Column("forgetting", "forgetting, points", digits=1),
+    Column("learned", "accuracy when just learned, %", digits=1),
+    "parameters",
+    Column("seconds", "seconds", digits=0),
+)
+# Of SI, around those that Hsu et al. (2018) found best for Split MNIST, 300 and 3000.
+STRENGTHS = (100.0, 1000.0, 10_000.0)
+_QUICK_PICTURES = 24
+
+
+@command("split_cifar")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    args = _parse(argv)
+    data = load_cifar(args.cifar).name  # so that a folder is refused before anything is written
+    with Study("split_cifar", args) as study:
+        print(data)
+        wanted = split_cifar.names(args.scenarios, args.strengths, study.variants)
+        study.run(partial(Runs, args), wanted, processes=args.jobs)
+        study.table(COLUMNS, remark=f"Data: {data}.")
+        study.figure(split_cifar.figure(study.results), "accuracy")
+
+
+class Runs:
+    """Runs variants by name; made once in each process, which loads the pictures.
+
+    Args:
+        args: the command's.
+
+    Raises:
+        DataError: if the files cannot be used.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.tasks = split_cifar.load_tasks(load_cifar(args.cifar))
+        self.scale = Scale(blocks=args.blocks, epochs=args.epochs or Scale.epochs)
+        if args.quick:
+            few = slice(_QUICK_PICTURES)
+            self.scale = replace(self.scale, epochs=args.epochs or 1)
+            self.tasks = [
+                replace(
+                    task,
+                    images=task.images[few],
+                    labels=task.labels[few],
+                    test_images=task.test_images[few],
+                    test_labels=task.test_labels[few],
+                )
+                for task in self.tasks
+            ]
+
+    def __call__(
+        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
+    ) -> dict[str, Any]:
+        """Return the values of `split_cifar.run`."""
+
+        def report(place: int, accuracies: Tensor) -> None:
+            scalar("accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1)
+            scalar("accuracy/first_task", accuracies[0].item(), place + 1)
+
+        return split_cifar.run(name, self.tasks, self.scale, report)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser("split_cifar", __doc__, list(LAST_LAYERS), seeds=3)
+    parser.add_argument(
+        "--cifar",
+        metavar="DIR",
+        required=True,
+        help="folder of the binary files of either data set",
+    )
+    parser.add_argument(
+        "--scenarios",
+        nargs="+",
+        choices=SCENARIOS,
+        default=list(SCENARIOS),
+        metavar="NAME",
+        help="which of domain (one last layer) and task (one for each task)",
+    )
+    parser.add_argument(
+        "--strengths",
+        nargs="*",
+        type=_strength,
+        default=list(STRENGTHS),
+        metavar="C",
+        help="strengths of SI (default: 100 1000 10000); none leaves it out",
+    )
+    parser.add_argument(
+        "--blocks",
+        type=positive,
+        default=Scale.blocks,
+        metavar="N",
+        help="of a residual network of 6 N + 2 layers (default: 1)",
+    )
+    parser.add_argument("--epochs", type=positive, metavar="N", help="passes over each task (4)")
+    parser.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="runs at a time (default: 1)"
+    )
+    return parser.parse_args(argv)
+
+
+def _strength(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+if __name__ == "__main__":
+    main()
