@@ -255,8 +255,9 @@ class Runs:
 def comparison(results: Sequence[Record]) -> str:
     """The paper's Table 1, the authors' logs and these results, in Markdown.
 
-    Mean ± standard deviation over runs, as the paper prints them. The lead is that of the
-    Neurocoder over the MLP: here seed by seed, with a 95 % bootstrap interval.
+    Mean ± standard deviation over runs, as the paper prints them; in brackets the number of runs,
+    where it is not that of the row. The lead is that of the Neurocoder over the MLP: here seed by
+    seed, with a 95 % bootstrap interval.
     """
     parts = []
     for scenario in SCENARIOS:
@@ -272,11 +273,12 @@ def comparison(results: Sequence[Record]) -> str:
             if not any(here.values()):
                 continue
             cells = [TITLES[method]]
+            most = max(len(values) for values in here.values())
             for layer in LAYERS:
                 for source, table in published.items():
                     if source == "paper" or layer != "nsm":
                         cells.append(str(table.get(method, {}).get(layer, "-")))
-                cells.append(_mean_and_deviation(list(here[layer].values())))
+                cells.append(_mean_and_deviation(list(here[layer].values()), most))
             for table in published.values():
                 row = table.get(method, {})
                 if {"neurocoder", "linear"} <= row.keys():
@@ -284,7 +286,7 @@ def comparison(results: Sequence[Record]) -> str:
                 else:
                     cells.append("-")
             cells.append(_lead(here["neurocoder"], here["linear"]))
-            cells.append(str(max(len(values) for values in here.values())))
+            cells.append(str(most))
             lines.append(f"| {' | '.join(cells)} |")
         if lines:
             head = [f"| {' | '.join(heading)} |", "|---" * len(heading) + "|"]
@@ -300,10 +302,12 @@ def _accuracies(
     return {record["seed"]: record["accuracy"] for record in results if record["variant"] == name}
 
 
-def _mean_and_deviation(values: Sequence[float]) -> str:
+def _mean_and_deviation(values: Sequence[float], usual: int) -> str:
     if not values:
         return "-"
-    return f"{fmean(values):.1f}" + (f" ± {pstdev(values):.1f}" if len(values) > 1 else "")
+    deviation = f" ± {pstdev(values):.1f}" if len(values) > 1 else ""
+    count = f" ({len(values)})" if len(values) != usual else ""
+    return f"{fmean(values):.1f}{deviation}{count}"
 
 
 def _lead(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:

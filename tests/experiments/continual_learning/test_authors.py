@@ -221,7 +221,7 @@ def test_the_comparison_pairs_runs_by_their_seeds():
             *(record("neurocoder", 2, 58.0), record("neurocoder", 1, 56.0)),
         ]
     )
-    assert "| 58.5 ± 0.5 | 57.1 | 57.0 ± 1.0 | +4.9 | +3.7 | +5.0 [+4.0, +6.0] | 3 |" in text
+    assert "| 58.5 ± 0.5 | 57.1 | 57.0 ± 1.0 (2) | +4.9 | +3.7 | +5.0 [+4.0, +6.0] | 3 |" in text
     assert "Incremental task" not in text
 
 
