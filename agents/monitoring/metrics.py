@@ -42,7 +42,7 @@ class TrainingStatistics:
         self._ended: list[Episode] = []  # in this logging interval
         self._earlier_seconds = state.seconds
         self._start_time = self._interval_time = time.monotonic()
-        self._start_step = self._interval_step = global_step
+        self._start_step = self._interval_step = self._ended_step = global_step
 
     @property
     def recent_return(self) -> float:
@@ -133,6 +133,9 @@ class TrainingStatistics:
         if self._ended:
             scalars["charts/episodic_return"] = fmean(e.raw_return for e in self._ended)
             scalars["charts/episodic_length"] = fmean(e.length for e in self._ended)
+            steps = global_step - self._ended_step
+            scalars["charts/steps_per_episode"] = steps / len(self._ended)
+            self._ended_step = global_step
         self._sums.clear()
         self._counts.clear()
         self._ended.clear()

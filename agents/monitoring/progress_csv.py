@@ -42,6 +42,7 @@ COLUMNS = (
     "bytes_per_s",
     "recent_past_plateau",
     "clipped_updates",
+    "steps_per_episode",
 )
 # Rows kept for later while the disk is full.
 _MAX_PENDING_ROWS = 10_000

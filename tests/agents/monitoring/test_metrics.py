@@ -40,6 +40,18 @@ def test_returns_that_are_not_finite_are_counted_and_never_averaged():
     assert statistics.end_interval(1)["charts/episodic_return"] == 2.0
 
 
+def test_games_that_do_not_end_show_in_the_steps_per_episode():
+    tag = "charts/steps_per_episode"
+    statistics = TrainingStatistics(global_step=1000)
+    statistics.add_episodes([Episode(50.0, 100)] * 4)
+    assert statistics.end_interval(1400)[tag] == 100
+    # All but one of the environments stand still; the one that ends is as long as ever.
+    assert tag not in statistics.end_interval(11_400)
+    statistics.add_episodes([Episode(50.0, 100)])
+    scalars = statistics.end_interval(21_400)
+    assert (scalars["charts/episodic_length"], scalars[tag]) == (100, 20_000)
+
+
 def test_what_a_checkpoint_stores_can_be_read_whatever_an_environment_returned():
     statistics = TrainingStatistics()
     statistics.add_episodes([Episode(math.nan, 3), Episode(2.0, 5), Episode(math.inf, 4)])
