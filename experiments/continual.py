@@ -17,13 +17,16 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor
-
 from experiments.common.command_line import ExperimentError, command, positive
-from experiments.common.study import Column, Study, make_parser
+from experiments.common.study import Study, make_parser
 from experiments.continual_learning import authors, readings
 from experiments.continual_learning.choices import CHOICES
-from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
+from experiments.continual_learning.results import (
+    COLUMNS,
+    accuracy_figure,
+    first_task_figure,
+    paper_tables,
+)
 from experiments.continual_learning.run import (
     LAYERS,
     METHODS,
@@ -33,16 +36,9 @@ from experiments.continual_learning.run import (
     SCENARIOS,
     Scale,
     Variant,
+    curves,
     load_tasks,
     run,
-)
-
-COLUMNS = (
-    Column("accuracy", "accuracy after the last task, %", digits=1),
-    Column("forgetting", "forgetting, points", digits=1),
-    Column("learned", "accuracy when just learned, %", digits=1),
-    "parameters",
-    Column("seconds", "seconds", digits=1),
 )
 
 
@@ -66,19 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             for variant in [Variant(scenario, method, layer)]
         }
         for name, seed in study.jobs(list(variants)):
-
-            def report(place: int, accuracies: Tensor) -> None:
-                study.scalar(
-                    "accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1
-                )
-                study.scalar("accuracy/first_task", accuracies[0].item(), place + 1)
-
             values = run(
                 variants[name],
                 tasks,
                 scale,
                 CHOICES[f"{variants[name].method}/{variants[name].layer}"],
-                report,
+                curves(study.scalar),
             )
             study.result(name, seed, values)
         _report(study, paper_tables(study.results))

@@ -14,21 +14,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
 from experiments.common.cifar import load_cifar
 from experiments.common.command_line import command, positive
-from experiments.common.study import Column, Study, make_parser
+from experiments.common.study import Study, make_parser
 from experiments.continual_learning import split_cifar
+from experiments.continual_learning.results import COLUMNS
+from experiments.continual_learning.run import curves
 from experiments.continual_learning.split_cifar import LAST_LAYERS, SCENARIOS, Scale
 
-COLUMNS = (
-    Column("accuracy", "accuracy after the last task, %", digits=1),
-    Column("forgetting", "forgetting, points", digits=1),
-    Column("learned", "accuracy when just learned, %", digits=1),
-    "parameters",
-    Column("seconds", "seconds", digits=0),
-)
 # Of SI, around those that Hsu et al. (2018) found best for Split MNIST, 300 and 3000.
 STRENGTHS = (100.0, 1000.0, 10_000.0)
 _QUICK_PICTURES = 24
@@ -78,12 +71,7 @@ class Runs:
         self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
     ) -> dict[str, Any]:
         """Return the values of `split_cifar.run`."""
-
-        def report(place: int, accuracies: Tensor) -> None:
-            scalar("accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1)
-            scalar("accuracy/first_task", accuracies[0].item(), place + 1)
-
-        return split_cifar.run(name, self.tasks, self.scale, report)
+        return split_cifar.run(name, self.tasks, self.scale, curves(scalar))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

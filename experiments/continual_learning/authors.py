@@ -32,7 +32,14 @@ from experiments.common.study import Record
 from experiments.continual_learning.fisher import squared_gradients
 from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
 from experiments.continual_learning.results import TITLES
-from experiments.continual_learning.run import METHODS, SCENARIOS, Scale, Variant, figures_of
+from experiments.continual_learning.run import (
+    METHODS,
+    SCENARIOS,
+    Scale,
+    Variant,
+    curves,
+    figures_of,
+)
 from experiments.continual_learning.task_sequence import (
     TaskNetwork,
     learn_in_sequence,
@@ -244,12 +251,7 @@ class Runs:
     ) -> dict[str, Any]:
         """Return the values of `run`."""
         scenario, method, layer = name.split("/")
-
-        def report(place: int, accuracies: Tensor) -> None:
-            scalar("accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1)
-            scalar("accuracy/first_task", accuracies[0].item(), place + 1)
-
-        return run(Variant(scenario, method, layer), self.tasks, self.scale, report)
+        return run(Variant(scenario, method, layer), self.tasks, self.scale, curves(scalar))
 
 
 def comparison(results: Sequence[Record]) -> str:

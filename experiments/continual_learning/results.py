@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
 from experiments.common.statistics import bootstrap_interval
-from experiments.common.study import Record
+from experiments.common.study import Column, Record
 from experiments.continual_learning.run import LAYERS, METHODS, SCENARIOS, Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COLUMNS = (
+    Column("accuracy", "accuracy after the last task, %", digits=1),
+    Column("forgetting", "forgetting, points", digits=1),
+    Column("learned", "accuracy when just learned, %", digits=1),
+    "parameters",
+    Column("seconds", "seconds", digits=1),
+)
 TITLES = {
     "domain": "Incremental domain: one output layer",
     "task": "Incremental task: one for each task",

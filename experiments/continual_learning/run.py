@@ -145,6 +145,20 @@ def run(
     return figures_of(network, accuracies)
 
 
+def curves(scalar: Callable[[str, float, int], None]) -> Callable[[int, Tensor], None]:
+    """What to call after each task, to draw curves over tasks for TensorBoard.
+
+    Args:
+        scalar: called with tag, value and the number of tasks.
+    """
+
+    def report(place: int, accuracies: Tensor) -> None:
+        scalar("accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1)
+        scalar("accuracy/first_task", accuracies[0].item(), place + 1)
+
+    return report
+
+
 def figures_of(network: nn.Module, accuracies: Tensor) -> dict[str, Any]:
     """What is kept of a run; see `run`.
 
