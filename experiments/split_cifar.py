@@ -24,7 +24,7 @@ from experiments.continual_learning.split_cifar import LAST_LAYERS, SCENARIOS, S
 
 # Of SI, around those that Hsu et al. (2018) found best for Split MNIST, 300 and 3000.
 STRENGTHS = (100.0, 1000.0, 10_000.0)
-_QUICK_PICTURES = 24
+_QUICK_PICTURES = 8
 
 
 @command("split_cifar")
