@@ -98,9 +98,11 @@ def main() -> int:
     if args.learner.startswith("cuda"):
         device = torch.cuda.get_device_name(torch.device(args.learner))
     info["device"] = device
-    title = f"learner on {args.learner} ({device}), {args.learner_batch} rollouts a batch"
-    if args.learner == "worker":
-        title = "every worker learns"
+    title = (
+        "every worker learns"
+        if args.learner == "worker"
+        else f"learner on {args.learner} ({device}), {args.learner_batch} rollouts a batch"
+    )
     print(f"{describe(info)}; {args.game}; {title}\n", flush=True)
     found = measure(args)
     print(table(found))

@@ -213,10 +213,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("IN", "OUT"))
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--threads", type=int, default=1, help="on the CPU (1)")
-    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(cpu)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device")
     torch.set_num_threads(args.threads)
 
     sizes = args.size or (QUICK_SIZES if args.quick else SIZES)

@@ -10,17 +10,17 @@ see `experiments.continual_learning.split_cifar`. All strengths of SI are in the
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from experiments.common.cifar import load_cifar
-from experiments.common.command_line import command, positive
+from experiments.common.cifar import add_cifar, load_cifar
+from experiments.common.command_line import add_jobs, command, positive
 from experiments.common.study import Study, make_parser
 from experiments.continual_learning import split_cifar
 from experiments.continual_learning.results import COLUMNS
-from experiments.continual_learning.run import curves
-from experiments.continual_learning.split_cifar import LAST_LAYERS, SCENARIOS, Scale
+from experiments.continual_learning.run import SCENARIOS, curves
+from experiments.continual_learning.split_cifar import LAST_LAYERS, Scale
+from experiments.continual_learning.task_split import Task
 
 # Of SI, around those that Hsu et al. (2018) found best for Split MNIST, 300 and 3000.
 STRENGTHS = (100.0, 1000.0, 10_000.0)
@@ -51,21 +51,10 @@ class Runs:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.tasks = split_cifar.load_tasks(load_cifar(args.cifar))
-        self.scale = Scale(blocks=args.blocks, epochs=args.epochs or Scale.epochs)
-        if args.quick:
-            few = slice(_QUICK_PICTURES)
-            self.scale = replace(self.scale, epochs=args.epochs or 1)
-            self.tasks = [
-                replace(
-                    task,
-                    images=task.images[few],
-                    labels=task.labels[few],
-                    test_images=task.test_images[few],
-                    test_labels=task.test_labels[few],
-                )
-                for task in self.tasks
-            ]
+        tasks = split_cifar.load_tasks(load_cifar(args.cifar))
+        self.tasks = [_fewer(task) for task in tasks] if args.quick else tasks
+        epochs = args.epochs or (1 if args.quick else Scale.epochs)
+        self.scale = Scale(blocks=args.blocks, epochs=epochs)
 
     def __call__(
         self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
@@ -76,12 +65,7 @@ class Runs:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("split_cifar", __doc__, list(LAST_LAYERS), seeds=3)
-    parser.add_argument(
-        "--cifar",
-        metavar="DIR",
-        required=True,
-        help="folder of the binary files of either data set",
-    )
+    add_cifar(parser)
     parser.add_argument(
         "--scenarios",
         nargs="+",
@@ -106,14 +90,20 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of a residual network of 6 N + 2 layers (default: 1)",
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes over each task (4)")
-    parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="runs at a time (default: 1)"
-    )
+    add_jobs(parser)
     return parser.parse_args(argv)
 
 
+def _fewer(task: Task) -> Task:
+    parts = (task.images, task.labels, task.test_images, task.test_labels)
+    return Task(task.classes, *(part[:_QUICK_PICTURES] for part in parts))
+
+
 def _strength(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value

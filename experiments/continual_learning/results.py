@@ -1,6 +1,6 @@
 """What the continual learning experiment shows: the paper's table, and two figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
@@ -89,25 +89,48 @@ def accuracy_figure(results: Sequence[Record]) -> "Figure":
 
 def first_task_figure(results: Sequence[Record]) -> "Figure":
     """Accuracy on the first task after each task: a row for each scenario, a column a method."""
+    return curves_figure(
+        results,
+        lambda accuracies: [after[0] for after in accuracies],
+        "accuracy on task 1 (%)",
+        methods={method: TITLES[method] for method in METHODS},
+        layers={layer: (TITLES[layer], COLOURS[layer]) for layer in LAYERS},
+    )
+
+
+def curves_figure(
+    results: Sequence[Record],
+    curve: Callable[[Sequence[Sequence[float]]], list[float]],
+    label: str,
+    *,
+    methods: Mapping[str, str],
+    layers: Mapping[str, tuple[str, str]],
+) -> "Figure":
+    """Curves over tasks, means over seeds: a row for each scenario, a column a method.
+
+    Args:
+        results: The results; their variants are scenario, method and layer.
+        curve: From the accuracies of a run, as of `learn_in_sequence`, to a value for each task.
+        label: Of the y axes.
+        methods: Name -> title, in the order of the columns.
+        layers: Name -> title and colour, in the order of the legend.
+    """
     scenarios = _present(results, SCENARIOS, "scenario")
-    methods = _present(results, METHODS, "method")
-    layers = _present(results, tuple(LAYERS), "layer")
-    figure = new_figure(width=1 + 2.1 * len(methods), height=0.8 + 2.4 * len(scenarios))
-    grid = figure.subplots(len(scenarios), len(methods), sharex=True, sharey=True, squeeze=False)
+    shown = _present(results, tuple(methods), "method")
+    figure = new_figure(width=1 + 2.1 * len(shown), height=0.8 + 2.4 * len(scenarios))
+    grid = figure.subplots(len(scenarios), len(shown), sharex=True, sharey=True, squeeze=False)
     for row, scenario in zip(grid, scenarios, strict=True):
-        for axes, method in zip(row, methods, strict=True):
-            for layer in layers:
-                runs = [
-                    [after[0] for after in record["accuracies"]]
-                    for record in _records(results, scenario, method, layer)
-                ]
+        for axes, method in zip(row, shown, strict=True):
+            for layer, (title, colour) in layers.items():
+                records = _records(results, scenario, method, layer)
+                runs = [curve(record["accuracies"]) for record in records]
                 if runs:
                     places = range(1, len(runs[0]) + 1)
-                    draw_band(axes, places, runs, TITLES[layer], color=COLOURS[layer])
+                    draw_band(axes, places, runs, title, color=colour)
                     axes.set_xticks(places)
-            axes.set_title(f"{scenario}: {TITLES[method]}", fontsize=10)
+            axes.set_title(f"{scenario}: {methods[method]}", fontsize=10)
             tidy(axes)
-        row[0].set_ylabel("accuracy on task 1 (%)")
+        row[0].set_ylabel(label)
     for axes in grid[-1]:
         axes.set_xlabel("tasks learned")
     grid[0, 0].legend(frameon=False, fontsize=9)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from experiments.common.cifar import CHANNELS, SIDE
 from experiments.common.data import Images
-from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
+from experiments.common.drawing import COLOURS
 from experiments.common.layers import auxiliary_loss
 from experiments.common.study import Record
 from experiments.continual_learning.regularizers import SI, Regularizer
+from experiments.continual_learning.results import curves_figure
 from experiments.continual_learning.run import figures_of
 from experiments.continual_learning.task_sequence import TaskNetwork, learn_in_sequence
 from experiments.continual_learning.task_split import Task, split_into_tasks
@@ -31,7 +32,6 @@ from neurocoder import NeurocoderLinear
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCENARIOS = ("domain", "task")
 # The paper's for this experiment, of both Neurocoders.
 SLOTS, ORTHOGONALITY = 100, 10.0
 LEARNING_RATE = 0.001
@@ -42,6 +42,11 @@ LAST_LAYERS: Mapping[str, Callable[[int, int], nn.Module]] = {
     "linear": nn.Linear,
     "neurocoder": partial(NeurocoderLinear, slots=SLOTS),
     "authors-single-step": partial(NeurocoderLinear.authors_single_step, slots=SLOTS),
+}
+_COLOURS = {
+    "linear": COLOURS["linear"],
+    "neurocoder": COLOURS["neurocoder"],
+    "authors-single-step": COLOURS["neurocoder-single-step"],
 }
 
 
@@ -125,26 +130,11 @@ def names(scenarios: Sequence[str], strengths: Sequence[float], layers: Sequence
 
 def figure(results: Sequence[Record]) -> "Figure":
     """Average accuracy over the tasks so far: a panel for each scenario and method."""
-    parts = [record["variant"].split("/") for record in results]
-    scenarios = [s for s in SCENARIOS if s in {part[0] for part in parts}]
-    methods = list(dict.fromkeys(part[1] for part in parts))
-    drawn = new_figure(width=1 + 3 * len(methods), height=0.8 + 2.8 * len(scenarios))
-    grid = drawn.subplots(len(scenarios), len(methods), sharex=True, sharey=True, squeeze=False)
-    for row, scenario in zip(grid, scenarios, strict=True):
-        for axes, method in zip(row, methods, strict=True):
-            for last in LAST_LAYERS:
-                runs = [
-                    [sum(after[:n]) / n for n, after in enumerate(record["accuracies"], 1)]
-                    for record in results
-                    if record["variant"] == f"{scenario}/{method}/{last}"
-                ]
-                if runs:
-                    colour = COLOURS.get(last, COLOURS["neurocoder-single-step"])
-                    draw_band(axes, range(1, len(runs[0]) + 1), runs, last, color=colour)
-            axes.set_title(f"{scenario}: {method}", fontsize=10)
-            tidy(axes)
-        row[0].set_ylabel("accuracy on tasks so far (%)")
-    for axes in grid[-1]:
-        axes.set_xlabel("tasks learned")
-    grid[0, 0].legend(frameon=False, fontsize=9)
-    return drawn
+    methods = dict.fromkeys(record["variant"].split("/")[1] for record in results)
+    return curves_figure(
+        results,
+        lambda accuracies: [sum(after[:n]) / n for n, after in enumerate(accuracies, 1)],
+        "accuracy on tasks so far (%)",
+        methods={method: method for method in methods},
+        layers={last: (last, colour) for last, colour in _COLOURS.items()},
+    )
