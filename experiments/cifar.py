@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import nn
 
-from experiments.common.cifar import CHANNELS, add_cifar, load_cifar
-from experiments.common.command_line import add_jobs, command, positive
+from experiments.common.cifar import CHANNELS, load_cifar
+from experiments.common.command_line import command, positive
 from experiments.common.data import Images
 from experiments.common.layers import parameter_count
 from experiments.common.study import Column, Study, make_parser
@@ -44,7 +44,12 @@ COLUMNS = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = make_parser("cifar", __doc__, LAST_LAYERS, seeds=3)
-    add_cifar(parser)
+    parser.add_argument(
+        "--cifar",
+        metavar="DIR",
+        required=True,
+        help="folder of the binary files of either data set",
+    )
     parser.add_argument(
         "--networks",
         nargs="+",
@@ -54,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help=f"which of {', '.join(NETWORKS)} (default: lenet)",
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes; 15, resnet20 30")
-    add_jobs(parser)
+    parser.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="runs at a time (default: 1)"
+    )
     args = parser.parse_args(argv)
     name = load_cifar(args.cifar).name  # so that a folder is refused before anything is written
     with Study("cifar", args) as study:

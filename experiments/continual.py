@@ -17,7 +17,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from experiments.common.command_line import ExperimentError, add_jobs, command, positive
+from experiments.common.command_line import ExperimentError, command, positive
 from experiments.common.study import Study, make_parser
 from experiments.continual_learning import authors, readings
 from experiments.continual_learning.choices import CHOICES
@@ -115,7 +115,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=["authors"],
         help="the authors' own sizes, settings and losses, ten seeds; needs --mnist",
     )
-    add_jobs(parser, ", with --protocol")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="runs at a time, with --protocol (default: 1)",
+    )
     parser.add_argument(
         "--readings",
         nargs="*",

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from experiments.common.cifar import add_cifar, load_cifar
-from experiments.common.command_line import add_jobs, command, positive
+from experiments.common.cifar import load_cifar
+from experiments.common.command_line import command, positive
 from experiments.common.study import Study, make_parser
 from experiments.continual_learning import split_cifar
 from experiments.continual_learning.results import COLUMNS
@@ -65,7 +65,12 @@ class Runs:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("split_cifar", __doc__, list(LAST_LAYERS), seeds=3)
-    add_cifar(parser)
+    parser.add_argument(
+        "--cifar",
+        metavar="DIR",
+        required=True,
+        help="folder of the binary files of either data set",
+    )
     parser.add_argument(
         "--scenarios",
         nargs="+",
@@ -90,7 +95,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of a residual network of 6 N + 2 layers (default: 1)",
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes over each task (4)")
-    add_jobs(parser)
+    parser.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="runs at a time (default: 1)"
+    )
     return parser.parse_args(argv)
 
 

@@ -1,6 +1,5 @@
 """CIFAR-10 and CIFAR-100 from their standard binary files."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +34,6 @@ _FORMATS = (
     ),
     _Format("CIFAR-100", "cifar-100-binary", ("train.bin",), "test.bin", 2, 100),
 )
-
-
-def add_cifar(parser: ArgumentParser) -> None:
-    """Add --cifar, the folder that `load_cifar` reads."""
-    text = "folder of the binary files of either data set"
-    parser.add_argument("--cifar", metavar="DIR", required=True, help=text)
 
 
 def load_cifar(folder: str | Path) -> Images:

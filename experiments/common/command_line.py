@@ -101,17 +101,6 @@ def make_parser(
     return parser
 
 
-def add_jobs(parser: Parser, where: str = "") -> None:
-    """Add --jobs, the number of runs at a time; see `Study.run`.
-
-    Args:
-        parser: The experiment's.
-        where: When it counts, for its help.
-    """
-    text = f"runs at a time{where} (default: 1)"
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help=text)
-
-
 def positive(word: str) -> int:
     """Parse a positive integer."""
     number = int(word) if word.isascii() and word.isdigit() else 0
