@@ -13,7 +13,9 @@ from neurocoder import NSMLinear
 
 # Every image's gradients are held at once for this many images.
 _IMAGES_AT_ONCE = 16
-# Every image's activations are, where gradients are products of them.
+# For this many, where the gradients of the large weights are products.
+_IMAGES_OF_REST = 64
+# Every image's activations are, in those products.
 _IMAGES_OF_PRODUCTS = 256
 
 
@@ -105,7 +107,7 @@ def squared_gradients(
 
     total |= {name: torch.zeros_like(p) for name, p in others.items()}
     of_each_image = vmap(grad(loss), in_dims=(None, 0))
-    for chunk in images.split(_IMAGES_AT_ONCE) if others else ():
+    for chunk in images.split(_IMAGES_OF_REST) if others else ():
         for name, slope in of_each_image(others, chunk).items():
             # In place, since memory is what this waits for.
             total[name] += (slope + constant[name]).square_().sum(0)
