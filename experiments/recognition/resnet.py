@@ -1,5 +1,6 @@
 """The residual network for small pictures, with a last layer that is given."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ class ResNet(nn.Module):
                 before = width
         self.features = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.last = last
+        # Convolutions are faster so on a CPU.
+        self.features.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, shape (B, classes), of pictures (B, channels, side, side)."""
