@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from experiments import continual
 from experiments.common.layers import parameter_count
-from experiments.continual_learning import authors, readings
+from experiments.continual_learning import authors, fisher, readings
 from experiments.continual_learning.fisher import squared_gradients
 from experiments.continual_learning.run import METHODS, Scale, Variant
 from experiments.continual_learning.task_split import Task
@@ -51,7 +51,9 @@ def naive_squared_gradients(model, images, task, weight):
 
 @pytest.mark.parametrize("layer", authors.LAYERS)
 @pytest.mark.parametrize("counted", [True, False])
-def test_importance_is_the_squared_gradient_of_each_images_loss(layer, counted):
+def test_importance_is_the_squared_gradient_of_each_images_loss(layer, counted, monkeypatch):
+    monkeypatch.setattr(fisher, "_IMAGES_OF_REST", 8)
+    monkeypatch.setattr(fisher, "_IMAGES_OF_PRODUCTS", 8)
     model, images = network(layer, 2), torch.randn(21, 9, dtype=torch.float64)
     extra = authors.orthogonality_loss if counted else None
     expected = naive_squared_gradients(model, images, 1, float(counted))
