@@ -14,8 +14,9 @@ In the folder: `results.md` (error on 4 and on 8), `tasks.md` (error by sub-task
 sub-task is solved if none of its bits is wrong.
 """
 
+import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -113,12 +114,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", choices=SIZES, default="small", help="of tasks and machine")
     args = parser.parse_args(argv)
-    size = QUICK if args.quick else SIZES[args.size]
     with Study("algorithms", args) as study:
-        for variant, seed in study.jobs():
-            machine = make_machine(variant, size, LAYERS[args.layer])
-            study.result(variant, seed, train(machine, size, args.answers, seed, study))
-        report(study, size)
+        study.run(partial(Runs, args))
+        report(study, size_of(args))
+
+
+class Runs:
+    """Trains machines by the name of their final layer.
+
+    Args:
+        args: the command's.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+
+    def __call__(
+        self, variant: str, seed: int, scalar: Callable[[str, float, int], None]
+    ) -> dict[str, Any]:
+        """Return the values of `train`."""
+        size = size_of(self.args)
+        machine = make_machine(variant, size, LAYERS[self.args.layer])
+        return train(machine, size, self.args.answers, seed, scalar)
+
+
+def size_of(args: argparse.Namespace) -> Size:
+    """How large everything is, by the command line."""
+    return QUICK if args.quick else SIZES[args.size]
 
 
 def make_machine(variant: str, size: Size, layer: str) -> NeuralTuringMachine:
@@ -137,7 +159,11 @@ def make_machine(variant: str, size: Size, layer: str) -> NeuralTuringMachine:
 
 
 def train(
-    machine: NeuralTuringMachine, size: Size, answers: str, seed: int, study: Study
+    machine: NeuralTuringMachine,
+    size: Size,
+    answers: str,
+    seed: int,
+    scalar: Callable[[str, float, int], None],
 ) -> dict[str, Any]:
     """Train on sequences of TRAINED sub-tasks, and return all that is kept of it."""
     at_the_end = answers == AT_THE_END
@@ -152,11 +178,11 @@ def train(
         schedule.step()
         if iteration % (size.iterations // size.points) == 0:
             curves["iteration"].append(iteration)
-            study.scalar("loss", loss, iteration)
+            scalar("loss", loss, iteration)
             for n, batch in watched.items():
                 error = evaluate(machine, batch)["error"]
                 curves[f"curve_{n}"].append(error)
-                study.scalar(f"error_{n}", error, iteration)
+                scalar(f"error_{n}", error, iteration)
     tests = {
         n: evaluate(machine, draw(n, size.tested, np.random.default_rng([TEST, n]))) for n in TESTED
     }

@@ -59,15 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help=f"which of {', '.join(NETWORKS)} (default: lenet)",
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes; 15, resnet20 30")
-    parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="runs at a time (default: 1)"
-    )
     args = parser.parse_args(argv)
     name = load_cifar(args.cifar).name  # so that a folder is refused before anything is written
     with Study("cifar", args) as study:
         print(name)
         variants = [f"{network}/{last}" for network in args.networks for last in study.variants]
-        study.run(partial(Runs, args), variants, processes=args.jobs)
+        study.run(partial(Runs, args), variants)
         study.table(COLUMNS, remark=f"Data: {name}.")
 
 

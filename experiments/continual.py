@@ -14,8 +14,9 @@ their Neurocoder to ours, one reading at a time; see `experiments.continual_lear
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from experiments.common.command_line import ExperimentError, command, positive
 from experiments.common.study import Study, make_parser
@@ -51,26 +52,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args.readings is not None:
         raise ExperimentError("--readings needs --protocol authors")
-    scale = _scale(args)
-    tasks = load_tasks(args.mnist)
+    load_tasks(args.mnist)  # so that a folder is refused before anything is written
     with Study("continual", args) as study:
-        variants = {
-            str(variant): variant
-            for scenario in args.scenarios
-            for method in args.methods
-            for layer in study.variants
-            for variant in [Variant(scenario, method, layer)]
-        }
-        for name, seed in study.jobs(list(variants)):
-            values = run(
-                variants[name],
-                tasks,
-                scale,
-                CHOICES[f"{variants[name].method}/{variants[name].layer}"],
-                curves(study.scalar),
-            )
-            study.result(name, seed, values)
+        study.run(partial(Runs, args.mnist, _scale(args)), _names(args, study))
         _report(study, paper_tables(study.results))
+
+
+class Runs:
+    """Runs variants by name, with their chosen settings; made once in each process.
+
+    Args:
+        mnist: folder of MNIST's files, or None for scikit-learn's digits.
+        scale: how much is computed.
+
+    Raises:
+        DataError: if the files cannot be used.
+    """
+
+    def __init__(self, mnist: str | None, scale: Scale) -> None:
+        self.tasks, self.scale = load_tasks(mnist), scale
+
+    def __call__(
+        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
+    ) -> dict[str, Any]:
+        """Return the values of `run`."""
+        variant = Variant(*name.split("/"))
+        choice = CHOICES[f"{variant.method}/{variant.layer}"]
+        return run(variant, self.tasks, self.scale, choice, curves(scalar))
 
 
 def _run_as_the_authors(args: argparse.Namespace) -> None:
@@ -78,26 +86,28 @@ def _run_as_the_authors(args: argparse.Namespace) -> None:
         raise ExperimentError("--protocol authors needs --mnist DIR")
     args.default_seeds = authors.REPEATS
     scale = _scale(args)
-    authors.load_tasks(args.mnist)  # so that a folder is refused before anything is written
+    authors.load_tasks(args.mnist)  # as above
     # Like variants, readings may be added to a folder: that there are any is its setting.
     wanted, args.readings = args.readings, args.readings is not None
     with Study("continual", args) as study:
         if args.readings:
             chosen = [name for name in readings.names() if name in (wanted or [name])]
-            make_readings = partial(readings.Runs, args.mnist, scale)
-            study.run(make_readings, chosen, processes=args.jobs)
+            study.run(partial(readings.Runs, args.mnist, scale), chosen)
             study.table(COLUMNS, variants=readings.names())
             study.figure(readings.figure(study.results), "readings")
             return
-        variants = [
-            str(Variant(scenario, method, layer))
-            for scenario in args.scenarios
-            for method in args.methods
-            for layer in study.variants
-        ]
-        make = partial(authors.Runs, args.mnist, scale)
-        study.run(make, variants, processes=args.jobs)
+        study.run(partial(authors.Runs, args.mnist, scale), _names(args, study))
         _report(study, authors.comparison(study.results))
+
+
+def _names(args: argparse.Namespace, study: Study) -> list[str]:
+    """The names of the variants that are asked for."""
+    return [
+        str(Variant(scenario, method, layer))
+        for scenario in args.scenarios
+        for method in args.methods
+        for layer in study.variants
+    ]
 
 
 def _report(study: Study, remark: str) -> None:
@@ -114,13 +124,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--protocol",
         choices=["authors"],
         help="the authors' own sizes, settings and losses, ten seeds; needs --mnist",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="runs at a time, with --protocol (default: 1)",
     )
     parser.add_argument(
         "--readings",

@@ -7,9 +7,11 @@ the training images that is held out for this. `experiments.continual` uses neit
 these images to test on; what this command prints at the end are its settings, in both scenarios.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -26,7 +28,7 @@ from experiments.continual_learning.run import (
     load_tasks,
     run,
 )
-from experiments.continual_learning.task_split import Task, hold_out
+from experiments.continual_learning.task_split import hold_out
 
 LEARNING_RATES: Mapping[str, Sequence[float]] = {
     "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
@@ -51,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser("continual_choice", __doc__, list(LAYERS), seeds=2)
     args = parser.parse_args(argv)
     scale = QUICK if args.quick else SCALE
-    tasks = load_tasks(None)
     with Study("continual_choice", args) as study:
         everyone = [
             Variant("domain", method, layer) for layer in study.variants for method in METHODS
@@ -61,14 +62,36 @@ def main(argv: Sequence[str] | None = None) -> None:
             for variant in everyone
             for rate in LEARNING_RATES.get(variant.method, ())
         }
-        _try(study, tries, tasks, scale)
+        study.run(partial(Runs, tries, scale), list(tries))
         tries |= _strengths(everyone, study.results, tries)
-        _try(study, tries, tasks, scale)
+        study.run(partial(Runs, tries, scale), list(tries))
         study.table(["accuracy", "forgetting", "learned"])
         for variant in everyone:
             choice = best(variant, study.results, tries)
             name = f"{variant.method}/{variant.layer}"
             print(f'"{name}": Choice({choice.learning_rate:g}, {choice.strength:g}),')
+
+
+class Runs:
+    """Runs tries by name, each seed with other images held out.
+
+    Args:
+        tries: name -> variant and settings.
+        scale: how much is computed.
+    """
+
+    def __init__(self, tries: Tries, scale: Scale) -> None:
+        self.tries, self.scale, self.tasks = tries, scale, load_tasks(None)
+
+    def __call__(
+        self, name: str, seed: int, _scalar: Callable[[str, float, int], None]
+    ) -> dict[str, Any]:
+        """Return the values of `run`."""
+        variant, choice = self.tries[name]
+        torch.manual_seed(_FIRST_SEED + seed)
+        generator = torch.Generator().manual_seed(_FIRST_SEED + seed)
+        held_out = [hold_out(task, HELD_OUT, generator) for task in self.tasks]
+        return run(variant, held_out, self.scale, choice)
 
 
 def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
@@ -85,16 +108,6 @@ def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
 
     names = [name for name, (who, _) in tries.items() if who == variant]
     return tries[max(names, key=mean_accuracy)][1]
-
-
-def _try(study: Study, tries: Tries, tasks: Sequence[Task], scale: Scale) -> None:
-    """Run the tries without results, each seed with other images held out."""
-    for name, seed in study.jobs(list(tries)):
-        variant, choice = tries[name]
-        torch.manual_seed(_FIRST_SEED + seed)
-        generator = torch.Generator().manual_seed(_FIRST_SEED + seed)
-        held_out = [hold_out(task, HELD_OUT, generator) for task in tasks]
-        study.result(name, seed, run(variant, held_out, scale, choice))
 
 
 def _strengths(everyone: Sequence[Variant], results: Sequence[Record], tries: Tries) -> Tries:

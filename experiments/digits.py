@@ -13,7 +13,8 @@ are also shifted by one pixel in each direction (`--shift 0` turns this off).
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,40 +98,52 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.shift is None:
         args.shift = 0 if args.mnist else 1
     args.epochs = args.epochs or _default_epochs(args)
-    unshifted = load_images(args.mnist)
-    images = shifted(unshifted, args.shift)
-    if args.quick:
-        images = _fewer(images)
+    images = load_images(args.mnist)
     with Study("digits", args) as study:
-        print(f"{images.name}: {len(images.train):,} images to learn, {len(images.test):,} to test")
-        for variant, seed in study.jobs():
-            study.result(variant, seed, run(study, variant, images, args))
-        report(study, images.name, unshifted)
+        print(images.name)
+        study.run(partial(Runs, args))
+        report(study, images)
 
 
-def run(study: Study, variant: str, images: Images, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one variant and return its results."""
-    model = make_model(variant, images.train.shape[-1], args.sharpness)
-    lenet = variant.startswith("lenet-")
-    rate = LENET_LEARNING_RATE if lenet else LEARNING_RATE
-    errors = train(
-        model,
-        images,
-        args.epochs,
-        rate,
-        study.scalar,
-        orthogonality=orthogonality_of(variant),
-    )
-    values: dict[str, Any] = {
-        "error": errors[-1],
-        "early": errors[-(-len(errors) // 4) - 1],
-        "train_error": error_of(model, images.train, images.train_labels),
-        "parameters": parameter_count(model),
-        "errors": errors,
-    }
-    if variant in (*PAIRS["patterns"], *PAIRS["patterns-authors"]):
-        values.update(describe_attention(model, images))
-    return values
+class Runs:
+    """Trains variants by name; made once in each process, which loads the images.
+
+    Args:
+        args: the command's.
+
+    Raises:
+        DataError: if the files cannot be used.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        images = shifted(load_images(args.mnist), args.shift)
+        self.images = _fewer(images) if args.quick else images
+        self.args = args
+
+    def __call__(
+        self, variant: str, _seed: int, scalar: Callable[[str, float, int], None]
+    ) -> dict[str, Any]:
+        """Return errors and size of a variant, and what describes its attention."""
+        images = self.images
+        model = make_model(variant, images.train.shape[-1], self.args.sharpness)
+        errors = train(
+            model,
+            images,
+            self.args.epochs,
+            LENET_LEARNING_RATE if variant.startswith("lenet-") else LEARNING_RATE,
+            scalar,
+            orthogonality=orthogonality_of(variant),
+        )
+        values: dict[str, Any] = {
+            "error": errors[-1],
+            "early": errors[-(-len(errors) // 4) - 1],
+            "train_error": error_of(model, images.train, images.train_labels),
+            "parameters": parameter_count(model),
+            "errors": errors,
+        }
+        if variant in (*PAIRS["patterns"], *PAIRS["patterns-authors"]):
+            values.update(describe_attention(model, images))
+        return values
 
 
 def describe_attention(model: nn.Module, images: Images) -> dict[str, Any]:
@@ -158,12 +171,11 @@ def attention_of(model: nn.Module, pictures: Tensor) -> np.ndarray:
     return torch.cat(parts)[:, :COMPONENTS].numpy()
 
 
-def report(study: Study, data: str, images: Images) -> None:
+def report(study: Study, images: Images) -> None:
     """Write the tables, and the figures whose variants have results.
 
     Args:
         study: The study with the results.
-        data: Name of the data set.
         images: The images that examples are shown from.
     """
     study.table(COLUMNS)
@@ -173,7 +185,7 @@ def report(study: Study, data: str, images: Images) -> None:
             first.setdefault(record["variant"], record)
     if first:
         study.table(ATTENTION_COLUMNS, name="attention", variants=list(first))
-    study.figure(draw_errors(study.results, data), "errors")
+    study.figure(draw_errors(study.results, images.name), "errors")
     for name, (single, multi) in PAIRS.items():
         if first.keys() >= {single, multi}:
             study.figure(draw_patterns(first[single], first[multi], images), name)

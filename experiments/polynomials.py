@@ -22,7 +22,8 @@ to point detects boundaries.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,11 @@ MEASURES = (
 
 
 def train(
-    model: AutoRegressor, args: argparse.Namespace, seed: int, test: Sequences, study: Study
+    model: AutoRegressor,
+    args: argparse.Namespace,
+    seed: int,
+    test: Sequences,
+    scalar: Callable[[str, float, int], None],
 ) -> dict[str, list[float]]:
     """Train on sequences that are drawn as they are needed; the learning rate falls to zero.
 
@@ -95,8 +100,8 @@ def train(
         if update % every == 0 or update == args.updates:
             updates.append(float(update))
             errors.append(test_error(model, test))
-            study.scalar("loss/train", loss.item(), update)
-            study.scalar("loss/test", errors[-1], update)
+            scalar("loss/train", loss.item(), update)
+            scalar("loss/test", errors[-1], update)
     return {"updates": updates, "errors": errors}
 
 
@@ -243,24 +248,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.quick:
         vars(args).update(QUICK)
-    test = draw_sequences(args.test, args.length, torch.Generator().manual_seed(TEST_SEED))
+    test = draw_test(args)
     with Study("polynomials", args) as study:
         known = references(test)
-        for variant, seed in study.jobs():
-            model = make_model(variant, args.hidden)
-            fresh = {k: v for k, v in judge(model, test).items() if k.endswith("_auc")}
-            curve = train(model, args, seed, test, study)
-            values = {
-                "error": curve["errors"][-1],
-                "excess": curve["errors"][-1] - known["error"],
-                "parameters": parameter_count(model),
-                **curve,
-                **judge(model, test),
-                **{key.replace("_auc", "_fresh_auc"): value for key, value in fresh.items()},
-                "example": example(model, test),
-            }
-            study.result(variant, seed, values)
+        study.run(partial(Runs, args, known["error"]))
         report(study, test, known)
+
+
+class Runs:
+    """Trains variants by name; made once in each process, which draws the test sequences.
+
+    Args:
+        args: the command's.
+        ideal: error of the ideal observer.
+    """
+
+    def __init__(self, args: argparse.Namespace, ideal: float) -> None:
+        self.args, self.ideal, self.test = args, ideal, draw_test(args)
+
+    def __call__(
+        self, variant: str, seed: int, scalar: Callable[[str, float, int], None]
+    ) -> dict[str, Any]:
+        """Return the learning curve, what is judged before and after it, and an example."""
+        model = make_model(variant, self.args.hidden)
+        fresh = {k: v for k, v in judge(model, self.test).items() if k.endswith("_auc")}
+        curve = train(model, self.args, seed, self.test, scalar)
+        return {
+            "error": curve["errors"][-1],
+            "excess": curve["errors"][-1] - self.ideal,
+            "parameters": parameter_count(model),
+            **curve,
+            **judge(model, self.test),
+            **{key.replace("_auc", "_fresh_auc"): value for key, value in fresh.items()},
+            "example": example(model, self.test),
+        }
+
+
+def draw_test(args: argparse.Namespace) -> Sequences:
+    """The test sequences, the same for all variants and seeds."""
+    return draw_sequences(args.test, args.length, torch.Generator().manual_seed(TEST_SEED))
 
 
 def not_negative(word: str) -> float:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with Study("split_cifar", args) as study:
         print(data)
         wanted = split_cifar.names(args.scenarios, args.strengths, study.variants)
-        study.run(partial(Runs, args), wanted, processes=args.jobs)
+        study.run(partial(Runs, args), wanted)
         study.table(COLUMNS, remark=f"Data: {data}.")
         study.figure(split_cifar.figure(study.results), "accuracy")
 
@@ -95,9 +95,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of a residual network of 6 N + 2 layers (default: 1)",
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes over each task (4)")
-    parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="runs at a time (default: 1)"
-    )
     return parser.parse_args(argv)
 
 

@@ -146,7 +146,7 @@ def test_models_and_files_that_commands_name_are_there():
 def test_every_flag_that_a_sentence_mentions_is_one_of_a_program():
     known = {"--check", "--help", "--logdir"}
     for folder in ("agents", "benchmarks", "experiments"):
-        for path in (ROOT / folder).glob("*.py"):
+        for path in (*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("common/*.py")):
             known |= set(re.findall(r'"(--[a-z0-9-]+)"', path.read_text()))
     known |= set(re.findall(r"--[a-z0-9-]+", command_line.flag_table()))
     for page in PAGES:

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 def make_parser(
     name: str, description: str | None, variants: Sequence[str], *, seeds: int = 5
 ) -> Parser:
-    """Create a parser of --quick, --seeds, --out and --variants; an experiment adds its own flags.
+    """Create a parser of the flags that all experiments have; an experiment adds its own.
 
     Args:
         name: Name of the experiment's module.
@@ -96,6 +96,13 @@ def make_parser(
         default=list(variants),
         metavar="NAME",
         help=f"variants to compare: {', '.join(variants)}",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="runs at a time, each in a process of its own if there are several (default: 1)",
     )
     parser.set_defaults(default_seeds=seeds)
     return parser

@@ -1,47 +1,94 @@
-"""Jobs of a study in several processes of one thread each."""
+"""Jobs of a study, one after the other or in several processes of one thread each."""
 
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from experiments.common.command_line import ExperimentError
 
 Pair = tuple[str, int]
+Point = tuple[str, float, int]
 # Called as function(variant, seed, scalar), where scalar takes tag, value and step of a curve.
 Function = Callable[[str, int, Callable[[str, float, int], None]], dict[str, Any]]
 MakeFunction = Callable[[], Function]
-# glibc gives large tensors back to the system and takes them anew in every step; for networks of
-# millions of parameters that takes longer than to compute them.
+# glibc gives large tensors back to the system and takes them anew in every step, which costs
+# networks of millions of parameters a tenth of their time.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**31),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
-Outcome = tuple[Pair, dict[str, Any], list[tuple[str, float, int]], float]
 
 
-def run_in_processes(
-    make_function: MakeFunction, pairs: Sequence[Pair], processes: int
+class Outcome(NamedTuple):
+    """What a job leaves.
+
+    Attributes:
+        pair: its variant and seed.
+        values: what the function returned.
+        curves: tag, value and step of the points that it was given.
+        seconds: how long it took.
+    """
+
+    pair: Pair
+    values: dict[str, Any]
+    curves: list[Point]
+    seconds: float
+
+
+def run_jobs(
+    make_function: MakeFunction,
+    pairs: Sequence[Pair],
+    processes: int,
+    started: Callable[[str, int], None] = lambda *_: None,
 ) -> Generator[Outcome, None, None]:
-    """Yield pair, values, points of curves and seconds of every job as it ends.
+    """Yield the outcome of every job as it ends.
 
-    Close the iterator to end the processes. If this process is killed, they end with their jobs.
+    torch is seeded before each job and uses one thread. With one process at a time, jobs run in
+    this one. Close the iterator to end the others; if this process is killed, they end by
+    themselves.
 
     Args:
         make_function: called once in each process, which it is pickled for.
         pairs: variant and seed of all jobs.
         processes: how many; no more are started than there are jobs.
+        started: called with variant and seed as a job begins.
 
     Raises:
         ExperimentError: if a process ends without a result.
     """
+    if processes > 1:
+        yield from _run_in_processes(make_function, pairs, processes, started)
+    elif pairs:
+        torch.set_num_threads(1)
+        function = make_function()
+        for pair in pairs:
+            started(*pair)
+            yield _do(function, pair)
+
+
+def _run_in_processes(
+    make_function: MakeFunction,
+    pairs: Sequence[Pair],
+    processes: int,
+    started: Callable[[str, int], None],
+) -> Generator[Outcome, None, None]:
     context = multiprocessing.get_context("spawn")
     left, workers = list(reversed(pairs)), {}
+
+    def send_next(connection: Connection) -> None:
+        pair = left.pop()
+        connection.send(pair)
+        started(*pair)
+
     try:
         for _ in range(min(processes, len(pairs))):
             ours, theirs = context.Pipe()
@@ -50,7 +97,7 @@ def run_in_processes(
                 worker.start()
             theirs.close()  # so that a worker's end is noticed
             workers[ours] = worker
-            ours.send(left.pop())
+            send_next(ours)
         while workers:
             for connection in wait(list(workers)):
                 assert isinstance(connection, Connection)
@@ -62,7 +109,7 @@ def run_in_processes(
                         "the same command with --out goes on where it stopped"
                     ) from error
                 if left:
-                    connection.send(left.pop())
+                    send_next(connection)
                 else:
                     connection.close()
                     workers.pop(connection).join()
@@ -89,20 +136,32 @@ def _environment() -> Iterator[None]:
 def _work(make_function: MakeFunction, connection: Connection) -> None:
     """Do the jobs that come, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends this one
-    import torch
-
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     function = make_function()
     while True:
         try:
-            variant, seed = connection.recv()
+            pair = connection.recv()
         except EOFError:
             return
-        curves: list[tuple[str, float, int]] = []
-        started = time.monotonic()
-        torch.manual_seed(seed)
-        values = function(variant, seed, lambda *point, to=curves: to.append(point))
+        outcome = _do(function, pair)
         try:
-            connection.send(((variant, seed), values, curves, time.monotonic() - started))
+            connection.send(outcome)
         except BrokenPipeError:
             return
+
+
+def _end_with_parent() -> None:
+    """End this process amid its job when its parent is gone, which would not get the result."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _do(function: Function, pair: Pair) -> Outcome:
+    curves: list[Point] = []
+    started = time.monotonic()
+    torch.manual_seed(pair[1])
+    values = function(*pair, lambda *point: curves.append(point))
+    return Outcome(pair, values, curves, time.monotonic() - started)

@@ -3,12 +3,12 @@
     parser = make_parser("digits", __doc__, VARIANTS)
     args = parser.parse_args(argv)
     with Study("digits", args) as study:
-        for variant, seed in study.jobs():
-            ...
-            study.scalar("loss", loss, step)
-            study.result(variant, seed, {"error": error, "parameters": parameter_count(model)})
+        study.run(partial(Runs, args))
         study.table([Column("error", "test error", percent=True), "parameters"])
         study.figure(draw(study.results), "curves")
+
+`Runs(args)` is made once in each process. Called with variant, seed and a function that takes tag,
+value and step of a curve, it returns the values that are stored.
 
 The folder holds `settings.json`, `results.jsonl` with a line for each finished variant and seed,
 `tensorboard/VARIANT/SEED/`, and at the end `results.md`, `results.csv` and the figures.
@@ -21,26 +21,23 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-import torch
-
 from agents.system.files import lock_file
 from benchmarks.system_info import describe, system_info
 from experiments.common.command_line import ExperimentError
 from experiments.common.command_line import make_parser as make_parser
-from experiments.common.processes import MakeFunction, run_in_processes
+from experiments.common.processes import MakeFunction, Outcome, run_jobs
 from experiments.common.progress import Progress
 from experiments.common.tables import Column as Column
 from experiments.common.tables import as_csv, as_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch.utils.tensorboard import SummaryWriter
 
 _PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
 # What may differ when an experiment resumes in an existing folder: what is run, and how.
@@ -63,8 +60,9 @@ class Study:
         folder: The output folder.
         seeds: Number of seeds; they are 1, 2, ...
         variants: The variants to compare.
-        results: The values given to `result` with "variant", "seed" and "seconds"; those read from
-            the folder come first.
+        processes: How many jobs run at a time.
+        results: The values of each job with "variant", "seed" and "seconds"; those read from the
+            folder come first.
 
     Args:
         name: Name of the experiment.
@@ -78,6 +76,7 @@ class Study:
         self.name, self.command = name, args.command
         self.variants: list[str] = list(dict.fromkeys(args.variants))
         self.seeds: int = args.seeds or (1 if args.quick else args.default_seeds)
+        self.processes: int = args.jobs
         self.results: list[Record] = []
         if importlib.util.find_spec("matplotlib") is None:
             raise StudyError('figures need matplotlib: pip install -e ".[experiments]"')
@@ -89,9 +88,6 @@ class Study:
         except OSError as error:
             message = f"--out {self.folder} cannot be used: {error.strerror or error}"
             raise StudyError(message) from error
-        self._job: tuple[str, int] | None = None
-        self._started = 0.0
-        self._writer: SummaryWriter | None = None
         self._progress: Progress | None = None
 
     def __enter__(self) -> "Study":
@@ -105,105 +101,36 @@ class Study:
         _trace: TracebackType | None,
     ) -> None:
         """Close what is open; after Ctrl-C, print the command that resumes."""
-        self._close_job()
         self._lock.close()
         if self._progress is not None:
             self._progress.close()
         if kind is KeyboardInterrupt:
             print(f"\nstopped; go on with: {self.command} --out {self.folder}", file=sys.stderr)
 
-    def jobs(self, variants: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
-        """Yield each variant and seed that is not done yet.
+    def run(self, make_function: MakeFunction, variants: Sequence[str] | None = None) -> None:
+        """Store the results of every variant and seed that is not done yet, each as its job ends.
 
-        Seeds are the outer loop, so that an interrupted study is balanced. torch is seeded before
-        each job and uses one thread.
+        Seeds are the outer loop, so that an interrupted study is balanced. Results do not depend on
+        how many jobs run at a time. A job's curves are written at its end.
 
         Args:
+            make_function: Called once in each process, it returns the function that does a job. It
+                is pickled where there are several processes.
             variants: Replaces the variants of the command line.
 
         Raises:
-            RuntimeError: If a job ends without a `result`.
+            ExperimentError: If a process ends without a result.
         """
-        names = list(self.variants if variants is None else variants)
-        torch.set_num_threads(1)
+        names = self.variants if variants is None else variants
         pairs = [(name, seed) for seed in range(1, self.seeds + 1) for name in names]
         done = {(r["variant"], r["seed"]): r["seconds"] for r in self.results}
-        self._progress = Progress(pairs, done)
-        for pair in pairs:
-            if pair in done:
-                continue
-            self._job, self._started = pair, time.monotonic()
-            torch.manual_seed(pair[1])
-            self._progress.start(*pair)
-            yield pair
-            if self._job is not None:
-                raise RuntimeError(f"no result was given for {pair[0]}, seed {pair[1]}")
-        self._progress.close()
-
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        """Write a point of the current job's curve for TensorBoard."""
-        if self._job is None:
-            raise RuntimeError("a scalar belongs to a job, and there is none under way")
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            variant, seed = self._job
-            self._writer = SummaryWriter(str(self.folder / "tensorboard" / variant / str(seed)))
-        self._writer.add_scalar(tag, value, step)
-
-    def result(self, variant: str, seed: int, values: Mapping[str, Any]) -> None:
-        """Store the result of the current job on disk, and end the job.
-
-        Args:
-            variant: The variant of the job.
-            seed: The seed of the job.
-            values: Numbers, and lists of them for figures. Non-finite numbers are stored as None.
-        """
-        if self._job != (variant, seed):
-            raise RuntimeError(f"a result of {variant}, seed {seed}; under way is {self._job}")
-        seconds = round(time.monotonic() - self._started, 3)
-        record = {
-            "variant": variant,
-            "seed": seed,
-            "seconds": seconds,
-            **{key: _plain(value) for key, value in values.items()},
-        }
-        with self._results_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.results.append(record)
-        self._close_job()
-        if self._progress is not None:
-            self._progress.finish(variant, seed, seconds, record)
-
-    def run(
-        self, make_function: "MakeFunction", variants: Sequence[str], *, processes: int = 1
-    ) -> None:
-        """Store the results of every variant and seed that is not done yet.
-
-        They do not depend on the number of processes. A job's curves are written at its end.
-
-        Args:
-            make_function: called once in each process, it returns a function of variant, seed and a
-                function like `scalar`, which returns the values for `result`. It is pickled.
-            variants: as for `jobs`.
-            processes: how many jobs run at a time, each in a process of one thread.
-
-        Raises:
-            ExperimentError: if a process ends without a result.
-        """
-        pairs = [(name, seed) for seed in range(1, self.seeds + 1) for name in variants]
-        done = {(r["variant"], r["seed"]): r["seconds"] for r in self.results}
-        self._progress = Progress(pairs, done, at_once=processes)
+        progress = self._progress = Progress(pairs, done, at_once=self.processes)
         left = [pair for pair in pairs if pair not in done]
-        with closing(run_in_processes(make_function, left, processes)) as outcomes:
-            for pair, values, curves, seconds in outcomes:
-                self._job, self._started = pair, time.monotonic() - seconds
-                for curve in curves:
-                    self.scalar(*curve)
-                self.result(*pair, values)
-        self._progress.close()
+        with closing(run_jobs(make_function, left, self.processes, progress.start)) as outcomes:
+            for outcome in outcomes:
+                self._store(outcome)
+                progress.finish(*outcome.pair, outcome.seconds, outcome.values)
+        progress.close()
 
     def table(
         self,
@@ -297,11 +224,27 @@ class Study:
             temporary.replace(self._results_file)
         return records
 
-    def _close_job(self) -> None:
-        self._job = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+    def _store(self, outcome: Outcome) -> None:
+        """Append a result to the file, and write its curves for TensorBoard."""
+        variant, seed = outcome.pair
+        record = {
+            "variant": variant,
+            "seed": seed,
+            "seconds": round(outcome.seconds, 3),
+            **{key: _plain(value) for key, value in outcome.values.items()},
+        }
+        if outcome.curves:
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder = self.folder / "tensorboard" / variant / str(seed)
+            with closing(SummaryWriter(str(folder))) as writer:
+                for point in outcome.curves:
+                    writer.add_scalar(*point)
+        with self._results_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.results.append(record)
 
 
 def _locked(file: Path) -> IO[bytes]:

@@ -250,8 +250,7 @@ class Runs:
         self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
     ) -> dict[str, Any]:
         """Return the values of `run`."""
-        scenario, method, layer = name.split("/")
-        return run(Variant(scenario, method, layer), self.tasks, self.scale, curves(scalar))
+        return run(Variant(*name.split("/")), self.tasks, self.scale, curves(scalar))
 
 
 def comparison(results: Sequence[Record]) -> str:

@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from experiments.common.drawing import COLOURS, new_figure, tidy
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Record
 from experiments.continual_learning import authors
 from experiments.continual_learning.authors import Options, run
-from experiments.continual_learning.run import Variant
+from experiments.continual_learning.run import Variant, curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,13 +80,11 @@ class Runs(authors.Runs):
         self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
     ) -> dict[str, Any]:
         """Return the values of `authors.run`."""
-
-        def report(place: int, accuracies: Tensor) -> None:
-            scalar("accuracy/tasks_so_far", accuracies[: place + 1].mean().item(), place + 1)
-
         layer = "linear" if name == MLP else "neurocoder"
         options = None if name == MLP else variants()[name]
-        return run(Variant("domain", METHOD, layer), self.tasks, self.scale, report, options)
+        return run(
+            Variant("domain", METHOD, layer), self.tasks, self.scale, curves(scalar), options
+        )
 
 
 def figure(results: Sequence[Record]) -> "Figure":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,8 +142,7 @@ def test_the_learning_rate_falls_to_zero_in_a_straight_line(monkeypatch):
 
     monkeypatch.setattr(algorithms, "learn", watched)
     machine = make_machine("linear", QUICK, "output_layer")
-    study = SimpleNamespace(scalar=lambda *_: None)
-    algorithms.train(machine, QUICK, algorithms.AT_THE_END, 1, study)
+    algorithms.train(machine, QUICK, algorithms.AT_THE_END, 1, lambda *_: None)
     assert rates == pytest.approx([QUICK.learning_rate * part for part in (1, 0.75, 0.5, 0.25)])
 
 
@@ -160,10 +158,9 @@ def test_tests_are_of_sequences_that_neither_training_nor_the_curve_has_seen(mon
 
     monkeypatch.setattr(algorithms, "learn", keep("learned", learn))
     monkeypatch.setattr(algorithms, "evaluate", keep("looked at", evaluate))
-    study = SimpleNamespace(scalar=lambda *_: None)
     for seed in (1, 2, 3):
         machine = make_machine("linear", QUICK, "output_layer")
-        algorithms.train(machine, QUICK, algorithms.AT_THE_END, seed, study)
+        algorithms.train(machine, QUICK, algorithms.AT_THE_END, seed, lambda *_: None)
     # Of each seed: the curve's batches of n = 4 and 8, point for point, and then those of the test.
     per_seed = len(drawn["looked at"]) // 3
     tested = drawn["looked at"][per_seed - 2 : per_seed]

@@ -1,6 +1,7 @@
 """Jobs in several processes: their results, and what happens when one ends or this one does."""
 
 import functools
+import multiprocessing
 import os
 import signal
 import time
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from experiments.common.command_line import ExperimentError
-from experiments.common.processes import run_in_processes
+from experiments.common.processes import run_jobs
 
 PAIRS = [("a", 1), ("b", 1), ("a", 2)]
 
@@ -47,9 +48,11 @@ def gone(pid):
     return False
 
 
-def test_every_job_is_done_once_with_its_seed_and_one_thread():
-    environment = dict(os.environ)
-    outcomes = list(run_in_processes(make_job, PAIRS, 2))
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_job_is_done_once_with_its_seed_and_one_thread(processes):
+    environment, started = dict(os.environ), []
+    outcomes = list(run_jobs(make_job, PAIRS, processes, lambda *pair: started.append(pair)))
+    assert started == PAIRS
     assert sorted(pair for pair, *_ in outcomes) == sorted(PAIRS)
     for (variant, seed), values, curves, seconds in outcomes:
         torch.manual_seed(seed)
@@ -60,13 +63,14 @@ def test_every_job_is_done_once_with_its_seed_and_one_thread():
     assert dict(os.environ) == environment
 
 
-def test_no_jobs_need_no_process():
-    assert list(run_in_processes(make_job, [], 2)) == []
+@pytest.mark.parametrize("processes", [1, 2])
+def test_where_there_are_no_jobs_nothing_is_made(processes):
+    assert list(run_jobs(None, [], processes)) == []
 
 
 def test_a_process_that_is_killed_is_noticed():
     with pytest.raises(ExperimentError, match="ended without a result"):
-        list(run_in_processes(make_broken_job, PAIRS, 1))
+        list(run_jobs(make_broken_job, PAIRS, 2))
 
 
 def test_an_interrupt_ends_the_processes_amid_their_jobs(tmp_path):
@@ -79,7 +83,7 @@ def test_an_interrupt_ends_the_processes_amid_their_jobs(tmp_path):
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        outcomes = run_in_processes(functools.partial(make_slow_job, tmp_path), PAIRS, 1)
+        outcomes = run_jobs(functools.partial(make_slow_job, tmp_path), PAIRS[:1], 2)
         signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
         with pytest.raises(KeyboardInterrupt):
             next(outcomes)
@@ -89,3 +93,25 @@ def test_an_interrupt_ends_the_processes_amid_their_jobs(tmp_path):
     (path,) = tmp_path.iterdir()
     assert gone(int(path.name))
     assert time.monotonic() - started < 20
+
+
+def run_slow_jobs(folder):
+    list(run_jobs(functools.partial(make_slow_job, folder), PAIRS[:1], 2))
+
+
+def test_the_processes_of_one_that_is_killed_end_amid_their_jobs(tmp_path):
+    killed = multiprocessing.get_context("spawn").Process(target=run_slow_jobs, args=(tmp_path,))
+    killed.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not (paths := list(tmp_path.iterdir())):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        killed.kill()
+        killed.join()
+    (path,) = paths
+    deadline = time.monotonic() + 10  # the job sleeps for 20 seconds
+    while not gone(int(path.name)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

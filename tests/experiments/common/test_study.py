@@ -22,11 +22,14 @@ def parse(*words, seeds=2):
 def run(args, value=lambda _, seed: float(seed)):
     """Run all jobs of a study and return which they were."""
     ran = []
+
+    def job(variant, seed, scalar):
+        ran.append((variant, seed))
+        scalar("loss", 1.5, 7)
+        return {"error": value(variant, seed), "parameters": 1234}
+
     with Study("tests", args) as study:
-        for variant, seed in study.jobs():
-            ran.append((variant, seed))
-            study.scalar("loss", 1.5, 7)
-            study.result(variant, seed, {"error": value(variant, seed), "parameters": 1234})
+        study.run(lambda: job)
     return ran
 
 
@@ -40,10 +43,8 @@ def test_every_variant_meets_every_seed_and_seeds_are_the_outer_loop(tmp_path):
 def test_a_job_draws_the_same_random_numbers_whatever_ran_before_it(tmp_path):
     drawn = {}
     for words in (["--variants", "a", "b"], ["--variants", "b"]):
-        with Study("tests", parse("--out", tmp_path / words[1], *words)) as study:
-            for variant, seed in study.jobs():
-                drawn.setdefault((variant, seed), []).append(torch.randn(3).tolist())
-                study.result(variant, seed, {})
+        args = parse("--out", tmp_path / words[1], *words)
+        run(args, lambda *pair: drawn.setdefault(pair, []).append(torch.randn(3).tolist()))
     assert drawn["b", 1][0] == drawn["b", 1][1] == drawn["a", 1][0] != drawn["b", 2][0]
     assert torch.get_num_threads() == 1
 
@@ -157,9 +158,8 @@ def test_curves_are_written_for_tensorboard_one_run_for_each_variant_and_seed(tm
 
 def test_tensors_are_kept_as_lists_and_what_is_not_finite_as_nothing(tmp_path):
     with Study("tests", parse("--out", tmp_path / "x", "--seeds", 1)) as study:
-        for variant, seed in study.jobs(["a"]):
-            values = {"curve": torch.tensor([0.5, float("nan")]), "n": torch.tensor(3)}
-            study.result(variant, seed, {**values, "error": float("inf")})
+        values = {"curve": torch.tensor([0.5, float("nan")]), "n": torch.tensor(3)}
+        study.run(lambda: lambda *_: {**values, "error": float("inf")}, ["a"])
         study.table(["error", "n"])
     record = json.loads((tmp_path / "x" / "results.jsonl").read_text())
     assert record["curve"] == [0.5, None]
@@ -205,28 +205,17 @@ def test_a_figure_is_written_as_a_picture(tmp_path):
     assert (tmp_path / "x" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_results_and_scalars_belong_to_the_job_under_way(tmp_path):
-    with Study("tests", parse("--out", tmp_path / "x")) as study:
-        with pytest.raises(RuntimeError, match="none under way"):
-            study.scalar("loss", 1.0, 1)
-        jobs = study.jobs()
-        next(jobs)
-        with pytest.raises(RuntimeError, match="a result of b, seed 1"):
-            study.result("b", 1, {})
-        with pytest.raises(RuntimeError, match="no result was given for a, seed 1"):
-            next(jobs)
-
-
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, capsys):
     out = tmp_path / "x"
 
     @command("tests")
     def main(argv):
-        with Study("tests", parse(*argv)) as study:
-            for variant, seed in study.jobs():
-                if variant == "b":
-                    raise KeyboardInterrupt
-                study.result(variant, seed, {"error": 0.5})
+        run(parse(*argv), interrupted)
+
+    def interrupted(variant, _):
+        if variant == "b":
+            raise KeyboardInterrupt
+        return 0.5
 
     with pytest.raises(SystemExit) as ended:
         main(["--out", str(out)])

@@ -250,7 +250,7 @@ def test_every_reading_can_be_trained(name):
     points = []
     values = runs(name, 1, lambda *point: points.append(point))
     assert values["accuracies"].shape == (2, 2)
-    assert [step for _, _, step in points] == [1, 2]
+    assert [step for _, _, step in points] == [1, 1, 2, 2]
 
 
 def test_the_figure_of_readings_has_a_row_for_each():

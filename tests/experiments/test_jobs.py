@@ -1,0 +1,44 @@
+"""What the experiments hand to the processes that `--jobs` starts."""
+
+import pickle
+
+import pytest
+
+from experiments import (
+    algorithms,
+    cifar,
+    continual,
+    continual_choice,
+    digits,
+    polynomials,
+    split_cifar,
+)
+from experiments.common.study import Study
+from tests.experiments.common.test_cifar import write_cifar
+
+
+class HandedOverError(Exception):
+    """Raised with what a study was to run, instead of running it."""
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [algorithms, cifar, continual, continual_choice, digits, polynomials, split_cifar],
+)
+def test_what_a_process_makes_can_be_sent_to_it_and_has_all_it_needs(
+    experiment, tmp_path, monkeypatch
+):
+    def hand_over(study, make_function, variants=None):
+        raise HandedOverError(make_function, study.processes, variants or study.variants)
+
+    words = ["--quick", "--jobs", "3", "--out", str(tmp_path / "x")]
+    if experiment in (cifar, split_cifar):
+        write_cifar(tmp_path / "data")
+        words += ["--cifar", str(tmp_path / "data")]
+    monkeypatch.setattr(Study, "run", hand_over)
+    with pytest.raises(HandedOverError) as handed_over:
+        experiment.main(words)
+    make_function, processes, variants = handed_over.value.args
+    assert processes == 3
+    values = pickle.loads(pickle.dumps(make_function))()(variants[0], 1, lambda *_: None)
+    assert values["parameters"] > 0
