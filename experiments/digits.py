@@ -30,7 +30,7 @@ from experiments.recognition.attention_tree import (
     difference_between_classes,
     grow_tree,
 )
-from experiments.recognition.figures import draw_errors, draw_patterns, draw_tree
+from experiments.recognition.figures import IN_ERRORS, draw_errors, draw_patterns, draw_tree
 from experiments.recognition.models import (
     AUTHORS_MULTI_STEP,
     AUTHORS_SINGLE_STEP,
@@ -185,7 +185,8 @@ def report(study: Study, images: Images) -> None:
             first.setdefault(record["variant"], record)
     if first:
         study.table(ATTENTION_COLUMNS, name="attention", variants=list(first))
-    study.figure(draw_errors(study.results, images.name), "errors")
+    if any(record["variant"] in IN_ERRORS for record in study.results):
+        study.figure(draw_errors(study.results, images.name), "errors")
     for name, (single, multi) in PAIRS.items():
         if first.keys() >= {single, multi}:
             study.figure(draw_patterns(first[single], first[multi], images), name)

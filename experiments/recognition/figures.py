@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 _LEVELS = {"linear": "-", "linear-deep": "--", "mlp": ":"}
+# The variants that `draw_errors` shows.
+IN_ERRORS = frozenset((*WITH_RESIDUAL, *WITHOUT_RESIDUAL, *_LEVELS))
 _UP, _DOWN = "#0072B2", "#D55E00"
 
 

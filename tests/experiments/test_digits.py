@@ -148,3 +148,9 @@ def test_a_quick_run_leaves_tables_and_figures_and_can_be_gone_on_with(
 
 def test_pixels_are_the_built_in_ones_unless_mnist_is_given():
     assert load_images(None).name == "scikit-learn digits"
+
+
+def test_a_figure_without_any_of_its_variants_is_left_out(tmp_path):
+    digits.main(["--quick", "--variants", "lenet-linear", "--out", str(tmp_path / "x")])
+    assert (tmp_path / "x" / "results.md").exists()
+    assert list(tmp_path.rglob("*.png")) == []
