@@ -157,7 +157,7 @@ class Study:
             by_variant.setdefault(record["variant"], []).append(record)
         rows = [(c, by_variant[c]) for c in variants or by_variant if c in by_variant]
         text = as_markdown(rows, wanted)
-        machine = describe(system_info(_PACKAGES), _PACKAGES, note=", one used")
+        machine = describe(system_info(_PACKAGES), _PACKAGES, note=", one used by a run")
         head = f"# {self.name}\n\n    {self.command}\n\n{machine}\n\n"
         tail = f"\n\n{remark}\n" if remark else "\n"
         (self.folder / f"{name}.md").write_text(head + text + tail, encoding="utf-8")
