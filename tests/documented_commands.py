@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Kept with the commands that made them.
-RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+RESULTS = sorted((ROOT / "benchmarks" / "results").rglob("*.md"))
 
 SHELLS = ("", "bash", "console", "sh", "shell")
 PROGRAMS = ("mypy", "pip", "pytest", "python", "ruff", "tensorboard")
