@@ -12,8 +12,9 @@ number of steps, S the size of the LSTM state, r = J * H; M = 3 memories in the 
 
 Everything between x and y has the batch as its last dimension and the step as its first, so that
 a step is contiguous, and softmax, sums and maxima over slots are vectorised; attention is
-(J, M * H, P, B). What multiplies the same tensor is one product: see `Weights`. Masks are numbers
-to multiply by, since `where` and `masked_fill` branch on every element.
+(J, M * H, P, B). What multiplies the same tensor is one product: see `Weights`; but for R, which is
+as large as a layer's weights, and would be copied for it. Masks are numbers to multiply by, since
+`where` and `masked_fill` branch on every element.
 
 Inputs meet only where the gradients of parameters are summed over the batch. It may consist of G
 groups of equal size, one after the other, each with a gradient of its own, so that all gradients of
@@ -86,8 +87,8 @@ class Weights(NamedTuple):
     """What depends on parameters alone, arranged for few products.
 
     Attributes:
-        on_input: Rows of everything that multiplies x, shape (4 S + P + out + 1, in): the LSTM's
-            gates, M_U, R transposed and the residual's gate; without a residual, (4 S + P, in).
+        on_input: Rows of what multiplies x, shape (4 S + P + 1, in): the LSTM's gates, M_U and the
+            residual's gate; without a residual, (4 S + P, in).
         on_input_bias: Their biases, a column.
         recurrent: The weights of the LSTM's state, shape (4 S, S).
         on_state: Projections of a state to queries and gates, shape (M * H * (K + P), S); without
@@ -109,9 +110,9 @@ def arrange(keys: Tensor, p: Parameters, sizes: Sizes) -> Weights:
     """Return the weights for unit-length keys, shape (M, P, K), and parameters."""
     size, slots = p.recurrent_weight.shape[1], len(p.u)
     on_input, on_input_bias = [p.input_weight, p.u], [p.input_bias, p.u.new_zeros(slots)]
-    if not (p.residual is None or p.integration_weight is None or p.integration_bias is None):
-        on_input += [p.residual.t(), p.integration_weight]
-        on_input_bias += [p.u.new_zeros(p.residual.shape[1]), p.integration_bias]
+    if p.integration_weight is not None and p.integration_bias is not None:
+        on_input.append(p.integration_weight)
+        on_input_bias.append(p.integration_bias)
     on_state, on_state_bias = [p.query_weight], [p.query_bias]
     if p.gate_weight is not None and p.gate_bias is not None:
         on_state.append(p.gate_weight)
@@ -140,7 +141,7 @@ def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tenso
         sizes: Sizes that do not follow from their shapes.
     """
     on_x = torch.addmm(weights.on_input_bias, weights.on_input, x.t())
-    gates, on_slots, on_residual = on_x.tensor_split(_borders(weights))
+    gates, on_slots, opened = on_x.tensor_split(_borders(weights))
     states, from_states = _states(gates, weights.recurrent, sizes.steps)  # eq. 6
     on_state = weights.on_state.expand(sizes.steps, -1, -1)
     signals = torch.baddbmm(weights.on_state_bias, on_state, states)
@@ -150,7 +151,7 @@ def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tenso
     if p.gate_weight is not None:
         attention, from_blend = _blend(content, gate, sizes.least_used)  # eq. 9 to 11
     attention = attention.unflatten(1, (MEMORIES, sizes.heads))
-    y, from_apply = _apply(on_slots, on_residual, attention, p)  # eq. 1, 3, 4, 5 and 12
+    y, from_apply = _apply(x, on_slots, opened, attention, p)  # eq. 1, 3, 4, 5 and 12
     return y, [from_states, from_content, from_blend, from_apply]
 
 
@@ -168,11 +169,11 @@ def run_backward(
     content, states = from_content[0], from_states[0]
     # The derivatives of what multiplies `on_input` and `on_state` are written part by part.
     don_x = x.new_empty(len(weights.on_input), len(x))
-    dgates, don_slots, don_residual = don_x.tensor_split(_borders(weights))
+    dgates, don_slots, dopened = don_x.tensor_split(_borders(weights))
     dsignals = x.new_empty(sizes.steps, len(weights.on_state), len(x))
     dquery, dgate = _split_signals(dsignals, weights, sizes)
 
-    dattention, d = _apply_backward(dy, p, from_apply, don_slots, don_residual, groups)
+    dattention, don_residual, d = _apply_backward(dy, p, from_apply, don_slots, dopened, groups)
     dcontent = dattention.view_as(content)
     if from_blend:
         _blend_backward(dcontent, content, from_blend, dgate)
@@ -183,8 +184,12 @@ def run_backward(
         dstates, weights.recurrent, from_states, dgates, groups
     )
     d |= _on_input_backward(don_x, x, weights, p, groups)
+    dx = don_x.t() @ weights.on_input
+    if p.residual is not None:
+        d["residual"] = _per_group(_product, groups, x.t(), don_residual.t())
+        dx.addmm_(don_residual, p.residual.t())
     dkeys = dkeys.unflatten(-3, (sizes.steps, MEMORIES, sizes.heads)).sum((-5, -3))
-    return don_x.t() @ weights.on_input, dkeys.mul_(sizes.sharpness), d
+    return dx, dkeys.mul_(sizes.sharpness), d
 
 
 def _borders(weights: Weights) -> tuple[int, int]:
@@ -207,13 +212,12 @@ def _on_input_backward(
     size = weights.recurrent.shape[1]
     by_input = _per_group(_product, groups, don_x, x.t())
     by_input[..., 3 * size : 4 * size, :].mul_(2)
-    of_gates, u, of_residual = by_input.tensor_split(_borders(weights), dim=-2)
+    of_gates, u, integration = by_input.tensor_split(_borders(weights), dim=-2)
     bias = _group_sums(don_x[: 4 * size], groups)
     bias[..., 3 * size :].mul_(2)
     d = {"input_weight": of_gates, "input_bias": bias, "u": u}
     if p.residual is not None:
-        d["residual"] = of_residual[..., :-1, :].transpose(-1, -2)
-        d["integration_weight"] = of_residual[..., -1:, :]
+        d["integration_weight"] = integration
         d["integration_bias"] = _group_sums(don_x[-1:], groups)
     return d
 
@@ -484,13 +488,14 @@ def _smallest(usage: Tensor, rank: int) -> Tensor:
 
 
 def _apply(
-    on_slots: Tensor, on_residual: Tensor, attention: Tensor, p: Parameters
+    x: Tensor, on_slots: Tensor, opened: Tensor, attention: Tensor, p: Parameters
 ) -> tuple[Tensor, Saved]:
     """Return y, shape (B, out), for attention w, shape (J, M, H, P, B).
 
     Args:
+        x: Inputs, shape (B, in).
         on_slots: M_U x, shape (P, B).
-        on_residual: x on R and on the gate of the residual, shape (out + 1, B); or empty.
+        opened: The gate of the residual before its sigmoid, shape (1, B); or empty.
         attention: w.
         p: The parameters.
     """
@@ -506,7 +511,7 @@ def _apply(
     saved = (attention, factors, on_u, raw, sigma, weights, on_v)
     if p.residual is None:
         return y, saved
-    on_residual, gate = on_residual[:-1].t(), on_residual[-1].sigmoid()
+    on_residual, gate = x @ p.residual, opened[0].sigmoid()
     scale = gate * sigma[-1]
     y.addcmul_(scale.unsqueeze(1), on_residual)  # eq. 12
     return y, (*saved, gate, on_residual, scale)
@@ -517,10 +522,13 @@ def _apply_backward(
     p: Parameters,
     saved: Saved,
     don_slots: Tensor,
-    don_residual: Tensor,
+    dopened: Tensor,
     groups: int | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Write the gradients of x on M_U and on R; return those of attention and parameters."""
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Write the gradients of x on M_U and of the gate of the residual.
+
+    Return those of attention, of x on R (empty without a residual), and of the parameters.
+    """
     attention, factors, on_u, raw, sigma, weights, on_v, *from_residual = saved
     steps, _, heads, _, batch = attention.shape
     don_v = p.v @ dy.t()
@@ -530,13 +538,14 @@ def _apply_backward(
 
     dweights = (attention[:, 1] * don_v).sum(2).view_as(weights)
     dsigma = dweights * on_u
+    don_residual = dy.new_empty(0)
     if from_residual:
         gate, on_residual, scale = from_residual
         dscale = (dy * on_residual).sum(1)
         dsigma[-1].addcmul_(dscale, gate)
-        torch.mul(dy.t(), scale, out=don_residual[:-1])
+        don_residual = dy * scale.unsqueeze(1)
         dgate = torch.addcmul(gate, gate, gate, value=-1).mul_(dscale)
-        torch.mul(dgate, sigma[-1], out=don_residual[-1])
+        torch.mul(dgate, sigma[-1], out=dopened[0])
     draw = dsigma.cumsum(0).mul_(torch.sigmoid(raw))
 
     # w_ni z_i is summed over i for M_U and M_S, and over n for M_V: gradients are outer products.
@@ -547,7 +556,7 @@ def _apply_backward(
     dfactors = (attention[:, ::2] * by_component[:, ::2]).sum(0).sum(1)
     don_slots.copy_(dfactors[0])
     d["s"] = _group_sums(dfactors[1], groups).unsqueeze(-1)
-    return dattention, d
+    return dattention, don_residual, d
 
 
 class Fused(torch.autograd.Function):

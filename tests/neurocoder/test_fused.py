@@ -326,3 +326,14 @@ def test_under_autocast_and_with_16_bit_parameters_both_ways_agree(dtype):
         with torch.autocast("cpu", dtype):
             assert_both_ways_agree(layer, x.requires_grad_(), rtol=0.05, atol=0.05)
     assert_both_ways_agree(layer.to(dtype), x, rtol=0.05, atol=0.05)
+
+
+def test_the_residual_program_and_its_gradient_are_not_copied():
+    """They are as large as a layer's weights: a copy takes as long as a product with them."""
+    layer = make_layer(in_features=9, out_features=8)
+    weights = fused.arrange(layer.program_keys(), *layer.fused_parameters())
+    assert weights.on_input.shape == (4 * 5 + 7 + 1, 9)  # LSTM, slots and the residual's gate
+    x = make_input(layer, 3)
+    (gradient,) = torch.autograd.grad(layer(x).sum(), layer.residual)
+    assert gradient.shape == (9, 8)
+    assert gradient.is_contiguous()
