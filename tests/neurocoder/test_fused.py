@@ -1,5 +1,7 @@
 """The hand-written gradient against the readable way, and where each of the two is used."""
 
+import time
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -337,3 +339,26 @@ def test_the_residual_program_and_its_gradient_are_not_copied():
     (gradient,) = torch.autograd.grad(layer(x).sum(), layer.residual)
     assert gradient.shape == (9, 8)
     assert gradient.is_contiguous()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [((1024, 1024), 64), ((512, 512), 64), ((256, 18), 640)]
+)
+def test_the_hand_written_gradient_is_no_slower_than_the_reference(sizes, batch):
+    layer, x = NeurocoderLinear(*sizes), torch.randn(batch, sizes[0])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def seconds(is_fused):
+        layer.fused = is_fused
+        started = time.perf_counter()
+        layer(x).sum().backward()
+        return time.perf_counter() - started
+
+    try:
+        times = [(seconds(True), seconds(False)) for _ in range(20)]
+    finally:
+        torch.set_num_threads(threads)
+    fused_best, reference_best = map(min, zip(*times, strict=True))
+    assert fused_best < 1.1 * reference_best
