@@ -16,7 +16,7 @@ sub-task is solved if none of its bits is wrong.
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from experiments.common.command_line import command
 from experiments.common.drawing import COLOURS, draw_seeds, new_figure, tidy
 from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
+from experiments.common.processes import Scalar
 from experiments.common.study import Column, Study, make_parser
 from experiments.multi_task.ntm import NeuralTuringMachine
 from experiments.multi_task.tasks import TASKS, Batch, TaskSizes, sample
@@ -129,9 +130,7 @@ class Runs:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
 
-    def __call__(
-        self, variant: str, seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, variant: str, seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return the values of `train`."""
         size = size_of(self.args)
         machine = make_machine(variant, size, LAYERS[self.args.layer])
@@ -163,7 +162,7 @@ def train(
     size: Size,
     answers: str,
     seed: int,
-    scalar: Callable[[str, float, int], None],
+    scalar: Scalar,
 ) -> dict[str, Any]:
     """Train on sequences of TRAINED sub-tasks, and return all that is kept of it."""
     at_the_end = answers == AT_THE_END

@@ -11,7 +11,7 @@ All but the linear layer and those of the authors have about as many parameters 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import nn
 
 from experiments.common.cifar import CHANNELS, load_cifar
 from experiments.common.command_line import command, positive
-from experiments.common.data import Images
 from experiments.common.layers import parameter_count
+from experiments.common.processes import Scalar
 from experiments.common.study import Column, Study, make_parser
 from experiments.recognition.models import LAST_LAYERS, LeNet, make_classifier, orthogonality_of
 from experiments.recognition.resnet import WIDTHS, ResNet
@@ -81,11 +81,9 @@ class Runs:
     def __init__(self, args: argparse.Namespace) -> None:
         images = load_cifar(args.cifar)
         self.args, self.classes = args, images.classes
-        self.images = _fewer(images) if args.quick else images
+        self.images = images.first(_QUICK_IMAGES) if args.quick else images
 
-    def __call__(
-        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, name: str, _seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return errors and sizes of a network with that last layer."""
         network, last = name.split("/")
         model = make_network(network, last, self.classes)
@@ -113,11 +111,6 @@ def make_network(network: str, last: str, classes: int) -> LeNet | ResNet:
         return LeNet(32, last, channels=CHANNELS, classes=classes)
     layer: nn.Module = make_classifier(last, WIDTHS[-1], classes=classes)
     return ResNet((int(network.removeprefix("resnet")) - 2) // 6, CHANNELS, layer)
-
-
-def _fewer(images: Images) -> Images:
-    parts = (images.train, images.train_labels, images.test, images.test_labels)
-    return Images(images.name, *(part[:_QUICK_IMAGES] for part in parts))
 
 
 if __name__ == "__main__":

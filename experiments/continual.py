@@ -14,11 +14,12 @@ their Neurocoder to ours, one reading at a time; see `experiments.continual_lear
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from experiments.common.command_line import ExperimentError, command, positive
+from experiments.common.processes import Scalar
 from experiments.common.study import Study, make_parser
 from experiments.continual_learning import authors, readings
 from experiments.continual_learning.choices import CHOICES
@@ -72,9 +73,7 @@ class Runs:
     def __init__(self, mnist: str | None, scale: Scale) -> None:
         self.tasks, self.scale = load_tasks(mnist), scale
 
-    def __call__(
-        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, name: str, _seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return the values of `run`."""
         variant = Variant(*name.split("/"))
         choice = CHOICES[f"{variant.method}/{variant.layer}"]

@@ -7,7 +7,7 @@ the training images that is held out for this. `experiments.continual` uses neit
 these images to test on; what this command prints at the end are its settings, in both scenarios.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from experiments.common.command_line import command
+from experiments.common.processes import Scalar
 from experiments.common.study import Record, Study, make_parser
 from experiments.continual_learning.run import (
     LAYERS,
@@ -83,9 +84,7 @@ class Runs:
     def __init__(self, tries: Tries, scale: Scale) -> None:
         self.tries, self.scale, self.tasks = tries, scale, load_tasks(None)
 
-    def __call__(
-        self, name: str, seed: int, _scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, name: str, seed: int, _scalar: Scalar) -> dict[str, Any]:
         """Return the values of `run`."""
         variant, choice = self.tries[name]
         torch.manual_seed(_FIRST_SEED + seed)

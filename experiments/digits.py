@@ -13,7 +13,7 @@ are also shifted by one pixel in each direction (`--shift 0` turns this off).
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from experiments.common.command_line import command, positive, positive_number
 from experiments.common.data import Images, load_images, shifted
 from experiments.common.layers import parameter_count
+from experiments.common.processes import Scalar
 from experiments.common.study import Column, Study, make_parser
 from experiments.recognition.attention_tree import (
     count_patterns,
@@ -117,12 +118,10 @@ class Runs:
 
     def __init__(self, args: argparse.Namespace) -> None:
         images = shifted(load_images(args.mnist), args.shift)
-        self.images = _fewer(images) if args.quick else images
+        self.images = images.first(_QUICK_IMAGES) if args.quick else images
         self.args = args
 
-    def __call__(
-        self, variant: str, _seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, variant: str, _seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return errors and size of a variant, and what describes its attention."""
         images = self.images
         model = make_model(variant, images.train.shape[-1], self.args.sharpness)
@@ -200,11 +199,6 @@ def _default_epochs(args: argparse.Namespace) -> int:
     if args.mnist:
         return 10
     return 12 if args.shift else 40
-
-
-def _fewer(images: Images) -> Images:
-    parts = (images.train, images.train_labels, images.test, images.test_labels)
-    return Images(images.name, *(part[:_QUICK_IMAGES] for part in parts))
 
 
 if __name__ == "__main__":

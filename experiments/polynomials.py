@@ -22,7 +22,7 @@ to point detects boundaries.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from experiments.auto_regression.chunks import Sequences, draw_sequences
 from experiments.auto_regression.ideal_observer import observe
 from experiments.common.command_line import command, positive
 from experiments.common.layers import auxiliary_loss, parameter_count
+from experiments.common.processes import Scalar
 from experiments.common.study import Column, Study, make_parser
 
 TEST_SEED = 2**31  # far from any seed that trains
@@ -73,7 +74,7 @@ def train(
     args: argparse.Namespace,
     seed: int,
     test: Sequences,
-    scalar: Callable[[str, float, int], None],
+    scalar: Scalar,
 ) -> dict[str, list[float]]:
     """Train on sequences that are drawn as they are needed; the learning rate falls to zero.
 
@@ -266,9 +267,7 @@ class Runs:
     def __init__(self, args: argparse.Namespace, ideal: float) -> None:
         self.args, self.ideal, self.test = args, ideal, draw_test(args)
 
-    def __call__(
-        self, variant: str, seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, variant: str, seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return the learning curve, what is judged before and after it, and an example."""
         model = make_model(variant, self.args.hidden)
         fresh = {k: v for k, v in judge(model, self.test).items() if k.endswith("_auc")}

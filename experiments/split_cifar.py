@@ -9,12 +9,13 @@ see `experiments.continual_learning.split_cifar`. All strengths of SI are in the
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from experiments.common.cifar import load_cifar
 from experiments.common.command_line import command, positive
+from experiments.common.processes import Scalar
 from experiments.common.study import Study, make_parser
 from experiments.continual_learning import split_cifar
 from experiments.continual_learning.results import COLUMNS
@@ -56,9 +57,7 @@ class Runs:
         epochs = args.epochs or (1 if args.quick else Scale.epochs)
         self.scale = Scale(blocks=args.blocks, epochs=epochs)
 
-    def __call__(
-        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, name: str, _seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return the values of `split_cifar.run`."""
         return split_cifar.run(name, self.tasks, self.scale, curves(scalar))
 

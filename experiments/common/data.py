@@ -58,6 +58,11 @@ class Images:
         """How many classes there are."""
         return int(self.train_labels.max()) + 1
 
+    def first(self, count: int) -> "Images":
+        """At most that many pictures for training and for testing, the first of each."""
+        parts = (self.train, self.train_labels, self.test, self.test_labels)
+        return Images(self.name, *(part[:count] for part in parts))
+
 
 def load_images(mnist: str | Path | None = None) -> Images:
     """Read MNIST from a folder, or scikit-learn's digits where none is given.

@@ -16,8 +16,10 @@ from experiments.common.command_line import ExperimentError
 
 Pair = tuple[str, int]
 Point = tuple[str, float, int]
-# Called as function(variant, seed, scalar), where scalar takes tag, value and step of a curve.
-Function = Callable[[str, int, Callable[[str, float, int], None]], dict[str, Any]]
+# Called with tag, value and step of a point of a curve.
+Scalar = Callable[[str, float, int], None]
+# Called with variant, seed and where to send the curves.
+Function = Callable[[str, int, Scalar], dict[str, Any]]
 MakeFunction = Callable[[], Function]
 # glibc gives large tensors back to the system and takes them anew in every step, which costs
 # networks of millions of parameters a tenth of their time.

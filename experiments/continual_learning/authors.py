@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.data import DataError, load_images, padded
+from experiments.common.processes import Scalar
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Record
 from experiments.continual_learning.fisher import squared_gradients
@@ -246,9 +247,7 @@ class Runs:
     def __init__(self, mnist: str, scale: Scale) -> None:
         self.tasks, self.scale = load_tasks(mnist), scale
 
-    def __call__(
-        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, name: str, _seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return the values of `run`."""
         return run(Variant(*name.split("/")), self.tasks, self.scale, curves(scalar))
 

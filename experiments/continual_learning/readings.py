@@ -4,11 +4,12 @@ Every variant is the authors' protocol with one thing as we have it; then all of
 other, each variant with one more than the one before, which ends at our layer and losses.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.drawing import COLOURS, new_figure, tidy
+from experiments.common.processes import Scalar
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Record
 from experiments.continual_learning import authors
@@ -76,9 +77,7 @@ def _options(changes: Sequence[Mapping[str, Any]]) -> Options:
 class Runs(authors.Runs):
     """Runs variants by name; for the arguments see `authors.Runs`."""
 
-    def __call__(
-        self, name: str, _seed: int, scalar: Callable[[str, float, int], None]
-    ) -> dict[str, Any]:
+    def __call__(self, name: str, _seed: int, scalar: Scalar) -> dict[str, Any]:
         """Return the values of `authors.run`."""
         layer = "linear" if name == MLP else "neurocoder"
         options = None if name == MLP else variants()[name]

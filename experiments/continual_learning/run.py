@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from experiments.common.data import DataError, load_images
 from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
+from experiments.common.processes import Scalar
 from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
 from experiments.continual_learning.task_sequence import (
     average_accuracy,
@@ -145,7 +146,7 @@ def run(
     return figures_of(network, accuracies)
 
 
-def curves(scalar: Callable[[str, float, int], None]) -> Callable[[int, Tensor], None]:
+def curves(scalar: Scalar) -> Callable[[int, Tensor], None]:
     """What to call after each task, to draw curves over tasks for TensorBoard.
 
     Args:

@@ -1,13 +1,12 @@
 """Training of the classifiers of pictures, and their error."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.common.data import Images
 from experiments.common.layers import auxiliary_loss
+from experiments.common.processes import Scalar
 
 BATCH = 128
 _AT_ONCE = 1000
@@ -20,7 +19,7 @@ def train(
     images: Images,
     epochs: int,
     learning_rate: float,
-    scalar: Callable[[str, float, int], None],
+    scalar: Scalar,
     *,
     orthogonality: float,
     augment: bool = False,
