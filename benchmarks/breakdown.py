@@ -90,11 +90,18 @@ class Stopwatch:
         self.seconds: dict[str, list[float]] = {}
         self._parts = [OUTSIDE]
         self._last = _clocks()
+        self._since = self._last[0]
 
     def restart(self) -> None:
         """Forget what was measured; the parts that are under way go on."""
         self._charge()
         self.seconds.clear()
+        self._since = self._last[0]
+
+    def read(self) -> float:
+        """Charge what is under way; return the wall seconds that are now divided among parts."""
+        self._charge()
+        return self._last[0] - self._since
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -213,8 +220,8 @@ class TimedGroup(WorkerGroup):
         elif not self._reported and time.monotonic() - self._started >= self.seconds:
             self._reported = True
             report = {
+                "wall": self.watch.read(),
                 "seconds": self.watch.seconds,
-                "wall": time.monotonic() - self._started,
                 "agent_steps": self._steps,
             }
             path = self.folder / f"process-{first}.json"

@@ -26,6 +26,7 @@ from agents.system.resources import available_cpus
 from agents.training.preflight import check_learner
 from benchmarks.system_info import describe, system_info
 from benchmarks.throughput import CORES, EMULATOR, HEADS, emulator_rate, training_figures
+from envs import AtariConfig
 
 PROG = "python -m benchmarks.gpu"
 COLUMNS = ("updates_per_s", "update_ms", "batch_wait", "slots_waiting", "policy_lag")
@@ -48,7 +49,7 @@ def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
         found[workers] = {name: [] for name in (EMULATOR, *variants)}
         for number in range(args.rounds):
             threads = min(workers, available_cpus())
-            rate = emulator_rate(args.game, threads, args.seconds)
+            rate = emulator_rate(AtariConfig(args.game), threads, args.seconds)
             found[workers][EMULATOR].append({"rate": rate})
             for name, run in variants.items():
                 print(f"{workers} workers, round {number + 1}: {name} ...", file=sys.stderr)

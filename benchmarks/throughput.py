@@ -2,13 +2,14 @@
 
     python -m benchmarks.throughput
     python -m benchmarks.throughput --heads linear --cores none --sweep-workers 1 2 4 8 16
+    python -m benchmarks.throughput --heads linear --cores none --flags "" "--frame-skip 32"
 
 All are measured in alternation over several rounds, so that a drift of the machine's speed affects
-all alike; medians are printed. An agent step is 4 frames. Start-up is excluded: the clock starts
-after the first updates.
+all alike; medians are printed. An agent step is 4 frames, unless a flag says otherwise. Start-up is
+excluded: the clock starts after the first updates.
 
 - `emulator`: one vector environment of 16 games with random actions and one thread per core.
-- head / core / torso: `train_a3c.py`, otherwise with default settings.
+- head / core / torso: `train_a3c.py`, otherwise with default settings, or with those of `--flags`.
 - `SB3 A2C`: Stable-Baselines3's A2C with its own defaults ("CnnPolicy", 5 steps per update) on 16
   of its own environments in subprocesses. Skipped unless `pip install -e ".[benchmarks]"` was run.
 
@@ -20,24 +21,28 @@ import argparse
 import csv
 import importlib.util
 import json
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
-from agents.config import TrainConfig, choices
+from agents.cli import CommandParser, parse_args, run_command
+from agents.config import SettingError, TrainConfig, choices
 from agents.system.resources import available_cpus
 from benchmarks.system_info import describe, system_info
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
 
+PROG = "python -m benchmarks.throughput"
 HEADS = choices("head")
 CORES = choices("core")
 TORSOS = ("nips",)
@@ -47,9 +52,8 @@ EMULATOR, SB3 = "emulator", "SB3 A2C"
 SB3_ENVIRONMENTS = 16
 
 
-def emulator_rate(game: str, threads: int, seconds: float) -> float:
+def emulator_rate(config: AtariConfig, threads: int, seconds: float) -> float:
     """Agent steps per second of 16 environments with random actions."""
-    config = AtariConfig(game)
     env = AtariTrainingEnv(config, 16, seeds=np.arange(16), num_threads=threads)
     env.reset()
     actions = num_actions(config)
@@ -64,10 +68,10 @@ def emulator_rate(game: str, threads: int, seconds: float) -> float:
 
 
 def training_rate(
-    game: str, workers: int, head: str, core: str, torso: str, seconds: float
+    game: str, workers: int, head: str, core: str, torso: str, seconds: float, *flags: str
 ) -> float:
     """Agent steps per second of `train_a3c.py` over `seconds`, after its first updates."""
-    return training_figures(game, workers, head, core, torso, seconds)["rate"]
+    return training_figures(game, workers, head, core, torso, seconds, *flags)["rate"]
 
 
 def training_figures(
@@ -185,20 +189,39 @@ def train_sb3(game: str, seconds: float) -> float:
 
 def variants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """Name -> function that measures it once."""
+    usual = AtariConfig(args.game)
+    emulators = {EMULATOR: usual}
+    for flags in args.flags:
+        if (env := _atari(args.game, flags)) != usual:
+            emulators[_with_flags(EMULATOR, flags)] = env
     measures: dict[str, Callable[[], float]] = {
-        EMULATOR: partial(emulator_rate, args.game, available_cpus(), args.seconds)
+        name: partial(emulator_rate, env, available_cpus(), args.seconds)
+        for name, env in emulators.items()
     }
     if importlib.util.find_spec("stable_baselines3"):
         measures[SB3] = partial(sb3_rate, args.game, args.seconds)
     else:
         print(f'{SB3} is left out: pip install -e ".[benchmarks]"', file=sys.stderr)
-    for torso in args.torsos:
-        for core in args.cores:
-            for head in args.heads:
-                measures[f"{head} / {core} / {torso}"] = partial(
-                    training_rate, args.game, args.workers, head, core, torso, args.seconds
-                )
+    for flags, torso, core, head in product(args.flags, args.torsos, args.cores, args.heads):
+        what = (args.game, args.workers, head, core, torso, args.seconds, *shlex.split(flags))
+        measures[_with_flags(f"{head} / {core} / {torso}", flags)] = partial(training_rate, *what)
     return measures
+
+
+def _with_flags(name: str, flags: str) -> str:
+    return f"{name}, {flags}" if flags else name
+
+
+def _atari(game: str, flags: str) -> AtariConfig:
+    """The rules that training with these flags plays by.
+
+    Raises:
+        SettingError: If the flags are invalid, or the game is no Atari game.
+    """
+    env = parse_args(["--game", game, *shlex.split(flags)]).env
+    if not isinstance(env, AtariConfig):
+        raise SettingError("game", game, "is no Atari game")
+    return env
 
 
 def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
@@ -207,7 +230,8 @@ def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     for workers in args.sweep_workers:
         threads = min(workers, available_cpus())
         measures.setdefault(
-            _emulator(workers), partial(emulator_rate, args.game, threads, args.seconds)
+            _emulator(workers),
+            partial(emulator_rate, AtariConfig(args.game), threads, args.seconds),
         )
         for torso in args.torsos:
             for core in args.cores:
@@ -243,8 +267,12 @@ def table(rates: dict[str, list[float]]) -> str:
         "|---|---|---|---|",
     ]
     for name, rate in medians.items():
-        of_sb3 = f"{rate / medians[SB3]:.2f}" if SB3 in medians else "-"
-        lines.append(f"| {name} | {rate:,.0f} | {of_sb3} | {rate / medians[EMULATOR]:.2f} |")
+        own = _with_flags(EMULATOR, name.partition(", ")[2])
+        emulator = own if own in medians else EMULATOR
+        # SB3 plays by the usual rules.
+        comparable = SB3 in medians and emulator == EMULATOR
+        of_sb3 = f"{rate / medians[SB3]:.2f}" if comparable else "-"
+        lines.append(f"| {name} | {rate:,.0f} | {of_sb3} | {rate / medians[emulator]:.2f} |")
     return "\n".join(lines)
 
 
@@ -267,38 +295,52 @@ def sweep_table(rates: dict[str, list[float]], workers: list[int]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, print a table, and write JSON where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def make_parser() -> CommandParser:
+    """The command line."""
+    parser = CommandParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--game", default="Frostbite")
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
     parser.add_argument("--cores", nargs="+", default=list(CORES), choices=CORES)
     parser.add_argument("--torsos", nargs="+", default=list(TORSOS), choices=("nips", "nature"))
+    parser.add_argument(
+        "--flags",
+        nargs="+",
+        default=[""],
+        metavar="FLAGS",
+        help='measure all with each of these further flags of training, such as "" '
+        '"--frame-skip 32"; each is quoted, and one without a value begins with a blank',
+    )
     parser.add_argument("--sweep-workers", type=int, nargs="+", metavar="N")
     parser.add_argument("--seconds", type=float, default=15.0, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     parser.add_argument("--sb3-only", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print a table, write JSON where asked, and return the exit code."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
     if args.sb3_only:
         print(train_sb3(args.game, args.seconds))
-        return
+        return 0
+    if args.sweep_workers and args.flags != [""]:
+        parser.error("--flags cannot be combined with --sweep-workers")
+    measures = sweep(args) if args.sweep_workers else variants(args)
 
     info: dict[str, Any] = system_info()
     print(f"{describe(info)}; {args.game}\n", flush=True)
-    if args.sweep_workers:
-        rates = measure(sweep(args), args.rounds)
-        print(sweep_table(rates, args.sweep_workers))
-    else:
-        rates = measure(variants(args), args.rounds)
-        print(table(rates))
+    rates = measure(measures, args.rounds)
+    print(sweep_table(rates, args.sweep_workers) if args.sweep_workers else table(rates))
     if args.json:
         written = {"arguments": sys.argv[1:], "machine": info, "rates": rates}
         args.json.write_text(json.dumps(written, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, PROG)

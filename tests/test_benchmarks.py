@@ -1,6 +1,5 @@
 """The measuring programs measure what they say."""
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -20,7 +19,7 @@ from benchmarks import breakdown, layers, random_play, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
-from envs import Episode
+from envs import AtariConfig, Episode
 from tests.agents.tiny_env import make_tiny_env
 
 
@@ -97,13 +96,49 @@ def test_throughput_sweeps_the_number_of_workers():
         assert float(row.split("|")[3].split()[0].replace(",", "")) > 50
 
 
+def parsed(*words):
+    """The arguments of `benchmarks.throughput` for one small variant of Pong."""
+    few = ["--game", "Pong", "--heads", "linear", "--cores", "none"]
+    return throughput.make_parser().parse_args([*few, *words])
+
+
 def test_without_the_extra_throughput_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    args = argparse.Namespace(
-        game="Pong", workers=1, heads=["linear"], cores=["none"], torsos=["nips"], seconds=1.0
-    )
-    assert list(throughput.variants(args)) == ["emulator", "linear / none / nips"]
+    args = parsed("--flags", "", "--processes 1")
+    names = ["emulator", "linear / none / nips", "linear / none / nips, --processes 1"]
+    assert list(throughput.variants(args)) == names
     assert ".[benchmarks]" in capsys.readouterr().err
+
+
+def test_training_with_other_rules_is_compared_with_the_emulator_under_these(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    measures = throughput.variants(parsed("--flags", "", "--frame-skip 32"))
+    assert list(measures) == [
+        *("emulator", "emulator, --frame-skip 32"),
+        *("linear / none / nips", "linear / none / nips, --frame-skip 32"),
+    ]
+    assert measures["emulator, --frame-skip 32"].args[0] == AtariConfig("Pong", frame_skip=32)
+    assert measures["linear / none / nips, --frame-skip 32"].args[-2:] == ("--frame-skip", "32")
+    rates = {
+        "emulator": [4000.0],
+        "emulator, --frame-skip 32": [800],
+        "SB3 A2C": [500],
+        "linear / none / nips": [1000],
+        "linear / none / nips, --frame-skip 32": [600],
+        "linear / none / nips, --processes 1": [1600],
+    }
+    assert throughput.table(rates).splitlines()[-3:] == [
+        "| linear / none / nips | 1,000 | 2.00 | 0.25 |",
+        "| linear / none / nips, --frame-skip 32 | 600 | - | 0.75 |",
+        "| linear / none / nips, --processes 1 | 1,600 | 3.20 | 0.40 |",
+    ]
+
+
+def test_flags_that_training_refuses_are_named(capsys):
+    with pytest.raises(SystemExit) as error:
+        throughput.variants(parsed("--flags", "--frame-skip 0"))
+    assert error.value.code == 2
+    assert "--frame-skip 0" in capsys.readouterr().err
 
 
 def test_rates_are_put_beside_sb3_and_the_emulator():
@@ -180,6 +215,10 @@ def test_the_stopwatch_charges_a_part_without_the_parts_inside_it():
     assert wall["pull"] >= 0.05
     assert 0.02 <= wall["push"] < 0.05
     assert sum(wall.values()) == pytest.approx(time.perf_counter() - start, abs=0.005)
+    watch.restart()
+    time.sleep(0.01)
+    assert watch.read() >= 0.01
+    assert sum(seconds[0] for seconds in watch.seconds.values()) <= watch.read() < 0.05
 
 
 def test_breakdown_divides_the_time_of_real_workers_among_all_parts(tmp_path):
@@ -189,9 +228,7 @@ def test_breakdown_divides_the_time_of_real_workers_among_all_parts(tmp_path):
     result = breakdown.measure(config, 0.5, make_env=make_tiny_env)
     assert len(result["reports"]) == 2
     for report in result["reports"]:
-        assert sum(part[0] for part in report["seconds"].values()) == pytest.approx(
-            report["wall"], rel=0.02
-        )
+        assert sum(part[0] for part in report["seconds"].values()) == pytest.approx(report["wall"])
     parts = breakdown.rows(result["reports"])
     assert list(parts) == list(breakdown.PARTS)
     assert all(wall > 0 for wall, _, _ in parts.values())
