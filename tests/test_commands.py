@@ -8,6 +8,7 @@ import argparse
 import importlib
 import importlib.util
 import re
+import shlex
 import sys
 
 import pytest
@@ -61,7 +62,7 @@ def parse(monkeypatch, capsys):
                 if end.code == 0:  # --help
                     return
                 pytest.fail(capsys.readouterr().err)
-        flags = [word.partition("=")[0] for word in words if re.match("--[a-z]", word)]
+        flags = [word.partition("=")[0] for word in words if re.match(r"--[a-z]\S+$", word)]
         assert set(flags) <= parser._option_string_actions.keys()
 
     return parse
@@ -90,7 +91,10 @@ def check_python(words, parse, train):
     assert words[0] == "-m", words
     module, rest = words[1], words[2:]
     end = rest.index("--") if "--" in rest else len(rest)
-    train(rest[end + 1 :])  # what follows is handed on
+    train(rest[end + 1 :])  # what follows is handed on, and so is what is quoted
+    for word in rest:
+        if re.match(r"\s*--\w\S*\s", word):
+            train(shlex.split(word))
     parse(module, rest[:end] if module in ("benchmarks.fig3", "benchmarks.cluster") else rest)
 
 
