@@ -148,7 +148,7 @@ def load_checkpoint(
         expected: The network's parameters, of which names, shapes and types must match; they may be
             on the meta device. A file larger than a checkpoint of them is not read.
         num_state_tensors: The number k of tensors that the optimizer keeps per parameter, which the
-            file must have too; None if they do not matter.
+            file must have too, unless it has none at all; None if they do not matter.
         bonus_counts: The counts of the run's bonus, of which the file's must have the shape; empty
             for a run without one; None if they do not matter.
 
@@ -210,16 +210,14 @@ def check_matches(
     if bonus_counts is not None:
         _check_counts(checkpoint.bonus_counts, bonus_counts)
     found = checkpoint.optimizer_state
+    if not found:
+        return
     if num_state_tensors is None:
-        if not found:
-            return
         num_state_tensors = max(t.shape[0] if t.dim() else 0 for t in found.values())
         if num_state_tensors > MAX_STATE_TENSORS:
             raise ValueError(
                 f"{num_state_tensors} optimizer statistics of a parameter are too many"
             )
-    elif num_state_tensors and not found:
-        raise ValueError("has no optimizer state: it can be evaluated, but not resumed")
     moments = {name: t.expand(num_state_tensors, *t.shape) for name, t in expected.items()}
     _check_tensors("optimizer statistics", found, moments)
 

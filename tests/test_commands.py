@@ -136,6 +136,10 @@ def test_every_command_is_one_that_its_program_understands(line, parse, train):
             assert words[::2] == ["--logdir"]
         elif program == "ray":
             check_ray(words)
+        elif program == "cp":
+            assert words[0] == "-r"
+            assert (ROOT / words[1]).is_dir()
+            assert words[2].startswith("runs/")
         else:
             assert [program, *words] in (["ruff", "check", "."], ["ruff", "format", "--check", "."])
 

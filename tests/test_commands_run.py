@@ -55,7 +55,8 @@ def shortened(text):
     for pattern, less in SMALLER.items():
         text = re.sub(pattern, less, text)
     if "--resume" in text:
-        text += " --total-timesteps 1600"  # more than that run has made
+        # More than that run has made.
+        text += f" --total-timesteps {502_000 if 'models/' in text else 1600}"
     elif "train_a3c.py" in text:
         text += f" --total-timesteps 800{QUICK}"
     if "agents.report" in text:

@@ -118,6 +118,8 @@ class Checkpointer:
         Args:
             folder: The run directory.
 
+        Without optimizer state in it, the optimizer starts from zero, with a warning.
+
         Returns:
             The checkpoint's training state.
 
@@ -125,17 +127,22 @@ class Checkpointer:
             CheckpointError: If there is none that can be used.
         """
         expected = unflatten(self.shared.parameters, self._shapes)
-        _, checkpoint = load_newest_checkpoint(
+        path, checkpoint = load_newest_checkpoint(
             folder / "checkpoints",
             expected,
             len(self.shared.optimizer_state),
             self.shared.bonus_counts,
         )
         self._copy_into(self.shared.parameters, checkpoint.parameters)
-        self._copy_into(self.shared.optimizer_state, checkpoint.optimizer_state)
+        state = checkpoint.training_state
+        if checkpoint.optimizer_state:
+            self._copy_into(self.shared.optimizer_state, checkpoint.optimizer_state)
+        else:
+            log.warning("%s has no optimizer state: the optimizer starts anew", path.name)
+            # Adam corrects its averages by the number of updates in them.
+            state = replace(state, updates=0)
         if checkpoint.bonus_counts is not None:
             self.shared.bonus_counts.copy_(checkpoint.bonus_counts)
-        state = checkpoint.training_state
         self.shared.counters[-1] = torch.tensor(
             [state.global_step, state.updates, state.skipped_updates]
         )

@@ -133,12 +133,15 @@ def test_a_new_best_checkpoint_takes_the_place_of_one_with_the_old_name(tmp_path
     assert load_checkpoint(best_checkpoint(tmp_path)).global_step == 2
 
 
-def test_a_checkpoint_without_optimizer_state_is_evaluated_but_not_resumed(tmp_path):
+def test_a_checkpoint_has_all_of_the_optimizer_state_or_none(tmp_path):
     checkpoint = dataclasses.replace(make_checkpoint(), optimizer_state={})
     save_checkpoint(tmp_path, checkpoint, keep=1)
-    assert load_newest_checkpoint(tmp_path, checkpoint.parameters)[1].optimizer_state == {}
-    with pytest.raises(CheckpointError, match=r"step_0+5\.safetensors: has no optimizer state"):
-        load_newest_checkpoint(tmp_path, checkpoint.parameters, num_state_tensors=1)
+    for k in (None, 1):
+        assert load_newest_checkpoint(tmp_path, checkpoint.parameters, k)[1].optimizer_state == {}
+    save_checkpoint(tmp_path, make_checkpoint(), keep=1)
+    load_newest_checkpoint(tmp_path, checkpoint.parameters, num_state_tensors=1)
+    with pytest.raises(CheckpointError, match=r"step_0+5\.safetensors: optimizer statistics"):
+        load_newest_checkpoint(tmp_path, checkpoint.parameters, num_state_tensors=2)
 
 
 @pytest.mark.parametrize(

@@ -106,12 +106,20 @@ def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
     assert [row.global_step for row in read_evaluations(folder)] == [step]
 
 
-def test_a_run_without_optimizer_state_is_not_resumed_and_the_error_says_why(folder):
+def test_without_optimizer_state_a_run_is_resumed_with_a_new_optimizer(folder, caplog):
     for path in list_checkpoints(folder / "checkpoints"):
         write_checkpoint(path, dataclasses.replace(load_checkpoint(path), optimizer_state={}))
+    before = newest(folder)
     config = resumed(folder, "--total-timesteps", "400")
-    with pytest.raises(SettingError, match=r"--resume .*has no optimizer state: it can be eval"):
-        TrainingRun(config, (), make_tiny_env, StopSignals())
+    run = TrainingRun(config, (), make_tiny_env, StopSignals())
+    assert "has no optimizer state: the optimizer starts anew" in caplog.text
+    assert (run.shared.global_step, run.shared.updates) == (before.global_step, 0)
+    assert not run.shared.optimizer_state.any()
+    run.close()
+    assert train(config, (), make_tiny_env) == 0
+    after = newest(folder)
+    assert after.training_state.updates > 0
+    assert after.optimizer_state.keys() == after.parameters.keys()
 
 
 def test_resumed_games_are_not_those_of_the_first_session(folder):
