@@ -115,10 +115,10 @@ class Checkpointer:
     def restore(self, folder: Path) -> TrainingState:
         """Fill the shared state from the newest sound checkpoint of a run.
 
+        If it has no optimizer state, the optimizer starts anew, with a warning.
+
         Args:
             folder: The run directory.
-
-        Without optimizer state in it, the optimizer starts from zero, with a warning.
 
         Returns:
             The checkpoint's training state.
