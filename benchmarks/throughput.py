@@ -189,7 +189,7 @@ def train_sb3(game: str, seconds: float) -> float:
 
 def variants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """Name -> function that measures it once."""
-    usual = AtariConfig(args.game)
+    usual = _atari(args.game)
     emulators = {EMULATOR: usual}
     for flags in args.flags:
         if (env := _atari(args.game, flags)) != usual:
@@ -212,7 +212,7 @@ def _with_flags(name: str, flags: str) -> str:
     return f"{name}, {flags}" if flags else name
 
 
-def _atari(game: str, flags: str) -> AtariConfig:
+def _atari(game: str, flags: str = "") -> AtariConfig:
     """The rules that training with these flags plays by.
 
     Raises:
@@ -231,7 +231,7 @@ def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
         threads = min(workers, available_cpus())
         measures.setdefault(
             _emulator(workers),
-            partial(emulator_rate, AtariConfig(args.game), threads, args.seconds),
+            partial(emulator_rate, _atari(args.game), threads, args.seconds),
         )
         for torso in args.torsos:
             for core in args.cores:
