@@ -45,6 +45,7 @@ from gymnasium.vector import AutoresetMode
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.update import Update
 from agents.a3c.worker_group import GroupSpec, WorkerGroup
+from agents.cli import CommandParser, run_command
 from agents.config import TrainConfig
 from agents.networks.inference import InferenceHead
 from agents.system.files import write_atomically
@@ -52,9 +53,11 @@ from agents.system.resources import available_cpus
 from agents.training import supervisor
 from agents.training.worker_process import spread_workers
 from benchmarks.system_info import describe, system_info
+from benchmarks.throughput import atari_rules
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
 from envs.config import SCREEN_SIZE, STACK_SIZE
 
+PROG = "python -m benchmarks.breakdown"
 WARM_UP_UPDATES = 2
 PATIENCE_S = 120.0
 OUTSIDE = "between updates: counting, sending the record"
@@ -348,20 +351,20 @@ def time_steps(
     return {"wall": 1e6 * elapsed / agent_steps, "cpu": 1e6 * cpu / agent_steps}
 
 
-def emulator_alone(game: str, games: int, seconds: float) -> dict[str, dict[str, float]]:
+def emulator_alone(rules: AtariConfig, games: int, seconds: float) -> dict[str, dict[str, float]]:
     """The emulator's own time: as a worker uses it, bare, and with a thread for every core."""
     seeds = np.arange(games)
-    env = AtariTrainingEnv(AtariConfig(game), games, seeds=seeds)
+    env = AtariTrainingEnv(rules, games, seeds=seeds)
     env.reset()
     results = {
         f"AtariTrainingEnv, {games} games, 1 thread": time_steps(
-            env.step, games, num_actions(AtariConfig(game)), seconds
+            env.step, games, num_actions(rules), seconds
         )
     }
     env.close()
     for count, threads in ((games, 1), (16, available_cpus())):
         bare = AtariVectorEnv(
-            resolve_game(game).rom,
+            resolve_game(rules.game).rom,
             count,
             num_threads=threads,
             repeat_action_probability=0.25,
@@ -370,7 +373,7 @@ def emulator_alone(game: str, games: int, seconds: float) -> dict[str, dict[str,
             img_width=SCREEN_SIZE,
             grayscale=True,
             stack_num=STACK_SIZE,
-            frameskip=AtariConfig(game).frame_skip,
+            frameskip=rules.frame_skip,
             maxpool=True,
             reward_clipping=False,
             use_fire_reset=False,
@@ -397,10 +400,10 @@ def emulator_table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure every configuration, print a table of each, and write JSON where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main() -> int:
+    """Measure every configuration, print a table of each, write JSON where asked; return 0."""
+    parser = CommandParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     defaults = TrainConfig()
     parser.add_argument("--game", default="Frostbite")
@@ -413,6 +416,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="where to write the single measurements")
     args = parser.parse_args()
+    rules = atari_rules(args.game)
 
     facts = system_info()
     print(f"{describe(facts)}; {args.game}\n", flush=True)
@@ -443,12 +447,13 @@ def main() -> None:
             results[title] = measure(config, args.seconds)
         print(table(title, results[title]) + "\n", flush=True)
     print("last: the emulator alone", file=sys.stderr, flush=True)
-    emulator = emulator_alone(args.game, args.envs_per_worker, min(args.seconds, 5.0))
+    emulator = emulator_alone(rules, args.envs_per_worker, min(args.seconds, 5.0))
     print(emulator_table(emulator))
     if args.json:
         written = {"arguments": sys.argv[1:], "machine": facts, "results": results}
         args.json.write_text(json.dumps({**written, "emulator": emulator}, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, PROG)

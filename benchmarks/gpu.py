@@ -25,7 +25,14 @@ from agents.config import TrainConfig
 from agents.system.resources import available_cpus
 from agents.training.preflight import check_learner
 from benchmarks.system_info import describe, system_info
-from benchmarks.throughput import CORES, EMULATOR, HEADS, emulator_rate, training_figures
+from benchmarks.throughput import (
+    CORES,
+    EMULATOR,
+    HEADS,
+    atari_rules,
+    emulator_rate,
+    training_figures,
+)
 from envs import AtariConfig
 
 PROG = "python -m benchmarks.gpu"
@@ -34,7 +41,7 @@ COLUMNS = ("updates_per_s", "update_ms", "batch_wait", "slots_waiting", "policy_
 Figures = dict[str, float]
 
 
-def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
+def measure(args: argparse.Namespace, rules: AtariConfig) -> dict[int, dict[str, list[Figures]]]:
     """Number of workers -> variant -> the figures of each round."""
     flags = ("--learner", args.learner, "--learner-batch", str(args.learner_batch))
     found: dict[int, dict[str, list[Figures]]] = {}
@@ -49,7 +56,7 @@ def measure(args: argparse.Namespace) -> dict[int, dict[str, list[Figures]]]:
         found[workers] = {name: [] for name in (EMULATOR, *variants)}
         for number in range(args.rounds):
             threads = min(workers, available_cpus())
-            rate = emulator_rate(AtariConfig(args.game), threads, args.seconds)
+            rate = emulator_rate(rules, threads, args.seconds)
             found[workers][EMULATOR].append({"rate": rate})
             for name, run in variants.items():
                 print(f"{workers} workers, round {number + 1}: {name} ...", file=sys.stderr)
@@ -93,6 +100,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
     check_learner(TrainConfig(learner=args.learner, learner_batch=args.learner_batch))
+    rules = atari_rules(args.game)
 
     info: dict[str, Any] = system_info()
     device = "no device"
@@ -105,7 +113,7 @@ def main() -> int:
         else f"learner on {args.learner} ({device}), {args.learner_batch} rollouts a batch"
     )
     print(f"{describe(info)}; {args.game}; {title}\n", flush=True)
-    found = measure(args)
+    found = measure(args, rules)
     print(table(found))
     if args.json:
         written = {"arguments": sys.argv[1:], "machine": info, "figures": found}

@@ -12,8 +12,11 @@ from statistics import fmean, median, stdev
 import numpy as np
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from agents.cli import parse_args
+from agents.cli import CommandParser, parse_args, run_command
+from agents.evaluate import episode_count
 from envs import AtariConfig, Episode, make_training_env, num_actions
+
+PROG = "python -m benchmarks.random_play"
 
 
 def random_games(game: str, episodes: int, seed: int, *flags: str) -> list[Episode]:
@@ -45,11 +48,13 @@ def random_games(game: str, episodes: int, seed: int, *flags: str) -> list[Episo
     return [episode for played in games for episode in played[:per_env]]
 
 
-def main() -> None:
-    """Play and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Play, print the scores, and return the exit code."""
+    parser = CommandParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--game", default="Frostbite")
-    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--episodes", type=episode_count, default=200, metavar="N")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--frame-skip", type=int, help="frames of an agent step")
     args = parser.parse_args()
@@ -61,7 +66,8 @@ def main() -> None:
     print(f"score: mean {fmean(scores):.1f}, std {std:.1f}, median {median(scores):.1f}")
     length = fmean(game.length for game in games)
     print(f"length: mean {length:.0f} agent steps")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, PROG)

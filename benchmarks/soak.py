@@ -36,11 +36,13 @@ import psutil
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.cli import CommandParser, run_command
 from agents.config import TrainConfig
 from agents.run_folder import resolve_run
 from agents.training.managed_process import MAX_RESTARTS, RESTART_WINDOW_S
 from agents.training.worker_process import spread_workers
 
+PROG = "python -m benchmarks.soak"
 ROOT = Path(__file__).parent.parent
 KILL_EVERY_S = 20.0
 CHECKPOINT_INTERVAL_S = 30.0
@@ -249,8 +251,8 @@ def _workers_of(program: "subprocess.Popen[bytes]") -> set[int]:
 
 def main() -> int:
     """Run the soak test, print a summary, and return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = CommandParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--minutes", type=float, default=30.0, help="training time without start-ups"
@@ -295,4 +297,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, PROG)

@@ -189,10 +189,10 @@ def train_sb3(game: str, seconds: float) -> float:
 
 def variants(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     """Name -> function that measures it once."""
-    usual = _atari(args.game)
+    usual = atari_rules(args.game)
     emulators = {EMULATOR: usual}
     for flags in args.flags:
-        if (env := _atari(args.game, flags)) != usual:
+        if (env := atari_rules(args.game, flags)) != usual:
             emulators[_with_flags(EMULATOR, flags)] = env
     measures: dict[str, Callable[[], float]] = {
         name: partial(emulator_rate, env, available_cpus(), args.seconds)
@@ -212,16 +212,16 @@ def _with_flags(name: str, flags: str) -> str:
     return f"{name}, {flags}" if flags else name
 
 
-def _atari(game: str, flags: str = "") -> AtariConfig:
+def atari_rules(game: str, flags: str = "") -> AtariConfig:
     """The rules that training with these flags plays by.
 
     Raises:
         SettingError: If the flags are invalid, or the game is no Atari game.
     """
-    env = parse_args(["--game", game, *shlex.split(flags)]).env
-    if not isinstance(env, AtariConfig):
-        raise SettingError("game", game, "is no Atari game")
-    return env
+    config = parse_args(["--game", game, *shlex.split(flags)])
+    if not isinstance(config.env, AtariConfig):
+        raise SettingError("game", config.game, "is no Atari game")
+    return config.env
 
 
 def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
@@ -231,7 +231,7 @@ def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
         threads = min(workers, available_cpus())
         measures.setdefault(
             _emulator(workers),
-            partial(emulator_rate, _atari(args.game), threads, args.seconds),
+            partial(emulator_rate, atari_rules(args.game), threads, args.seconds),
         )
         for torso in args.torsos:
             for core in args.cores:

@@ -11,11 +11,11 @@ import time
 import pytest
 import torch
 
-from agents.config import TrainConfig
+from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
-from benchmarks import breakdown, layers, random_play, startup, throughput
+from benchmarks import breakdown, gpu, layers, random_play, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
@@ -141,6 +141,28 @@ def test_flags_that_training_refuses_are_named(capsys):
     assert "--frame-skip 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [breakdown, gpu, throughput], ids=lambda m: m.__name__)
+def test_only_atari_games_are_measured(command, monkeypatch):
+    """Before anything is; the commands' `run_command` makes a line of the error."""
+    words = ["--learner", "cpu"] if command is gpu else []
+    monkeypatch.setattr(sys, "argv", [command.PROG, "--game", "CartPole-v1", *words])
+    with pytest.raises(SettingError, match=r"--game CartPole-v1: is no Atari game"):
+        command.main()
+
+
+def test_the_refused_game_is_that_of_the_flags():
+    with pytest.raises(SettingError, match=r"--game CartPole-v1"):
+        throughput.atari_rules("Pong", "--game CartPole-v1")
+
+
+def test_random_play_of_no_episodes_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["random_play", "--game", "Pong", "--episodes", "0"])
+    with pytest.raises(SystemExit) as error:
+        random_play.main()
+    assert error.value.code == 2
+    assert "--episodes" in capsys.readouterr().err
+
+
 def test_rates_are_put_beside_sb3_and_the_emulator():
     rates = {"emulator": [4000.0], "SB3 A2C": [500.0], "linear / none / nips": [900, 1000, 3000]}
     assert throughput.table(rates).splitlines()[-1] == (
@@ -241,7 +263,7 @@ def test_breakdown_divides_the_time_of_real_workers_among_all_parts(tmp_path):
 
 
 def test_breakdown_measures_the_emulator_alone():
-    results = breakdown.emulator_alone("Pong", games=2, seconds=0.1)
+    results = breakdown.emulator_alone(AtariConfig("Pong"), games=2, seconds=0.1)
     assert len(results) == 3
     assert all(result["wall"] > 20 for result in results.values())
     assert len(breakdown.emulator_table(results).splitlines()) == 4 + 3
