@@ -56,7 +56,7 @@ def shortened(text):
         text = re.sub(pattern, less, text)
     if "--resume" in text:
         # More than that run has made.
-        text += f" --total-timesteps {502_000 if 'models/' in text else 1600}"
+        text += f" --total-timesteps {2_002_000 if 'models/' in text else 1600}"
     elif "train_a3c.py" in text:
         text += f" --total-timesteps 800{QUICK}"
     if "agents.report" in text:
