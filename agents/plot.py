@@ -8,6 +8,7 @@ them alone. Exit code 0; 2 for invalid arguments or runs that cannot be read.
 """
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -88,12 +89,20 @@ def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
             _warn(f"skipped: {error}")
     if not curves:
         raise RunFolderError(f"none of the {len(named) + len(found)} runs has data to plot")
-    curves.sort(key=lambda curve: (curve.game, curve.parts, curve.seed, curve.folder))
+    curves.sort(key=lambda c: (c.game, _by_numbers(c.parts), c.seed, c.folder))
     twins = Counter((curve.game, curve.parts, curve.seed) for curve in curves)
     for (game, parts, seed), count in twins.items():
         if count > 1:
             _warn(f"{game}, {', '.join(parts)}: {count} runs with seed {seed}, counted each")
     return curves
+
+
+def _by_numbers(parts: tuple[str, ...]) -> list[list[str | float]]:
+    """A key that sorts the numbers in the parts by size: a frame skip of 8 comes before 12."""
+    return [
+        [float(piece) if i % 2 else piece for i, piece in enumerate(re.split(r"(\d+\.?\d*)", part))]
+        for part in parts
+    ]
 
 
 def name_curves(parts: Sequence[tuple[str, ...]]) -> tuple[list[str], str]:

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from agents.plot import main, name_curves
+from agents.plot import gather, main, name_curves
 from tests.agents.curve_runs import write_run
 
 
@@ -104,6 +104,13 @@ def test_labels_leave_out_what_all_runs_share():
         "All runs: lstm.",
     )
     assert name_curves([("linear",), ("linear",)]) == (["linear", "linear"], "")
+
+
+def test_curves_are_in_the_order_of_the_numbers_in_their_labels(tmp_path):
+    for skip in (32, 8, 12):
+        write_run(tmp_path / f"skip{skip}", [(100, 1.0), (200, 2.0)], frame_skip=skip)
+    curves = gather([str(tmp_path)], "training")
+    assert [curve.frame_skip for curve in curves] == [8, 12, 32]
 
 
 def test_what_cannot_be_drawn_is_named_in_one_line(runs, tmp_path, capsys):
