@@ -47,8 +47,9 @@ class Collector:
         env: Any Gymnasium vector environment of W * B that `spaces_of` accepts; it is reset
             here. The first B belong to the first worker, the next B to the second, and so on.
             `info["lives"]`, where there is one, tells of lost lives, and `info["episode"]` of
-            finished episodes, as `gymnasium.wrappers.vector.RecordEpisodeStatistics` writes it;
-            without it the rewards are summed up.
+            finished episodes where `info["_episode"]` is true, as
+            `gymnasium.wrappers.vector.RecordEpisodeStatistics` writes them; elsewhere the rewards
+            are summed up.
         network: The network that acts; its parameters change only between two calls of `collect`.
         num_steps: T.
         gamma: Discount within an episode.
@@ -183,16 +184,18 @@ class Collector:
         self._returns += rewards
         self._lengths += ~ignored
         if ended.any():
-            self._finish_episodes(ended, info.get("episode"))
+            self._finish_episodes(ended, info)
         return rewards, terminated, life_lost, truncated
 
-    def _finish_episodes(
-        self, ended: npt.NDArray[np.bool_], statistics: dict[str, npt.NDArray[Any]] | None
-    ) -> None:
-        returns, lengths = self._returns, self._lengths
-        if statistics is not None:
-            returns, lengths = statistics["r"], statistics["l"]
+    def _finish_episodes(self, ended: npt.NDArray[np.bool_], info: dict[str, Any]) -> None:
+        # Not every environment that ends has its own: a wrapper inside a time limit sees no
+        # truncation, and others mean something else by the name.
+        own = info.get("episode")
+        is_own = np.zeros_like(ended)
+        if isinstance(own, dict) and own.keys() >= {"r", "l"}:
+            is_own |= info.get("_episode", False)
         for i in np.flatnonzero(ended):
+            returns, lengths = (own["r"], own["l"]) if is_own[i] else (self._returns, self._lengths)
             episode = Episode(float(returns[i]), int(lengths[i]))
             self.episodes[i // self.envs_per_worker].append(episode)
         self._returns[ended] = 0.0

@@ -77,6 +77,36 @@ def test_statistics_that_were_recorded_before_rewards_were_changed_are_kept():
     assert max(episode.raw_return for episode in episodes) <= 1
 
 
+class RecordsTheFirst(TinyEnv):
+    """Has statistics of its own of the first environment alone."""
+
+    def step(self, actions):
+        *step, terminated, truncated, info = super().step(actions)
+        recorded = terminated & (np.arange(self.num_envs) == 0)
+        if recorded.any():
+            numbers = np.where(recorded, 7, 0)
+            info = {"episode": {"r": numbers, "l": numbers}, "_episode": recorded}
+        return *step, terminated, truncated, info
+
+
+def test_an_episode_without_statistics_of_its_own_is_summed_up_beside_others_that_have_them():
+    episodes, summed = collect(RecordsTheFirst(3), 10)[1], collect(TinyEnv(3), 10)[1]
+    recorded = [episode == Episode(7.0, 7) for episode in episodes]
+    assert 0 < sum(recorded) < len(episodes) == len(summed)
+    for own, own_recorded, other in zip(episodes, recorded, summed, strict=True):
+        assert own_recorded or own == other
+
+
+@pytest.mark.parametrize("meant", [5, {"reward": 1.0}, np.arange(3)])
+def test_an_info_of_another_meaning_is_not_taken_for_statistics(meant):
+    class Counts(TinyEnv):
+        def step(self, actions):
+            *step, info = super().step(actions)
+            return *step, {**info, "episode": meant}
+
+    assert collect(Counts(3), 3)[1] == collect(TinyEnv(3), 3)[1]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
