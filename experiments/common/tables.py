@@ -51,6 +51,8 @@ class Column:
 def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
     """A row for each variant: mean and 95 % bootstrap interval over its seeds.
 
+    What was not finite, such as the error of a model that has diverged, is not in the mean.
+
     Args:
         rows: Variants and their results.
         columns: The columns.
@@ -58,7 +60,7 @@ def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
     lines = [f"| variant | {' | '.join(c.heading for c in columns)} | seeds |"]
     lines.append("|---" * (len(columns) + 2) + "|")
     for name, records in rows:
-        cells = [column.cell(_values(records, column.key)) for column in columns]
+        cells = [_cell(column, records) for column in columns]
         lines.append(f"| {name} | {' | '.join(cells)} | {len(records)} |")
     return "\n".join(lines)
 
@@ -75,6 +77,13 @@ def as_csv(rows: Rows, columns: Sequence[Column]) -> str:
                 shown = [f"{number:.10g}" for number in _mean_and_interval(values)]
                 writer.writerow([name, column.key, *shown, len(values)])
     return text.getvalue()
+
+
+def _cell(column: Column, records: Sequence[Mapping[str, Any]]) -> str:
+    """A cell of a variant; it says of how many of its seeds where some have no such number."""
+    values = _values(records, column.key)
+    known = f" ({len(values)} of {len(records)})" if 0 < len(values) < len(records) else ""
+    return column.cell(values) + known
 
 
 def _values(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:

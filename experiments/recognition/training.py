@@ -1,5 +1,7 @@
 """Training of the classifiers of pictures, and their error."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,7 +69,12 @@ def augmented(pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def error_of(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
-    """The fraction of misclassified images."""
+    """The fraction of misclassified images; NaN for a model that has diverged.
+
+    The largest of logits that are NaN is the first, which looks like an error of 90 %.
+    """
     model.eval()
-    guesses = torch.cat([model(part).argmax(dim=1) for part in pictures.split(_AT_ONCE)])
-    return float((guesses != labels).double().mean())
+    logits = torch.cat([model(part) for part in pictures.split(_AT_ONCE)])
+    if not logits.isfinite().all():
+        return math.nan
+    return float((logits.argmax(dim=1) != labels).double().mean())

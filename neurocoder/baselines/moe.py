@@ -9,13 +9,19 @@ from torch import _C, Tensor, nn
 from neurocoder._checks import check_input, is_eager, positive_integers
 from neurocoder._precision import in_full_precision, like_output, widen
 
+_MIN_SPREAD = 1e-2
+
 
 class MoELinear(nn.Module):
     """A mixture of linear experts with noisy top-k gating (Shazeer et al. 2017).
 
-        h(x) = x W_g + noise * softplus(x W_noise),    noise ~ N(0, 1) per input and expert,
+        h(x) = x W_g + noise * spread(x),    noise ~ N(0, 1) per input and expert,
+        spread(x) = softplus(x W_noise) + 0.01,
         g(x) = softmax(h(x) where it is among the k largest, -inf elsewhere),
         y = sum over the chosen e of g_e(x) (x W_e + b_e).
+
+    The 0.01 is of the authors' code (tensor2tensor), not of the paper: the balancing loss divides
+    by the spread, and its gradient is NaN where softplus has vanished.
 
     Experts that are not chosen are not computed, except by `torch.compile`, `torch.export`, tracing
     and `torch.func`. h is computed in float32 or wider under autocast and with 16-bit parameters
@@ -161,7 +167,7 @@ class MoELinear(nn.Module):
         clean = self._project(x, self.gate)
         if not self.training:
             return self._softmax_of_chosen(clean)
-        spread = F.softplus(self._project(x, self.noise))
+        spread = F.softplus(self._project(x, self.noise)) + _MIN_SPREAD
         noisy = clean + spread * torch.randn_like(clean)
         gates = self._softmax_of_chosen(noisy)
         balance = self.importance_weight * _squared_variation(gates.sum(dim=0))

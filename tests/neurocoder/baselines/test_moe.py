@@ -35,7 +35,7 @@ def naive(layer, x, draws=None):
     load = [torch.zeros((), dtype=torch.float64) for _ in range(experts)]
     for t, row in enumerate(x):
         clean = [dot(row, layer.gate[:, e]) for e in range(experts)]
-        spread = [torch.log(1 + torch.exp(dot(row, layer.noise[:, e]))) for e in range(experts)]
+        spread = [0.01 + (1 + dot(row, layer.noise[:, e]).exp()).log() for e in range(experts)]
         noise = [0.0] * experts if draws is None else draws[t]
         h = [c + n * s for c, n, s in zip(clean, noise, spread, strict=True)]
         best = sorted(range(experts), key=lambda e: -h[e].item())[:chosen]
@@ -145,6 +145,14 @@ def test_the_balancing_loss_evens_out_how_often_experts_are_chosen():
         balance().backward()
         optimizer.step()
     assert balance() < 0.01
+
+
+def test_gradients_are_finite_where_the_noise_has_vanished():
+    layer = make((2, 3, 4, 2)).float()
+    with torch.no_grad():
+        layer.noise.fill_(-100.0)
+    (layer(torch.ones(5, 2)).sum() + layer.auxiliary_loss()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
 
 
 def test_more_chosen_experts_than_there_are_is_refused():
