@@ -7,6 +7,8 @@ CLIP = 10.0
 # Past so many observations, newer ones count more; a larger count would not fit into float32.
 MAX_COUNT = 2.0**23
 _EPS = 1e-8
+# Squares of much larger numbers overflow float32, and one makes a variance infinite for good.
+MAX_MAGNITUDE = 1e15
 
 
 class RunningNormalization(nn.Module):
@@ -45,12 +47,13 @@ def merge_observations_(statistics: Tensor, observations: Tensor) -> None:
 
     Args:
         statistics: As `RunningNormalization.statistics`.
-        observations: Shape (N, D); those with numbers that are not finite are left out.
+        observations: Shape (N, D); those with numbers that are not finite, or above
+            `MAX_MAGNITUDE`, are left out.
     """
-    observations = observations[observations.isfinite().all(dim=1)]
+    observations = observations[(observations.abs() <= MAX_MAGNITUDE).all(dim=1)]
     if len(observations) == 0:
         return
-    count = torch.full((1,), float(len(observations)))
+    count = observations.new_full((1,), len(observations))
     both = (observations.mean(0), observations.var(0, correction=0))
     merge_statistics_(statistics, torch.cat([count, *both]))
 

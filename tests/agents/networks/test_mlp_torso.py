@@ -44,15 +44,24 @@ def test_normalised_observations_are_clipped():
     assert normalization(torch.tensor([[5.0], [-5.0]])).tolist() == [[10.0], [-10.0]]
 
 
-def test_observations_that_are_not_finite_are_left_out():
+def test_observations_that_are_not_finite_or_whose_squares_would_not_be_are_left_out():
     statistics = RunningNormalization(2).statistics
     good = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    bad = torch.tensor([[torch.nan, 0.0], [0.0, torch.inf]])
+    bad = torch.tensor([[torch.nan, 0.0], [0.0, torch.inf], [1e30, 0.0], [0.0, -1e20]])
     expected = statistics.clone()
     merge_observations_(expected, good)
     merge_observations_(statistics, torch.cat([good, bad]))
     merge_observations_(statistics, bad)
     torch.testing.assert_close(statistics, expected)
+
+
+@pytest.mark.gpu
+def test_statistics_on_cuda_are_those_on_the_cpu():
+    observations, here = torch.randn(50, 3), RunningNormalization(3).statistics
+    there = here.detach().cuda()
+    merge_observations_(here, observations)
+    merge_observations_(there, observations.cuda())
+    torch.testing.assert_close(there.cpu(), here.detach())
 
 
 def test_after_many_observations_newer_ones_still_count():
