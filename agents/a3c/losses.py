@@ -94,11 +94,13 @@ def entropy(logits_t: Tensor, mask_t: Tensor) -> Tensor:
 
 
 def explained_variance(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
-    """1 - Var(return - v) / Var(return) over the steps that count; NaN for a constant return."""
+    """1 - Var(return - v) / Var(return) over the steps that count; NaN if returns do not vary."""
     if mask_t.dim() > 2:
         each = zip(v_t, return_t, mask_t, strict=True)
         return torch.stack([explained_variance(*worker) for worker in each])
     counted = mask_t.bool()
+    if not counted.any():
+        return v_t.new_tensor(torch.nan)
     returns, errors = return_t[counted], (return_t - v_t)[counted]
     variance = returns.var(correction=0)
     return torch.where(variance > 0, 1 - errors.var(correction=0) / variance, torch.nan)

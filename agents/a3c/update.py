@@ -20,7 +20,7 @@ class Update:
     """The result of one update.
 
     Attributes:
-        is_applied: Whether the gradient was finite and was applied.
+        is_applied: Whether the gradient was applied; it is skipped if it is not finite.
         metrics: TensorBoard tag -> value; empty if the gradient was skipped.
         agent_steps: The number of agent steps in the rollout.
         episodes: Episodes that ended in the rollout.
@@ -69,6 +69,9 @@ def push_gradient(
 ) -> Update:
     """Clip the gradient of a rollout's loss, and push it if it is finite.
 
+    A rollout without a step that counts teaches nothing: with a gradient of zero, the optimizer
+    would still move all parameters by their momentum.
+
     Args:
         flat: The flat parameters, and the gradient of the loss.
         store: Where the gradient is pushed to.
@@ -78,6 +81,8 @@ def push_gradient(
         orthogonality: The orthogonality gradient, which is added.
         episodes: Episodes that ended in the rollout, for the result.
     """
+    if rollout.agent_steps == 0:
+        return Update(is_applied=True, metrics={}, agent_steps=0, episodes=episodes)
     step = clip_gradients(flat, loss, orthogonality, config)
     metrics = step.metrics
     if step.is_finite:

@@ -28,7 +28,7 @@ class NeurocoderProgram:
         u_attention: w^u of eq. 11, shape (..., r, P); it does not sum to one.
         v_attention: w^v, shape (..., r, P).
         s_attention: w^sigma, shape (..., r, P).
-        singular_values: sigma of eq. 5, shape (..., r), strictly decreasing.
+        singular_values: sigma of eq. 5, shape (..., r).
         residual_gate: w^r of eq. 12, in (0, 1), shape (...), or None without a residual program.
     """
 

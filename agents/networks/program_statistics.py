@@ -111,8 +111,8 @@ def layer_statistics(layer: NeurocoderLinear, x: Tensor) -> dict[str, float]:
         "attention_variation": sum(variations.values()) / 3,
         **variations,
         "slot_usage": float((used >= used.mean() / 2).float().mean()),
-        "singular_values": float(sigma[:, 0].mean()),
-        "smallest_singular_value": float(sigma[:, -1].mean()),
+        "singular_values": float(sigma.amax(1).mean()),
+        "smallest_singular_value": float(sigma.amin(1).mean()),
     }
     if program.residual_gate is not None and layer.residual is not None:
         active = layer.active_program(x).flatten(1).norm(dim=1)

@@ -98,7 +98,9 @@ def test_an_ignored_step_changes_nothing_even_where_it_holds_nonsense(batch):
 
 def test_a_batch_without_a_step_that_counts_has_loss_zero(batch):
     logits, actions, advantages, _, mask = batch
-    assert policy_gradient_loss(logits, actions, advantages, torch.zeros_like(mask)).item() == 0
+    none = torch.zeros_like(mask)
+    assert policy_gradient_loss(logits, actions, advantages, none).item() == 0
+    assert explained_variance(advantages, advantages, none).isnan()
 
 
 def test_the_losses_of_several_workers_are_those_of_each(batch):

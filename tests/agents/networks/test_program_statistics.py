@@ -42,6 +42,17 @@ def test_even_attention_has_entropy_one_and_uses_every_slot():
     assert statistics["slot_usage"] == 1.0
 
 
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_the_largest_and_the_smallest_singular_value_are_those_of_either_order(order):
+    layer = NeurocoderLinear(6, 3, singular_value_order=order)
+    x = torch.randn(5, 6)
+    sigma = layer.compose(x).singular_values
+    statistics = layer_statistics(layer, x)
+    largest = statistics["singular_values"]
+    assert largest == pytest.approx(sigma.max(dim=1).values.mean().item())
+    assert largest > statistics["smallest_singular_value"] > 0
+
+
 def test_the_norm_ratio_compares_the_active_with_the_scaled_residual_program():
     layer = NeurocoderLinear(6, 3)
     x = torch.randn(5, 6)
