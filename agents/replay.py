@@ -1,7 +1,7 @@
 """Play a recorded episode again, without any network, and check that it is the same.
 
-With `--overlay` a network looks on, and the video shows what it computes; the actions stay those of
-the recording.
+With `--overlay` a network looks on, and the video shows what it computes: the one that played if
+the run still has it, else the run's newest. The actions stay those of the recording.
 
     python -m agents.replay runs/latest/replays/NAME.npz --video again.mp4
     python -m agents.replay runs/latest/replays/NAME.npz --video again.mp4 --overlay runs/latest
@@ -11,7 +11,7 @@ Exit code 0: identical; 1: something differs; 2: the replay or the command line 
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from agents.system.resources import require_opencv
 from envs import rendering_problem
 
 if TYPE_CHECKING:
+    from agents.config import TrainConfig
+    from agents.evaluation.load_agent import LoadedAgent
     from agents.evaluation.overlay import Overlay
     from agents.evaluation.runner import StatefulNetwork
 
@@ -100,16 +102,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _load_player(folder: Path, config: "TrainConfig", global_step: int | None) -> "LoadedAgent":
+    """The run's network after that many agent steps, its newest if there is none."""
+    from agents.checkpoint import CheckpointError, best_checkpoint, list_checkpoints, step_of
+    from agents.evaluation.load_agent import load_agent
+
+    checkpoints = folder / "checkpoints"
+    paths = [path for path in list_checkpoints(checkpoints) if step_of(path) == global_step]
+    with suppress(CheckpointError):
+        for path in [*paths, best_checkpoint(checkpoints)]:
+            agent = load_agent(folder, config, str(path))
+            if agent.global_step == global_step:
+                return agent
+    return load_agent(folder, config)
+
+
 @contextmanager
 def _look_on(replay: Replay, run: str) -> Iterator["LookingOn"]:
-    """Inside, the newest network of a run may look on, with its overlay.
+    """Inside, the network of a run that played may look on, else its newest; with its overlay.
 
     Raises:
         OverlayError: If the run is of another game.
         UserError: If the run or its checkpoints cannot be used.
     """
     # Torch takes seconds to load, and is not needed otherwise.
-    from agents.evaluation.load_agent import load_agent
     from agents.evaluation.overlay import overlay_factory
     from agents.evaluation.runner import StatefulNetwork
     from agents.run_folder import open_run
@@ -121,8 +137,16 @@ def _look_on(replay: Replay, run: str) -> Iterator["LookingOn"]:
         raise OverlayError(
             f"{run}: the run is of {config.game}, or of other actions or another frame skip"
         )
-    agent = load_agent(folder, config)
-    overlay = overlay_factory(config, agent.global_step)(replay.episode.mode, replay.episode.seed)
+    agent = _load_player(folder, config, replay.global_step)
+    looks_on = agent.global_step != replay.global_step
+    if looks_on:
+        step = f"{agent.global_step:,}"
+        print(
+            f"the overlay is of the network after {step} agent steps, which did not play",
+            file=sys.stderr,
+        )
+    make_overlay = overlay_factory(config, agent.global_step, looks_on=looks_on)
+    overlay = make_overlay(replay.episode.mode, replay.episode.seed)
     with agent.network.cached_weights():
         yield overlay, StatefulNetwork(agent.network)
 

@@ -219,18 +219,22 @@ def _reward_colour(reward: float) -> Colour:
 OverlayFactory = Callable[[str, int], Overlay]
 
 
-def overlay_factory(config: TrainConfig, global_step: int | None) -> OverlayFactory:
+def overlay_factory(
+    config: TrainConfig, global_step: int | None, *, looks_on: bool = False
+) -> OverlayFactory:
     """Make the overlays of a run's episodes: a function of the episode's mode and seed.
 
     Args:
         config: The run's settings.
         global_step: Agent steps the network was trained for; None if only random play is shown.
+        looks_on: Whether the network is not the one that played.
     """
 
     def make(mode: str, seed: int) -> Overlay:
         who = "random play"
-        if mode != "random" and global_step is not None:
-            who = f"{config.head} head, {global_step:,} agent steps of training, {mode} play"
+        if global_step is not None and (looks_on or mode != "random"):
+            play = f"looking on at {mode} play" if looks_on else f"{mode} play"
+            who = f"{config.head} head, {global_step:,} agent steps of training, {play}"
         names = action_names(config.env)
         rate = config.env.steps_per_second
         value = f"{config.learned_rewards} to come"

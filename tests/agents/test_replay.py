@@ -118,6 +118,23 @@ def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
     )
 
 
+def test_the_network_that_played_looks_on_if_the_run_has_it_else_it_is_said_which(tmp_path, capsys):
+    played = dataclasses.replace(record(make_config(max_frames=16)), global_step=500)
+    played.save(tmp_path / "game.npz")
+    dataclasses.replace(played, global_step=700).save(tmp_path / "other.npz")
+    stills = []
+    for name, steps in (("game", (500,)), ("game", (500, 900)), ("other", (500, 900))):
+        folder = make_run(tmp_path / f"run{len(stills)}", make_config(), steps)
+        picture = tmp_path / f"{len(stills)}.png"
+        flags = ["--still", "4", str(picture), "--overlay", str(folder)]
+        assert main([str(tmp_path / f"{name}.npz"), *flags]) == 0
+        stills.append(cv2.imread(str(picture)))
+        said = capsys.readouterr().err
+        assert ("after 900 agent steps, which did not play" in said) == (name == "other")
+    np.testing.assert_array_equal(stills[0], stills[1])
+    assert (stills[0] != stills[2]).any()
+
+
 @pytest.mark.parametrize("game", [None, "Pong"])
 def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, capsys):
     folder = tmp_path / "run"
