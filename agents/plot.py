@@ -23,6 +23,7 @@ from agents.analysis.aggregation import (
 )
 from agents.analysis.learning_curves import (
     METRICS,
+    SCALE,
     TRAINING,
     LearningCurve,
     NoDataError,
@@ -94,7 +95,20 @@ def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
     for (game, parts, seed), count in twins.items():
         if count > 1:
             _warn(f"{game}, {', '.join(parts)}: {count} runs with seed {seed}, counted each")
+    _warn_of_different_scales(curves)
     return curves
+
+
+def _warn_of_different_scales(curves: Sequence[LearningCurve]) -> None:
+    """Say so where runs that become one curve differ in more than the seed."""
+    scales: dict[tuple[str, tuple[str, ...]], list[tuple[object, ...]]] = {}
+    for curve in curves:
+        scales.setdefault((curve.game, curve.parts), []).append(curve.scale)
+    for (game, parts), given in scales.items():
+        for name, values in zip(SCALE, zip(*given, strict=True), strict=False):
+            if len(set(values)) > 1:
+                shown = ", ".join(map(str, dict.fromkeys(values)))
+                _warn(f"{game}, {', '.join(parts)}: one curve of runs with {name} {shown}")
 
 
 def _by_numbers(parts: tuple[str, ...]) -> list[list[str | float]]:

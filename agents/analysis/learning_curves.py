@@ -23,6 +23,9 @@ Numbers = npt.NDArray[np.float64]
 TRAINING, SAMPLED, GREEDY = "training", "sampled", "greedy"
 METRICS = (TRAINING, SAMPLED, GREEDY)
 
+# Settings outside those of network, learning and environment that a curve depends on: the learning
+# rate decays over the budget, and updates have the size of a worker's batch.
+SCALE = ("total_timesteps", "workers", "envs_per_worker", "cluster")
 # Settings whose value needs a better name than their own.
 _NAMES: dict[tuple[str, object], str] = {
     ("neurocoder_steps", 1): "single-step",
@@ -48,6 +51,7 @@ class LearningCurve:
         steps: Agent steps, shape (N,), increasing.
         hours: Hours of training, pauses between sessions not counted, shape (N,).
         values: Raw returns, shape (N,).
+        scale: The values of the settings in `SCALE`.
     """
 
     folder: Path
@@ -58,6 +62,7 @@ class LearningCurve:
     steps: Numbers
     hours: Numbers
     values: Numbers
+    scale: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
         folder: The run directory; the run may be unfinished.
         metric: "training" (mean return of the last 100 training episodes), or the evaluations
             during training, "sampled" or "greedy". Their steps are rounded down to the multiple of
-            `--eval-interval` at which they were due, so that seeds can be compared.
+            `--eval-interval` at which they were due, so that seeds can be compared; where a
+            resumed run had another interval before, they are those at which they were played.
 
     Raises:
         NoDataError: If there is no data yet.
@@ -135,7 +141,8 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
     else:
         points = _evaluation_points(folder, config, metric, progress)
     parts = non_default_settings(config)
-    return LearningCurve(folder, config.game, config.seed, parts, config.frame_skip, *points)
+    scale = tuple(getattr(config, name) for name in SCALE)
+    return LearningCurve(folder, config.game, config.seed, parts, config.frame_skip, *points, scale)
 
 
 def read_progress(path: Path) -> Progress:
@@ -220,17 +227,21 @@ def _evaluation_points(
         rows = read_evaluations(folder)
     except OSError as error:
         raise RunFolderError(f"{folder / EVALUATIONS}: {error}") from error
-    interval = max(config.eval_interval, 1)
-    points = {  # a resumed run may have two evaluations at a step: the later one counts
-        row.global_step // interval * interval: row.summary.mean
-        for row in rows
-        if row.source == "training" and row.summary.mode == metric and row.global_step is not None
-    }
+    points: list[tuple[int, float]] = []
+    for row in rows:
+        if row.source == "training" and row.summary.mode == metric and row.global_step is not None:
+            while points and points[-1][0] >= row.global_step:  # repeated by a resumed run
+                points.pop()
+            points.append((row.global_step, row.summary.mean))
     if not points:
         raise NoDataError(f"{folder}: was not evaluated ({metric}) during training")
-    steps = np.array(sorted(points), dtype=np.float64)
+    steps, means = np.array(points).T
+    interval = max(config.eval_interval, 1)
+    due = steps // interval * interval
+    if due[0] > 0 and (np.diff(due) > 0).all():
+        steps = due
     hours = np.interp(steps, progress.steps, progress.hours)
-    return steps, hours, np.array([points[step] for step in sorted(points)])
+    return steps, hours, means
 
 
 def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, float, float, float]:

@@ -113,6 +113,17 @@ def test_curves_are_in_the_order_of_the_numbers_in_their_labels(tmp_path):
     assert [curve.frame_skip for curve in curves] == [8, 12, 32]
 
 
+def test_a_curve_of_runs_that_differ_in_more_than_the_seed_has_a_warning(tmp_path, capsys):
+    for seed, settings in enumerate(({}, {"total_timesteps": 4000}, {"workers": 2})):
+        write_run(tmp_path / f"{seed}", head="linear", seed=seed, **settings)
+    write_run(tmp_path / "other", head="hypernet", total_timesteps=5000)
+    gather([str(tmp_path)], "training")
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: Frostbite, linear: one curve of runs with total_timesteps 75000000, 4000",
+        "warning: Frostbite, linear: one curve of runs with workers 16, 2",
+    ]
+
+
 def test_what_cannot_be_drawn_is_named_in_one_line(runs, tmp_path, capsys):
     out = ("--out", tmp_path / "curves.png")
     first = runs / "Frostbite__linear__1"

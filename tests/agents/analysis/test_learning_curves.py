@@ -82,6 +82,18 @@ def test_evaluations_count_where_they_were_due(tmp_path):
     assert read_curve(folder, "greedy").values.tolist() == [50.0]
 
 
+def test_evaluations_count_where_they_were_played_if_the_interval_has_changed(tmp_path):
+    folder = write_run(tmp_path / "run", [(0, None), (9000, 1.0)], eval_interval=4000)
+    played = [1006, 2016, 3032, 8044]
+    for step in played:
+        evaluate(folder, step, 5.0)
+    assert read_curve(folder, "sampled").steps.tolist() == played
+    early = write_run(tmp_path / "early", [(0, None), (9000, 1.0)], eval_interval=4000)
+    for step in (1006, 8044):
+        evaluate(early, step, 5.0)
+    assert read_curve(early, "sampled").steps.tolist() == [1006, 8044]
+
+
 def test_the_network_is_described_by_what_is_not_the_default():
     assert non_default_settings(TrainConfig()) == ("neurocoder",)
     assert non_default_settings(
