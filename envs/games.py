@@ -10,6 +10,8 @@ from ale_py import roms
 # The emulator has no single-player variant of these. Loading one does not raise: it ends the whole
 # process with exit code 1, so they have to be refused before.
 _WITHOUT_SINGLE_PLAYER = frozenset({"combat", "joust", "maze_craze", "warlords"})
+# In ids, what follows the game's name and decides on frame skip, sticky actions and observations.
+_OLDER_ID = re.compile(r"(-ram)?(Deterministic|NoFrameskip)?-v[0-5]$")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ def resolve_game(name: str) -> Game:
         f"unknown game {name!r}; the closest names are "
         + ", ".join(games[spelling].name for spelling in closest)
     )
+
+
+def game_of_id(name: str) -> Game | None:
+    """The game that an older id of Gymnasium's stands for, as PongNoFrameskip-v4; None if none."""
+    bare, count = _OLDER_ID.subn("", name)
+    games = {_letters(game.rom): game for game in list_games()}
+    return games.get(_letters(bare)) if count else None
 
 
 def require_playable(game: Game) -> None:

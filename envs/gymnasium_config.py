@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 IMAGE_MODES = ("auto", "grey", "raw")
 # Registered by packages that gymnasium.make does not import by itself: id's beginning -> module.
@@ -128,8 +129,8 @@ def rendering_problem(game: str) -> str | None:
             env.close()
     except Exception as error:  # whatever an environment of unknown making raises
         return f"{game} cannot be rendered: {_one_line(error)}"
-    if getattr(image, "ndim", 0) != 3 or image.shape[-1] != 3:
-        return f"{game} cannot be rendered: its pictures are not (height, width, 3)"
+    if getattr(image, "ndim", 0) != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+        return f"{game} cannot be rendered: its pictures are not (height, width, 3) of uint8"
     return None
 
 

@@ -44,7 +44,7 @@ def make_gymnasium_env(config: GymnasiumConfig, render_mode: str | None = None) 
     try:
         if env.spec is None or (env.spec.max_episode_steps or np.inf) > config.max_frames:
             env = TimeLimit(env, config.max_frames)
-        return _with_observations(_with_actions(env), config.images)
+        return _PlainFlags(_with_observations(_with_actions(env), config.images))
     except BaseException:
         env.close()
         raise
@@ -55,11 +55,13 @@ def make_gymnasium_vector_env(
 ) -> VectorEnv[Any, Any, Any]:
     """Make environments that are stepped together, one for each seed, reset with these seeds.
 
+    Of what an environment says in `info`, only its lives are passed on.
+
     Raises:
         UnusableEnvironmentError: As `make_gymnasium_env`.
     """
     envs = SyncVectorEnv(
-        [partial(make_gymnasium_env, config)] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP
+        [partial(_make_for_training, config)] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP
     )
     envs.reset(seed=[int(seed) for seed in seeds])
     return envs
@@ -78,11 +80,57 @@ def make_gymnasium_evaluation_env(config: GymnasiumConfig, *, keep_screens: bool
     return _ScreenOfStep(make_gymnasium_env(config, render_mode="rgb_array"))
 
 
+def _make_for_training(config: GymnasiumConfig) -> Env:
+    return _LivesAlone(make_gymnasium_env(config))
+
+
+class _PlainFlags(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Make NumPy's truth values, which JSON does not know, Python's."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, bool(terminated), bool(truncated), info
+
+
+class _LivesAlone(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Pass on `info["lives"]` alone, the newest where a step has none.
+
+    The rest may mean anything, and have a shape that changes, which cannot be put together with
+    that of other environments.
+    """
+
+    _lives: int | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self._lives = None
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, self._select(info)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        *step, info = self.env.step(action)
+        return *step, self._select(info)
+
+    def _select(self, info: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(info.get("lives"), int | np.integer):
+            self._lives = int(info["lives"])
+        return {} if self._lives is None else {"lives": self._lives}
+
+
 class _ScreenOfStep(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Return the rendered picture of every step, the one before where there is none."""
+
+    _screen: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._screen = self.env.render()
+        return observation, info
+
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         screen: Any = self.env.render()
-        return observation, reward, terminated, truncated, {**info, "screens": screen[None]}
+        self._screen = self._screen if screen is None else screen
+        return observation, reward, terminated, truncated, {**info, "screens": self._screen[None]}
 
 
 def _with_actions(env: Env) -> Env:
@@ -109,7 +157,8 @@ def _with_observations(env: Env, images: str) -> Env:
         space = space[name]
     if _is_image(space):
         return _with_images(env, images)
-    if isinstance(space, spaces.Box):
+    is_stack = space.dtype == np.uint8 and len(space.shape or ()) > 3
+    if isinstance(space, spaces.Box) and not is_stack:
         vector = spaces.Box(-np.inf, np.inf, (int(np.prod(space.shape)),), np.float32)
         return TransformObservation(env, _as_vector, vector)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
@@ -137,10 +186,13 @@ def _is_image(space: spaces.Space[Any]) -> bool:
 
 
 def _with_images(env: Env, images: str) -> Env:
-    """Show images with channels first: as they are, or as a stack of grey pictures."""
+    """Show images with channels first: as they are, or as a stack of grey pictures.
+
+    The channels are the first axis of three if it is shorter than the last.
+    """
     shape = env.observation_space.shape
     assert shape is not None
-    channels_first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
+    channels_first = len(shape) == 3 and shape[0] < shape[2]
     if len(shape) == 2:
         height, width, channels = *shape, 1
     elif channels_first:

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from envs import gymnasium_config
 from envs.config import OBSERVATION_SHAPE, AtariConfig, atari_action_names
 from envs.evaluation import make_atari_evaluation_env
-from envs.games import Game, UnknownGameError, UnplayableGameError, resolve_game
+from envs.games import Game, UnknownGameError, UnplayableGameError, game_of_id, resolve_game
 from envs.gymnasium_config import GymnasiumConfig, is_gymnasium_id
 from envs.gymnasium_env import (
     make_gymnasium_env,
@@ -53,7 +53,8 @@ def resolve_environment(name: str) -> Game | str:
         The game; or the id, without blanks around it.
 
     Raises:
-        UnknownGameError: The name is neither; the message lists the closest games.
+        UnknownGameError: The name is neither, and the message lists the closest games; or it is
+            an Atari game's id with rules of its own, such as PongNoFrameskip-v4.
         UnplayableGameError: The game exists, but the emulator cannot start it.
     """
     if "," in name:
@@ -64,6 +65,11 @@ def resolve_environment(name: str) -> Game | str:
         raise
     except UnknownGameError as error:
         bare = name.strip()
+        if (game := game_of_id(bare)) is not None:
+            raise UnknownGameError(
+                f"{name!r} stands for {game.name} by other rules: name the game {game.name}, "
+                "and set its rules by --frame-skip, --sticky-actions and --noop-max"
+            ) from None
         if is_gymnasium_id(bare) and not bare.lower().startswith("ale/"):
             return bare
         raise UnknownGameError(

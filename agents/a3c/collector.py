@@ -191,9 +191,9 @@ class Collector:
         # Not every environment that ends has its own: a wrapper inside a time limit sees no
         # truncation, and others mean something else by the name.
         own = info.get("episode")
-        is_own = np.zeros_like(ended)
-        if isinstance(own, dict) and own.keys() >= {"r", "l"}:
-            is_own |= info.get("_episode", False)
+        if not isinstance(own, dict) or not own.keys() >= {"r", "l"}:
+            own = {}
+        is_own = ended & (info.get("_episode", False) if own else False)
         for i in np.flatnonzero(ended):
             returns, lengths = (own["r"], own["l"]) if is_own[i] else (self._returns, self._lengths)
             episode = Episode(float(returns[i]), int(lengths[i]))

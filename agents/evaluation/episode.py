@@ -214,7 +214,8 @@ def _play(
         step = StepResult(action, float(reward), len(actions), score, newest, info)
         for callback, wants_output in zip(callbacks, inspects, strict=True):
             callback.on_step(step, output if wants_output else None)
-    is_console = isinstance(env.unwrapped, AtariEnv)
+    # Not one that an id of Gymnasium's stands for: that is rendered in videos alone.
+    is_console = isinstance(env.unwrapped, AtariEnv) and env.unwrapped.spec is None
     screen: Any = env.render() if is_console else None
     return EpisodeResult(
         mode=policy.mode,
@@ -225,7 +226,7 @@ def _play(
         screen_hash=hash_screen(screen) if is_console else "",
         truncated=truncated,
         trajectory_hash=trajectory.hexdigest(),
-        milestones=info.get("milestones", {}),
+        milestones=info.get("milestones", {}) if is_console else {},
     )
 
 

@@ -28,7 +28,7 @@ from agents.run_folder import open_run
 from agents.training.supervisor import train
 from envs import Spaces
 from tests.agents.report_pages import read_data
-from tests.agents.runs import SMALL
+from tests.agents.runs import SMALL, make_run
 from tests.agents.tiny_env import make_tiny_env
 from tests.envs.gymnasium_envs import Countdown
 
@@ -160,6 +160,17 @@ def test_it_is_evaluated_recorded_and_replayed(run, capsys):
     assert "CartPole-v1" in capsys.readouterr().out
     recorded = load_replay(paths[0])
     assert recorded.episode.score == recorded.episode.length == len(recorded.episode.actions)
+
+
+@pytest.mark.parametrize("name", ["Talkative", "Console"])
+def test_one_with_habits_of_its_own_is_evaluated_and_recorded(name, tmp_path, capsys):
+    folder = make_run(tmp_path, TrainConfig(game=f"{MODULE}:Test{name}-v0", max_frames=9, **SMALL))
+    assert evaluate.main([str(folder), "--episodes", "1", "--mode", "random"]) == 0
+    assert evaluate.main([str(folder), "--episodes", "1", "--mode", "random", "--record"]) == 0
+    (recorded,) = (folder / "replays").iterdir()
+    assert (load_replay(recorded).episode.milestones, len(read_evaluations(folder))) == ({}, 2)
+    assert replay.main([str(recorded)]) == 0
+    assert "identical" in capsys.readouterr().out
 
 
 def test_a_changed_replay_is_noticed(run, tmp_path, capsys):

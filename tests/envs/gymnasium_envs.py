@@ -15,9 +15,12 @@ SPACES = {
     "MultiBinary": MultiBinary(4),
     "Picture": PICTURE,
     "ChannelsFirst": Box(0, 255, (3, 40, 60), np.uint8),
+    "Stack": Box(0, 255, (8, 40, 60), np.uint8),
+    "Board": Box(0, 255, (2, 6, 7), np.uint8),
     "Grey": Box(0, 255, (40, 60), np.uint8),
     "Tiles": Box(0, 255, (7, 7, 3), np.uint8),
     "Dict": Dict({"direction": Discrete(4), "image": PICTURE}),
+    "Movie": Box(0, 255, (4, 40, 60, 3), np.uint8),
     "TwoImages": Dict({"left": PICTURE, "right": PICTURE}),
     "NoImage": Dict({"direction": Discrete(4)}),
     "Tuple": Tuple([Discrete(2), Discrete(3)]),
@@ -65,6 +68,32 @@ class Unrendered(Countdown):
     metadata = {"render_modes": []}  # noqa: RUF012
 
 
+class Talkative(Countdown):
+    """Says much in `info`, of changing types and shapes, and has NumPy's truth values."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed, options=options)
+        self.length = int(self.np_random.integers(3, 9))
+        return observation, {"lives": 3, "legal": np.arange(2)}
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        info = {"episode": self.steps, "milestones": 3, "legal": np.arange(self.steps)}
+        if self.steps == 2:
+            info["lives"] = np.int64(2)
+        return observation, reward, np.bool_(terminated), np.bool_(truncated), info
+
+    def render(self):
+        return None if self.steps == 3 else super().render()
+
+
+class Faint(Countdown):
+    """Has pictures of numbers from 0 to 1."""
+
+    def render(self):
+        return np.ones((30, 20, 3), np.float32)
+
+
 for _kind in SPACES:
     gymnasium.register(f"Test{_kind}-v0", Countdown, kwargs={"kind": _kind})
 gymnasium.register("TestShifted-v0", Countdown, kwargs={"first": -1})
@@ -75,3 +104,6 @@ gymnasium.register("TestFailing-v0", Countdown, kwargs={"fail_at": 3})
 _still = {"kind": "Discrete", "actions": 1, "length": 1100}
 gymnasium.register("TestStill-v0", Countdown, kwargs=_still)
 gymnasium.register("TestUnrendered-v0", Unrendered)
+gymnasium.register("TestTalkative-v0", Talkative)
+gymnasium.register("TestConsole-v0", "ale_py.env:AtariEnv", kwargs={"game": "pong"})
+gymnasium.register("TestFaint-v0", Faint)

@@ -61,6 +61,8 @@ def test_vectors_of_every_kind_become_float32(name, shape, expected):
     [
         ("Picture", lambda o: np.moveaxis(o, -1, 0)),
         ("ChannelsFirst", lambda o: o),
+        ("Stack", lambda o: o),
+        ("Board", lambda o: o),
         ("Grey", lambda o: o[None]),
         ("Tiles", lambda o: np.moveaxis(o, -1, 0)),
         ("Dict", lambda o: np.moveaxis(o["image"], -1, 0)),
@@ -109,6 +111,7 @@ def test_what_is_no_picture_is_shown_as_it_is_unless_asked_otherwise():
         ("TwoImages", "observation space Dict.*not supported: supported are"),
         ("NoImage", "observation space Dict.*not supported"),
         ("Tuple", "observation space Tuple.*not supported"),
+        ("Movie", "observation space Box.*not supported"),
         ("ManyActions", r"action space Discrete\(257\) is not supported"),
     ],
 )
@@ -157,6 +160,32 @@ def test_training_plays_the_games_of_evaluation_seed_by_seed():
         np.testing.assert_array_equal(observation, single)
 
 
+def test_of_what_an_environment_says_only_lives_reach_the_training():
+    training = make_training_env(config("Talkative"), np.array([3, 99]))
+    _, info = training.reset()
+    lives = [info["lives"].tolist()]
+    for _ in range(20):
+        *_, info = training.step(np.zeros(2, np.int64))
+        assert set(info) == {"lives", "_lives"}
+        assert info["_lives"].all()
+        lives.append(info["lives"].tolist())
+    assert lives[:4] == [[3, 3], [3, 3], [2, 2], [2, 2]]
+    assert [3, 2] in lives or [2, 3] in lives
+
+
+def test_ends_are_told_by_pythons_truth_values():
+    env = make_evaluation_env(config("Talkative"))
+    env.reset(seed=1)
+    assert all(type(flag) is bool for flag in env.step(0)[2:4])
+
+
+def test_a_step_without_a_picture_shows_the_one_before():
+    env = make_evaluation_env(config("Talkative"), keep_screens=True)
+    env.reset(seed=1)
+    brightest = [int(env.step(0)[4]["screens"].max()) for _ in range(4)]
+    assert brightest == [10, 20, 20, 40]
+
+
 def test_pictures_of_steps_are_the_rendered_ones():
     env = make_evaluation_env(config("Vector"), keep_screens=True)
     env.reset(seed=1)
@@ -171,6 +200,7 @@ def test_why_there_is_no_picture_is_one_line():
     assert problem is not None
     assert "TestUnrendered-v0 cannot be rendered: it has no render_mode 'rgb_array'" in problem
     assert config("Unrendered").steps_per_second == 30
+    assert "its pictures are not (height, width, 3) of uint8" in rendering_problem(config("Faint"))
 
 
 def test_names_are_those_of_atari_games_or_ids():
@@ -187,6 +217,9 @@ def test_names_are_those_of_atari_games_or_ids():
         ("CartPole", UnknownGameError, "unknown game 'CartPole'.*its id, such as CartPole-v1"),
         ("ALE/Pnog-v5", UnknownGameError, "closest names are Pong"),
         ("Combat", UnplayableGameError, "no single-player"),
+        ("FrostbiteNoFrameskip-v4", UnknownGameError, "name the game Frostbite, and set its rules"),
+        ("MontezumaRevenge-ramDeterministic-v0", UnknownGameError, "the game MontezumaRevenge,"),
+        ("Pong-v4", UnknownGameError, "name the game Pong,"),
         ("os.system('ls'):X-v0", UnknownGameError, "unknown game"),
     ],
 )
