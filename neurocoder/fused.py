@@ -19,9 +19,6 @@ as large as a layer's weights, and would be copied for it. Masks are numbers to 
 Inputs meet only where the gradients of parameters are summed over the batch. It may consist of G
 groups of equal size, one after the other, each with a gradient of its own, so that all gradients of
 parameters have G as their first dimension. All else is computed for all groups at once.
-
-tanh(z) = 2 sigmoid(2 z) - 1 costs a fifth of `tanh`. So the LSTM computes z of its cell gate twice
-too large, and its cell; and its state, o tanh(c), half as large. The factors are in the weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -108,8 +105,7 @@ class Weights(NamedTuple):
 
 def arrange(keys: Tensor, p: Parameters, sizes: Sizes) -> Weights:
     """Return the weights for unit-length keys, shape (M, P, K), and parameters."""
-    size, slots = p.recurrent_weight.shape[1], len(p.u)
-    on_input, on_input_bias = [p.input_weight, p.u], [p.input_bias, p.u.new_zeros(slots)]
+    on_input, on_input_bias = [p.input_weight, p.u], [p.input_bias, p.u.new_zeros(len(p.u))]
     if p.integration_weight is not None and p.integration_bias is not None:
         on_input.append(p.integration_weight)
         on_input_bias.append(p.integration_bias)
@@ -118,17 +114,14 @@ def arrange(keys: Tensor, p: Parameters, sizes: Sizes) -> Weights:
         on_state.append(p.gate_weight)
         on_state_bias.append(p.gate_bias)
     repeated = (sizes.sharpness * keys).unsqueeze(1).expand(sizes.steps, -1, sizes.heads, -1, -1)
-    weights = Weights(
+    return Weights(
         torch.cat(on_input),
         torch.cat(on_input_bias).unsqueeze(1),
-        2 * p.recurrent_weight,
-        torch.cat(on_state).mul_(2),
+        p.recurrent_weight,
+        torch.cat(on_state),
         torch.cat(on_state_bias).unsqueeze(1),
         repeated.flatten(0, 2),
     )
-    for doubled in (weights.on_input, weights.on_input_bias, weights.recurrent):
-        doubled[3 * size : 4 * size].mul_(2)
-    return weights
 
 
 def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tensor, list[Saved]]:
@@ -209,12 +202,9 @@ def _on_input_backward(
     don_x: Tensor, x: Tensor, weights: Weights, p: Parameters, groups: int | None
 ) -> dict[str, Tensor]:
     """Return the gradients of the parameters that multiply x."""
-    size = weights.recurrent.shape[1]
     by_input = _per_group(_product, groups, don_x, x.t())
-    by_input[..., 3 * size : 4 * size, :].mul_(2)
     of_gates, u, integration = by_input.tensor_split(_borders(weights), dim=-2)
-    bias = _group_sums(don_x[: 4 * size], groups)
-    bias[..., 3 * size :].mul_(2)
+    bias = _group_sums(don_x[: len(weights.recurrent)], groups)
     d = {"input_weight": of_gates, "input_bias": bias, "u": u}
     if p.residual is not None:
         d["integration_weight"] = integration
@@ -226,7 +216,7 @@ def _signals_backward(
     dsignals: Tensor, states: Tensor, p: Parameters, groups: int | None
 ) -> dict[str, Tensor]:
     """Return the gradients of the projections of the states."""
-    weight = _per_group(_sum_of_products, groups, dsignals, states).mul_(2)
+    weight = _per_group(_sum_of_products, groups, dsignals, states)
     bias = _group_sums(dsignals.sum(0), groups)
     border = [len(p.query_weight)]
     query_weight, gate_weight = weight.tensor_split(border, dim=-2)
@@ -297,32 +287,32 @@ def run_keys_backward(
 
 
 def _states(from_input: Tensor, recurrent: Tensor, steps: int) -> tuple[Tensor, Saved]:
-    """h_1 ... h_J of the LSTM, halved, shape (J, S, B), from h_0 = c_0 = 0."""
+    """h_1 ... h_J of the LSTM, shape (J, S, B), from h_0 = c_0 = 0."""
     size, batch = recurrent.shape[1], from_input.shape[1]
-    # For every step: input, forget, output and cell gate; then tanh of the latter, cell, tanh of
-    # the cell, and state, of which both tanh and the state are halved and the cell is doubled.
-    everything = from_input.new_empty(steps, 8, size, batch)
-    totals = everything[:, :4].flatten(1, 2).unbind()
+    # For every step: input, forget and output gate; tanh of the cell gate, which is the candidate;
+    # cell, tanh of the cell, and state.
+    everything = from_input.new_empty(steps, 7, size, batch)
+    totals, gates = everything[:, :4].flatten(1, 2).unbind(), everything[:, :3].unbind()
     parts = everything.flatten(0, 1).unbind()
     cell = state = from_input
-    half = from_input.new_full((), 0.5)  # a tensor, since a number is converted at every call
     for j, total in enumerate(totals):
-        input_gate, forget_gate, output_gate, cell_gate, candidate = parts[8 * j : 8 * j + 5]
+        input_gate, forget_gate, output_gate, candidate = parts[7 * j : 7 * j + 4]
         cell_before, state_before = cell, state
-        cell, tanh_cell, state = parts[8 * j + 5 : 8 * j + 8]
+        cell, tanh_cell, state = parts[7 * j + 4 : 7 * j + 7]
         if j == 0:
-            torch.sigmoid(from_input, out=total)
+            total.copy_(from_input)
         else:
-            torch.addmm(from_input, recurrent, state_before, out=total).sigmoid_()
-        torch.sub(cell_gate, half, out=candidate)
+            torch.addmm(from_input, recurrent, state_before, out=total)
+        gates[j].sigmoid_()
+        candidate.tanh_()
         if j == 0:
-            torch.mul(input_gate, candidate, out=cell).mul_(4)
+            torch.mul(input_gate, candidate, out=cell)
         else:
             torch.mul(forget_gate, cell_before, out=cell)
-            cell.addcmul_(input_gate, candidate, value=4)
-        torch.sigmoid(cell, out=tanh_cell).sub_(half)
+            cell.addcmul_(input_gate, candidate)
+        torch.tanh(cell, out=tanh_cell)
         torch.mul(output_gate, tanh_cell, out=state)
-    return everything[:, 7], (everything[:, 7], everything)
+    return everything[:, 6], (everything[:, 6], everything)
 
 
 def _states_backward(
@@ -330,26 +320,26 @@ def _states_backward(
 ) -> Tensor:
     """Write the gradient of what the gates get from x; return that of the recurrent weights.
 
-    With i, f, o before their sigmoids and s the sigmoid of twice g; a = s - 1/2 = tanh(g) / 2,
-    c_j = 4 i a + f c_{j-1}, b = sigmoid(c_j) - 1/2, and h_j = o b:
+    With the derivatives by i, f, o and g before their sigmoid or tanh, a = tanh(g), b = tanh(c_j),
+    c_j = i a + f c_{j-1}, and h_j = o b:
 
-        dc_j  = dh_j o (1/4 - b^2) + dc_{j+1} f_{j+1},     dh_j += W^T dtotal_{j+1},
-        di = dc 4 a i (1 - i),        df = dc c_{j-1} f (1 - f),
-        ds = dc 4 i s (1 - s),        do = dh b o (1 - o),
+        dc_j  = dh_j o (1 - b^2) + dc_{j+1} f_{j+1},     dh_j += W^T dtotal_{j+1},
+        di = dc a i (1 - i),        df = dc c_{j-1} f (1 - f),
+        dg = dc i (1 - a^2),        do = dh b o (1 - o),
 
-    where all factors except dc and dh are computed before the loop, for all steps at once, and 4 dc
-    takes the place of dc.
+    where all factors except dc and dh are computed before the loop, for all steps at once.
     """
     states, everything = saved
-    input_gate, forget_gate, output_gate, _, candidates, cells, tanh_cells, _ = everything.unbind(1)
-    gates = everything[:, :4]
-    factors = torch.addcmul(gates, gates, gates, value=-1)
+    input_gate, forget_gate, output_gate, candidates, cells, tanh_cells, _ = everything.unbind(1)
+    gates = everything[:, :3]
+    factors = torch.empty_like(everything[:, :4])
+    torch.addcmul(gates, gates, gates, value=-1, out=factors[:, :3])
     factors[:, 0].mul_(candidates)
     factors[0, 1].zero_()
-    factors[1:, 1].mul_(cells[:-1]).mul_(0.25)
+    factors[1:, 1].mul_(cells[:-1])
     factors[:, 2].mul_(tanh_cells)
-    factors[:, 3].mul_(input_gate)
-    to_cell = torch.addcmul(output_gate, states, tanh_cells, value=-4).unbind()
+    torch.addcmul(input_gate, input_gate * candidates, candidates, value=-1, out=factors[:, 3])
+    to_cell = torch.addcmul(output_gate, states, tanh_cells, value=-1).unbind()
 
     dtotals = factors  # the loop below turns the factors into derivatives, in place
     flat = dtotals.flatten(1, 2)
@@ -368,9 +358,7 @@ def _states_backward(
         doutput.mul_(dh)
         dcandidate.mul_(dcell)
     torch.sum(flat, 0, out=dfrom_input)
-    drecurrent = _per_group(_sum_of_products, groups, flat[1:], states[:-1]).mul_(2)
-    drecurrent[..., 3 * states.shape[1] :, :].mul_(2)
-    return drecurrent
+    return _per_group(_sum_of_products, groups, flat[1:], states[:-1])
 
 
 # Eq. 8: content attention.

@@ -33,6 +33,9 @@ _LOG2_E = np.float32(math.log2(math.e))
 _LN_2_HIGH = np.float32(0.693359375)
 _LN_2_LOW = np.float32(math.log(2) - 0.693359375)
 _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(n)) for n in range(3, 8))
+# The coefficients of tanh(z) / z in z^2, and where the next one is below float32's precision.
+_T3, _T5, _T7, _T9 = (np.float32(c) for c in (-1 / 3, 2 / 15, -17 / 315, 62 / 2835))
+_NEAR_ZERO = np.float32(0.09)
 _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 
@@ -59,6 +62,19 @@ def _sigmoid(x, powers):  # type: ignore[no-untyped-def]
     _exp_inplace(x, powers)
     for i in range(x.size):
         x[i] = _ONE / (_ONE + x[i])
+
+
+@njit(**_OPTIONS)
+def _tanh(x, sigmoids, powers):  # type: ignore[no-untyped-def]
+    """Replace x by tanh(x); the others are scratch memory of the same size."""
+    for i in range(x.size):
+        sigmoids[i] = _TWO * x[i]
+    _sigmoid(sigmoids, powers)
+    for i in range(x.size):
+        # Near zero, 2 sigmoid(2 z) - 1 would lose the digits of z: there, Taylor's series.
+        square = x[i] * x[i]
+        series = _ONE + square * (_T3 + square * (_T5 + square * (_T7 + square * _T9)))
+        x[i] = x[i] * series if square < _NEAR_ZERO else _TWO * sigmoids[i] - _ONE
 
 
 @njit(**_OPTIONS)
@@ -93,16 +109,14 @@ def _add_matmul(x, weight, y):  # type: ignore[no-untyped-def]
 def _step_lstm(total, cell, state, scratch, powers):  # type: ignore[no-untyped-def]
     """Eq. 6, of one input: gates before their sigmoid, and candidate before its tanh, in total."""
     size = cell.size
-    for i in range(3 * size, 4 * size):
-        total[i] *= _TWO  # tanh(z) = 2 sigmoid(2 z) - 1
-    _sigmoid(total, powers)
+    _sigmoid(total[: 3 * size], powers)
+    _tanh(total[3 * size :], scratch, powers)
     for i in range(size):
-        candidate = _TWO * total[3 * size + i] - _ONE
-        cell[i] = total[i] * candidate + total[size + i] * cell[i]
-        scratch[i] = _TWO * cell[i]
-    _sigmoid(scratch, powers)
+        cell[i] = total[i] * total[3 * size + i] + total[size + i] * cell[i]
+        state[i] = cell[i]
+    _tanh(state, scratch, powers)
     for i in range(size):
-        state[i] = total[2 * size + i] * (_TWO * scratch[i] - _ONE)
+        state[i] *= total[2 * size + i]
 
 
 @njit(**_OPTIONS)

@@ -1,5 +1,6 @@
 """The hand-written gradient against the readable way, and where each of the two is used."""
 
+import copy
 import time
 
 import pytest
@@ -179,6 +180,16 @@ def test_at_the_reference_size_in_float32_both_ways_agree_too():
     layer = NeurocoderLinear(256, 18)
     x = torch.randn(80, 256, requires_grad=True)
     assert_both_ways_agree(layer, x, rtol=1e-3, atol=1e-3)
+
+
+def test_small_inputs_lose_no_more_to_rounding_than_in_the_readable_way():
+    torch.manual_seed(1)
+    layer, x = NeurocoderLinear(64, 10, bias=False), 1e-2 * torch.randn(32, 64)
+    exact = plainly(copy.deepcopy(layer).double(), x.double())
+    lost, lost_plainly = (
+        ((y - exact).norm() / exact.norm()) for y in (layer(x), plainly(layer, x))
+    )
+    assert lost < 3 * lost_plainly
 
 
 @pytest.mark.parametrize(

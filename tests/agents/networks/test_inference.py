@@ -78,6 +78,14 @@ def test_exponentials_are_right_wherever_float32_can_say_them():
     assert 1e38 < far[1] < np.inf
 
 
+def test_tanh_keeps_the_digits_of_numbers_of_any_size():
+    sizes = np.geomspace(1e-30, 30, 10_001)
+    x = np.concatenate([-sizes, sizes, [0.0]]).astype(np.float32)
+    got = x.copy()
+    neurocoder_kernel._tanh(got, np.empty_like(x), np.empty(x.size, np.int32))
+    np.testing.assert_allclose(got, np.tanh(x.astype(np.float64)), rtol=1e-6)
+
+
 def test_an_input_that_is_not_finite_is_not_hidden():
     layer = make_layer()
     for value in (np.nan, np.inf):
