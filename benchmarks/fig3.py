@@ -59,7 +59,10 @@ EVALUATE = (sys.executable, "-m", "agents.evaluate")
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 GAME_SEED = 1
 # Flags that the suite itself sets.
-_TAKEN = ("--game", "--seed", "--total-timesteps", "--workers", "--run-dir", "--resume", "--head")
+_TAKEN = (
+    *("--game", "--seed", "--total-timesteps", "--workers", "--run-dir", "--resume"),
+    *("--head", "--core"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

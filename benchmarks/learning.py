@@ -8,14 +8,14 @@ actions. With `--target`, when the mean return of the last 100 episodes first re
 """
 
 import argparse
-import csv
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from agents.analysis.learning_curves import read_progress
 from agents.cli import CommandParser, run_command
 from agents.errors import UserError
 from agents.run_folder import resolve_run
@@ -47,29 +47,23 @@ def summary(run: Path, target: float | None = None) -> dict[str, Any]:
         raise UserError(f"{run} is not a run directory: it has no {error.filename}") from error
     if "global_step" not in meta:
         raise UserError(f"{run} has not ended: its status is {meta['status']!r}")
-    with (run / "progress.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["recent_return"]]
-    halfway = [
-        float(row["recent_return"])
-        for row in rows
-        if int(row["global_step"]) >= meta["global_step"] / 2
-    ]
+    progress = read_progress(run / "progress.csv")
+    is_later = progress.steps >= meta["global_step"] / 2
+    halfway = progress.returns[is_later & np.isfinite(progress.returns)]
     row = {
         "game": config["game"],
         "head": config["head"] + ("" if config["neurocoder_residual"] else ", no residual"),
         "seed": config["seed"],
         "agent steps": meta["global_step"],
         "episodes": meta["episodes"],
-        "return at half": halfway[0] if halfway else None,
+        "return at half": float(halfway[0]) if len(halfway) else None,
         "return": meta["recent_return"],
         "minutes": meta["seconds"] / 60,
     }
     if target is not None:
-        first = first_past([float(r["recent_return"]) for r in rows], target)
-        reached = [] if first is None else [rows[first]]
-        started = datetime.strptime(meta["started"], "%Y-%m-%d %H:%M:%S %z").timestamp()
-        row[f"steps to {target:g}"] = int(reached[0]["global_step"]) if reached else None
-        row["seconds to it"] = float(reached[0]["wall_time"]) - started if reached else None
+        first = first_past(progress, target)
+        row[f"steps to {target:g}"] = None if first is None else int(progress.steps[first])
+        row["seconds to it"] = None if first is None else 3600 * float(progress.hours[first])
     events = EventAccumulator(str(run)).Reload()
     for head in ("actor", "critic"):
         for figure in HEAD_FIGURES:

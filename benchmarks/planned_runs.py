@@ -1,14 +1,13 @@
 """The planned runs of a suite, and the progress of those that exist."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.analysis.learning_curves import read_progress
+from agents.analysis.learning_curves import Progress, read_progress
 from agents.checkpoint import list_checkpoints, step_of
-from agents.config import TrainConfig
+from agents.config import RECENT_EPISODES, TrainConfig
 from agents.evaluation.results import read_evaluations
 from agents.run_folder import RunFolderError, as_file_name
 
@@ -86,9 +85,14 @@ def read_rate(folder: Path) -> Rate | None:
     return Rate(int(progress.steps[-1]), 3600 * hours, float(progress.returns[-1]))
 
 
-def first_past(values: Sequence[float], target: float) -> int | None:
-    """The index of the first value that reaches a target; None if none does."""
-    return next((i for i, value in enumerate(values) if value >= target), None)
+def first_past(progress: Progress, target: float) -> int | None:
+    """The first row where the mean of the last 100 training episodes reaches a target, if any.
+
+    Rows before the hundredth episode do not count: their means are of the episodes that ended
+    first, which in some games are the best.
+    """
+    reached = (progress.returns >= target) & (progress.episodes >= RECENT_EPISODES)
+    return int(reached.argmax()) if reached.any() else None
 
 
 def training_past(folder: Path, target: float) -> int | None:
@@ -97,7 +101,7 @@ def training_past(folder: Path, target: float) -> int | None:
         progress = read_progress(folder / "progress.csv")
     except RunFolderError:
         return None
-    first = first_past(progress.returns.tolist(), target)
+    first = first_past(progress, target)
     return None if first is None else int(progress.steps[first])
 
 

@@ -38,6 +38,7 @@ import numpy as np
 
 from agents.cli import CommandParser, parse_args, run_command
 from agents.config import SettingError, TrainConfig, choices
+from agents.errors import UserError
 from agents.system.resources import available_cpus
 from benchmarks.system_info import describe, system_info
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
@@ -88,6 +89,9 @@ def training_figures(
         seconds: Duration of the measurement.
         *flags: Further flags of `train_a3c.py`.
 
+    Raises:
+        UserError: The training ended early; the message says why.
+
     Returns:
         `rate`, the agent steps per second, and the means of the columns of `progress.csv` over the
         measurement, by name.
@@ -96,7 +100,9 @@ def training_figures(
         command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]
         command += ["--workers", str(workers), "--head", head, "--core", core, "--torso", torso]
         command += ["--run-dir", folder, "--log-interval", "0.5", *flags]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        errors = Path(folder, "errors")
+        with errors.open("wb") as file:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file)
         assert process.stdout is not None
         first: tuple[float, int] | None = None
         last = (0.0, 0)
@@ -116,7 +122,8 @@ def training_figures(
         finally:
             process.kill()
         if first is None:
-            raise RuntimeError(f"training with {head} head and {core} core ended early")
+            *_, reason = ["no message", *errors.read_text(errors="replace").splitlines()]
+            raise UserError(f"training with {head} head and {core} core ended early: {reason}")
         means = column_means(Path(folder) / "latest" / "progress.csv", first[1], last[1])
     return {**means, "rate": (last[1] - first[1]) / (last[0] - first[0])}
 

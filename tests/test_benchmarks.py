@@ -31,6 +31,13 @@ def test_random_play_plays_the_games_asked_for_and_the_seed_decides_them():
     assert random_games("Pong", episodes=1, seed=3) == games
 
 
+def test_of_every_environment_equally_many_games_count_lest_the_short_ones_prevail():
+    """CartPole's last as long as they are good."""
+    played = [random_games("CartPole-v1", episodes=n, seed=3) for n in (16, 32)]
+    assert [len(games) for games in played] == [16, 32]
+    assert played[1][::2] == played[0]
+
+
 def test_random_play_of_a_single_game_has_no_deviation(monkeypatch, capsys):
     monkeypatch.setattr(random_play, "random_games", lambda *_: [Episode(-20.0, 900)])
     monkeypatch.setattr(sys, "argv", ["random_play", "--game", "Pong", "--episodes", "1"])
@@ -53,6 +60,10 @@ def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):
     assert row["agent steps"] >= 300
     assert 0 <= row["return"] <= 1
     assert 0 < row["actor attention_entropy"] <= 1
+    reached = summary(run, target=0.0)
+    assert 0 < reached["steps to 0"] <= row["agent steps"]
+    assert 0 < reached["seconds to it"] < 60 * row["minutes"] + 10
+    assert summary(run, target=2.0)["seconds to it"] is None
 
     monkeypatch.setattr(sys, "argv", ["learning", str(run)])
     main()
@@ -139,6 +150,11 @@ def test_flags_that_training_refuses_are_named(capsys):
         throughput.variants(parsed("--flags", "--frame-skip 0"))
     assert error.value.code == 2
     assert "--frame-skip 0" in capsys.readouterr().err
+
+
+def test_a_training_that_ends_early_says_why():
+    with pytest.raises(UserError, match=r"linear head and none core ended early: .*--frame-skip 0"):
+        throughput.training_rate("Pong", 1, "linear", "none", "nips", 1.0, "--frame-skip", "0")
 
 
 @pytest.mark.parametrize("command", [breakdown, gpu, throughput], ids=lambda m: m.__name__)

@@ -72,13 +72,16 @@ class Progress:
     Attributes:
         steps: Agent steps, shape (N,), increasing.
         hours: Hours of training, shape (N,).
-        returns: Mean raw return of the last 100 episodes, NaN before the first, shape (N,).
+        returns: Mean raw return of the last 100 episodes, of fewer before the hundredth, NaN before
+            the first, shape (N,).
+        episodes: Episodes that have ended so far, shape (N,).
         damaged: Number of lines that were skipped.
     """
 
     steps: Numbers
     hours: Numbers
     returns: Numbers
+    episodes: Numbers
     damaged: int
 
 
@@ -162,11 +165,11 @@ def read_progress(path: Path) -> Progress:
     except OSError as error:
         raise RunFolderError(f"{path}: {error}") from error
     columns = lines[0].cells if lines else []
-    missing = {"wall_time", "global_step", "recent_return", "SPS"} - set(columns)
+    missing = {"wall_time", "global_step", "episodes", "recent_return", "SPS"} - set(columns)
     if missing:
         what = f"has no column {min(missing)}" if lines else "is empty"
         raise RunFolderError(f"{path}: {what}")
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[tuple[float, ...]] = []
     damaged = 0
     for line, cells in lines[1:]:
         if not line.endswith("\n"):
@@ -183,8 +186,8 @@ def read_progress(path: Path) -> Progress:
         if damaged:
             raise RunFolderError(f"{path}: all {damaged} lines are damaged")
         raise NoDataError(f"{path}: has no row yet")
-    steps, times, rates, returns = np.array(rows).T
-    return Progress(steps, _hours(steps, times, rates), returns, damaged)
+    steps, times, rates, returns, episodes = np.array(rows).T
+    return Progress(steps, _hours(steps, times, rates), returns, episodes, damaged)
 
 
 def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
@@ -244,15 +247,15 @@ def _evaluation_points(
     return steps, hours, means
 
 
-def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, float, float, float]:
-    """Return step, wall time, steps/s and return; raise ValueError for a damaged line."""
+def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, ...]:
+    """Return step, wall time, steps/s, return and episodes; raise ValueError for a damaged line."""
     row = dict(zip(columns, cells, strict=True))
-    step, time = int(row["global_step"]), float(row["wall_time"])
+    step, time, episodes = int(row["global_step"]), float(row["wall_time"]), int(row["episodes"])
     rate = float(row["SPS"] or 0)
     score = float(row["recent_return"]) if row["recent_return"] else math.nan
     if step < 0 or math.isinf(score) or not math.isfinite(time) or not math.isfinite(rate):
         raise ValueError("out of range")
-    return step, time, rate, score
+    return step, time, rate, score, episodes
 
 
 def _hours(steps: Numbers, times: Numbers, rates: Numbers) -> Numbers:

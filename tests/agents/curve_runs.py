@@ -11,7 +11,10 @@ DAY = 1_700_000_000.0
 
 
 def write_run(folder, rows=((1000, 10.0), (2000, 20.0)), seconds_per_row=10.0, **settings):
-    """A run whose `progress.csv` has the given (step, return) rows, at even intervals."""
+    """A run whose `progress.csv` has the given (step, return) rows, at even intervals.
+
+    A hundred episodes end in each interval.
+    """
     folder.mkdir(parents=True)
     write_json(folder / "config.json", asdict(TrainConfig(**settings)))
     write_progress(folder, rows, seconds_per_row)
@@ -27,7 +30,7 @@ def write_progress(folder, rows, seconds_per_row=10.0):
             row = {
                 "wall_time": DAY + number * seconds_per_row,
                 "global_step": step,
-                "episodes": number,
+                "episodes": 100 * number,
                 "recent_return": "" if score is None else score,
                 "SPS": (step - last) / seconds_per_row,
             }
