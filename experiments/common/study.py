@@ -121,7 +121,7 @@ class Study:
         Raises:
             ExperimentError: If a process ends without a result.
         """
-        names = self.variants if variants is None else variants
+        names = list(dict.fromkeys(self.variants if variants is None else variants))
         pairs = [(name, seed) for seed in range(1, self.seeds + 1) for name in names]
         done = {(r["variant"], r["seed"]): r["seconds"] for r in self.results}
         progress = self._progress = Progress(pairs, done, at_once=self.processes)

@@ -1,6 +1,7 @@
 """`Study`: variants by seeds, kept on the disk as they come, and their table."""
 
 import json
+import math
 import re
 
 import pytest
@@ -38,6 +39,13 @@ def test_every_variant_meets_every_seed_and_seeds_are_the_outer_loop(tmp_path):
     lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["seed"] for line in lines] == [1, 1, 2, 2]
     assert all(json.loads(line)["seconds"] >= 0 for line in lines)
+
+
+def test_a_name_that_is_given_twice_runs_once(tmp_path):
+    ran = []
+    with Study("tests", parse("--out", tmp_path / "x", "--seeds", 1)) as study:
+        study.run(lambda: lambda *job: ran.append(job[:2]) or {"error": 0.0}, ["c", "d", "c"])
+    assert ran == [("c", 1), ("d", 1)]
 
 
 def test_a_job_draws_the_same_random_numbers_whatever_ran_before_it(tmp_path):
@@ -188,6 +196,15 @@ def test_the_table_has_mean_and_interval_over_seeds_and_names_its_command(tmp_pa
     assert long[0] == "variant,column,mean,ci_low,ci_high,n"
     assert long[1].startswith("a,error,0.2,0.1,0.3")
     assert long[2] == "a,parameters,1234,1234,1234,3"
+
+
+def test_a_mean_of_some_seeds_says_of_how_many(tmp_path):
+    args = parse("--out", tmp_path / "x", "--seeds", 3)
+    errors = {"a": [0.1, math.nan, 0.3], "b": [math.nan] * 3}
+    run(args, lambda variant, seed: errors[variant][seed - 1])
+    with Study("tests", args) as study:
+        rows = study.table(["error"]).splitlines()
+    assert rows[2:] == ["| a | 0.20 [0.10, 0.30] (2 of 3) | 3 |", "| b | - | 3 |"]
 
 
 def test_a_figure_is_written_as_a_picture(tmp_path):

@@ -147,6 +147,30 @@ def test_a_contradicting_task_is_forgotten_with_one_head_and_kept_with_its_own(
     torch.testing.assert_close(torch.stack([row for _, row in reports]), accuracies)
 
 
+def test_batch_statistics_are_learned_from_training_images_alone():
+    modes = []
+
+    class Spy(nn.Linear):
+        def forward(self, x):
+            modes.append((self.training, torch.is_grad_enabled()))
+            return super().forward(x)
+
+    images, labels = images_that_say_their_class(4, 5)
+    tasks = split_into_tasks(images, labels, images, labels)
+    network = TaskNetwork(nn.Identity(), [Spy(6, 2)])
+    learn_in_sequence(
+        network,
+        tasks,
+        torch.optim.SGD(network.parameters(), lr=1e-3),
+        Regularizer(network),
+        epochs=1,
+        batch_size=10,
+        fisher_images=10,
+        auxiliary_loss=no_loss,
+    )
+    assert modes == [(True, True), *[(False, False)] * 2] * 2
+
+
 def test_every_image_is_seen_once_an_epoch_and_the_layers_own_loss_is_added():
     seen, asked = [], []
 

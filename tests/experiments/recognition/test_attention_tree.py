@@ -44,6 +44,13 @@ def test_two_clear_patterns_are_found_and_lie_as_far_apart_as_they_can():
     np.testing.assert_array_equal(split.patterns, one_hot([0, 2], 3))
 
 
+def test_the_tree_is_that_of_the_training_images():
+    labels = np.repeat([0, 1], 3)
+    train, test = one_hot(labels, 2)[:, None], one_hot(1 - labels, 2)[:, None]
+    tree = grow_tree(train, labels, test, labels)
+    assert tree.kept == tree.told == 0
+
+
 def test_paths_of_classes_make_a_tree_and_images_that_keep_to_them_are_counted():
     # Three components, four classes: the first two components tell three of them apart.
     slots = np.array([[0, 0, 1], [0, 1, 1], [2, 0, 1], [2, 0, 0]])
