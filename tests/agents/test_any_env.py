@@ -15,7 +15,7 @@ import torch
 
 import agents
 from agents import evaluate, plot, replay, report
-from agents.checkpoint import list_checkpoints, load_newest_checkpoint
+from agents.checkpoint import list_checkpoints, load_checkpoint, load_newest_checkpoint
 from agents.cli import parse_args
 from agents.config import SettingError, TrainConfig
 from agents.evaluation.load_agent import load_agent
@@ -227,11 +227,12 @@ def test_other_observations_are_learned_from_by_worker_and_learner(game, setting
     assert evaluate.main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
 
 
-def test_the_central_learner_keeps_the_statistics_too(tmp_path):
+def test_the_central_learner_counts_what_was_acted_on_once(tmp_path):
     run = train_run(tmp_path, learner="cpu", learner_batch=2)
-    _, config = open_run(run)
-    statistics = load_agent(run, config).network.torso.normalization.statistics
-    assert float(statistics[0]) >= 400
+    checkpoint = load_checkpoint(list_checkpoints(run / "checkpoints")[-1])
+    count = float(checkpoint.parameters["torso.normalization.statistics"][0])
+    batch = 2 * 10 * 2  # rollouts, steps and environments
+    assert count == batch * checkpoint.training_state.updates >= 400
 
 
 def test_workers_in_processes_share_the_statistics(tmp_path):

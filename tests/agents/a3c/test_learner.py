@@ -17,7 +17,7 @@ from agents.run_folder import resolve_run
 from agents.training.learner_process import LearnerRunner, SerialLearner
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.rollout_worker import RolloutWorkerGroup
-from agents.training.shared_state import SharedState
+from agents.training.shared_state import Counter, SharedState
 from agents.training.supervisor import train
 from agents.training.worker_process import WorkerRunner
 from envs import Spaces
@@ -165,6 +165,18 @@ def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pul
     assert lags == [0, 1, 2]
     worker.collect()
     assert learner.update().scalars["a3c/policy_lag"] == 0
+
+
+def test_its_learning_rate_falls_linearly_to_zero():
+    learner = make_learner(SMALL)
+    rates = []
+    store = learner.learner.store
+    store._optimizer.step = lambda _, rate, __: rates.append(rate)
+    for step in (0, 100, 200, 300):
+        learner.shared.counters[0, Counter.STEPS] = step
+        store.push(learner.learner.flat.gradients)
+    full = SMALL.learning_rate
+    assert rates == pytest.approx([full, full / 2, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -124,3 +124,5 @@ def test_explained_variance_is_one_for_the_truth_and_zero_for_a_constant():
     assert explained_variance(returns, returns, mask).item() == pytest.approx(1.0)
     constant = torch.full((T, B), 0.3)
     assert explained_variance(constant, returns, mask).item() == pytest.approx(0.0, abs=1e-6)
+    returns[0, 0], mask[0, 0] = torch.nan, 0  # an ignored step
+    assert explained_variance(constant, returns, mask).item() == pytest.approx(0.0, abs=1e-6)

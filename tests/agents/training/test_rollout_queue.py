@@ -10,7 +10,6 @@ from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.training.batcher import RolloutBatcher
-from agents.training.learner_process import LearnerRunner
 from agents.training.rollout_queue import RolloutLayout, RolloutQueue, entries_per_worker
 from agents.training.rollout_worker import RolloutWorkerGroup
 from agents.training.shared_state import SharedState
@@ -121,15 +120,16 @@ def test_a_rollout_that_was_not_finished_is_written_over_by_the_next_worker():
 
 
 def test_what_a_learner_had_not_copied_is_there_for_the_next():
-    shared, queue, workers = make_workers()
+    _, queue, workers = make_workers()
     for _ in range(3):
-        for worker in workers:
+        for index, worker in enumerate(workers):
             worker.collect()
-    first = LearnerRunner(CONFIG, shared, queue)
-    first.update()
+            written = int(queue.write_count[index]) - 1
+            queue.versions[index, written % 4] = int(queue.write_count.sum())
+    first = RolloutBatcher(queue, 3, CPU).next_batch()
     assert queue.waiting == 3  # also those that were on their way to it when it died
-    second = LearnerRunner(CONFIG, shared, queue)
-    assert second.update() is not None
+    second = RolloutBatcher(queue, 3, CPU).next_batch()
+    assert [first.versions, second.versions] == [[1, 2, 3], [4, 5, 6]]
     assert queue.waiting == 0
 
 
