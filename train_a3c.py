@@ -5,14 +5,13 @@
 `--help` lists the settings; the README says more.
 """
 
-import os
-import signal
 import sys
 
-# Until there is a run to save, stop signals exit at once. A KeyboardInterrupt in the middle of an
-# import would print a traceback instead. So this comes before the slow imports.
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, _: os._exit(128 + number))
+from agents.system.signals import exit_on_stop_signals
+
+# Until there is a run to save. A KeyboardInterrupt in the middle of an import would print a
+# traceback, so this comes before the slow imports.
+exit_on_stop_signals()
 
 
 def main() -> int:

@@ -94,7 +94,8 @@ class EvaluationSession:
     def run(self, episodes: int) -> int:
         """Play a number of episodes in each mode, save and print the results.
 
-        After Ctrl-C or SIGTERM (exit code 130 or 143) the episodes finished until then count.
+        After Ctrl-C, SIGTERM or SIGHUP (exit code 130, 143 or 129) the episodes finished until then
+        count.
 
         Returns:
             The exit code.

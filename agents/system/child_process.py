@@ -69,18 +69,19 @@ def start_child(context: Any, name: str, target: Callable[..., None], *args: Any
 def init_child(connection: Connection, *, on_message: Callable[[Any], None] | None = None) -> None:
     """Prepare a child process; the first call of every target.
 
-    Ctrl-C is left to the parent, the process exits when the parent does, and torch and OpenCV
-    compute in one thread.
+    Ctrl-C and a closed terminal are left to the parent, the process exits when the parent does, and
+    torch and OpenCV compute in one thread.
 
     Args:
         connection: The connection to the parent.
         on_message: Called in a thread with each message from the parent. Without it the parent
             sends nothing.
     """
+    # These reach the whole process group; the parent handles them.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # Blocked while the fork server started, and inherited from it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    # Ctrl-C reaches the whole process group; the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     # OpenCV would start a thread pool for images of 84 x 84.
     import cv2

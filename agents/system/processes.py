@@ -58,10 +58,12 @@ def process_context(preload: str | None = None) -> Any:
     if root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, *paths]))
     # While it imports, the fork server would die of a Ctrl-C that is meant for us. The resource
-    # tracker must start first because starting it unblocks the signals.
-    resource_tracker.ensure_running()
+    # tracker inherits that SIGHUP is blocked; starting it unblocks the others, so they are blocked
+    # again.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

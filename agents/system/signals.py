@@ -1,15 +1,18 @@
-"""SIGINT and SIGTERM as a request to stop."""
+"""SIGINT, SIGTERM and SIGHUP as a request to stop."""
 
 import os
 import signal
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """Context manager that records the first SIGINT or SIGTERM; a second one exits at once.
+    """Context manager that records the first stop signal; another SIGINT or SIGTERM exits at once.
+
+    SIGHUP, the signal of a closed terminal, often comes twice, from the shell and from the kernel,
+    so another one is ignored. Where it was ignored before, as under nohup, it stays ignored.
 
     Attributes:
         received: The number of the signal received, or None.
@@ -20,7 +23,7 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in STOP_SIGNALS:
+        for number in _not_ignored():
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -29,6 +32,19 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = number
+        elif number != signal.SIGHUP:
             os._exit(128 + number)  # child processes see their connections close, and exit
-        self.received = number
+
+
+def exit_on_stop_signals() -> None:
+    """Have stop signals exit at once, without a traceback, until `StopSignals` records them."""
+    for number in _not_ignored():
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+def _not_ignored() -> list[signal.Signals]:
+    """The stop signals, without SIGHUP under nohup."""
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if number != signal.SIGHUP or not nohup]

@@ -78,7 +78,8 @@ def train(
 
     Returns:
         The exit code: 0, 1 after a failure or if the last checkpoint, or a result or video of an
-        evaluation, could not be written, 130 after Ctrl-C, 143 after SIGTERM.
+        evaluation, could not be written, 130 after Ctrl-C, 143 after SIGTERM, 129 after
+        SIGHUP.
 
     Raises:
         SettingError: If the run directory cannot be written to, the run cannot be resumed, or this

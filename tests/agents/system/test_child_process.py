@@ -28,6 +28,13 @@ def be_killed(connection):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def be_interrupted(connection):
+    init_child(connection)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+    send(connection, "done")
+
+
 def run(target, *args):
     """All the messages of a child, and how it ended."""
     child = start_child(process_context(), "child", target, *args)
@@ -50,7 +57,11 @@ def test_a_child_that_raises_sends_its_traceback_and_exits_with_code_1():
 
 @pytest.mark.parametrize(
     ("target", "messages", "ended"),
-    [(succeed, ["done"], "exit code 0"), (be_killed, [], "SIGKILL")],
+    [
+        (succeed, ["done"], "exit code 0"),
+        (be_interrupted, ["done"], "exit code 0"),
+        (be_killed, [], "SIGKILL"),
+    ],
 )
 def test_a_child_that_does_not_raise_sends_nothing_more(target, messages, ended):
     assert run(target) == (messages, ended)

@@ -118,9 +118,17 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_signal_saves_and_ends_the_run(number, code, workers, tmp_path):
+@pytest.mark.parametrize(
+    ("workers", "number", "code"),
+    [
+        (0, signal.SIGINT, 130),
+        (0, signal.SIGTERM, 143),
+        (0, signal.SIGHUP, 129),
+        (2, signal.SIGINT, 130),
+        (2, signal.SIGTERM, 143),
+    ],
+)
+def test_a_signal_saves_and_ends_the_run(workers, number, code, tmp_path):
     config = run_config(dataclasses.replace(ENDLESS, workers=workers), tmp_path)
     with when_training(tmp_path, lambda: send(number)):
         assert train(config, (), make_tiny_env) == code

@@ -1,0 +1,38 @@
+"""What stops a run, and what does not."""
+
+import os
+import signal
+
+import pytest
+
+from agents.system.signals import StopSignals
+
+
+@pytest.fixture
+def ignored_hangup():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_is_a_request_to_stop_however_often_it_is_reported():
+    with StopSignals() as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+    assert signals.received == signal.SIGHUP
+
+
+def test_a_terminal_closed_after_ctrl_c_does_not_cut_the_saving_short():
+    with StopSignals() as signals:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+    assert signals.received == signal.SIGINT
+
+
+@pytest.mark.usefixtures("ignored_hangup")
+def test_under_nohup_a_closed_terminal_stops_nothing():
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert signals.received is None
