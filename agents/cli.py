@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from agents.config import ByBonus, ByKind, SettingError, TrainConfig, flag, validate
 from agents.errors import UserError, escape_to_one_line
-from agents.run_folder import RunFolderError, assumption, open_run
+from agents.run_folder import RunFolderError, assumption, open_run, resolve_resumed
 from envs import UnusableEnvironmentError
 
 
@@ -99,25 +99,15 @@ def resumed_config(overrides: dict[str, Any]) -> TrainConfig:
 
     Raises:
         RunFolderError: If there is no such run.
-        SettingError: For a setting that cannot change in the middle of a run.
+        SettingError: As `resolve_resumed`.
     """
     folder, stored = open_run(overrides["resume"])
     warn_of_assumptions(folder)
-    # The run may have been moved since it was written down.
-    stored = dataclasses.replace(stored, run_dir=str(folder.parent), resume=str(folder))
-    asked = TrainConfig(**(dataclasses.asdict(stored) | overrides))
-    changes = {}
-    for spec in dataclasses.fields(TrainConfig):
-        old, new = getattr(stored, spec.name), getattr(asked, spec.name)
-        if spec.name == "resume" or new == old:
-            continue
-        if spec.name == "run_dir" and Path(new).resolve() == folder.parent:
-            continue
-        if not spec.metadata["mutable_on_resume"]:
-            allowed = f"cannot change when a run is resumed; {folder.name} has {old}"
-            raise SettingError(spec.name, new, allowed)
-        changes[spec.name] = new
-    return dataclasses.replace(stored, **changes)
+    run_dir = overrides.get("run_dir", folder.parent)
+    if Path(run_dir).resolve() != folder.parent:
+        allowed = f"cannot change when a run is resumed; {folder.name} is in {folder.parent}"
+        raise SettingError("run_dir", run_dir, allowed)
+    return resolve_resumed(TrainConfig(**(dataclasses.asdict(stored) | overrides)))
 
 
 def flag_table() -> str:

@@ -1,9 +1,4 @@
-"""Run directory: its name, settings and metadata, and the `latest` link.
-
-`runs/latest` points into the newest run, to a directory `.latest` with links to its files, but not
-to the event files of TensorBoard. TensorBoard follows links, and would show the run twice if
-`latest` pointed to the run itself.
-"""
+"""Run directory: its name, settings and metadata."""
 
 import json
 import os
@@ -11,30 +6,18 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-from agents.config import SettingError, TrainConfig
+from agents.config import SettingError, TrainConfig, flag
 from agents.errors import UserError
+from agents.latest_link import VIEW, update_latest
 from agents.system.files import lock_file, write_atomically
 
 PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
-_LATEST = ".latest"
-# What `runs/latest/` shows of the run, as soon as it exists.
-_LINKED = (
-    "checkpoints",
-    "config.json",
-    "eval",
-    "meta.json",
-    "progress.csv",
-    "replays",
-    "report.html",
-    "train.log",
-    "videos",
-)
 
 
 class RunFolderError(UserError):
@@ -72,7 +55,7 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
     (folder / "checkpoints").mkdir()
     _write_config(folder, config)
     write_json(folder / "meta.json", {"status": "running", **_provenance(argv)})
-    _update_latest(folder)
+    update_latest(folder)
     return folder
 
 
@@ -104,7 +87,7 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
         resumed.append({"global_step": global_step, "assumed": assumed, **_provenance(argv)})
         _write_config(folder, config)
         write_json(folder / "meta.json", {**meta, "status": "running", "resumed": resumed})
-        _update_latest(folder)
+        update_latest(folder)
     except OSError as error:
         reason = f"cannot be written to ({error.strerror or error})"
         raise SettingError("resume", config.resume, reason) from error
@@ -126,7 +109,7 @@ def lock_run_folder(folder: Path) -> IO[bytes]:
 def resolve_run(path: str | Path) -> Path:
     """Return the run directory that a path stands for, with `runs/latest` and links followed."""
     folder = Path(path).resolve()
-    return folder.parent if folder.name == _LATEST else folder
+    return folder.parent if folder.name == VIEW else folder
 
 
 def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
@@ -163,6 +146,38 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
     # JSON that is nested too deeply.
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise RunFolderError(f"{str(file)!r}: {error}") from error
+
+
+def resolve_resumed(config: TrainConfig) -> TrainConfig:
+    """Compare the settings for resuming a run with those in its `config.json`.
+
+    Args:
+        config: All settings; `resume` is the run directory, or a link to it.
+
+    Returns:
+        The settings, with `resume` and `run_dir` saying where the run is, links resolved.
+
+    Raises:
+        RunFolderError: If this is not a run directory, or its settings cannot be used.
+        SettingError: If settings differ that cannot change in the middle of a run; the message
+            names them.
+    """
+    folder, stored = open_run(config.resume)
+    config = replace(config, resume=str(folder), run_dir=str(folder.parent))
+    changed = [
+        spec.name
+        for spec in fields(TrainConfig)
+        if not spec.metadata["mutable_on_resume"]
+        and spec.name != "run_dir"  # the run may have been moved since that was written down
+        and getattr(config, spec.name) != getattr(stored, spec.name)
+    ]
+    if changed:
+        first, *others = changed
+        allowed = f"cannot change when a run is resumed; {folder.name} has {getattr(stored, first)}"
+        if others:
+            allowed += f", and other values of {', '.join(map(flag, others))}"
+        raise SettingError(first, getattr(config, first), allowed)
+    return config
 
 
 def assumption(folder: Path) -> str | None:
@@ -267,23 +282,6 @@ def _make_unique(parent: Path, name: str) -> Path:
             continue
         return folder
     raise FileExistsError(f"{parent / name} and a thousand like it are there already")
-
-
-def _update_latest(folder: Path) -> None:
-    """Point `latest` to a run, replacing an older link in one step so that it never dangles.
-
-    The new link is made in the run directory, where stale temporary files are removed when the run
-    is resumed.
-    """
-    view = folder / _LATEST
-    view.mkdir(exist_ok=True)
-    for name in _LINKED:
-        if not (view / name).is_symlink():
-            (view / name).symlink_to(Path("..", name))
-    temporary = folder / f"{_LATEST}.{os.getpid()}.tmp"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(Path(folder.name, _LATEST))
-    temporary.replace(folder.parent / "latest")
 
 
 def _git_revision() -> str | None:

@@ -20,6 +20,7 @@ from agents.config import TrainConfig
 from agents.monitoring.console import make_display, status_line
 from agents.monitoring.logger import TrainingLogger
 from agents.monitoring.records import EvaluationRecord, RolloutRecord, UpdateRecord
+from agents.run_folder import resolve_resumed
 from agents.system.child_process import poll
 from agents.system.messages import CrashRecord, FailureRecord
 from agents.system.signals import StopSignals
@@ -67,6 +68,7 @@ def train(
 
     Args:
         config: The settings; with `resume`, that run is resumed from its newest sound checkpoint.
+            Its settings must be the same then, except for those that may change on resume.
         argv: The command line, kept in `meta.json`.
         make_env: Makes the environments of a process from the settings and their seeds, one each:
             any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
@@ -82,8 +84,9 @@ def train(
         SIGHUP.
 
     Raises:
-        SettingError: If the run directory cannot be written to, the run cannot be resumed, or this
-            machine is too small for so many workers or so large a network.
+        RunFolderError: If the run to resume is none.
+        SettingError: If the run directory cannot be written to, the run cannot be resumed with
+            these settings, or this machine is too small for so many workers or so large a network.
     """
     with StopSignals() as signals:
         run = TrainingRun(config, argv, make_env, signals, group_class, pool_class)
@@ -114,6 +117,8 @@ class TrainingRun:
         group_class: GroupClass = WorkerGroup,
         pool_class: PoolClass = WorkerPool,
     ) -> None:
+        if config.resume:
+            config = resolve_resumed(config)
         self.config, self.signals, self._group_class = config, signals, group_class
         torch.manual_seed(config.seed)
         # The machines of a cluster check themselves what they can hold.

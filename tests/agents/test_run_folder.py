@@ -114,6 +114,16 @@ def test_a_link_to_the_run_itself_which_older_versions_made_is_replaced(tmp_path
     assert open_run(tmp_path / "latest")[0] == new.resolve()
 
 
+def test_files_in_place_of_the_links_that_latest_shows_are_replaced(tmp_path):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    shown = folder / ".latest" / "config.json"
+    shown.unlink()
+    shown.write_text("{}")
+    resume_run_folder(TrainConfig(resume=str(folder)), [], 7)
+    assert os.readlink(shown) == "../config.json"
+    assert open_run(tmp_path / "latest") == open_run(folder)
+
+
 def test_latest_that_points_to_a_run_that_was_deleted_is_refused_and_replaced(tmp_path):
     config = TrainConfig(run_dir=str(tmp_path))
     shutil.rmtree(create_run_folder(config, []))

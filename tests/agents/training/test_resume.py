@@ -19,7 +19,7 @@ from agents.evaluation.results import (
     read_evaluations,
     summarise,
 )
-from agents.run_folder import lock_run_folder, resolve_run
+from agents.run_folder import create_run_folder, lock_run_folder, resolve_run
 from agents.system.signals import StopSignals
 from agents.training.supervisor import TrainingRun, train
 from tests.agents.tiny_env import make_tiny_env
@@ -162,6 +162,26 @@ def test_a_setting_that_cannot_change_is_refused_by_name(folder, flags, named, c
         resumed(folder, *flags)
     assert stop.value.code == 2
     assert named in capsys.readouterr().err
+
+
+def test_in_python_too_settings_that_cannot_change_are_refused_by_name(tmp_path):
+    config = dataclasses.replace(SMALL, run_dir=str(tmp_path))
+    folder = create_run_folder(config, [])
+    files = {path: path.read_bytes() for path in folder.glob("*.json")}
+    other = dataclasses.replace(config, resume=str(folder), gamma=0.5, seed=2, total_timesteps=400)
+    with pytest.raises(SettingError, match=r"--seed 2: cannot change .* has 1, .* of --gamma$"):
+        train(other, (), make_tiny_env)
+    assert {path: path.read_bytes() for path in folder.glob("*.json")} == files
+
+
+def test_a_run_resumed_by_its_link_in_python_can_be_resumed_again(folder):
+    latest = folder.parent / "latest"
+    config = dataclasses.replace(SMALL, resume=str(latest), total_timesteps=208)
+    for _ in range(2):
+        run = TrainingRun(config, (), make_tiny_env, StopSignals())
+        run.close()
+        assert run.folder == resolve_run(latest) == folder
+    assert all(path.is_symlink() for path in (folder / ".latest").iterdir())
 
 
 def test_settings_that_may_change_do_and_the_others_are_the_runs(folder):

@@ -1,0 +1,51 @@
+"""The `latest` link beside the run directories, to the newest of them.
+
+`runs/latest` points into that run, to a directory `.latest` with links to its files, but not to the
+event files of TensorBoard. TensorBoard follows links, and would show the run twice if `latest`
+pointed to the run itself.
+"""
+
+import os
+from pathlib import Path
+
+# The directory in a run that `latest` points to.
+VIEW = ".latest"
+# What it shows of the run, as soon as it exists.
+_LINKED = (
+    "checkpoints",
+    "config.json",
+    "eval",
+    "meta.json",
+    "progress.csv",
+    "replays",
+    "report.html",
+    "train.log",
+    "videos",
+)
+
+
+def update_latest(folder: Path) -> None:
+    """Point `latest` to a run, replacing an older link in one step so that it never dangles.
+
+    The new link is made in the run directory, where stale temporary files are removed when the run
+    is resumed.
+
+    Args:
+        folder: The run directory, links resolved.
+
+    Raises:
+        OSError: If links cannot be made there; an older `latest` stays.
+    """
+    view = folder / VIEW
+    view.mkdir(exist_ok=True)
+    for name in _LINKED:
+        if not (view / name).is_symlink():
+            _replace_by_link(view / name, Path("..", name), folder)
+    _replace_by_link(folder.parent / "latest", Path(folder.name, VIEW), folder)
+
+
+def _replace_by_link(path: Path, target: Path, folder: Path) -> None:
+    temporary = folder / f"{VIEW}.{os.getpid()}.tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(path)
