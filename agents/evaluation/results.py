@@ -123,41 +123,25 @@ def summarise(game_name: str, episodes: Sequence[EpisodeResult]) -> Summary:
     )
 
 
-def append_evaluation(folder: Path, evaluation: EvaluationRow) -> None:
-    """Append a row to a run's `eval/evaluations.csv`, or `eval/played.csv` if not of training.
+def append_evaluation(folder: Path, *rows: EvaluationRow) -> None:
+    """Append rows to a run's `eval/evaluations.csv`, or `eval/played.csv` if not of training.
 
-    The header comes first if the file is new. If the last line was truncated by a crash, the row
-    starts on a new line.
+    The header comes first if the file is new. If the last line was truncated by a crash, the rows
+    start on a new line.
+
+    Args:
+        folder: The run directory.
+        *rows: The rows of one evaluation, which have one source; written together.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If they cannot be written.
     """
-    summary = evaluation.summary
-    values = {
-        "wall_time": f"{evaluation.wall_time:.1f}",
-        "source": evaluation.source,
-        "checkpoint": evaluation.checkpoint,
-        "global_step": "" if evaluation.global_step is None else evaluation.global_step,
-        "mode": summary.mode,
-        "episodes": summary.episodes,
-        "mean": _number(summary.mean),
-        "std": _number(summary.std),
-        "median": _number(summary.median),
-        "min": _number(summary.min),
-        "max": _number(summary.max),
-        "length": _number(summary.length),
-        "human_normalised": (
-            "" if summary.human_normalised is None else f"{summary.human_normalised:.5f}"
-        ),
-        "seed": evaluation.seed,
-        "milestones": " ".join(f"{name}={_number(x)}" for name, x in summary.milestones.items()),
-    }
-    path = folder / (EVALUATIONS if evaluation.source == TRAINING else PLAYED)
+    path = folder / (EVALUATIONS if rows[0].source == TRAINING else PLAYED)
     path.parent.mkdir(exist_ok=True)
     _renew_header(path)
     with path.open("a+b") as file:
         size = file.tell()
-        text = _csv_line([values[column] for column in COLUMNS])
+        text = "".join(map(_format, rows))
         if size == 0:
             text = _csv_line(COLUMNS) + text
         else:
@@ -286,6 +270,31 @@ def _number(value: float) -> str:
 def _short(value: float) -> str:
     whole = value == round(value) or abs(value) >= 10_000
     return f"{value:,.0f}" if whole else f"{value:,.1f}"
+
+
+def _format(row: EvaluationRow) -> str:
+    """The row as a line of the file; `_parse` is the inverse."""
+    summary = row.summary
+    values = {
+        "wall_time": f"{row.wall_time:.1f}",
+        "source": row.source,
+        "checkpoint": row.checkpoint,
+        "global_step": "" if row.global_step is None else row.global_step,
+        "mode": summary.mode,
+        "episodes": summary.episodes,
+        "mean": _number(summary.mean),
+        "std": _number(summary.std),
+        "median": _number(summary.median),
+        "min": _number(summary.min),
+        "max": _number(summary.max),
+        "length": _number(summary.length),
+        "human_normalised": (
+            "" if summary.human_normalised is None else f"{summary.human_normalised:.5f}"
+        ),
+        "seed": row.seed,
+        "milestones": " ".join(f"{name}={_number(x)}" for name, x in summary.milestones.items()),
+    }
+    return _csv_line([values[column] for column in COLUMNS])
 
 
 def _parse(row: dict[str, str]) -> EvaluationRow:

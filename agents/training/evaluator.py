@@ -14,7 +14,7 @@ from agents.config import TrainConfig
 from agents.evaluation.callbacks import EvenSampler
 from agents.evaluation.episode import EpisodeCallback, StepResult
 from agents.evaluation.recorder import Recorder
-from agents.evaluation.results import TRAINING, EvaluationRow, Summary, append_evaluation, summarise
+from agents.evaluation.results import TRAINING, EvaluationRow, append_evaluation, summarise
 from agents.evaluation.runner import (
     GREEDY,
     SAMPLED,
@@ -42,6 +42,7 @@ from agents.training.shared_state import SharedState
 
 log = logging.getLogger("train")
 
+_GIVEN_UP = "the evaluation at agent step %s was given up"
 # Give up after this many consecutive crashes without a completed evaluation.
 MAX_DEATHS_IN_A_ROW = 4
 # Kill an evaluator that has made no progress for this long; finishing a long video takes a while.
@@ -85,6 +86,11 @@ class EvaluatorProcess:
         )
 
     @property
+    def is_pending(self) -> bool:
+        """Whether an evaluation is under way or due."""
+        return self._evaluating is not None or self.due
+
+    @property
     def children(self) -> list[ChildProcess]:
         """The evaluator process, if there is one."""
         return [self._child] if self._child else []
@@ -121,15 +127,15 @@ class EvaluatorProcess:
 
     def finish(self, record: EvaluationRecord) -> Tensor:
         """Handle a completed evaluation; return the parameters it evaluated, shape (N,)."""
-        self._evaluating = None
+        if not record.scalars:
+            log.info(_GIVEN_UP, f"{record.global_step:,}")
         self._deaths_in_a_row = 0
-        self._next_step = self._first_due_after(max(record.global_step, self.shared.global_step))
+        self._schedule_next()
         return self._snapshot.clone()
 
     def on_exit(self) -> None:
         """Handle the evaluator's exit; the next evaluation starts another one."""
         how = self._reap()
-        self._evaluating = None
         self.deaths += 1
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
@@ -140,10 +146,13 @@ class EvaluatorProcess:
             )
         else:
             log.warning("the evaluator died (%s); training goes on", how)
-        self._next_step = self._first_due_after(self.shared.global_step)
+        self._schedule_next()
 
     def stop(self) -> None:
         """Kill the evaluator process; an evaluation in progress is lost."""
+        if self._evaluating is not None:
+            log.info(_GIVEN_UP, f"{self._evaluating:,}")
+            self._evaluating = None
         if self._child:
             self._child.kill()
             self._reap()
@@ -162,6 +171,16 @@ class EvaluatorProcess:
         self._snapshot.copy_(self.shared.parameters)
         self._evaluating = step
         return step
+
+    def _schedule_next(self) -> None:
+        """Schedule the next evaluation after one has ended, in whatever way.
+
+        Intervals that ended meanwhile are skipped, except for the last one of the run.
+        """
+        now, evaluated, self._evaluating = self.shared.global_step, self._evaluating, None
+        is_over = now >= self.config.total_timesteps
+        last = evaluated if is_over and evaluated is not None else now
+        self._next_step = self._first_due_after(last)
 
     def _first_due_after(self, step: int) -> int:
         interval = max(self.config.eval_interval, 1)
@@ -220,6 +239,7 @@ def play_evaluation(
     """
     scalars: dict[str, float] = {}
     texts = []
+    rows = []
     sampler = EvenSampler()
     unwritten = 0
     seeds = episode_seeds(config.seed, config.eval_episodes)
@@ -242,7 +262,12 @@ def play_evaluation(
             scalars[f"eval/{mode}_{name}"] = value
         texts.append(f"{mode} {summary.mean:.1f}")
         unwritten += sum(recorder.unwritten for recorder in first)
-        unwritten += not _append_result(folder, summary, global_step, config.seed)
+        rows.append(EvaluationRow(time.time(), TRAINING, "", global_step, summary, config.seed))
+    try:
+        append_evaluation(folder, *rows)
+    except OSError as error:  # the scores reach TensorBoard all the same
+        log.error("an evaluation was not saved: %s", error)
+        unwritten += 1
     return EvaluationRecord(global_step, scalars, ", ".join(texts), sampler.summary(), unwritten)
 
 
@@ -252,24 +277,3 @@ class _StepCounter(EpisodeCallback):
 
     def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:  # noqa: ARG002
         self._counter.add_(1)
-
-
-def _append_result(folder: Path, summary: Summary, global_step: int, seed: int) -> bool:
-    """Add a row to the run's file, and return whether that worked.
-
-    The scores reach TensorBoard in either case.
-    """
-    row = EvaluationRow(
-        wall_time=time.time(),
-        source=TRAINING,
-        checkpoint="",
-        global_step=global_step,
-        summary=summary,
-        seed=seed,
-    )
-    try:
-        append_evaluation(folder, row)
-    except OSError as error:
-        log.error("an evaluation was not saved: %s", error)
-        return False
-    return True

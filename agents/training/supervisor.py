@@ -171,12 +171,18 @@ class TrainingRun:
         except TrainingFailedError as error:
             failure = error
         except BaseException:
-            self._stop()
+            self._stop_workers()
+            self.evaluations.stop()
             self._save()
             self.session.update_meta(status="failed")
             raise
-        self._stop()
-        return self._conclude(failure)
+        self._stop_workers()
+        # Before the last evaluation, which may take minutes.
+        saved = self._save_last(failure)
+        if failure is None:
+            self._finish_evaluations()
+        self.evaluations.stop()
+        return self._conclude(failure, saved)
 
     def close(self) -> None:
         """Flush and close what is open."""
@@ -236,10 +242,9 @@ class TrainingRun:
                 self.evaluations.on_exit()
         return [process for process in self.pool.processes if process.child in exited]
 
-    def _stop(self) -> None:
+    def _stop_workers(self) -> None:
         """Tell the workers to exit, read their last records, and kill those that do not exit."""
         self.shared.stop.fill_(1)
-        self.evaluations.stop()
         deadline = time.monotonic() + self.pool.stop_timeout
         while self.pool.children and time.monotonic() < deadline:
             try:
@@ -249,6 +254,16 @@ class TrainingRun:
             for process in exited:
                 process.reap()
         self.pool.kill()
+
+    def _finish_evaluations(self) -> None:
+        """Wait for the evaluation in progress and one that is due, unless a signal comes."""
+        if self.evaluations.is_pending and self.signals.received is None:
+            log.info("training is over; waiting for the last evaluation (Ctrl-C skips it)")
+        while self.evaluations.is_pending and self.signals.received is None:
+            self.evaluations.poll()
+            self._receive(timeout=0.5)
+            status = self.metrics.status(self.shared.global_step, self._gauges())
+            self.metrics.display.show(status, new_row=False)
 
     def _handle(self, record: Record) -> None:
         if isinstance(record, logging.LogRecord):
@@ -273,7 +288,7 @@ class TrainingRun:
     def _handle_evaluation(self, record: EvaluationRecord) -> None:
         parameters = self.evaluations.finish(record)
         self._unwritten += record.unwritten
-        if not record.scalars:  # interrupted
+        if not record.scalars:  # given up
             return
         self.metrics.add_evaluation(
             record.global_step, record.scalars, record.text, record.programs
@@ -309,8 +324,8 @@ class TrainingRun:
         state = replace(self.metrics.statistics.state(), restarts=self.restarts)
         return self.checkpointer.save(self.folder, state)
 
-    def _conclude(self, failure: TrainingFailedError | None) -> int:
-        """Save, write the results, and return the exit code."""
+    def _save_last(self, failure: TrainingFailedError | None) -> Path | None:
+        """Save at the end of training; return the newest checkpoint, if there is one."""
         older = list_checkpoints(self.folder / "checkpoints")
         saved = older[-1] if older else None
         # Parameters that are no longer finite would only displace a better checkpoint.
@@ -318,6 +333,10 @@ class TrainingRun:
             last = self._save()
             self._unwritten += last is None and self.shared.global_step > 0
             saved = last or saved
+        return saved
+
+    def _conclude(self, failure: TrainingFailedError | None, saved: Path | None) -> int:
+        """Write the results, and return the exit code."""
         self._log_and_checkpoint(force=True)
         received, step = self.signals.received, self.shared.global_step
         status = "failed" if failure else "interrupted" if received else "finished"

@@ -9,9 +9,11 @@ import time
 import pytest
 import torch
 
-from agents.checkpoint import load_checkpoint
+from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
+from agents.evaluation.episode import EpisodeCallback
 from agents.evaluation.results import read_evaluations
+from agents.monitoring.records import EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.system.signals import StopSignals
 from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, EvaluatorProcess, play_evaluation
@@ -52,17 +54,17 @@ def train_until_evaluated(config, rows):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_is_evaluated_at_every_interval_and_its_best_is_kept(workers, tmp_path):
     config = dataclasses.replace(CONFIG, workers=workers, run_dir=str(tmp_path), capture_video=True)
-    if workers == 0:
-        assert train(config) == 0
-    else:
-        train_until_evaluated(dataclasses.replace(config, total_timesteps=10**9), rows=2)
+    assert train(config) == 0
     folder = tmp_path / "latest"
     rows = read_evaluations(folder)
     assert {row.summary.mode for row in rows} >= {"sampled", "greedy"}
     assert all(row.source == "training" for row in rows)
     assert all(row.summary.episodes == 2 for row in rows)
+    steps = [row.global_step for row in rows]
     if workers == 0:
-        assert [row.global_step for row in rows] == [20, 20, 40, 40]
+        assert steps == [20, 20, 40, 40]
+    # Beside a worker, one of them may take all the time that there is.
+    assert steps[-1] == load_checkpoint(list_checkpoints(folder / "checkpoints")[-1]).global_step
     best = load_checkpoint(folder / "checkpoints" / "best.safetensors")
     sampled = [row for row in rows if row.summary.mode == "sampled"]
     assert best.training_state.mean_return == max(row.summary.mean for row in sampled)
@@ -88,6 +90,40 @@ def test_a_broken_off_evaluation_leaves_no_score(tmp_path):
     record = play_evaluation(CONFIG, tmp_path, network, 7, should_stop=lambda: True)
     assert record.scalars == {}
     assert read_evaluations(tmp_path) == []
+
+
+class CountEpisodes(EpisodeCallback):
+    ended = 0
+
+    def on_end(self, result):  # noqa: ARG002
+        self.ended += 1
+
+
+def test_an_evaluation_broken_off_between_its_modes_leaves_no_row(tmp_path):
+    network, count = ActorCritic(Spaces(6), CONFIG), CountEpisodes()
+    record = play_evaluation(
+        CONFIG, tmp_path, network, 7, [count], should_stop=lambda: count.ended == 3
+    )
+    assert count.ended == 3
+    assert record.scalars == {}
+    assert read_evaluations(tmp_path) == []
+
+
+def test_a_signal_ends_the_wait_for_the_last_evaluation_which_is_given_up(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=str(tmp_path))
+    with StopSignals() as signals:
+        run = TrainingRun(config, (), signals=signals, make_env=_games())
+        run.shared.counters[0, 0] = 40
+        step = run.evaluations._take_snapshot()
+        assert step == 40
+        run.evaluations.poll = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        assert run.execute() == 143
+        run.close()
+    log = (run.folder / "train.log").read_text()
+    assert "waiting for the last evaluation" in log
+    assert "the evaluation at agent step 40 was given up" in log
+    assert read_evaluations(run.folder) == []
+    assert list_checkpoints(run.folder / "checkpoints")
 
 
 def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
@@ -199,3 +235,20 @@ def test_evaluations_fall_due_at_multiples_of_the_interval_also_after_a_resume(t
     never = EvaluatorProcess(dataclasses.replace(CONFIG, eval_interval=0), shared, tmp_path)
     shared.counters[0, 0] = 10**6
     assert not never.due
+
+
+@pytest.mark.parametrize(("total_timesteps", "is_due"), [(10**9, False), (80, True)])
+def test_of_the_intervals_that_end_during_an_evaluation_only_the_runs_last_is_evaluated(
+    total_timesteps, is_due, tmp_path
+):
+    config = dataclasses.replace(CONFIG, total_timesteps=total_timesteps)
+    shared = SharedState.create(ActorCritic(Spaces(6), config), 1, 1)
+    evaluations = EvaluatorProcess(config, shared, tmp_path)
+    shared.counters[0, 0] = 25
+    step = evaluations._take_snapshot()
+    shared.counters[0, 0] = 85
+    evaluations.finish(EvaluationRecord(step, {"eval/sampled_return": 1.0}, ""))
+    assert evaluations.is_pending == is_due
+    if is_due:
+        evaluations.finish(EvaluationRecord(evaluations._take_snapshot(), {"a": 1.0}, ""))
+        assert not evaluations.is_pending
