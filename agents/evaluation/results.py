@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
@@ -48,6 +49,8 @@ _OLD_COLUMNS = COLUMNS[:-1]
 class Summary:
     """Statistics of the raw scores of episodes in one mode.
 
+    Where a score is NaN or infinite, so is the mean, and the standard deviation is NaN.
+
     Attributes:
         mode: Who played.
         episodes: Number of episodes.
@@ -57,7 +60,8 @@ class Summary:
         min: Lowest score.
         max: Highest score.
         length: Mean number of agent steps of an episode.
-        human_normalised: The mean on the scale of `envs.human_normalised`, or None.
+        human_normalised: The mean on the scale of `envs.human_normalised`, or None; also None if
+            the mean is not finite.
         milestones: Means of what the episodes reached, by the names of `envs.MILESTONES`; empty
             where they were not looked for.
     """
@@ -72,6 +76,11 @@ class Summary:
     length: float
     human_normalised: float | None
     milestones: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all scores, and so their statistics, are finite."""
+        return all(map(math.isfinite, (self.mean, self.std, self.median, self.min, self.max)))
 
 
 @dataclass(frozen=True)
@@ -104,18 +113,21 @@ def summarise(game_name: str, episodes: Sequence[EpisodeResult]) -> Summary:
     modes = {episode.mode for episode in episodes}
     if len(modes) != 1:
         raise ValueError(f"episodes of one mode are needed, got {len(episodes)} of modes {modes}")
-    scores = [episode.score for episode in episodes]
-    mean = fmean(scores)
+    scores = np.array([episode.score for episode in episodes], dtype=np.float64)
+    with np.errstate(all="ignore"):  # of scores that are not finite, or huge
+        mean = float(scores.mean())
+        std = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+        median = float(np.median(scores))
     return Summary(
         mode=modes.pop(),
         episodes=len(episodes),
         mean=mean,
-        std=stdev(scores) if len(scores) > 1 else 0.0,
-        median=median(scores),
-        min=min(scores),
-        max=max(scores),
+        std=std,
+        median=median,
+        min=float(scores.min()),
+        max=float(scores.max()),
         length=fmean(episode.length for episode in episodes),
-        human_normalised=human_normalised(game_name, mean),
+        human_normalised=human_normalised(game_name, mean) if math.isfinite(mean) else None,
         milestones={
             name: fmean(episode.milestones[name] for episode in episodes)
             for name in episodes[0].milestones
@@ -155,6 +167,7 @@ def read_evaluations(folder: Path) -> list[EvaluationRow]:
     """The rows of a run's `eval/evaluations.csv`, then of its `eval/played.csv`, each oldest first.
 
     Neither file need exist. Older runs have the rows of the evaluate command in the first one.
+    Rows with scores that are not finite are left out: there is nothing to draw or to compare.
     Malformed lines, such as a crash may leave, are skipped with a warning.
 
     Raises:
@@ -173,7 +186,9 @@ def _read(path: Path) -> list[EvaluationRow]:
         try:
             if row.cells not in (list(COLUMNS), list(_OLD_COLUMNS)):
                 columns = COLUMNS if len(row.cells) == len(COLUMNS) else _OLD_COLUMNS
-                found.append(_parse(dict(zip(columns, row.cells, strict=True))))
+                parsed = _parse(dict(zip(columns, row.cells, strict=True)))
+                if parsed.summary.is_finite:
+                    found.append(parsed)
         except ValueError:  # noqa: PERF203
             malformed += 1
     if malformed:
@@ -268,7 +283,9 @@ def _number(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    whole = value == round(value) or abs(value) >= 10_000
+    if abs(value) >= 1e12:
+        return f"{value:.3g}"
+    whole = value % 1 == 0 or abs(value) >= 10_000
     return f"{value:,.0f}" if whole else f"{value:,.1f}"
 
 
@@ -306,7 +323,7 @@ def _parse(row: dict[str, str]) -> EvaluationRow:
     milestones = {name: float(value) for name, value in pairs}
     normalised = float(row["human_normalised"]) if row["human_normalised"] else None
     wall_time = float(row["wall_time"])
-    numbers = [*scores.values(), *milestones.values(), wall_time, normalised or 0.0]
+    numbers = [scores["length"], *milestones.values(), wall_time, normalised or 0.0]
     if not all(map(math.isfinite, numbers)) or not row["mode"]:
         raise ValueError("not a row of numbers")
     summary = Summary(

@@ -1,6 +1,7 @@
 """Checkpointer: when a run is saved, and how a resumed run restores its state."""
 
 import logging
+import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -99,9 +100,10 @@ class Checkpointer:
             folder: The run directory.
             parameters: The parameters that were evaluated, shape (N,).
             global_step: The step at which they were copied.
-            mean_return: The mean raw score of the sampled episodes.
+            mean_return: The mean raw score of the sampled episodes; if it is not finite, nothing is
+                written.
         """
-        if mean_return <= self._best_return:
+        if not math.isfinite(mean_return) or mean_return <= self._best_return:
             return
         state = TrainingState(global_step, mean_return=mean_return, config=asdict(self.config))
         checkpoint = Checkpoint(unflatten(parameters, self._shapes), {}, state)

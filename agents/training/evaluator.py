@@ -43,8 +43,8 @@ from agents.training.shared_state import SharedState
 log = logging.getLogger("train")
 
 _GIVEN_UP = "the evaluation at agent step %s was given up"
-# Give up after this many consecutive crashes without a completed evaluation.
-MAX_DEATHS_IN_A_ROW = 4
+# Give up after this many consecutive failures without a completed evaluation.
+MAX_FAILURES_IN_A_ROW = 4
 # Kill an evaluator that has made no progress for this long; finishing a long video takes a while.
 HANG_TIMEOUT_S = 600.0
 
@@ -69,7 +69,7 @@ class EvaluatorProcess:
         self._snapshot = shared.parameters.clone().share_memory_()
         self._child: ChildProcess | None = None
         self._evaluating: int | None = None
-        self.deaths = self._deaths_in_a_row = 0
+        self.deaths = self._failures_in_a_row = 0
         # Agent steps that the evaluator process has played; written by it alone.
         self._agent_steps = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._heartbeats: Watchdog[str] = Watchdog(HANG_TIMEOUT_S)
@@ -81,7 +81,7 @@ class EvaluatorProcess:
         return (
             self.config.eval_interval > 0
             and self._evaluating is None
-            and self._deaths_in_a_row < MAX_DEATHS_IN_A_ROW
+            and self._failures_in_a_row < MAX_FAILURES_IN_A_ROW
             and self.shared.global_step >= self._next_step
         )
 
@@ -95,12 +95,17 @@ class EvaluatorProcess:
         """The evaluator process, if there is one."""
         return [self._child] if self._child else []
 
-    def evaluate_in_process(self, should_stop: Callable[[], bool]) -> EvaluationRecord:
-        """Evaluate in this process."""
+    def evaluate_in_process(self, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
+        """Evaluate in this process; if that fails, log it and return None."""
         step = self._take_snapshot()
-        network = make_network(self.config)
-        flatten_parameters_(network).parameters.copy_(self._snapshot)
-        return play_evaluation(self.config, self.folder, network, step, should_stop=should_stop)
+        try:
+            network = make_network(self.config)
+            flatten_parameters_(network).parameters.copy_(self._snapshot)
+            return play_evaluation(self.config, self.folder, network, step, should_stop=should_stop)
+        except Exception:
+            log.exception("the evaluation at agent step %s raised", f"{step:,}")
+            self._handle_failure("the evaluation failed")
+            return None
 
     def poll(self) -> None:
         """Request an evaluation if one is due, and kill the process if it hangs."""
@@ -129,7 +134,7 @@ class EvaluatorProcess:
         """Handle a completed evaluation; return the parameters it evaluated, shape (N,)."""
         if not record.scalars:
             log.info(_GIVEN_UP, f"{record.global_step:,}")
-        self._deaths_in_a_row = 0
+        self._failures_in_a_row = 0
         self._schedule_next()
         return self._snapshot.clone()
 
@@ -137,16 +142,7 @@ class EvaluatorProcess:
         """Handle the evaluator's exit; the next evaluation starts another one."""
         how = self._reap()
         self.deaths += 1
-        self._deaths_in_a_row += 1
-        if self._deaths_in_a_row == MAX_DEATHS_IN_A_ROW:
-            log.error(
-                "the evaluator died (%s) %s times in a row; evaluation disabled",
-                how,
-                MAX_DEATHS_IN_A_ROW,
-            )
-        else:
-            log.warning("the evaluator died (%s); training goes on", how)
-        self._schedule_next()
+        self._handle_failure(f"the evaluator died ({how})")
 
     def stop(self) -> None:
         """Kill the evaluator process; an evaluation in progress is lost."""
@@ -171,6 +167,14 @@ class EvaluatorProcess:
         self._snapshot.copy_(self.shared.parameters)
         self._evaluating = step
         return step
+
+    def _handle_failure(self, what: str) -> None:
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+            log.error("%s %s times in a row; evaluation disabled", what, MAX_FAILURES_IN_A_ROW)
+        else:
+            log.warning("%s; training goes on", what)
+        self._schedule_next()
 
     def _schedule_next(self) -> None:
         """Schedule the next evaluation after one has ended, in whatever way.
@@ -255,6 +259,9 @@ def play_evaluation(
         if len(results) < config.eval_episodes:
             return EvaluationRecord(global_step, {}, "")
         summary = summarise(config.game, results)
+        if not summary.is_finite:
+            text = "evaluation at agent step %s: some scores of %s play are not finite"
+            log.warning(text, f"{global_step:,}", mode)
         scalars[f"eval/{mode}_return"] = summary.mean
         scalars[f"eval/{mode}_return_std"] = summary.std
         scalars[f"eval/{mode}_length"] = summary.length

@@ -213,9 +213,11 @@ class TrainingRun:
                 for record in runner.updates():
                     self._handle(record)
                 if self.evaluations.due:
-                    self._handle(
-                        self.evaluations.evaluate_in_process(lambda: bool(self.signals.received))
+                    evaluation = self.evaluations.evaluate_in_process(
+                        lambda: self.signals.received is not None
                     )
+                    if evaluation:
+                        self._handle(evaluation)
                 self._log_and_checkpoint()
         finally:
             runner.env.close()

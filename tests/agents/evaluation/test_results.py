@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -50,6 +51,32 @@ def test_a_single_game_has_no_deviation_and_an_unpublished_game_no_human_score()
     summary = summarise("Tetris", [played(5.0)])
     assert summary.std == 0
     assert summary.human_normalised is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "mean"),
+    [
+        ([1.0, math.nan], math.nan),
+        ([math.nan], math.nan),
+        ([1.0, math.inf], math.inf),
+        ([math.inf, -math.inf], math.nan),
+        ([1.5e308, 1.5e308], math.inf),
+    ],
+)
+def test_scores_that_are_not_finite_are_shown_and_kept_but_no_result_to_compare(
+    tmp_path, caplog, scores, mean
+):
+    summary = summarise("Pong", [played(score) for score in scores])
+    assert summary.mean == pytest.approx(mean, nan_ok=True)
+    assert summary.human_normalised is None
+    assert not summary.is_finite
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(evaluation_table("Pong", [summary]))
+    assert str(mean) in screen.getvalue()
+    append_evaluation(tmp_path, evaluation(1.0), evaluation(summary=summary))
+    assert (tmp_path / "eval" / "played.csv").read_text().count("\n") == 3
+    assert [row.summary.min for row in read_evaluations(tmp_path)] == [1.0]
+    assert caplog.text == ""
 
 
 def test_games_of_no_or_of_several_modes_have_no_summary():

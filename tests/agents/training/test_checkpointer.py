@@ -1,6 +1,7 @@
 """Saving in a process of its own: what is left when it is killed, or its disk is full."""
 
 import logging
+import math
 import random
 import resource
 import subprocess
@@ -9,12 +10,31 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from agents.checkpoint import list_checkpoints, load_newest_checkpoint, save_checkpoint
+from agents.checkpoint import (
+    best_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_newest_checkpoint,
+    save_checkpoint,
+)
+from agents.config import TrainConfig
 from agents.system.files import remove_stale_temp_files
+from agents.training.checkpointer import Checkpointer
+from agents.training.shared_state import SharedState
 from tests.agents.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+    """Of a small network, with a folder for its checkpoints."""
+    (tmp_path / "checkpoints").mkdir()
+    config = TrainConfig(head="linear")
+    network = nn.Linear(2, 1)
+    return Checkpointer(config, network, SharedState.create(network, 1, 1))
 
 
 def start(folder, keep, **options):
@@ -74,3 +94,13 @@ def test_on_a_full_disk_the_older_checkpoint_stays_and_nothing_half_written(tmp_
     path, checkpoint = load_newest_checkpoint(tmp_path)
     assert path.read_bytes() == older
     assert checkpoint.global_step == 0
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_an_evaluation_whose_score_is_not_finite_is_never_the_best(tmp_path, checkpointer, score):
+    parameters = checkpointer.shared.parameters
+    checkpointer.save_if_best(tmp_path, parameters, 10, score)
+    assert not best_checkpoint(tmp_path / "checkpoints").exists()
+    checkpointer.save_if_best(tmp_path, parameters, 20, -21.0)
+    best = load_checkpoint(best_checkpoint(tmp_path / "checkpoints"))
+    assert (best.global_step, best.training_state.mean_return) == (20, -21.0)

@@ -2,21 +2,23 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
-from agents.evaluation.episode import EpisodeCallback
+from agents.evaluation.episode import EpisodeCallback, EpisodeResult
 from agents.evaluation.results import read_evaluations
 from agents.monitoring.records import EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.system.signals import StopSignals
-from agents.training.evaluator import MAX_DEATHS_IN_A_ROW, EvaluatorProcess, play_evaluation
+from agents.training.evaluator import MAX_FAILURES_IN_A_ROW, EvaluatorProcess, play_evaluation
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import TrainingRun, train
 from envs import Spaces
@@ -126,6 +128,32 @@ def test_a_signal_ends_the_wait_for_the_last_evaluation_which_is_given_up(tmp_pa
     assert list_checkpoints(run.folder / "checkpoints")
 
 
+def test_evaluations_that_fail_in_this_process_do_not_stop_training(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("the joystick is stuck")
+
+    monkeypatch.setattr("agents.training.evaluator.play_evaluation", fail)
+    config = dataclasses.replace(CONFIG, eval_interval=10, total_timesteps=60)
+    assert train(dataclasses.replace(config, run_dir=str(tmp_path))) == 0
+    log = (tmp_path / "latest" / "train.log").read_text()
+    assert log.count("RuntimeError: the joystick is stuck") == MAX_FAILURES_IN_A_ROW
+    assert "the evaluation failed; training goes on" in log
+    assert "the evaluation failed 4 times in a row; evaluation disabled" in log
+
+
+def test_scores_that_are_not_finite_are_named_in_the_log(tmp_path, monkeypatch, caplog):
+    game = EpisodeResult("sampled", 1, math.nan, 5, np.zeros(5, np.uint8), "", False)
+    monkeypatch.setattr(
+        "agents.training.evaluator.evaluate_policy",
+        lambda *args: [dataclasses.replace(game, mode=args[2])] * len(args[3]),
+    )
+    record = play_evaluation(CONFIG, tmp_path, ActorCritic(Spaces(6), CONFIG), 7)
+    assert math.isnan(record.scalars["eval/sampled_return"])
+    for mode in ("sampled", "greedy"):
+        assert f"at agent step 7: some scores of {mode} play are not finite" in caplog.text
+    assert read_evaluations(tmp_path) == []
+
+
 def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
     config = dataclasses.replace(
         CONFIG, workers=1, run_dir=str(tmp_path), total_timesteps=10**9, max_frames=108_000
@@ -140,11 +168,11 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
         def tick(*, force=False):
             original(force=force)
             child = run.evaluations._child
-            if child and child.process.pid not in kills and len(kills) < MAX_DEATHS_IN_A_ROW:
+            if child and child.process.pid not in kills and len(kills) < MAX_FAILURES_IN_A_ROW:
                 kills.append(child.process.pid)
                 os.kill(child.process.pid, signal.SIGKILL)
             elif (
-                len(kills) == MAX_DEATHS_IN_A_ROW
+                len(kills) == MAX_FAILURES_IN_A_ROW
                 and not run.evaluations.children
                 and signals.received is None
             ):
@@ -156,7 +184,7 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
         assert run.execute() == 130
         assert time.monotonic() < deadline
         run.close()
-    assert len(kills) == MAX_DEATHS_IN_A_ROW
+    assert len(kills) == MAX_FAILURES_IN_A_ROW
     log = (run.folder / "train.log").read_text()
     assert "the evaluator died (SIGKILL); training goes on" in log
     assert "the evaluator died (SIGKILL) 4 times in a row; evaluation disabled" in log
