@@ -3,8 +3,8 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime
@@ -14,10 +14,12 @@ from typing import IO, Any
 
 from agents.config import SettingError, TrainConfig, flag
 from agents.errors import UserError
-from agents.latest_link import VIEW, update_latest
+from agents.latest_link import VIEW, latest_is_free, update_latest
 from agents.system.files import lock_file, write_atomically
 
 PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
+# The file whose lock says that a process is training the run.
+_LOCKED = "train.log"
 
 
 class RunFolderError(UserError):
@@ -32,29 +34,28 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
         argv: The command line, kept in `meta.json`.
 
     Raises:
-        SettingError: If `--run-dir` cannot be written to, or has something else that is called
-            `latest`; no directory is left behind then.
+        SettingError: If `--run-dir` cannot be written to or has no file locks, or has something
+            else that is called `latest`; no run directory is left behind then.
     """
     parent = Path(config.run_dir)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        reason = f"cannot be written to ({error.strerror or error})"
-        raise SettingError("run_dir", config.run_dir, reason) from error
-
-    latest = parent / "latest"
-    if latest.exists() and not latest.is_symlink():
-        raise SettingError("run_dir", config.run_dir, "holds a 'latest' that is not a link")
-
     name = (
         f"{as_file_name(config.game)}__{config.head}__{config.seed}__{datetime.now():%Y%m%d-%H%M%S}"
     )
-    folder = _make_unique(parent, name)
-    (folder / "checkpoints").mkdir()
-    _write_config(folder, config)
-    write_json(folder / "meta.json", {"status": "running", **_provenance(argv)})
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if not latest_is_free(parent):
+            raise SettingError("run_dir", config.run_dir, "holds a 'latest' that is not a link")
+        folder = _make_unique(parent, name)
+    except OSError as error:
+        raise _unwritable("run_dir", config.run_dir, error) from error
+    try:
+        (folder / "checkpoints").mkdir()
+        _write_config(folder, config)
+        write_json(folder / "meta.json", {"status": "running", **_provenance(argv)})
+        lock_file(folder / _LOCKED).close()
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _unwritable("run_dir", config.run_dir, error) from error
     update_latest(folder)
     return folder
 
@@ -76,21 +77,23 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
         How often the run has been resumed, this time included.
 
     Raises:
-        SettingError: If the run directory cannot be written to.
+        SettingError: If the run directory cannot be written to, or stands beside something else
+            that is called `latest`; it stays as it is then.
     """
     folder = Path(config.resume)
-    meta = _read_meta(folder)
-    before = meta.get("resumed", [])
-    resumed = [*before] if isinstance(before, list) else []
     try:
+        if not latest_is_free(folder.parent):
+            raise SettingError("resume", folder, "stands beside a 'latest' that is not a link")
+        meta = _read_meta(folder)
+        before = meta.get("resumed", [])
+        resumed = [*before] if isinstance(before, list) else []
         assumed = _assumed(folder)
         resumed.append({"global_step": global_step, "assumed": assumed, **_provenance(argv)})
         _write_config(folder, config)
         write_json(folder / "meta.json", {**meta, "status": "running", "resumed": resumed})
-        update_latest(folder)
     except OSError as error:
-        reason = f"cannot be written to ({error.strerror or error})"
-        raise SettingError("resume", config.resume, reason) from error
+        raise _unwritable("resume", folder, error) from error
+    update_latest(folder)
     return len(resumed)
 
 
@@ -98,12 +101,14 @@ def lock_run_folder(folder: Path) -> IO[bytes]:
     """Lock a run directory until the file returned is closed or this process ends in any way.
 
     Raises:
-        SettingError: If another process holds the lock.
+        SettingError: If another process holds the lock, or the directory cannot be written to.
     """
     try:
-        return lock_file(folder / "train.log")
+        return lock_file(folder / _LOCKED)
     except BlockingIOError:
         raise SettingError("resume", folder, "another process is training this run") from None
+    except OSError as error:
+        raise _unwritable("resume", folder, error) from error
 
 
 def resolve_run(path: str | Path) -> Path:
@@ -270,6 +275,10 @@ def package_version(package: str) -> str | None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def _unwritable(name: str, value: object, error: OSError) -> SettingError:
+    return SettingError(name, value, f"cannot be written to ({error.strerror or error})")
 
 
 def _make_unique(parent: Path, name: str) -> Path:

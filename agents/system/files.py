@@ -39,14 +39,15 @@ def lock_file(path: Path) -> IO[bytes]:
 
     Raises:
         BlockingIOError: If another process holds the lock.
-        OSError: If the file cannot be opened.
+        OSError: If the file cannot be opened, or its file system has no locks.
     """
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
+    except OSError as error:
         file.close()
-        raise
+        what = f"{path.name} cannot be locked: {error.strerror}"
+        raise OSError(error.errno, what, str(path)) from error
     return file
 
 

@@ -1,9 +1,11 @@
 """Folders of runs that are made at the same time, and the link to the newest."""
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agents import run_folder
 from agents.cli import parse_args
-from agents.config import TrainConfig
+from agents.config import SettingError, TrainConfig
 from agents.run_folder import (
     RunFolderError,
     assumption,
@@ -122,6 +124,66 @@ def test_files_in_place_of_the_links_that_latest_shows_are_replaced(tmp_path):
     resume_run_folder(TrainConfig(resume=str(folder)), [], 7)
     assert os.readlink(shown) == "../config.json"
     assert open_run(tmp_path / "latest") == open_run(folder)
+
+
+@pytest.fixture
+def fails(monkeypatch):
+    """Has a function fail as the operating system would."""
+
+    def fail(function, number):
+        def failing(*_, **__):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(function, failing)
+
+    return fail
+
+
+def test_where_links_cannot_be_made_a_run_does_without_latest(tmp_path, fails, caplog):
+    fails("pathlib.Path.symlink_to", errno.EPERM)
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    assert resume_run_folder(TrainConfig(resume=str(folder)), [], 7) == 1
+    warning = f"{tmp_path / 'latest'} does not point to this run: Operation not permitted"
+    assert caplog.messages == [warning, warning]
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert list((folder / ".latest").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "number", "reason"),
+    [
+        ("fcntl.flock", errno.ENOSYS, "train.log cannot be locked: Function not implemented"),
+        ("agents.system.files.os.fsync", errno.ENOSPC, "No space left on device"),
+        ("pathlib.Path.mkdir", errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_a_folder_that_cannot_hold_a_run_is_refused_and_keeps_nothing_of_it(
+    tmp_path, fails, function, number, reason
+):
+    fails(function, number)
+    with pytest.raises(SettingError, match=re.escape(f"cannot be written to ({reason})")) as error:
+        create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    assert str(error.value).startswith(f"--run-dir {tmp_path}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_be_locked_is_refused_by_name(tmp_path, fails):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    fails("fcntl.flock", errno.EROFS)
+    with pytest.raises(SettingError, match=f"--resume {folder}: .* Read-only file system"):
+        lock_run_folder(folder)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_a_run_beside_something_else_called_latest_is_refused_as_it_is(tmp_path, make):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    (tmp_path / "latest").unlink()
+    make(tmp_path / "latest")
+    files = {path: path.read_bytes() for path in folder.glob("*.json")}
+    with pytest.raises(SettingError, match=r"--resume .* a 'latest' that is not a link"):
+        resume_run_folder(TrainConfig(resume=str(folder), total_timesteps=9), [], 7)
+    assert {path: path.read_bytes() for path in folder.glob("*.json")} == files
+    assert not (tmp_path / "latest").is_symlink()
 
 
 def test_latest_that_points_to_a_run_that_was_deleted_is_refused_and_replaced(tmp_path):
