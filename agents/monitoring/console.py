@@ -1,6 +1,11 @@
-"""The console during training: a live panel, plain lines, or nothing."""
+"""The console during training: a live panel, plain lines, or nothing.
+
+Whatever happens to the terminal, or the file that takes its place, the run goes on.
+"""
 
 import contextlib
+import errno
+import io
 import logging
 import math
 import sys
@@ -14,6 +19,9 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+# Of a pipe, a terminal and a file that are closed.
+_CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,14 @@ class Display(Protocol):
 
 
 def make_display(*, quiet: bool) -> Display:
-    """Return a live panel on a terminal, lines elsewhere, or the quiet display."""
+    """Return a live panel on a terminal, lines elsewhere, or the quiet display.
+
+    What standard output cannot encode is printed as an escape sequence from now on.
+    """
     if quiet:
         return QuietDisplay()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stdout.isatty() and not Console().is_dumb_terminal:
         return LiveDisplay(Console())
     return LineDisplay(sys.stdout)
@@ -112,14 +125,15 @@ class LineDisplay:
             self.print(status_line(status))
 
     def print(self, text: str) -> None:
-        """Print a line if the stream is still open."""
+        """Print a line if the stream is still open; on a full disk it may be lost."""
         if self._stream is None:
             return
         try:
             self._stream.write(text + "\n")
             self._stream.flush()
-        except (OSError, ValueError):
-            self._stream = None  # a closed terminal must not end a run
+        except (OSError, ValueError) as error:
+            if _is_closed(error):
+                self._stream = None
 
     def close(self) -> None:
         """Leave the stream open: its owner closes it."""
@@ -153,7 +167,7 @@ class LiveDisplay:
                 self._live.start()
             self._live.update(status_panel(status), refresh=True)
         except (OSError, ValueError):
-            self._console = None  # a closed terminal must not end a run
+            self._console = None
 
     def print(self, text: str) -> None:
         """Print a message above the panel."""
@@ -189,6 +203,11 @@ class _DisplayHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say = self._inform if record.levelno < logging.WARNING else self._warn
         say(self.format(record))
+
+
+def _is_closed(error: OSError | ValueError) -> bool:
+    """Whether an error in writing means that there is no terminal, pipe or file any more."""
+    return not isinstance(error, OSError) or error.errno in _CLOSED
 
 
 def _print_to_stderr(text: str) -> None:

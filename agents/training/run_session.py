@@ -1,6 +1,8 @@
 """A session of a run, new or resumed: its directory, lock, restored state and log."""
 
+import contextlib
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -73,7 +75,7 @@ class RunSession:
         screen.setFormatter(logging.Formatter("%(message)s"))
         if screen.level == logging.NOTSET:
             screen.setLevel(logging.INFO)
-        file = logging.FileHandler(self.folder / "train.log")
+        file = _LogFile(self.folder / "train.log")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log_handlers = [screen, file]
         for handler in self._log_handlers:
@@ -170,6 +172,18 @@ class RunSession:
                 "watch it play: python -m agents.evaluate %s --episodes 1 --mode sampled --record",
                 quote(str(self.folder)),
             )
+
+
+class _LogFile(logging.FileHandler):
+    """`train.log`; what a full disk has no room for is lost, for the terminal shows it too."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _restore(config: TrainConfig, folder: Path, checkpointer: Checkpointer) -> TrainingState:

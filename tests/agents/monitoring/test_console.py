@@ -1,9 +1,11 @@
 """What a person sees: live on a terminal, in lines elsewhere, or nothing."""
 
 import dataclasses
+import errno
 import io
 import logging
 import math
+import os
 
 import pytest
 from rich.console import Console
@@ -84,6 +86,41 @@ def test_a_terminal_that_is_gone_does_not_end_the_run(kind):
     for _ in range(2):
         display.show(STATUS, new_row=True)
     display.close()
+
+
+class UnreliableFile(io.StringIO):
+    """Fails the first time it is written to."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def write(self, text):
+        if self.number:
+            number, self.number = self.number, 0
+            raise OSError(number, os.strerror(number))
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "printed"),
+    [(errno.ENOSPC, "second\n"), (errno.EDQUOT, "second\n"), (errno.EPIPE, ""), (errno.EIO, "")],
+)
+def test_lines_go_on_after_a_full_disk_but_not_after_the_stream_is_closed(number, printed):
+    stream = UnreliableFile(number)
+    display = LineDisplay(stream)
+    for text in ("first", "second"):
+        display.print(text)
+    assert stream.getvalue() == printed
+
+
+def test_what_standard_output_cannot_encode_is_escaped(monkeypatch):
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, "ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    record = logging.LogRecord("train", logging.INFO, "", 0, "into läufe", None, None)
+    make_display(quiet=False).handler.emit(record)
+    assert written.getvalue() == rb"into l\xe4ufe" + b"\n"
 
 
 def test_quiet_says_nothing_but_warnings(capsys):
