@@ -85,7 +85,8 @@ def make_display(*, quiet: bool) -> Display:
 
     What standard output cannot encode is printed as an escape sequence from now on.
     """
-    if quiet:
+    # Python has no standard output if that was closed at the start (`>&-`).
+    if quiet or sys.stdout is None:
         return QuietDisplay()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

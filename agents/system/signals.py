@@ -1,11 +1,14 @@
 """SIGINT, SIGTERM and SIGHUP as a request to stop."""
 
+import contextlib
 import os
 import signal
 from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# DECTCEM of ANSI terminals.
+SHOW_CURSOR = b"\x1b[?25h"
 
 
 class StopSignals:
@@ -35,6 +38,10 @@ class StopSignals:
         if self.received is None:
             self.received = number
         elif number != signal.SIGHUP:
+            # Nothing else shows the cursor again that a live display has hidden.
+            with contextlib.suppress(OSError):
+                if os.isatty(1):
+                    os.write(1, SHOW_CURSOR)
             os._exit(128 + number)  # child processes see their connections close, and exit
 
 

@@ -127,9 +127,9 @@ class TrainingRun:
         self.shared = SharedState.for_training(network, config)
         self.checkpointer = Checkpointer(config, network, self.shared)
 
+        display = make_display(quiet=config.quiet)
         self.session = RunSession(config, argv, self.checkpointer)
         self.folder = self.session.folder
-        display = make_display(quiet=config.quiet)
         self.session.start_logging(display.handler)
         self.session.truncate_evaluations()
         self.metrics = TrainingLogger(

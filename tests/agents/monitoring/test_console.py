@@ -136,6 +136,15 @@ def test_without_a_terminal_there_are_lines(capsys):
     assert "500 / 1,000 agent steps" in capsys.readouterr().out
 
 
+def test_with_standard_output_closed_from_the_start_only_warnings_are_printed(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout", None)
+    display = make_display(quiet=False)
+    display.show(STATUS, new_row=True)
+    record = logging.LogRecord("train", logging.WARNING, "", 0, "a warning", None, None)
+    display.handler.emit(record)
+    assert capsys.readouterr().err == "a warning\n"
+
+
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
 def test_without_a_terminal_messages_stand_among_the_lines_and_warnings_go_to_stderr(level, capsys):
     display = make_display(quiet=False)

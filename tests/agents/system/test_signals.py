@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from agents.system.signals import StopSignals
+from agents.system.signals import SHOW_CURSOR, StopSignals
 
 
 @pytest.fixture
@@ -28,6 +28,18 @@ def test_a_terminal_closed_after_ctrl_c_does_not_cut_the_saving_short():
         for number in (signal.SIGINT, signal.SIGHUP):
             os.kill(os.getpid(), number)
     assert signals.received == signal.SIGINT
+
+
+def test_a_second_ctrl_c_shows_the_cursor_again_and_exits_at_once(monkeypatch):
+    done = []
+    monkeypatch.setattr("os.isatty", lambda file: file == 1)
+    monkeypatch.setattr("os.write", lambda *args: done.append(args))
+    monkeypatch.setattr("os._exit", done.append)
+    with StopSignals():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert done == []
+        os.kill(os.getpid(), signal.SIGINT)
+    assert done == [(1, SHOW_CURSOR), 130]
 
 
 @pytest.mark.usefixtures("ignored_hangup")
