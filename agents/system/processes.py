@@ -5,6 +5,7 @@ import multiprocessing
 import multiprocessing.util
 import os
 import signal
+import tempfile
 from collections.abc import MutableMapping
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -25,6 +26,11 @@ _TUNABLES = {
     "glibc.malloc.mmap_threshold": 100_000_000,
     "glibc.malloc.trim_threshold": 1_000_000_000,
 }
+
+# What multiprocessing appends to TMPDIR for the path of a socket, and the bytes a path may have on
+# macOS; Linux allows 107.
+_SOCKET_NAME = "/pymp-xxxxxxxx/listener-xxxxxxxx"
+_MAX_SOCKET_PATH = 103
 
 
 @functools.cache
@@ -88,4 +94,11 @@ def _kill_on_exit(pid: int | None) -> None:
 
 @functools.cache
 def _socket_folder() -> Path:
-    return Path(multiprocessing.util.get_temp_dir())
+    """The directory of multiprocessing's sockets; in /tmp if their paths would be too long."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual + _SOCKET_NAME)) > _MAX_SOCKET_PATH:
+        tempfile.tempdir = "/tmp"
+    try:
+        return Path(multiprocessing.util.get_temp_dir())
+    finally:
+        tempfile.tempdir = usual

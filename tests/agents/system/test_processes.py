@@ -1,14 +1,17 @@
-"""Huge pages are requested, and come where the system has them."""
+"""Where sockets lie, and that huge pages are requested, and come where the system has them."""
 
+import multiprocessing
 import os
 import platform
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Listener
 from pathlib import Path
 
 import pytest
 import torch
 
-from agents.system.processes import process_context, request_huge_pages
+from agents.system.processes import _socket_folder, process_context, request_huge_pages
 
 SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -30,6 +33,16 @@ def test_asking_again_changes_nothing():
     once = dict(environment)
     request_huge_pages(environment)
     assert environment == once
+
+
+def test_a_long_tmpdir_is_no_place_for_sockets(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
+    _socket_folder.__wrapped__()
+    Listener(family="AF_UNIX").close()
+    assert tempfile.gettempdir() == str(long)
 
 
 def huge_pages():
