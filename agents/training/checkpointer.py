@@ -72,9 +72,6 @@ class Checkpointer:
             self.shared.parameters.clone(),
             self.shared.optimizer_state.clone(),
         )
-        if not bool(parameters.isfinite().all() and optimizer_state.isfinite().all()):
-            log.error("no checkpoint was written: some parameters are not finite")
-            return None
         counts = self.shared.bonus_counts
         checkpoint = Checkpoint(
             unflatten(parameters, self._shapes),
@@ -82,6 +79,9 @@ class Checkpointer:
             state,
             counts.clone() if len(counts) else None,
         )
+        if name := _first_not_finite(checkpoint):
+            log.error("no checkpoint was written: %s is not finite", name)
+            return None
         try:
             return save_checkpoint(folder / "checkpoints", checkpoint, self.config.keep_checkpoints)
         except OSError as error:
@@ -159,3 +159,13 @@ class Checkpointer:
     def _copy_into(self, flat: Tensor, values: dict[str, Tensor]) -> None:
         for name, view in unflatten(flat, self._shapes).items():
             view.copy_(values[name])
+
+
+def _first_not_finite(checkpoint: Checkpoint) -> str | None:
+    """The first tensor with a value that is not finite, by its name in the file."""
+    groups = {"parameters": checkpoint.parameters, "statistics": checkpoint.optimizer_state}
+    for group, tensors in groups.items():
+        for name, tensor in tensors.items():
+            if not bool(tensor.isfinite().all()):
+                return f"{group}/{name}"
+    return None

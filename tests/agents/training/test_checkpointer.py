@@ -23,6 +23,7 @@ from agents.config import TrainConfig
 from agents.system.files import remove_stale_temp_files
 from agents.training.checkpointer import Checkpointer
 from agents.training.shared_state import SharedState
+from agents.training_state import TrainingState
 from tests.agents.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -104,3 +105,14 @@ def test_an_evaluation_whose_score_is_not_finite_is_never_the_best(tmp_path, che
     checkpointer.save_if_best(tmp_path, parameters, 20, -21.0)
     best = load_checkpoint(best_checkpoint(tmp_path / "checkpoints"))
     assert (best.global_step, best.training_state.mean_return) == (20, -21.0)
+
+
+@pytest.mark.parametrize(
+    ("flat", "name"),
+    [("parameters", "parameters/weight"), ("optimizer_state", "statistics/weight")],
+)
+def test_the_tensor_that_cannot_be_saved_is_named(tmp_path, checkpointer, caplog, flat, name):
+    checkpointer.shared.counters[0, 0] = 10
+    getattr(checkpointer.shared, flat)[..., 1:] = math.inf  # the bias comes after the weight
+    assert checkpointer.save(tmp_path, TrainingState()) is None
+    assert caplog.messages == [f"no checkpoint was written: {name} is not finite"]
