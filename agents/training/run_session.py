@@ -164,7 +164,7 @@ class RunSession:
         if failure:
             log.error("the run failed: %s; the last good checkpoint is %s", failure, last)
         log.info("checkpoint: %s", last)
-        if saved and status != "finished":
+        if saved and global_step < self.config.total_timesteps:
             log.info("resume it: python train_a3c.py --resume %s", quote(str(self.folder)))
         log.info("curves: tensorboard --logdir %s", quote(self.config.run_dir))
         if saved:

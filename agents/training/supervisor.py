@@ -84,7 +84,7 @@ def train(
         SIGHUP.
 
     Raises:
-        RunFolderError: If the run to resume is none.
+        RunFolderError: If `resume` is not a run directory.
         SettingError: If the run directory cannot be written to, the run cannot be resumed with
             these settings, or this machine is too small for so many workers or so large a network.
     """

@@ -124,6 +124,7 @@ def test_a_signal_ends_the_wait_for_the_last_evaluation_which_is_given_up(tmp_pa
     log = (run.folder / "train.log").read_text()
     assert "waiting for the last evaluation" in log
     assert "the evaluation at agent step 40 was given up" in log
+    assert "resume it" not in log  # the budget is spent
     assert read_evaluations(run.folder) == []
     assert list_checkpoints(run.folder / "checkpoints")
 
