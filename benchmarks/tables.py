@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from agents.evaluation.results import milestone_cell
+from agents.evaluation.tables import milestone_cell
 from benchmarks.variants import Parameters
 from envs import MILESTONES, PUBLISHED_SCORES, human_normalised
 

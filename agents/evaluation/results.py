@@ -1,4 +1,4 @@
-"""Results of evaluations: the summary of episodes, the CSV files of summaries, and the table."""
+"""Results of evaluations: the summary of episodes, and the CSV files of summaries."""
 
 import csv
 import io
@@ -10,12 +10,10 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from agents.evaluation.episode import EpisodeResult
 from agents.system.files import parse_count, read_csv_rows, write_atomically
-from envs import MILESTONES, PUBLISHED_SCORES, Milestone, human_normalised
+from envs import human_normalised
 
 log = logging.getLogger("train")
 
@@ -218,46 +216,6 @@ def truncate_after_step(folder: Path, global_step: int) -> None:
         write_atomically(path, "".join(kept).encode())
 
 
-def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
-    """A rich table of summaries, with the published scores as its caption where there are any."""
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("mode", no_wrap=True)
-    for column in ("games", "mean", "std", "median", "min", "max", "length", "normalised"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for s in summaries:
-        normalised = "" if s.human_normalised is None else f"{s.human_normalised:.1%}"
-        scores = (_short(x) for x in (s.mean, s.std, s.median, s.min, s.max))
-        table.add_row(s.mode, str(s.episodes), *scores, f"{s.length:,.0f}", normalised)
-    published = PUBLISHED_SCORES.get(game_name)
-    if published is not None:
-        random, human = _short(published.random), _short(published.human)
-        table.caption = f"published (Wang et al. 2016): random {random} (0%), human {human} (100%)"
-        table.caption_justify = "left"
-    return table
-
-
-def milestone_table(game_name: str, summaries: Sequence[Summary]) -> Table | None:
-    """A rich table of what episodes reached; None in a game without milestones."""
-    milestones = MILESTONES.get(game_name, ())
-    if not any(s.milestones for s in summaries):
-        return None
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("mode", no_wrap=True)
-    for milestone in milestones:
-        table.add_column(milestone.title, justify="right", no_wrap=True)
-    for s in summaries:
-        table.add_row(s.mode, *(milestone_cell(m, s.milestones) for m in milestones))
-    return table
-
-
-def milestone_cell(milestone: Milestone, means: Mapping[str, float]) -> str:
-    """What episodes reached, on average: a share in per cent, or a number; empty if unknown."""
-    if milestone.name not in means:
-        return ""
-    value = means[milestone.name]
-    return f"{value:.0%}" if milestone.is_share else f"{value:.2f}".rstrip("0").rstrip(".")
-
-
 def _renew_header(path: Path) -> None:
     """Put today's header into a file that an older version began; its rows stay as they are."""
     old, new = (_csv_line(columns).encode() for columns in (_OLD_COLUMNS, COLUMNS))
@@ -280,13 +238,6 @@ def _is_later(cells: list[str], global_step: int) -> bool:
 
 def _number(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
-
-
-def _short(value: float) -> str:
-    if abs(value) >= 1e12:
-        return f"{value:.3g}"
-    whole = value % 1 == 0 or abs(value) >= 10_000
-    return f"{value:,.0f}" if whole else f"{value:,.1f}"
 
 
 def _format(row: EvaluationRow) -> str:

@@ -29,11 +29,10 @@ from agents.evaluation.results import (
     EvaluationRow,
     Summary,
     append_evaluation,
-    evaluation_table,
-    milestone_table,
     summarise,
 )
 from agents.evaluation.runner import RANDOM, episode_seeds, evaluate_policy
+from agents.evaluation.tables import evaluation_table, milestone_table
 from agents.networks.inspection import PolicyOutput
 from agents.run_folder import open_run
 from agents.system.resources import free_disk_space

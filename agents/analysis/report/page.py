@@ -16,7 +16,8 @@ import jinja2
 
 from agents.analysis.report.chart_data import Points, chart_data
 from agents.analysis.report.episode import ShownEpisode
-from agents.evaluation.results import Summary, milestone_cell
+from agents.evaluation.results import Summary
+from agents.evaluation.tables import milestone_cell
 from envs import MILESTONES, PUBLISHED_SCORES, AtariConfig, EnvConfig
 
 FOLDER = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""Summaries, the file that collects them, and the table."""
+"""Summaries, the file that collects them, and the tables."""
 
 import dataclasses
 import io
@@ -14,12 +14,11 @@ from agents.evaluation.results import (
     COLUMNS,
     EvaluationRow,
     append_evaluation,
-    evaluation_table,
-    milestone_table,
     read_evaluations,
     summarise,
     truncate_after_step,
 )
+from agents.evaluation.tables import evaluation_table, milestone_table
 
 
 def played(score, length=10, mode="sampled"):

@@ -22,7 +22,7 @@ from agents.checkpoint import (
 from agents.config import TrainConfig
 from agents.system.files import remove_stale_temp_files
 from agents.training.checkpointer import Checkpointer
-from agents.training.shared_state import SharedState
+from agents.training.shared_state import Counter, SharedState
 from agents.training_state import TrainingState
 from tests.agents.checkpoints import make_checkpoint
 
@@ -116,3 +116,26 @@ def test_the_tensor_that_cannot_be_saved_is_named(tmp_path, checkpointer, caplog
     getattr(checkpointer.shared, flat)[..., 1:] = math.inf  # the bias comes after the weight
     assert checkpointer.save(tmp_path, TrainingState()) is None
     assert caplog.messages == [f"no checkpoint was written: {name} is not finite"]
+
+
+def test_only_a_better_evaluation_replaces_the_best_one_in_a_resumed_run_too(tmp_path):
+    config, network = TrainConfig(head="linear"), nn.Linear(2, 1)
+    (tmp_path / "checkpoints").mkdir()
+
+    def best_step():
+        return load_checkpoint(best_checkpoint(tmp_path / "checkpoints")).global_step
+
+    first = Checkpointer(config, network, SharedState.create(network, 1, 1))
+    first.shared.counters[0, Counter.STEPS] = 25
+    first.shared.counters[0, Counter.SKIPPED] = 2
+    first.save_if_best(tmp_path, first.shared.parameters, 10, 5.0)
+    first.save_if_best(tmp_path, first.shared.parameters, 20, 4.0)
+    assert best_step() == 10
+    first.save(tmp_path, TrainingState())
+    resumed = Checkpointer(config, network, SharedState.create(network, 1, 1))
+    resumed.restore(tmp_path)
+    assert resumed.shared.skipped_updates == 2
+    resumed.save_if_best(tmp_path, resumed.shared.parameters, 30, 4.5)
+    assert best_step() == 10
+    resumed.save_if_best(tmp_path, resumed.shared.parameters, 40, 6.0)
+    assert best_step() == 40

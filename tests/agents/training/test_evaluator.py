@@ -15,6 +15,7 @@ from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeCallback, EpisodeResult
 from agents.evaluation.results import read_evaluations
+from agents.evaluation.runner import episode_seeds
 from agents.monitoring.records import EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.system.signals import StopSignals
@@ -92,6 +93,21 @@ def test_a_broken_off_evaluation_leaves_no_score(tmp_path):
     record = play_evaluation(CONFIG, tmp_path, network, 7, should_stop=lambda: True)
     assert record.scalars == {}
     assert read_evaluations(tmp_path) == []
+
+
+class NoteSeeds(EpisodeCallback):
+    def __init__(self):
+        self.seen = []
+
+    def on_start(self, mode, seed):
+        self.seen.append((mode, seed))
+
+
+def test_every_episode_of_a_mode_is_another_and_both_modes_play_the_same(tmp_path):
+    config, notes = dataclasses.replace(CONFIG, eval_episodes=3, max_frames=8), NoteSeeds()
+    play_evaluation(config, tmp_path, ActorCritic(Spaces(6), CONFIG), 7, [notes])
+    seeds = episode_seeds(CONFIG.seed, 3)
+    assert notes.seen == [(mode, seed) for mode in ("sampled", "greedy") for seed in seeds]
 
 
 class CountEpisodes(EpisodeCallback):
