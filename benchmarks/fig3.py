@@ -11,8 +11,8 @@ folder.
 
 Ctrl-C saves the current run. Repeating the command resumes interrupted runs and skips finished
 ones; games, variants and seeds can be added. Arguments after `--` go to every training:
-`-- --learning-rate 1e-4`. Exit code 0; 1 if a run failed; 2 for invalid arguments; 130 or 143 after
-Ctrl-C or SIGTERM.
+`-- --learning-rate 1e-4`. Exit code 0; 1 if a run failed; 2 for invalid arguments; 130, 143 or 129
+after Ctrl-C, SIGTERM or SIGHUP.
 """
 
 import argparse

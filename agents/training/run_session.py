@@ -140,6 +140,8 @@ class RunSession:
         saved: Path | None,
         global_step: int,
         statistics: TrainingStatistics,
+        *,
+        can_be_evaluated: bool,
     ) -> None:
         """Log the results, and what can be done with them.
 
@@ -149,6 +151,7 @@ class RunSession:
             saved: The newest checkpoint, if there is one.
             global_step: Agent steps of the run.
             statistics: The run's statistics.
+            can_be_evaluated: Whether `agents.evaluate` can make the environment.
         """
         skip = self.config.frame_skip
         log.info(
@@ -167,7 +170,7 @@ class RunSession:
         if saved and global_step < self.config.total_timesteps:
             log.info("resume it: python train_a3c.py --resume %s", quote(str(self.folder)))
         log.info("curves: tensorboard --logdir %s", quote(self.config.run_dir))
-        if saved:
+        if saved and can_be_evaluated:
             log.info(
                 "watch it play: python -m agents.evaluate %s --episodes 1 --mode sampled --record",
                 quote(str(self.folder)),

@@ -151,7 +151,9 @@ class TrainingRun:
         self._spec = GroupSpec(config, make_env, incarnation=incarnation)
         self.pool = pool_class(self._spec, self.shared, self.queue, group_class)
         evaluated = config
-        if config.eval_interval and (problem := evaluation_problem(config, network)):
+        problem = evaluation_problem(config, network)
+        self._can_be_evaluated = problem is None
+        if problem and config.eval_interval:
             log.warning("no evaluations during training: %s", problem)
             evaluated = replace(config, eval_interval=0)
         self.evaluations = EvaluatorProcess(evaluated, self.shared, self.folder)
@@ -354,7 +356,9 @@ class TrainingRun:
         self.metrics.display.close()
         if self._unwritten:
             log.error("not everything was written; see the errors above")
-        self.session.log_summary(status, failure, saved, step, statistics)
+        self.session.log_summary(
+            status, failure, saved, step, statistics, can_be_evaluated=self._can_be_evaluated
+        )
         if failure:
             return 1
         if received:

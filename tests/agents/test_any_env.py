@@ -343,4 +343,5 @@ def test_where_the_name_is_another_environment_there_is_no_evaluation(tmp_path):
     assert train(config, make_env=make_tiny_env) == 0
     log = (tmp_path / "latest" / "train.log").read_text()
     assert "Frostbite has other actions or observations than what is trained on" in log
+    assert "watch it play" not in log
     assert not (tmp_path / "latest" / "eval" / "evaluations.csv").exists()
