@@ -17,10 +17,11 @@ from agents.run_folder import resolve_run
 from agents.training.learner_process import LearnerRunner, SerialLearner
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.rollout_worker import RolloutWorkerGroup
-from agents.training.shared_state import Counter, SharedState
+from agents.training.shared_state import SharedState
 from agents.training.supervisor import train
 from agents.training.worker_process import WorkerRunner
 from envs import Spaces
+from tests.agents.a3c.test_worker_group import learning_rates
 from tests.agents.tiny_env import ACTIONS, OPTIMUM, make_tiny_env
 from tests.agents.training.test_learning import CONFIG, play_greedily, trained_network
 
@@ -168,14 +169,8 @@ def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pul
 
 
 def test_its_learning_rate_falls_linearly_to_zero():
-    learner = make_learner(SMALL)
-    rates = []
-    store = learner.learner.store
-    store._optimizer.step = lambda _, rate, __: rates.append(rate)
-    for step in (0, 100, 200, 300):
-        learner.shared.counters[0, Counter.STEPS] = step
-        store.push(learner.learner.flat.gradients)
-    full = SMALL.learning_rate
+    learner, full = make_learner(SMALL), SMALL.learning_rate
+    rates = learning_rates(learner.learner.store, learner.shared, (0, 100, 200, 300))
     assert rates == pytest.approx([full, full / 2, 0.0, 0.0])
 
 

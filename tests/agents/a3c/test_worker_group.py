@@ -197,15 +197,19 @@ def test_counters_count_agent_steps_and_leave_out_ignored_steps():
     assert agent_steps < 3 * 4 * 2  # the tiny game ends often enough
 
 
-def test_the_learning_rate_falls_linearly_to_zero():
-    runner = make_runner()
+def learning_rates(store, shared, steps):
+    """Those of pushes after so many agent steps."""
     rates = []
-    store = runner.group.store
     store._optimizer.step = lambda _, rate, __: rates.append(rate)
-    for step in (0, 500, 1000, 1500):
-        runner.shared.counters[0, Counter.STEPS] = step
-        store.push(runner.group.flat.gradients)
-    full = SMALL.learning_rate
+    for step in steps:
+        shared.counters[0, Counter.STEPS] = step
+        store.push(shared.parameters)
+    return rates
+
+
+def test_the_learning_rate_falls_linearly_to_zero():
+    runner, full = make_runner(), SMALL.learning_rate
+    rates = learning_rates(runner.group.store, runner.shared, (0, 500, 1000, 1500))
     assert rates == pytest.approx([full, full / 2, 0.0, 0.0])
 
 
