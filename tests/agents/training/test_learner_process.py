@@ -74,7 +74,8 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
     folder = watched.run.folder
     assert "the learner died (SIGKILL)" in (folder / "train.log").read_text()
     first, second = seen
-    assert 0 < (second - first).norm() < 0.2 * first.norm()
+    # New parameters would be 1.4 times as far; how many updates there were depends on the machine.
+    assert 0 < (second - first).norm() < 0.7 * first.norm()
     events = EventAccumulator(str(folder)).Reload()
     assert events.Scalars("a3c/restarts")[-1].value == 1
     assert events.Scalars("a3c/workers_alive")[0].value <= 2
