@@ -106,18 +106,19 @@ def layer_statistics(layer: NeurocoderLinear, x: Tensor) -> dict[str, float]:
         variations[f"attention_variation_{name}"] = float(w.std(dim=0).mean() / w.mean())
     used = attentions["u"].mean(dim=(0, 1))
     sigma = program.singular_values
+    smallest = sigma.amin(1)  # the last or the first one, by the order in which they are summed up
     statistics = {
         "attention_entropy": sum(entropies) / 3,
         "attention_variation": sum(variations.values()) / 3,
         **variations,
         "slot_usage": float((used >= used.mean() / 2).float().mean()),
         "singular_values": float(sigma.amax(1).mean()),
-        "smallest_singular_value": float(sigma.amin(1).mean()),
+        "smallest_singular_value": float(smallest.mean()),
     }
     if program.residual_gate is not None and layer.residual is not None:
         active = layer.active_program(x).flatten(1).norm(dim=1)
         gate = program.residual_gate.squeeze(-1)
-        residual = gate * sigma[:, -1] * layer.residual.norm()
+        residual = gate * smallest * layer.residual.norm()
         statistics["residual_gate"] = float(gate.mean())
         statistics["active_to_residual_norm"] = float((active / residual).mean())
     return statistics

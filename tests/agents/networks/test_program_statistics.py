@@ -53,8 +53,9 @@ def test_the_largest_and_the_smallest_singular_value_are_those_of_either_order(o
     assert largest > statistics["smallest_singular_value"] > 0
 
 
-def test_the_norm_ratio_compares_the_active_with_the_scaled_residual_program():
-    layer = NeurocoderLinear(6, 3)
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_the_norm_ratio_compares_the_active_with_the_scaled_residual_program(order):
+    layer = NeurocoderLinear(6, 3, singular_value_order=order)
     x = torch.randn(5, 6)
     active = layer.active_program(x)
     residual = layer.working_program(x) - active
