@@ -89,12 +89,12 @@ def training_figures(
         seconds: Duration of the measurement.
         *flags: Further flags of `train_a3c.py`.
 
-    Raises:
-        UserError: The training ended early; the message says why.
-
     Returns:
         `rate`, the agent steps per second, and the means of the columns of `progress.csv` over the
         measurement, by name.
+
+    Raises:
+        UserError: The training ended early; the message says why.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]

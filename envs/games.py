@@ -61,7 +61,7 @@ def resolve_game(name: str) -> Game:
         UnknownGameError: No game has this name; the message lists the closest ones.
         UnplayableGameError: The game exists, but the emulator cannot start it.
     """
-    games = {_letters(game.rom): game for game in list_games()}
+    games = _games_by_letters()
     bare = re.sub(r"^ale/|-v5$", "", name.strip(), flags=re.IGNORECASE)
     # "Yar's Revenge" keeps its s in the ROM's name, "Montezuma's Revenge" loses it: try both.
     for spelling in (_letters(bare), _letters(re.sub(r"['’]s\b", "", bare, flags=re.IGNORECASE))):
@@ -78,8 +78,7 @@ def resolve_game(name: str) -> Game:
 def game_of_id(name: str) -> Game | None:
     """The game that an older id of Gymnasium's stands for, as PongNoFrameskip-v4; None if none."""
     bare, count = _OLDER_ID.subn("", name)
-    games = {_letters(game.rom): game for game in list_games()}
-    return games.get(_letters(bare)) if count else None
+    return _games_by_letters().get(_letters(bare)) if count else None
 
 
 def require_playable(game: Game) -> None:
@@ -95,6 +94,11 @@ def require_playable(game: Game) -> None:
         raise UnplayableGameError(
             f"game {game.name!r} cannot be played: the emulator has no single-player variant of it"
         )
+
+
+@lru_cache(maxsize=1)
+def _games_by_letters() -> dict[str, Game]:
+    return {_letters(game.rom): game for game in list_games()}
 
 
 def _letters(name: str) -> str:

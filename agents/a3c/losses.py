@@ -99,9 +99,9 @@ def explained_variance(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
         each = zip(v_t, return_t, mask_t, strict=True)
         return torch.stack([explained_variance(*worker) for worker in each])
     counted = mask_t.bool()
-    if not counted.any():
-        return v_t.new_tensor(torch.nan)
     returns, errors = return_t[counted], (return_t - v_t)[counted]
+    if len(returns) == 0:
+        return v_t.new_tensor(torch.nan)
     variance = returns.var(correction=0)
     return torch.where(variance > 0, 1 - errors.var(correction=0) / variance, torch.nan)
 

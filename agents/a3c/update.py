@@ -81,7 +81,8 @@ def push_gradient(
         orthogonality: The orthogonality gradient, which is added.
         episodes: Episodes that ended in the rollout, for the result.
     """
-    if rollout.agent_steps == 0:
+    agent_steps = rollout.agent_steps
+    if agent_steps == 0:
         return Update(is_applied=True, metrics={}, agent_steps=0, episodes=episodes)
     step = clip_gradients(flat, loss, orthogonality, config)
     metrics = step.metrics
@@ -89,4 +90,4 @@ def push_gradient(
         store.push(step.gradients)
         if config.bonus != "none":
             metrics = metrics | {"charts/bonus": float(rollout.bonuses[rollout.mask].mean())}
-    return Update(step.is_finite, metrics, rollout.agent_steps, episodes)
+    return Update(step.is_finite, metrics, agent_steps, episodes)

@@ -179,9 +179,7 @@ def read_progress(path: Path) -> Progress:
         except ValueError:
             damaged += 1
             continue
-        while rows and rows[-1][0] >= row[0]:
-            rows.pop()
-        rows.append(row)
+        _append_after_earlier(rows, row)
     if not rows:
         if damaged:
             raise RunFolderError(f"{path}: all {damaged} lines are damaged")
@@ -230,12 +228,10 @@ def _evaluation_points(
         rows = read_evaluations(folder)
     except OSError as error:
         raise RunFolderError(f"{folder / EVALUATIONS}: {error}") from error
-    points: list[tuple[int, float]] = []
+    points: list[tuple[float, ...]] = []
     for row in rows:
         if row.source == "training" and row.summary.mode == metric and row.global_step is not None:
-            while points and points[-1][0] >= row.global_step:  # repeated by a resumed run
-                points.pop()
-            points.append((row.global_step, row.summary.mean))
+            _append_after_earlier(points, (row.global_step, row.summary.mean))
     if not points:
         raise NoDataError(f"{folder}: was not evaluated ({metric}) during training")
     steps, means = np.array(points).T
@@ -245,6 +241,13 @@ def _evaluation_points(
         steps = due
     hours = np.interp(steps, progress.steps, progress.hours)
     return steps, hours, means
+
+
+def _append_after_earlier(rows: list[tuple[float, ...]], row: tuple[float, ...]) -> None:
+    """Append a row, which begins with its step, in place of those that a resumed run repeats."""
+    while rows and rows[-1][0] >= row[0]:
+        rows.pop()
+    rows.append(row)
 
 
 def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, ...]:
