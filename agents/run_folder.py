@@ -146,6 +146,8 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
         return folder, TrainConfig(**settings)
     except FileNotFoundError:
         why = "has no config.json" if folder.is_dir() else "does not exist"
+        if (folder / "latest" / "config.json").is_file():
+            why += f"; the newest of the runs in it is {Path(path, 'latest')}"
         raise RunFolderError(f"{path}: not a run's folder, it {why}") from None
     # ValueError: bad JSON, a bad setting, or a NUL in the path. RuntimeError: a link to itself, or
     # JSON that is nested too deeply.

@@ -194,6 +194,16 @@ def test_latest_that_points_to_a_run_that_was_deleted_is_refused_and_replaced(tm
     assert open_run(create_run_folder(config, []))[0] == open_run(tmp_path / "latest")[0]
 
 
+def test_for_a_folder_of_runs_the_newest_of_them_is_named(tmp_path):
+    with pytest.raises(RunFolderError, match=r"it has no config.json$"):
+        open_run(tmp_path)
+    create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    newest = re.escape(str(tmp_path / "latest"))
+    with pytest.raises(RunFolderError, match=f"no config.json; the newest .* is {newest}$"):
+        open_run(tmp_path)
+    open_run(tmp_path / "latest")
+
+
 @pytest.mark.parametrize("path", ["a\0b", "loop"])
 def test_a_path_that_cannot_be_followed_is_no_runs_folder(tmp_path, path):
     (tmp_path / "loop").symlink_to("loop")
