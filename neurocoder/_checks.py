@@ -5,9 +5,14 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from neurocoder._precision import autocast_enabled
 
+# Hooks that compute a parameter anew whenever its module is called.
+_COMPUTING_HOOKS = (BasePruningMethod, WeightNorm, SpectralNorm)
 _CONVERTED_BY_AUTOCAST = {torch.bfloat16, torch.float16, torch.float32}
 
 
@@ -64,3 +69,22 @@ def check_dtype(x: Tensor, parameter: Tensor) -> None:
         return
     if not (autocast_enabled(x) and {x.dtype, parameter.dtype} <= _CONVERTED_BY_AUTOCAST):
         raise RuntimeError(f"expected an input of {parameter.dtype}, got {x.dtype}")
+
+
+def check_parameters_are_stored(layer: nn.Module) -> None:
+    """Raise RuntimeError if a hook computes a parameter of one of a layer's submodules.
+
+    `torch.nn.utils.prune` and the older weight and spectral norms have such hooks, which run when a
+    submodule is called. A layer that reads parameters without calling would never see new ones.
+    """
+    if torch.compiler.is_compiling() or not any(m._forward_pre_hooks for m in layer.modules()):
+        return
+    for name, module in layer.named_modules():
+        hooks = module._forward_pre_hooks.values() if module is not layer else ()
+        if any(isinstance(hook, _COMPUTING_HOOKS) for hook in hooks):
+            raise RuntimeError(
+                f"parameters of {name!r} are pruned or normalised by a hook, and "
+                f"{layer._get_name()} reads them without calling it: use "
+                "torch.nn.utils.parametrize, or make the pruning permanent with "
+                "torch.nn.utils.prune.remove"
+            )

@@ -553,13 +553,18 @@ class Fused(torch.autograd.Function):
     For G groups of inputs with gradients of their own, x has the shape (G, B, in), and parameters
     have G as their first dimension too, where all are equal.
 
-    With `create_graph=True`, the reference implementation `plain` is differentiated instead, which
-    gives second derivatives.
+    The outputs of all groups are one batch, shape (G * B, out).
+
+    With `create_graph=True`, and for many gradients at once, as vectorised Jacobians take them, the
+    reference implementation `plain` is differentiated instead.
     """
 
     @staticmethod
     def forward(ctx: Any, plain: Plain, sizes: Sizes, x: Tensor, *tensors: Any) -> Tensor:
-        """Return y, and save the tensors that each part needs for backward."""
+        """Return y, and save the tensors that each part needs for backward.
+
+        Autograd would not let a view that is made in here be changed in place.
+        """
         p, key_parameters = _split(_first_group(x, tensors))
         keys, from_keys = run_keys(p[:3], key_parameters)
         weights = arrange(keys, p, sizes)
@@ -567,7 +572,7 @@ class Fused(torch.autograd.Function):
         saved = [weights, from_keys, *from_run]
         ctx.plain, ctx.sizes, ctx.lengths = plain, sizes, [len(part) for part in saved]
         ctx.save_for_backward(x, *tensors, *(t for part in saved for t in part))
-        return y.view(*x.shape[:-1], -1)
+        return y
 
     @staticmethod
     @in_full_precision  # since the gradient of a loss may be taken under autocast
@@ -575,20 +580,26 @@ class Fused(torch.autograd.Function):
         """Return the gradients of x and of all parameters."""
         tensors = iter(ctx.saved_tensors)
         inputs = tuple(islice(tensors, len(ctx.needs_input_grad) - 2))
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _is_batched(dy):
             return None, None, *_plain_backward(ctx.plain, dy, inputs, ctx.needs_input_grad[2:])
         x, *given = inputs
         p, key_parameters = _split(_first_group(x, given))
         weights, from_keys, *from_run = [tuple(islice(tensors, length)) for length in ctx.lengths]
         groups = len(x) if x.dim() == 3 else None
         dx, dkeys, d = run_backward(
-            dy.flatten(0, -2), x.flatten(0, -2), Weights(*weights), p, ctx.sizes, from_run, groups
+            dy, x.flatten(0, -2), Weights(*weights), p, ctx.sizes, from_run, groups
         )
         dmemories, by_keys = run_keys_backward(dkeys, p[:3], key_parameters, from_keys)
         for name, dmemory in zip("uvs", dmemories, strict=True):
             d[name].add_(dmemory)
         by_parameters = (d.get(name) for name in Parameters._fields)
         return None, None, dx.view_as(x), *by_parameters, *by_keys
+
+
+def _is_batched(t: Tensor) -> bool:
+    """Whether t stands for many tensors at once: inside `vmap`, or with `is_grads_batched`."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t)
 
 
 def run_each_group(plain: Plain, x: Tensor, *parameters: Tensor | None) -> Tensor:
@@ -614,9 +625,17 @@ def _split(tensors: Sequence[Any]) -> tuple[Parameters, KeyParameters]:
 def _plain_backward(
     plain: Plain, dy: Tensor, inputs: Saved, needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Differentiable gradients of the reference implementation, for every input that needs one."""
-    wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-    y = plain(*inputs) if inputs[0].dim() == 2 else run_each_group(plain, *inputs)
-    found = torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True)
+    """Gradients of the reference implementation, for every input that needs one.
+
+    They are differentiable where autograd records operations.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views of the inputs. One input may be computed from another, as where a layer is called
+        # twice; its gradient must not contain what comes through that other.
+        own = [None if t is None else t.view_as(t) for t in inputs]
+        y = plain(*own) if inputs[0].dim() == 2 else run_each_group(plain, *own).flatten(0, 1)
+    wanted = [t for t, need in zip(own, needed, strict=True) if need]
+    found = torch.autograd.grad(y, wanted, dy, create_graph=create_graph, allow_unused=True)
     gradients = iter(found)
     return [next(gradients) if need else None for need in needed]

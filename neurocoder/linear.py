@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,13 @@ from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
 from neurocoder import fused
-from neurocoder._checks import check_dtype, check_input, is_eager, positive_integers
+from neurocoder._checks import (
+    check_dtype,
+    check_input,
+    check_parameters_are_stored,
+    is_eager,
+    positive_integers,
+)
 from neurocoder._precision import (
     WideLinear,
     in_full_precision,
@@ -83,8 +90,8 @@ class NeurocoderLinear(nn.Module):
     float32 under autocast and with 16-bit parameters too, and only its output has the dtype that
     `nn.Linear`'s would have. Under autocast outputs then differ from float32 by their own rounding,
     0.2 % in bfloat16. Parameters that were converted have lost digits before: with
-    `.to(torch.bfloat16)` outputs differ by 3.5 to 4 % in the mean (float16: 0.4 to 0.7 %), and
-    those of single inputs, for which other slots are the least used, by up to 90 %.
+    `.to(torch.bfloat16)` outputs differ by some 3 % in the mean (float16: 0.4 %; docs/layers.md),
+    and those of single inputs, for which other slots are the least used, by up to 90 %.
 
     Where the paper leaves room, its readings are arguments too, from `keys` on. The two layers in
     its authors' public continual-learning code are `authors_single_step` and `authors_multi_step`.
@@ -104,7 +111,7 @@ class NeurocoderLinear(nn.Module):
         key_size: K, the size of a key.
         heads: H, the number of components retrieved in parallel.
         steps: J, the number of sequential retrievals; 1 is the paper's single-step Neurocoder.
-        least_used: l_I of eq. 10, from 1 to slots.
+        least_used: l_I of eq. 10, from 1 to slots; only used with usage_attention.
         hidden_size: Size of the composition network's LSTM state; not used with queries="input".
         usage_attention: If False, only content attention is used: w = c, without gates.
         residual: If False, there is no residual program (eq. 12).
@@ -147,8 +154,9 @@ class NeurocoderLinear(nn.Module):
 
     Attributes:
         fused: Whether calls run as one operation with a hand-written gradient, which is the
-            default and takes half the time on small inputs. It does not call the layer's
-            submodules, so their hooks are not called; set it to False if you need them.
+            default and takes less time on small inputs. It does not call the layer's
+            submodules, so their hooks are not called; set it to False if you need them. (Hooks
+            that compute parameters, as of `torch.nn.utils.prune`, are refused in submodules.)
             `torch.compile`, `torch.export`, tracing and `torch.func` never use it, nor do layers
             with other than the default readings.
         memory: The `ProgramMemory`, with parameters `u`, `v` and `s`.
@@ -157,7 +165,7 @@ class NeurocoderLinear(nn.Module):
         readings: The arguments from `keys` to `initialisation`, as a `Readings`.
 
     Raises:
-        ValueError: if a size is not a positive integer, least_used is larger than slots,
+        ValueError: if a size is not a positive integer, least_used is used and larger than slots,
             sharpness is not positive and finite, or a reading is unknown or does not go with the
             other arguments.
     """
@@ -211,7 +219,7 @@ class NeurocoderLinear(nn.Module):
             least_used=least_used,
             hidden_size=hidden_size,
         )
-        if least_used > slots:
+        if usage_attention and least_used > slots:
             raise ValueError(f"least_used must be at most slots ({slots}), got {least_used}")
         if not 0 < sharpness < math.inf:
             raise ValueError(f"sharpness must be positive and finite, got {sharpness}")
@@ -291,7 +299,7 @@ class NeurocoderLinear(nn.Module):
         else:
             self.register_parameter("bias", None)
         self.fused = True
-        self._frozen: _Frozen | None = None
+        self._frozen: tuple[_Frozen, ...] = ()  # one for every open block of `frozen_keys`
         self.reset_parameters()
 
     @classmethod
@@ -378,7 +386,7 @@ class NeurocoderLinear(nn.Module):
         self.memory.reset_parameters()
         self.composition_network.reset_parameters()
         for network, memory in zip(self.key_networks, self._memories(), strict=True):
-            network.reset_parameters(memory)  # type: ignore[operator]
+            network.reset_for(memory)  # type: ignore[operator]
         authors, bound = self.readings.initialisation == "authors", self.in_features**-0.5
         if self.integration_network is not None:
             self.integration_network.reset_parameters()
@@ -401,6 +409,8 @@ class NeurocoderLinear(nn.Module):
 
         Raises:
             ValueError: if the last dimension of x is not in_features.
+            RuntimeError: if x has another dtype than the layer, or a submodule's parameters are
+                computed by a hook.
         """
         check_input(x, self.in_features)
         check_dtype(x, self.memory.u)
@@ -475,8 +485,12 @@ class NeurocoderLinear(nn.Module):
 
         Inside `frozen_keys` and without gradients, the cached keys.
         """
-        if self._frozen is not None and not torch.is_grad_enabled():
-            return self._frozen.keys
+        if self._frozen and not torch.is_grad_enabled():
+            return self._frozen[-1].keys
+        return self._program_keys()
+
+    def _program_keys(self) -> Tensor:
+        """`program_keys`, always computed."""
         with without_autocast(self.memory.u):
             compressed = self.memory.compressed(self.readings.key_sources)
             keys = [
@@ -489,16 +503,19 @@ class NeurocoderLinear(nn.Module):
         """Arguments of `fused.run`: all parameters except those of the key networks, and sizes.
 
         Raises:
-            RuntimeError: if the layer has other than the default readings.
+            RuntimeError: if the layer has other than the default readings, or parameters that a
+                hook of a submodule computes.
         """
+        check_parameters_are_stored(self)
         controller = self.composition_network
         if not self.has_default_readings:
             raise RuntimeError(f"the fused equations are not those of {self.readings}")
         assert isinstance(controller, CompositionNetwork)
         assert controller.query_projection is not None
         sizes = fused.Sizes(controller.heads, controller.steps, self.least_used, self.sharpness)
-        gates, integration = controller.gate_projection, self.integration_network
-        memory = self.memory
+        gates, memory = controller.gate_projection, self.memory
+        # Without a residual, its gate scales nothing.
+        integration = None if self.residual is None else self.integration_network
         parameters = fused.Parameters(
             u=widen(memory.u),
             v=widen(memory.v),
@@ -530,7 +547,7 @@ class NeurocoderLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # The parameters of a copy may change; it must not keep what this layer has cached.
-        return {**self.__dict__, "_frozen": None}
+        return {**self.__dict__, "_frozen": ()}
 
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.memory.u, self.memory.v, self.memory.s
@@ -538,6 +555,7 @@ class NeurocoderLinear(nn.Module):
     @in_full_precision
     def _compose(self, x: Tensor) -> Composition:
         """`compose` for x of shape (B, in_features)."""
+        check_parameters_are_stored(self)
         readings = self.readings
         # eq. 6: (B, J, 3, H, K), (B, J, 3, H, P)
         queries, gates, residual_gate = self.composition_network(x)
@@ -620,7 +638,7 @@ class NeurocoderLinear(nn.Module):
     def _run_fused(self, x: Tensor) -> Tensor:
         """Equal to `_run`, with a hand-written gradient; see `neurocoder.fused`."""
         if not torch.is_grad_enabled():
-            frozen = self._frozen or self._freeze()
+            frozen = self._frozen[-1] if self._frozen else self._freeze()
             assert frozen.arguments is not None
             return fused.run(x, *frozen.arguments)[0]
         parameters, sizes = self.fused_parameters()
@@ -644,7 +662,7 @@ class NeurocoderLinear(nn.Module):
     @torch.no_grad()
     def _freeze(self) -> "_Frozen":
         """What a call computes from parameters alone."""
-        keys = self.program_keys()
+        keys = self._program_keys()
         if not self.has_default_readings:
             return _Frozen(keys, None)
         parameters, sizes = self.fused_parameters()
@@ -680,6 +698,8 @@ class _Readable(nn.Module):
 
 _DEFAULT_READINGS = Readings()
 
+_frozen_lock = Lock()  # blocks of `frozen_keys` may be opened and closed by several threads
+
 # Parameter names in the order of `fused.Parameters` and `fused.KeyParameters`.
 _FUSED_NAMES = (
     "memory.u",
@@ -714,12 +734,13 @@ def frozen_keys(module: nn.Module) -> Iterator[None]:
     cache. If parameters change inside, outputs mix old and new ones.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
-    before = [layer._frozen for layer in layers]
-    for layer in layers:
-        layer._frozen = None
-        layer._frozen = layer._freeze()
+    own = [layer._freeze() for layer in layers]
+    with _frozen_lock:
+        for layer, frozen in zip(layers, own, strict=True):
+            layer._frozen = (*layer._frozen, frozen)
     try:
         yield
     finally:
-        for layer, frozen in zip(layers, before, strict=True):
-            layer._frozen = frozen
+        with _frozen_lock:
+            for layer, frozen in zip(layers, own, strict=True):
+                layer._frozen = tuple(other for other in layer._frozen if other is not frozen)

@@ -139,7 +139,7 @@ class ProgramMemory(nn.Module):
 
 
 class KeyNetwork(nn.Module):
-    """f_phi of eq. 7: maps every slot of one memory to a key.
+    """f_varphi of eq. 7: maps every slot of one memory to a key.
 
     It has a hidden layer because a slot may be a single number (all slots of M_S, and of M_V in a
     layer with one output). A linear map would then put all keys on one line, where cosine
@@ -167,7 +167,7 @@ class KeyNetwork(nn.Module):
         self.output = WideLinear(hidden_size, key_size, device=device, dtype=dtype)
 
     @torch.no_grad()
-    def reset_parameters(self, memory: Tensor) -> None:
+    def reset_for(self, memory: Tensor) -> None:
         """Initialise so that the keys of the given memory, shape (P, slot_size), are spread out.
 
         Every hidden unit is centred on one slot and scaled by the spread of the slots, so that the
@@ -189,20 +189,20 @@ class KeyNetwork(nn.Module):
 
 
 class LinearKeys(WideLinear):
-    """f_phi of eq. 7 as one linear map, from a slot to its key.
+    """f_varphi of eq. 7 as one linear map, from a slot to its key.
 
     Scalar slots then have keys on one line; see `KeyNetwork`.
     """
 
-    def reset_parameters(self, memory: Tensor | None = None) -> None:  # noqa: ARG002
+    def reset_for(self, memory: Tensor) -> None:  # noqa: ARG002
         """Draw new weights, whatever the memory."""
-        super().reset_parameters()
+        self.reset_parameters()
 
 
 class StoredKeys(nn.Module):
-    """f_phi of eq. 7 where the key is part of the slot: it is returned as it is."""
+    """f_varphi of eq. 7 where the key is part of the slot: it is returned as it is."""
 
-    def reset_parameters(self, memory: Tensor) -> None:
+    def reset_for(self, memory: Tensor) -> None:
         """There is nothing to draw; the keys belong to the memory."""
 
     def forward(self, key: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class StoredKeys(nn.Module):
 
 
 def make_key_network(source: KeySource, slot_size: int, key_size: int, **factory: Any) -> nn.Module:
-    """Return f_phi of eq. 7 for one memory, as `NeurocoderLinear`'s argument `keys` names it."""
+    """Return f_varphi of eq. 7 for one memory, as `NeurocoderLinear`'s argument `keys` names it."""
     if source == "slot":
         return StoredKeys()
     kind = KeyNetwork if source == "network" else LinearKeys

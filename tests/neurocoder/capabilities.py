@@ -41,6 +41,7 @@ ALL_EXPERTS = "Every expert is computed for every input, not only the chosen one
 INNER_HOOKS = "Hooks of the layer's own submodules are called with `fused = False` only."
 FLOAT = "The layer itself stays as it is; layers around it are converted."
 SECOND = "Second derivatives of a parametrized layer need `fused = False`."
+REENTRANT = "With `use_reentrant=False`; otherwise its balancing loss has no gradient."
 KEYS = "Except of `keys`: PyTorch keeps parametrizations under their names in a `ModuleDict`."
 
 UNSUPPORTED = {
@@ -53,6 +54,7 @@ NOTES = {
     (NeurocoderLinear, "forward hooks"): INNER_HOOKS,
     (NeurocoderLinear, "backward hooks"): INNER_HOOKS,
     (NeurocoderLinear, "parametrizations"): SECOND,
+    (MoELinear, "checkpointing"): REENTRANT,
     (NSMLinear, "parametrizations"): KEYS,
     **{(kind, "dynamic quantisation"): FLOAT for kind in (NeurocoderLinear, MoELinear, NSMLinear)},
     **{
@@ -203,6 +205,16 @@ def not_contiguous(kind):
     close(layer(x), layer(x.contiguous()))
 
 
+@capability("Inputs", "output changed in place")
+def output_in_place(kind):
+    for lead in ((3,), (2, 2), ()):
+        layer, x = layer_of(kind), torch.randn(*lead, 6, requires_grad=True)
+        expected = torch.autograd.grad(layer(x).relu().square().sum(), x)[0]
+        y = layer(x)
+        y.relu_()
+        close(torch.autograd.grad(y.square().sum(), x)[0], expected)
+
+
 @capability("Inputs", "`inference_mode`")
 def inference_mode(kind):
     layer, x = layer_of(kind), torch.randn(3, 6)
@@ -221,6 +233,24 @@ def backward(kind):
 def second_derivatives(kind):
     layer, x = layer_of(kind).double(), torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: layer(x).square(), x)
+
+
+@capability("Derivatives", "vectorised Jacobians")
+def vectorised_jacobians(kind):
+    layer, x = layer_of(kind), torch.randn(2, 6, requires_grad=True)
+    expected = torch.autograd.functional.jacobian(layer, x)
+    close(torch.autograd.functional.jacobian(layer, x, vectorize=True), expected)
+    y, rows = layer(x), torch.eye(10).view(10, 2, 5)
+    for batched in (
+        torch.autograd.grad(y, x, rows, retain_graph=True, is_grads_batched=True)[0],
+        vmap(lambda row: torch.autograd.grad(y, x, row, retain_graph=True)[0])(rows),
+    ):
+        close(batched.view(2, 5, 2, 6), expected)
+    second = [
+        torch.autograd.functional.hessian(lambda x: layer(x).square().sum(), x, vectorize=v)
+        for v in (False, True)
+    ]
+    close(*second)
 
 
 @capability("Derivatives", "checkpointing")
@@ -365,6 +395,16 @@ def dynamic_quantisation(kind):
     around = quantised[0](x)
     untouched = (kind, "dynamic quantisation") in NOTES
     close(quantised(x), model[1](around), 0 if untouched else 0.05)
+
+
+@capability("Modules", "`apply` of `reset_parameters`")
+def apply_reset(kind):
+    model, x = nn.Sequential(layer_of(kind)), torch.randn(32, 6)
+    before = model(x)
+    model.apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
+    y = model(x)
+    assert (y - before).abs().max() > 0.01
+    assert 0.1 < y.std() < 3
 
 
 @capability("Modules", "`deepcopy`")

@@ -32,7 +32,7 @@ def code(layer, x):
 
 
 def key(network, slot):
-    """k_i = f_phi(M(i)), eq. 7."""
+    """k_i = f_varphi(M(i)), eq. 7."""
     hidden = [
         torch.tanh(_dot(network.hidden.weight[a], slot) + network.hidden.bias[a])
         for a in range(len(network.hidden.bias))

@@ -55,6 +55,10 @@ def plainly(layer, x):
     return y
 
 
+def call(layer, x):
+    return layer(x)
+
+
 def gradients(y, dy, layer, x):
     return torch.autograd.grad(
         y, (x, *layer.parameters()), dy, retain_graph=True, materialize_grads=True
@@ -284,6 +288,40 @@ def test_second_derivatives_are_by_the_parameters_of_the_call():
 
     for a, b in zip(adapted(True), adapted(False), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_second_derivatives_of_a_layer_that_is_called_on_its_own_output():
+    layer = make_layer(out_features=6)
+    x = make_input(layer, 3)
+
+    def second(run):
+        y = run(layer, run(layer, x)).square().sum()
+        given = (x, *layer.parameters())
+        first = torch.autograd.grad(y, given, create_graph=True)
+        return first, torch.autograd.grad(sum(d.square().sum() for d in first), given)
+
+    for found, expected in zip(second(call), second(plainly), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_gradients_of_groups_can_be_taken_many_at_once():
+    layer = make_layer()
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    repeated = {name: p.expand(2, *p.shape) for name, p in layer.named_parameters()}
+    y, dy = layer.forward_groups(x, repeated), torch.randn(5, 2, 3, 4, dtype=torch.float64)
+    found = torch.autograd.grad(y, x, dy, retain_graph=True, is_grads_batched=True)[0]
+    expected = [torch.autograd.grad(y, x, one, retain_graph=True)[0] for one in dy]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_a_residual_that_is_taken_away_leaves_a_layer_without_one():
+    layer = make_layer()
+    layer.residual = None
+    x = make_input(layer, 3)
+    # Memory that is left over from something else must not show up in gradients.
+    left = [torch.full((n, 3), torch.nan, dtype=torch.float64) for n in range(20, 40)]
+    del left
+    assert_both_ways_agree(layer, x)
 
 
 def test_second_derivatives_through_a_parametrization_are_refused_or_taken_the_readable_way():

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from neurocoder import NeurocoderLinear, frozen_keys, fused
 from tests.neurocoder import oracle
@@ -336,6 +337,11 @@ def test_more_least_used_slots_than_slots_are_refused():
         small_layer(slots=4, least_used=5)
 
 
+def test_a_layer_that_uses_no_least_used_slots_may_have_fewer():
+    small_layer(slots=4, least_used=5, usage_attention=False)(torch.zeros(2, 5))
+    NeurocoderLinear.authors_single_step(5, 4, slots=3)(torch.zeros(2, 5))
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_sharpness_that_is_not_positive_and_finite_is_refused(value):
     with pytest.raises(ValueError, match="sharpness"):
@@ -413,6 +419,57 @@ def test_frozen_keys_end_with_an_exception_too():
             layer(torch.zeros(3, 6))
         _turn_keys(layer)
         assert not torch.allclose(layer(x), before)
+
+
+def test_blocks_of_frozen_keys_may_overlap():
+    layer, x = small_layer(), torch.randn(3, 5)
+    with torch.no_grad():
+        first, second = frozen_keys(layer), frozen_keys(layer)
+        first.__enter__()
+        _turn_keys(layer)
+        second.__enter__()
+        in_second = layer.program_keys()
+        first.__exit__(None, None, None)
+        for network in layer.key_networks:
+            network.output.weight.mul_(torch.rand_like(network.output.weight))
+        assert torch.equal(layer.program_keys(), in_second)
+        second.__exit__(None, None, None)
+        torch.testing.assert_close(layer(x), copy.deepcopy(layer)(x), rtol=0, atol=0)
+
+
+PARTS = ("memory", "key_networks.1.output", "composition_network.recurrent_projection")
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("part", PARTS)
+def test_parameters_that_a_hook_computes_are_refused_until_they_are_stored(part, fused):
+    layer, x = small_layer(), torch.randn(3, 5)
+    layer.fused = fused
+    module = layer.get_submodule(part)
+    name = "u" if part == "memory" else "weight"
+    prune.random_unstructured(module, name, 0.5)
+    with pytest.raises(RuntimeError, match=f"parameters of '{part}' are pruned"):
+        layer(x)
+    with torch.no_grad(), pytest.raises(RuntimeError, match=part):
+        layer(x)
+    prune.remove(module, name)
+    layer(x).sum().backward()
+    assert (getattr(module, name) == 0).any()
+
+
+def test_hooks_of_submodules_that_compute_nothing_are_not_refused():
+    layer, x = small_layer(), torch.randn(3, 5)
+    expected = layer(x)
+    layer.memory.register_forward_pre_hook(lambda *_: None)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_a_pruned_residual_is_used_as_it_is_after_a_checkpoint_is_loaded():
+    layers, x = [small_layer(), small_layer()], torch.randn(3, 5)
+    for layer in layers:
+        prune.random_unstructured(layer, "residual", 0.5)
+    layers[1].load_state_dict(layers[0].state_dict())
+    torch.testing.assert_close(layers[1](x), layers[0](x))
 
 
 def test_frozen_keys_reach_every_layer_of_a_model():

@@ -105,7 +105,7 @@ def test_a_fresh_key_network_spreads_the_keys_over_many_directions(slot_size, mo
     torch.manual_seed(seed)
     memory = torch.randn(20, slot_size)
     network = KeyNetwork(slot_size, 8)
-    network.reset_parameters(memory)
+    network.reset_for(memory)
     with torch.no_grad():
         keys = nn.functional.normalize(network(memory), dim=-1)
     cosine = (keys @ keys.T)[~torch.eye(20, dtype=torch.bool)]
@@ -116,7 +116,7 @@ def test_a_fresh_key_network_spreads_the_keys_over_many_directions(slot_size, mo
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_key_network_is_reset_even_for_slots_that_are_all_alike(value):
     network = KeyNetwork(4, 8)
-    network.reset_parameters(torch.full((20, 4), value))
+    network.reset_for(torch.full((20, 4), value))
     assert all(p.isfinite().all() for p in network.parameters())
 
 
