@@ -18,6 +18,7 @@ from agents.a3c.update import where_statistics
 from agents.a3c.worker_group import GroupSpec, WorkerGroup
 from agents.cluster.parameter_server import Push, Reply, ServerLostError, Snapshot
 from agents.networks.flat_parameters import flatten_parameters_
+from agents.networks.normalization import empty_sums, statistics_between
 from agents.system.child_process import poll
 from agents.system.messages import CrashRecord
 from agents.system.processes import process_context
@@ -91,8 +92,9 @@ class Node:
         self._where_statistics = where = where_statistics(network)
         self.shared = SharedState.for_training(network, spec.config)
         if where is not None:
-            observed = self.shared.parameters[where].clone().share_memory_()
-            self.shared = replace(self.shared, observed=observed.zero_())
+            sums = empty_sums(spec.config.workers, (where.stop - where.start - 1) // 2)
+            self.shared = replace(self.shared, observed=sums.share_memory_())
+            self._observed_before = sums.clone()
         self._parameters: np.ndarray = self.shared.parameters.numpy()
         self._records: list[Any] = []
         self._handed_over = np.zeros(len(Counter), np.int64)
@@ -153,9 +155,9 @@ class Node:
         with_optimizer |= now - self._optimizer_time > OPTIMIZER_INTERVAL_S
         push = Push(self._version, self._parameters.copy(), counts)
         if self._where_statistics is not None and self.shared.observed is not None:
-            push.observed = self.shared.observed.numpy().copy()
-            self.shared.observed.zero_()
-            push.observed[~np.isfinite(push.observed)] = 0
+            observed = self.shared.observed.clone()
+            push.observed = statistics_between(self._observed_before, observed).numpy()
+            self._observed_before = observed
         if with_optimizer:
             self._optimizer_time = now
             push.optimizer_state = self.shared.optimizer_state.numpy().copy()

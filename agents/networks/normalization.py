@@ -50,7 +50,7 @@ def merge_observations_(statistics: Tensor, observations: Tensor) -> None:
         observations: Shape (N, D); those with numbers that are not finite, or above
             `MAX_MAGNITUDE`, are left out.
     """
-    observations = observations[(observations.abs() <= MAX_MAGNITUDE).all(dim=1)]
+    observations = _without_extremes(observations)
     if len(observations) == 0:
         return
     count = observations.new_full((1,), len(observations))
@@ -74,7 +74,69 @@ def merge_statistics_(statistics: Tensor, others: Tensor) -> None:
     difference = other_mean - mean
     squares = variance * count + other_variance * added
     squares += difference.square() * (count * added / total)
-    # Other workers read and write without a lock: each number is replaced at once.
-    mean.add_(difference * (added / total))
+    # Other workers read and write without a lock: each number is replaced at once. If two add a
+    # mean to what both found empty, it is there once, not twice.
+    mean.copy_(mean + difference * (added / total))
     variance.copy_(squares / total)
     count.copy_(total.clamp(max=MAX_COUNT))
+
+
+def empty_sums(rows: int, size: int) -> Tensor:
+    """Rows for `add_observations_`, float64, shape (rows, 1 + 3 D), for observations of size D."""
+    return torch.zeros(rows, 1 + 3 * size, dtype=torch.float64)
+
+
+@torch.no_grad()
+def add_observations_(row: Tensor, observations: Tensor) -> None:
+    """Add a batch of observations to a row of `empty_sums`, in place.
+
+    A row holds count, offset, and the sums of x - offset and of its squares, for an offset near x.
+    With a single writer, which never goes back, nothing is lost or counted twice however often
+    others read it.
+
+    Args:
+        row: Shape (1 + 3 D,).
+        observations: Shape (N, D); which are left out, `merge_observations_` says.
+    """
+    observations = _without_extremes(observations).double()
+    if len(observations) == 0:
+        return
+    count, offset, sums, squares = _split_sums(row)
+    if count == 0:
+        offset = observations.mean(0)
+    x = observations - offset
+    added = [(count + len(x)).reshape(1), offset, sums + x.sum(0), squares + x.square().sum(0)]
+    row.copy_(torch.cat(added))
+
+
+def statistics_between(before: Tensor, after: Tensor) -> Tensor:
+    """The statistics of what was added to rows of sums between two looks at them.
+
+    Args:
+        before: Shape (rows, 1 + 3 D).
+        after: The same rows, later.
+
+    Returns:
+        Count, means and variances, shape (1 + 2 D,), float32; zeros if nothing was added.
+    """
+    size = (after.shape[1] - 1) // 3
+    statistics = torch.zeros(1 + 2 * size, dtype=torch.float64)
+    for old, new in zip(before, after, strict=True):
+        count, offset, sums, squares = _split_sums(new)
+        old_count, _, old_sums, old_squares = _split_sums(old)
+        added = count - old_count
+        if added > 0:
+            mean = (sums - old_sums) / added
+            variance = ((squares - old_squares) / added - mean.square()).clamp(min=0)
+            merge_statistics_(statistics, torch.cat([added.reshape(1), offset + mean, variance]))
+    return statistics.float()
+
+
+def _split_sums(row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    size = (len(row) - 1) // 3
+    offset, sums, squares = row[1:].split(size)
+    return row[0], offset, sums, squares
+
+
+def _without_extremes(observations: Tensor) -> Tensor:
+    return observations[(observations.abs() <= MAX_MAGNITUDE).all(dim=1)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from agents.a3c.optimizers import OPTIMIZERS, SharedOptimizer
 from agents.config import TrainConfig
-from agents.networks.normalization import merge_observations_
+from agents.networks.normalization import add_observations_, merge_observations_
 from agents.training.shared_state import SharedState
 
 
@@ -17,10 +17,11 @@ class SharedMemoryStore:
     Args:
         shared: The shared state.
         config: The settings.
+        row: The row of `SharedState.observed` that this process writes alone.
     """
 
-    def __init__(self, shared: SharedState, config: TrainConfig) -> None:
-        self.shared, self.config = shared, config
+    def __init__(self, shared: SharedState, config: TrainConfig, row: int = 0) -> None:
+        self.shared, self.config, self._row = shared, config, row
         self.bonus_counts = shared.bonus_counts
 
     def pull(self, out: Tensor) -> None:
@@ -36,7 +37,7 @@ class SharedMemoryStore:
         """Include observations, (N, D), in the shared running statistics; see `ParameterStore`."""
         merge_observations_(self.shared.parameters[where], observations)
         if self.shared.observed is not None:
-            merge_observations_(self.shared.observed, observations)
+            add_observations_(self.shared.observed[self._row], observations)
 
     @cached_property
     def _optimizer(self) -> SharedOptimizer:

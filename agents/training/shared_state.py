@@ -35,8 +35,9 @@ class SharedState:
         counters: int64, shape (learners + 1, 3): a column for each `Counter`. Row i is written by
             the i-th process that learns alone: worker i, or the central learner, or the cluster's
             driver. The last row holds the counts of the checkpoint that was resumed.
-        observed: In a node of a cluster whose observations are normalised, their statistics since
-            the node last handed them over; see `RunningNormalization`. None elsewhere.
+        observed: In a node of a cluster whose observations are normalised, their sums, shape
+            (workers, 1 + 3 D), see `add_observations_`. A process writes the row of its first
+            worker. None elsewhere.
         stop: int64, shape (1,): not zero when the workers should exit; written by the parent alone.
         bonus_counts: int64: what the exploration bonus has counted; empty without one.
     """

@@ -47,7 +47,7 @@ class WorkerRunner:
         self, spec: GroupSpec, shared: SharedState, group_class: GroupClass = WorkerGroup
     ) -> None:
         self.shared = shared
-        self.group = group_class(spec, SharedMemoryStore(shared, spec.config))
+        self.group = group_class(spec, SharedMemoryStore(shared, spec.config, spec.workers.start))
 
     @property
     def env(self) -> VectorEnv[Any, Any, Any]:

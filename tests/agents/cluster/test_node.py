@@ -196,9 +196,10 @@ def test_statistics_of_observations_are_those_of_all_nodes():
     seen = []
     for turn in range(4):
         node = nodes[turn % 2]
-        batch = torch.randn(20, 4, generator=generator) * (turn + 1) + 3 * turn
-        seen.append(batch)
-        SharedMemoryStore(node.shared, CONFIG).merge_observations(server.where, batch)
+        for row in range(2):
+            batch = torch.randn(10, 4, generator=generator) * (turn + 1) + 3 * turn
+            seen.append(batch)
+            SharedMemoryStore(node.shared, CONFIG, row).merge_observations(server.where, batch)
         learn(node, 0.0)
         node.exchange(server)
     every = torch.cat(seen).double()

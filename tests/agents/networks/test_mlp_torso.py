@@ -1,3 +1,5 @@
+from threading import Thread
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,12 @@ from agents.networks.mlp_torso import MLPTorso
 from agents.networks.normalization import (
     MAX_COUNT,
     RunningNormalization,
+    add_observations_,
+    empty_sums,
     merge_observations_,
+    merge_statistics_,
     split_statistics,
+    statistics_between,
 )
 
 
@@ -53,6 +59,49 @@ def test_observations_that_are_not_finite_or_whose_squares_would_not_be_are_left
     merge_observations_(statistics, torch.cat([good, bad]))
     merge_observations_(statistics, bad)
     torch.testing.assert_close(statistics, expected)
+
+
+def test_statistics_between_two_looks_are_those_of_what_came_between():
+    rng = np.random.default_rng(0)
+    rows = empty_sums(2, 3)
+    add_observations_(rows[0], 1e6 + observations(rng, 40))
+    before = rows.clone()
+    assert statistics_between(before, rows).tolist() == [0.0] * 7
+    batches = [1e6 + observations(rng, n) for n in (5, 60, 1)]
+    for batch, row in zip(batches, (0, 1, 0), strict=True):
+        add_observations_(rows[row], batch)
+    add_observations_(rows[1], torch.tensor([[0.0, torch.nan, 0.0]]))
+    everything = torch.cat(batches)
+    count, mean, variance = split_statistics(statistics_between(before, rows))
+    assert count == 66
+    torch.testing.assert_close(mean, everything.mean(0).float())
+    torch.testing.assert_close(variance, everything.var(0, correction=0).float(), rtol=1e-4, atol=0)
+
+
+def test_statistics_are_whole_though_they_are_handed_over_while_workers_write():
+    rows, total, batches = empty_sums(2, 1), torch.zeros(3), 300
+
+    def write(row):
+        generator = torch.Generator().manual_seed(row)
+        for _ in range(batches):
+            add_observations_(rows[row], 100 + torch.randn(10, 1, generator=generator))
+
+    def hand_over(before):
+        after = rows.clone()
+        if (between := statistics_between(before, after))[0] > 0:
+            assert abs(float(between[1]) - 100) < 2
+            merge_statistics_(total, between)
+        return after
+
+    before = rows.clone()
+    writers = [Thread(target=write, args=(row,)) for row in range(2)]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        before = hand_over(before)
+    hand_over(before)
+    assert total[0] == 2 * batches * 10
+    torch.testing.assert_close(total[1:], torch.tensor([100.0, 1.0]), rtol=0.05, atol=0)
 
 
 @pytest.mark.gpu
