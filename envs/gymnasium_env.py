@@ -159,7 +159,9 @@ def _with_observations(env: Env, images: str) -> Env:
         return _with_images(env, images)
     is_stack = space.dtype == np.uint8 and len(space.shape or ()) > 3
     if isinstance(space, spaces.Box) and not is_stack:
-        vector = spaces.Box(-np.inf, np.inf, (int(np.prod(space.shape)),), np.float32)
+        with np.errstate(over="ignore"):  # the largest number of float64 is a bound, too
+            low, high = _as_vector(space.low), _as_vector(space.high)
+        vector = spaces.Box(low, high, dtype=np.float32)
         return TransformObservation(env, _as_vector, vector)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         env = FlattenObservation(env)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete, Space
 from gymnasium.vector import VectorEnv
 
 from envs import gymnasium_config
@@ -32,10 +32,23 @@ class Spaces(NamedTuple):
     Attributes:
         num_actions: A, the number of discrete actions.
         observation_shape: (C, H, W) of an image, uint8; or (D,) of a vector, float32.
+        bounds: The least and the greatest value of each component of a vector, which may be
+            infinite; empty for images.
     """
 
     num_actions: int
     observation_shape: tuple[int, ...] = OBSERVATION_SHAPE
+    bounds: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def of(cls, num_actions: int, observations: Space[Any]) -> "Spaces":
+        """The sizes, with the bounds of a space of observations if it is a `Box` of vectors."""
+        shape = observations.shape or ()
+        bounds: tuple[tuple[float, float], ...] = ()
+        if isinstance(observations, Box) and len(shape) == 1:
+            low, high = observations.low.tolist(), observations.high.tolist()
+            bounds = tuple(zip(low, high, strict=True))
+        return cls(num_actions, shape, bounds)
 
     @property
     def has_images(self) -> bool:
@@ -148,7 +161,7 @@ def _describe(config: GymnasiumConfig) -> tuple[Spaces, tuple[str, ...]]:
         assert isinstance(env.action_space, Discrete)
         assert env.observation_space.shape is not None
         count = int(env.action_space.n)
-        return Spaces(count, env.observation_space.shape), _names(env.unwrapped, count)
+        return Spaces.of(count, env.observation_space), _names(env.unwrapped, count)
     finally:
         env.close()
 

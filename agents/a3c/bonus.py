@@ -30,6 +30,8 @@ HASH_BITS = 256
 # The number of counters that hashes are spread over is two to the power of this.
 TABLE_BITS = 21
 MAX_COUNTERS = 2**22
+# Vectors with larger bounds are taken for unbounded.
+_LARGEST_BOUND = 1e6
 
 
 def num_counters(config: TrainConfig, spaces: Spaces) -> int:
@@ -61,7 +63,7 @@ def make_bonus(config: TrainConfig, spaces: Spaces, counts: Tensor) -> Bonus | N
     if config.bonus == "none":
         return None
     kind = PixelCounts if config.bonus == "pixel-counts" else SimHash
-    return kind(spaces.observation_shape, counts.numpy(), config.bonus_scale)
+    return kind(spaces, counts.numpy(), config.bonus_scale)
 
 
 class PixelCounts:
@@ -78,15 +80,13 @@ class PixelCounts:
     pseudo-count and bonus, with independent pixels in place of its density model.
 
     Args:
-        observation_shape: (C, H, W).
+        spaces: The shape of an observation, (C, H, W).
         counts: int64, shape (pixels * levels,).
         scale: About the bonus of a frame that was seen once before.
     """
 
-    def __init__(
-        self, observation_shape: tuple[int, ...], counts: npt.NDArray[np.int64], scale: float
-    ) -> None:
-        pixels, self._levels = _frame_layout(observation_shape)
+    def __init__(self, spaces: Spaces, counts: npt.NDArray[np.int64], scale: float) -> None:
+        pixels, self._levels = _frame_layout(spaces.observation_shape)
         self._counts, self._scale = counts, scale
         self._first_counter = self._levels * np.arange(pixels)
 
@@ -121,26 +121,33 @@ class SimHash:
         phi(s) = sgn(A s), with A of k = 256 rows drawn from N(0, 1),   bonus = scale / sqrt(n(phi))
 
     with n counted in a table of fixed size, of which a cell may belong to several hashes. Frames
-    are scaled to [-1, 1]; vectors are taken as they are.
+    are scaled to [-1, 1].
+
+    Of other observations the signs would tell too little. In small images of symbols all but a few
+    numbers are the same: their bytes are the hash. The direction of a vector is not where it is:
+    its components are scaled to [-1, 1] by their bounds, or x to sgn(x) ln(1 + |x|) where there are
+    none, and phi(s) = sgn(A s + b), with b drawn like A.
 
     Source: Tang et al., #Exploration: A Study of Count-Based Exploration for Deep Reinforcement
     Learning (2017), section 2.2.
 
     Args:
-        observation_shape: (C, H, W), or (D,).
+        spaces: The shape of an observation, (C, H, W), or (D,) with its bounds.
         counts: int64, shape (2 ** `TABLE_BITS`,).
         scale: The bonus of what was never seen before.
     """
 
-    def __init__(
-        self, observation_shape: tuple[int, ...], counts: npt.NDArray[np.int64], scale: float
-    ) -> None:
-        self._has_images = len(observation_shape) == 3
-        size = _frame_layout(observation_shape)[0] if self._has_images else observation_shape[0]
+    def __init__(self, spaces: Spaces, counts: npt.NDArray[np.int64], scale: float) -> None:
+        shape = spaces.observation_shape
+        self._has_symbols = spaces.has_images and not _is_picture(shape)
+        self._scaling = None if spaces.has_images else _Scaling(spaces)
+        size = _frame_layout(shape)[0] if spaces.has_images else shape[0]
         # The same in all processes and sessions, which share the counts.
         random = np.random.default_rng(0)
         self.projection = random.standard_normal((size, HASH_BITS), np.float32)
-        self.multipliers = random.integers(2**64, size=HASH_BITS // 32, dtype=np.uint64)
+        words = -(-size // 4) if self._has_symbols else HASH_BITS // 32
+        self.multipliers = random.integers(2**64, size=words, dtype=np.uint64)
+        self.offset = random.standard_normal(HASH_BITS, np.float32)
         self._counts, self._scale = counts, scale
 
     def __call__(
@@ -155,14 +162,35 @@ class SimHash:
 
     def cells(self, observations: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """The cells of the table that observations belong to, shape (N,)."""
-        states = observations
-        if self._has_images:
+        if self._has_symbols:
+            found = frames_of(observations)
+            code = np.pad(found, ((0, 0), (0, -found.shape[1] % 4)))
+        elif self._scaling is not None:
+            states = self._scaling(observations)
+            code = np.packbits(states @ self.projection + self.offset > 0, axis=1)
+        else:
             states = frames_of(observations) * np.float32(2 / 255) - 1
-        signs = np.packbits(states.astype(np.float32) @ self.projection > 0, axis=1)
-        # Multiply-shift hashing of the signs as 32-bit words (Dietzfelbinger 1996), modulo 2^64.
-        words = signs.view("<u4").astype(np.uint64)
+            code = np.packbits(states @ self.projection > 0, axis=1)
+        # Multiply-shift hashing of 32-bit words (Dietzfelbinger 1996), modulo 2^64.
+        words = np.ascontiguousarray(code).view("<u4").astype(np.uint64)
         hashes = (words * self.multipliers).sum(axis=1)
         return (hashes >> np.uint64(64 - TABLE_BITS)).astype(np.int64)
+
+
+class _Scaling:
+    """Brings the components of vectors to similar scales."""
+
+    def __init__(self, spaces: Spaces) -> None:
+        bounds = spaces.bounds or [(-np.inf, np.inf)] * spaces.observation_shape[0]
+        low, high = np.array(bounds, np.float64).T
+        # Some environments give the largest float for a bound.
+        self._bounded = (low < high) & (np.maximum(-low, high) < _LARGEST_BOUND)
+        low, high = (np.where(self._bounded, bound, side) for bound, side in ((low, -1), (high, 1)))
+        self._centre, self._half = (low + high) / 2, (high - low) / 2
+
+    def __call__(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        x = (vectors - self._centre) / self._half
+        return np.where(self._bounded, x, np.sign(x) * np.log1p(np.abs(x))).astype(np.float32)
 
 
 def frames_of(observations: npt.NDArray[np.uint8]) -> Frames:
@@ -175,7 +203,7 @@ def frames_of(observations: npt.NDArray[np.uint8]) -> Frames:
         observations: Shape (N, C, H, W).
     """
     count, channels, height, width = observations.shape
-    if min(height, width) < FRAME_SIZE:
+    if not _is_picture((channels, height, width)):
         return observations.reshape(count, -1)
     if (channels, height, width) == OBSERVATION_SHAPE:
         observations, channels = observations[:, -1:], 1
@@ -191,4 +219,9 @@ def frames_of(observations: npt.NDArray[np.uint8]) -> Frames:
 def _frame_layout(shape: tuple[int, ...]) -> tuple[int, int]:
     """The numbers of pixels, and of levels of each, that count of an image of shape (C, H, W)."""
     pixels = frames_of(np.zeros((1, *shape), np.uint8)).shape[1]
-    return pixels, SYMBOL_LEVELS if min(shape[1:]) < FRAME_SIZE else PICTURE_LEVELS
+    return pixels, PICTURE_LEVELS if _is_picture(shape) else SYMBOL_LEVELS
+
+
+def _is_picture(shape: tuple[int, ...]) -> bool:
+    """Whether images of shape (C, H, W) are large enough not to be of symbols."""
+    return min(shape[1:]) >= FRAME_SIZE

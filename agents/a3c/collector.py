@@ -37,7 +37,7 @@ def spaces_of(env: VectorEnv[Any, Any, Any]) -> Spaces:
     mode = env.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
         raise TypeError(f"environments must autoreset in NEXT_STEP mode, got {mode}")
-    return Spaces(int(actions.n), shape)
+    return Spaces.of(int(actions.n), observations)
 
 
 class Collector:

@@ -21,7 +21,7 @@ from agents.config import SettingError, TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
-from envs import Spaces
+from envs import Spaces, spaces
 from tests.agents.tiny_env import make_tiny_env
 
 KINDS = ("pixel-counts", "simhash")
@@ -130,10 +130,14 @@ def test_simhash_counts_are_those_of_a_dictionary(shape):
     bonus, _ = make("simhash", shape)
     counts = Counter()
     for step, counts_here in zip(observations, counting, strict=True):
-        states = step.astype(np.float64)
-        if len(shape) == 3:
-            states = np.array([naive_frame(o) for o in step]) / 127.5 - 1
-        signs = [tuple(s) for s in states @ bonus.projection.astype(np.float64) > 0]
+        if shape == SYMBOLS:
+            signs = [tuple(naive_frame(o)) for o in step]
+        else:
+            if shape == VECTOR:  # without bounds
+                states, offset = np.sign(step) * np.log1p(np.abs(step)), bonus.offset
+            else:
+                states, offset = np.array([naive_frame(o) for o in step]) / 127.5 - 1, 0
+            signs = [tuple(s) for s in states @ bonus.projection.astype(np.float64) + offset > 0]
         counts.update(s for s, counted in zip(signs, counts_here, strict=True) if counted)
         expected = [
             SCALE / math.sqrt(counts[s]) if counted else 0
@@ -144,12 +148,42 @@ def test_simhash_counts_are_those_of_a_dictionary(shape):
 
 
 def test_hashes_spread_over_the_table():
-    bonus = SimHash(VECTOR, np.zeros(0, np.int64), SCALE)
+    bonus = SimHash(Spaces(2, VECTOR, ((-1.0, 1.0),) * 4), np.zeros(0, np.int64), SCALE)
     states = np.random.default_rng(1).standard_normal((4096, 4)).astype(np.float32)
-    signs = {tuple(s) for s in states @ bonus.projection > 0}
+    signs = {tuple(s) for s in states @ bonus.projection + bonus.offset > 0}
     cells = bonus.cells(states)
     assert len(signs) - 20 < len(set(cells.tolist())) <= len(signs)
     np.testing.assert_allclose(np.histogram(cells, 8, (0, 2**21))[0], 512, atol=120)
+
+
+def cells_of(observations, bounds=()):
+    spaces = Spaces(2, observations.shape[1:], bounds)
+    return len(set(SimHash(spaces, np.zeros(0, np.int64), SCALE).cells(observations).tolist()))
+
+
+def test_hashes_tell_apart_what_differs_little():
+    symbols = np.repeat(np.random.default_rng(1).integers(0, 11, (1, *SYMBOLS), np.uint8), 441, 0)
+    flat = symbols.reshape(441, 147)
+    for i in range(441):  # the other two neighbours of one of the 147 bytes, and none
+        flat[i, i % 147] = (flat[i, i % 147] + i // 147) % 11
+    assert len(np.unique(flat, axis=0)) == cells_of(symbols) == 295
+    rooms = np.arange(10, dtype=np.float32)[:, None]
+    assert cells_of(rooms, ((0.0, 9.0),)) == 10
+    # The position and speed of MountainCar, whose speeds are at most 0.07.
+    grid = np.stack(np.meshgrid(np.linspace(-1.2, 0.6, 30), np.linspace(-0.07, 0.07, 30)), -1)
+    assert cells_of(grid.reshape(-1, 2), ((-1.2, 0.6), (-0.07, 0.07))) > 800
+    largest = float(np.finfo(np.float32).max)
+    for bound in (np.inf, largest):
+        bounds = ((-bound, bound), (-0.07, 0.07))
+        assert 300 < cells_of(grid.reshape(-1, 2), bounds) < 900
+
+
+def test_the_bounds_of_vectors_are_those_of_the_environment():
+    bounds = spaces(TrainConfig(game="CartPole-v1").env).bounds
+    assert bounds[0] == pytest.approx((-4.8, 4.8))
+    assert bounds[1] == (-math.inf, math.inf) or min(bounds[1]) < -1e30
+    assert spaces(TrainConfig(game="MountainCar-v0").env).bounds[0] == pytest.approx((-1.2, 0.6))
+    assert spaces(TrainConfig(game="Pong").env).bounds == ()
 
 
 @pytest.mark.parametrize("kind", KINDS)
