@@ -179,7 +179,7 @@ class TrainConfig:
     bonus: str = setting("none", "learning", "reward added for what was seen rarely, by pseudo-counts of independent pixels (Bellemare et al. 2016) or counts of hashes (Tang et al. 2017)", choices=("none", "pixel-counts", "simhash"))
     bonus_scale: float = setting(ByBonus({"none": 0.0, "pixel-counts": 0.05, "simhash": 0.01}), "learning", "factor on the bonus", low=0, high=1e6)
 
-    images: str = setting("auto", "environment", "how images of Gymnasium's environments are shown: as stacks of four, grey and 84x84 (grey), or as they are (raw); auto is grey from 32x32", choices=("auto", "grey", "raw"))
+    images: str = setting("auto", "environment", "how images of Gymnasium's environments are shown: as stacks of four, grey and 84x84 (grey), or as they are (raw); auto is grey for one or three channels from 32x32 on", choices=("auto", "grey", "raw"))
     reward: str = setting(ByKind("clip", "none"), "environment", "what is learned from: rewards clipped to [-1, 1] (clip), as they are (none), or sign(r) ln(1 + |r|) (symlog)", choices=("clip", "none", "symlog"))
     life_loss_ends_return: bool = setting(ByKind(True, False), "environment", "in training, a lost life ends the return (not the episode)")
     frame_skip: int = setting(ByKind(4, 1), "environment", "emulator frames per agent step: each action is repeated this often", low=1, high=100)

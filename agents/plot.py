@@ -30,7 +30,7 @@ from agents.analysis.learning_curves import (
     find_runs,
     read_curve,
 )
-from agents.analysis.plotting import FORMATS, plot_curves, require_matplotlib
+from agents.analysis.plotting import FORMATS, plot_curves, require_plotting
 from agents.cli import CommandParser, run_command
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--out {out}: must end in .csv, .{', .'.join(FORMATS)}")
     try:
         if out.suffix.lower() != ".csv":
-            require_matplotlib()
+            require_plotting()
         curves = gather(args.runs, args.metric)
         labels, common = name_curves([curve.parts for curve in curves])
         written = write_curves(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from agents.cli import CommandParser, run_command
+from agents.cluster import NEEDS_RAY, has_ray
 from agents.cluster.parameter_server import ParameterServer, Push, Snapshot
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, choices=range(1, 65), default=3, metavar="N")
     parser.add_argument("--server", action="store_true", help="measure the server alone")
     args = parser.parse_args(words[:end])
+    if not has_ray():
+        parser.error(NEEDS_RAY)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["PYTHONPATH"] = str(ROOT)
     if args.server:

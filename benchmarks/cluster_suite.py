@@ -4,7 +4,6 @@ Each is an ordinary run in a folder that all machines see at the same path, as t
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.cluster import NEEDS_RAY, has_ray
 from agents.system.signals import StopSignals
 from benchmarks.planned_runs import Planned
 from benchmarks.suite import ROOT, Suite, SuiteError, start, wait_for_orphan
@@ -151,8 +151,8 @@ def connect(address: str) -> None:
     Raises:
         SuiteError: If there is none.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise SuiteError("--cluster needs Ray, which is not installed: pip install -e '.[cluster]'")
+    if not has_ray():
+        raise SuiteError(f"--cluster {NEEDS_RAY}")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray

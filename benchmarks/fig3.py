@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.analysis.learning_curves import read_curve
-from agents.analysis.plotting import require_matplotlib
+from agents.analysis.plotting import require_plotting
 from agents.cli import CommandParser, parse_args, run_command
 from agents.config import TrainConfig
 from agents.evaluation.results import EvaluationRow, read_evaluations
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.cluster is not None:
         connect(args.cluster)
     with StopSignals() as signals:
-        require_matplotlib()
+        require_plotting()
         planned, parameters = plan(args, more)
         suite = _suite(args, planned, signals)
         print(f"{len(planned)} runs of {describe_budget(planned)}", end=", ")
@@ -259,8 +259,8 @@ def write_results(
     suite: Suite, args: argparse.Namespace, words: Sequence[str], results: Sequence[Result]
 ) -> None:
     """Write the table, the results per run and the curves so far; print the table."""
-    drawn = draw_curves(suite)
     if not results:
+        draw_curves(suite)
         print("no run is finished: no table yet")
         return
     random = random_scores(suite, args.episodes)
@@ -284,8 +284,11 @@ def write_results(
     }
     written["results"] = [dataclasses.asdict(result) for result in results]
     (suite.folder / "results.json").write_text(json.dumps(written, indent=2) + "\n")
+    print(f"\n{whole}")
+    # Last: should it fail, nothing that took long is lost.
+    drawn = draw_curves(suite)
     names = ", ".join(["table.md", "results.json", *(path.name for path in drawn)])
-    print(f"\n{whole}\nwritten to {suite.folder}/: {names}")
+    print(f"written to {suite.folder}/: {names}")
 
 
 def describe_budget(planned: Sequence[Planned]) -> str:

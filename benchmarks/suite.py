@@ -51,7 +51,8 @@ class Suite:
     """
 
     def __init__(self, folder: Path, planned: Sequence[Planned], signals: StopSignals) -> None:
-        self.folder, self.planned, self.signals = folder, planned, signals
+        # Trainings and evaluations run in the checkout, wherever the suite was started.
+        self.folder, self.planned, self.signals = folder.resolve(), planned, signals
         self.console = Console(soft_wrap=True, markup=False, highlight=False)
         self.failed: list[Planned] = []
         self._known: dict[Path, TrainConfig] = {}

@@ -15,7 +15,7 @@ from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
-from benchmarks import breakdown, gpu, layers, random_play, startup, throughput
+from benchmarks import breakdown, cluster, gpu, layers, random_play, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
 from benchmarks.random_play import random_games
@@ -119,6 +119,15 @@ def test_without_the_extra_throughput_says_how_to_get_it(monkeypatch, capsys):
     names = ["emulator", "linear / none / nips", "linear / none / nips, --processes 1"]
     assert list(throughput.variants(args)) == names
     assert ".[benchmarks]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--server"], ["--", "--game", "CartPole-v1"]])
+def test_without_ray_the_benchmark_of_a_cluster_says_how_to_get_it(words, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as ended:
+        cluster.main(words)
+    assert ended.value.code == 2
+    assert ".[cluster]" in capsys.readouterr().err
 
 
 def test_training_with_other_rules_is_compared_with_the_emulator_under_these(monkeypatch):

@@ -24,14 +24,21 @@ TRAINING, SAMPLED, GREEDY = "training", "sampled", "greedy"
 METRICS = (TRAINING, SAMPLED, GREEDY)
 
 # Settings outside those of network, learning and environment that a curve depends on: the learning
-# rate decays over the budget, and updates have the size of a worker's batch.
-SCALE = ("total_timesteps", "workers", "envs_per_worker", "cluster")
+# rate decays over the budget, updates have the size of a worker's batch, and machines lag.
+SCALE = ("total_timesteps", "workers", "envs_per_worker", "cluster", "sync_updates", "max_lag")
 # Settings whose value needs a better name than their own.
 _NAMES: dict[tuple[str, object], str] = {
     ("neurocoder_steps", 1): "single-step",
     ("neurocoder_usage_attention", False): "no usage attention",
     ("neurocoder_residual", False): "no residual",
 }
+
+
+# Settings whose words, such as "none", need the setting's name.
+_NAMED = ("learner", "images", "reward")
+# Evaluations are of the first parameters after the step at which they were due, a few updates later
+# at most; this is the share of the interval that they may be late.
+_MAX_DELAY = 1 / 8
 
 
 class NoDataError(RunFolderError):
@@ -125,8 +132,9 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
         folder: The run directory; the run may be unfinished.
         metric: "training" (mean return of the last 100 training episodes), or the evaluations
             during training, "sampled" or "greedy". Their steps are rounded down to the multiple of
-            `--eval-interval` at which they were due, so that seeds can be compared; where a
-            resumed run had another interval before, they are those at which they were played.
+            `--eval-interval` at which they were due, so that seeds can be compared; where they were
+            played much later, as if a resumed run had another interval before, they are those at
+            which they were played.
 
     Raises:
         NoDataError: If there is no data yet.
@@ -204,8 +212,8 @@ def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
         name = spec.name.removeprefix(f"{config.head}_").replace("_", " ")
         if (spec.name, value) in _NAMES:
             parts.append(_NAMES[spec.name, value])
-        elif "choices" in spec.metadata:
-            parts.append(value)
+        elif isinstance(value, str):
+            parts.append(f"{name} {value}" if spec.name in _NAMED else value)
         elif isinstance(value, bool):
             parts.append(name if value else f"no {name}")
         else:
@@ -237,7 +245,8 @@ def _evaluation_points(
     steps, means = np.array(points).T
     interval = max(config.eval_interval, 1)
     due = steps // interval * interval
-    if due[0] > 0 and (np.diff(due) > 0).all():
+    in_time = (steps - due <= interval * _MAX_DELAY).all()
+    if in_time and due[0] > 0 and (np.diff(due) > 0).all():
         steps = due
     hours = np.interp(steps, progress.steps, progress.hours)
     return steps, hours, means

@@ -28,17 +28,18 @@ _AXIS_LABELS = {STEPS: "agent steps", FRAMES: "frames", HOURS: "hours of trainin
 _HEADROOM = 2.0
 
 
-class NoMatplotlibError(MachineError):
-    """Matplotlib is not installed; the message says how to install it."""
+class NoPlottingError(MachineError):
+    """A library is not installed; the message says how to install it."""
 
-    def __init__(self) -> None:
-        super().__init__('plots need matplotlib: pip install -e ".[plot]"')
+    def __init__(self, library: str) -> None:
+        super().__init__(f'plots need {library}: pip install -e ".[plot]"')
 
 
-def require_matplotlib() -> None:
-    """Raise NoMatplotlibError if it is missing; does not import it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise NoMatplotlibError
+def require_plotting() -> None:
+    """Raise NoPlottingError if matplotlib or scipy is missing; does not import them."""
+    for library in ("matplotlib", "scipy"):
+        if importlib.util.find_spec(library) is None:
+            raise NoPlottingError(library)
 
 
 def plot_curves(
@@ -66,9 +67,9 @@ def plot_curves(
         The contents of the image file.
 
     Raises:
-        NoMatplotlibError: If matplotlib is not installed.
+        NoPlottingError: If matplotlib is not installed.
     """
-    require_matplotlib()
+    require_plotting()
     # Not pyplot, which opens window systems and keeps global state.
     from matplotlib.figure import Figure
 

@@ -126,6 +126,7 @@ class Driver:
         self._failures: defaultdict[str, int] = defaultdict(int)
         self._joined = self._generation = 0
         self._cpus_at_start = 0
+        self._warn_at = time.monotonic() + WAITING_S
         self._looked_at = self._mirrored_at = self._optimizer_at = -np.inf
         self._traffic, self._traffic_at = Traffic(), time.monotonic()
         self._server = self._start_server()
@@ -174,6 +175,12 @@ class Driver:
         usable = [m for m in machines if self._failures[m["NodeID"]] < MAX_FAILURES]
         if machines and not usable:
             raise ClusterFailedError("the nodes of all machines failed; the reasons are above")
+        if machines:
+            self._warn_at = np.inf
+        elif time.monotonic() > self._warn_at:
+            self._warn_at = np.inf
+            text = "no machine of this Ray offers a CPU; training begins once one joins"
+            self._note(logging.WARNING, text)
         if not self._cpus_at_start:
             self._cpus_at_start = sum(int(m["Resources"]["CPU"]) for m in usable)
         for machine in usable:

@@ -1,6 +1,5 @@
 """The supervisor's side of a cluster: one process, the driver, in place of the worker processes."""
 
-import importlib.util
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from agents.a3c.worker_group import (
     WorkerGroup,
     make_training_env,
 )
+from agents.cluster import NEEDS_RAY, has_ray
 from agents.cluster.link import Gauge, Link
 from agents.config import SettingError, TrainConfig
 from agents.training.managed_process import ManagedProcess
@@ -49,9 +49,8 @@ def check_cluster(config: TrainConfig) -> None:
         SettingError: that says what to do.
     """
     address = config.cluster
-    if importlib.util.find_spec("ray") is None:
-        allowed = "needs Ray, which is not installed: pip install -e '.[cluster]'"
-        raise SettingError("cluster", address, allowed)
+    if not has_ray():
+        raise SettingError("cluster", address, NEEDS_RAY)
     if address == "local":
         return
     if address == "auto":

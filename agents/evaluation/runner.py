@@ -1,7 +1,7 @@
 """Evaluating a network, or random play, on whole episodes.
 
-The protocol is that of design section 4: raw scores of whole games, by the rules the run trained
-with, and no ending at a lost life. Everything about an episode follows from its seed.
+The protocol: raw scores of whole episodes, by the rules the run trained with, and no ending at a
+lost life. Everything about an episode follows from its seed.
 """
 
 from collections.abc import Callable, Sequence

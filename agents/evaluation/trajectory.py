@@ -36,7 +36,7 @@ class Trajectory:
         actions: The actions played, uint8, shape (T,).
         rewards: Raw, float32, shape (T,).
         probabilities: The policy, shape (T, A).
-        values: Estimates of the discounted, clipped rewards to come, shape (T,).
+        values: Estimates of the discounted rewards to come, as they are learned from, shape (T,).
         actor: The programs of the policy's head: a `NeurocoderProgram` of attentions (T, r, P),
             singular values (T, r) and gate (T,) or None; a `HypernetProgram` of embeddings (T, E);
             or None where the head is linear.

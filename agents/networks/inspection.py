@@ -59,7 +59,7 @@ class PolicyOutput:
 
     Attributes:
         probabilities: The policy, shape (..., A).
-        value: Estimate of the discounted, clipped rewards to come, shape (...).
+        value: Estimate of the discounted rewards to come, as they are learned from, shape (...).
         actor: The program of the policy's head; None where the head is linear.
         critic: The program of the value's head; None where the head is linear.
     """

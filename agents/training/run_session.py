@@ -4,12 +4,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from agents.checkpoint import CheckpointError
-from agents.config import SettingError, TrainConfig, flag
+from agents.config import SettingError, TrainConfig, default_of, flag
 from agents.evaluation.results import truncate_after_step
 from agents.monitoring.console import format_seconds
 from agents.monitoring.metrics import TrainingStatistics
@@ -123,11 +124,11 @@ class RunSession:
             f"{num_parameters:,}",
             self.folder,
         )
-        defaults = TrainConfig()
         changed = [
-            f"{flag(name)} {value}"
-            for name, value in vars(config).items()
-            if value != getattr(defaults, name) and name != "resume"
+            f"{flag(spec.name)} {value}"
+            for spec in fields(config)
+            if (value := getattr(config, spec.name)) != default_of(spec, config)
+            and spec.name != "resume"
         ]
         log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
         if self.resumed_at is not None:

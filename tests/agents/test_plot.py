@@ -97,6 +97,12 @@ def test_the_numbers_alone_need_no_matplotlib(runs, tmp_path, monkeypatch, capsy
     assert 'pip install -e ".[plot]"' in refused(capsys, runs, "--out", tmp_path / "curves.png")
 
 
+def test_a_picture_needs_scipy_too_and_says_so_first(runs, tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: found(n) if n != "scipy" else None)
+    assert "plots need scipy" in refused(capsys, runs, "--out", tmp_path / "curves.png")
+
+
 def test_labels_leave_out_what_all_runs_share():
     parts = [("linear", "lstm", "hidden size 30"), ("linear", "lstm"), ("neurocoder", "lstm")]
     assert name_curves(parts) == (

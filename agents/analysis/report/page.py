@@ -7,6 +7,7 @@ or dark theme, which images drawn beforehand by matplotlib could not.
 """
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -211,6 +212,8 @@ def describe_episode(env: EnvConfig, shown: ShownEpisode, summaries: Sequence[Su
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
     whole = value == round(value) or abs(value) >= 10_000
     return f"{value:,.0f}" if whole else f"{value:,.1f}"
 

@@ -1,5 +1,7 @@
 """What is read from a run's files becomes its curve."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,10 @@ def test_evaluations_count_where_they_were_played_if_the_interval_has_changed(tm
     for step in (1006, 8044):
         evaluate(early, step, 5.0)
     assert read_curve(early, "sampled").steps.tolist() == [1006, 8044]
+    late = write_run(tmp_path / "late", [(0, None), (9000, 1.0)], eval_interval=3000)
+    for step in (5001, 6002, 9001):
+        evaluate(late, step, 5.0)
+    assert read_curve(late, "sampled").steps.tolist() == [5001, 6002, 9001]
 
 
 def test_the_network_is_described_by_what_is_not_the_default():
@@ -111,6 +117,36 @@ def test_the_network_is_described_by_what_is_not_the_default():
     )
     config = TrainConfig(head="linear", linear_hidden_size=30, fire_reset=True)
     assert non_default_settings(config) == ("linear", "hidden size 30", "fire reset")
+
+
+def test_every_setting_of_network_learning_and_environment_can_be_described():
+    others = {"learner": "cpu", "bonus": "simhash", "bonus_scale": None, "images": "raw"}
+    for spec in dataclasses.fields(TrainConfig):
+        group = spec.metadata["group"]
+        if group not in {"network", "learning", "environment"} or spec.name in ("head", "core"):
+            continue
+        game = "Frostbite" if spec.name != "images" else "CartPole-v1"
+        default = getattr(TrainConfig(game=game), spec.name)
+        if spec.name in others:
+            value = others[spec.name]
+        elif "choices" in spec.metadata:
+            value = next(c for c in spec.metadata["choices"] if c != default)
+        elif isinstance(default, bool):
+            value = not default
+        else:
+            value = type(default)(default / 2 if default > 8 else default + 1)
+            value = min(value, 0.5) if spec.metadata.get("high") == 1 else value
+        if value is not None:
+            config = TrainConfig(game=game, head="linear", **{spec.name: value})
+            head, *described = non_default_settings(config)
+            assert head == "linear"
+            assert len(described) == 1, spec.name
+    for settings, text in (
+        ({"learner": "cpu"}, "learner cpu"),
+        ({"reward": "none"}, "reward none"),
+        ({"game": "CartPole-v1", "images": "raw"}, "images raw"),
+    ):
+        assert non_default_settings(TrainConfig(head="linear", **settings)) == ("linear", text)
 
 
 def test_runs_are_found_by_name_folder_and_pattern_each_once(tmp_path):

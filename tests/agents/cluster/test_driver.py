@@ -34,3 +34,19 @@ def test_a_new_server_takes_over_all_of_the_last_ones_state(monkeypatch):
     assert start.counts.tolist() == [11, 22, 33]
     assert start.optimizer_updates == 5
     assert new._generation == 4
+
+
+def test_where_no_machine_offers_a_cpu_a_run_says_so_once(monkeypatch):
+    monkeypatch.setattr(driver, "MIRROR_INTERVAL_S", 0)
+    machines = [{"Alive": True, "Resources": {"memory": 1.0}}]
+    monkeypatch.setattr(driver.ray, "nodes", lambda: machines)
+    new, notes = driver.Driver.__new__(driver.Driver), []
+    new._note = lambda _, text: notes.append(text)
+    new._members, new._looked_at, new._failures, new._cpus_at_start = [], 0.0, {}, 0
+    new._warn_at = driver.time.monotonic() + 1000
+    new._start_nodes()
+    assert notes == []
+    new._warn_at = 0.0
+    for _ in range(3):
+        new._start_nodes()
+    assert notes == ["no machine of this Ray offers a CPU; training begins once one joins"]

@@ -1,7 +1,9 @@
 """Traces: what was played plays back, and what is not that game is told apart."""
 
+import dataclasses
 import io
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 
 import agents.evaluation.replay_file
-from agents.evaluation.replay_file import ReplayError, load_replay
+from agents.evaluation.replay_file import Replay, ReplayError, load_replay
+from envs import GymnasiumConfig
 from tests.agents.recordings import record
 
 
@@ -32,6 +35,12 @@ def test_a_trace_comes_back_from_its_file_as_it_was(trace, tmp_path):
     assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.safetensors", 9)
     assert loaded.env_version == trace.env_version
     assert [path.name for path in tmp_path.iterdir()] == ["game.npz"]
+
+
+def test_a_score_that_is_no_number_comes_back_from_other_environments(trace, tmp_path):
+    played = dataclasses.replace(trace.episode, score=float("nan"))
+    Replay(GymnasiumConfig("CartPole-v1"), played).save(tmp_path / "game.npz")
+    assert math.isnan(load_replay(tmp_path / "game.npz").episode.score)
 
 
 def rewrite(path, **changes):
