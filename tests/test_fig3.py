@@ -271,6 +271,27 @@ def test_a_run_that_fails_does_not_keep_the_others_waiting(tmp_path, children, c
     assert parse_args(children.trained[-1]).resume == ""
 
 
+@pytest.mark.usefixtures("children")
+def test_what_took_long_is_written_though_the_curves_cannot_be_drawn(tmp_path, monkeypatch):
+    def fail(_):
+        raise RuntimeError("no curves")
+
+    monkeypatch.setattr(fig3, "draw_curves", fail)
+    with pytest.raises(RuntimeError, match="no curves"):
+        fig3.main(arguments(tmp_path))
+    assert "linear" in (tmp_path / "table.md").read_text()
+    assert len(json.loads((tmp_path / "results.json").read_text())["results"]) == 4
+
+
+def test_a_suite_may_be_started_anywhere(tmp_path, children, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fig3.main(arguments(Path("fig"))) == 0
+    for command in children.commands:
+        folders = [word for word in command if "fig" in Path(word).parts]
+        assert folders
+        assert all(Path(word).is_absolute() for word in folders)
+
+
 def test_runs_are_the_same_by_what_matters_to_learning():
     config = TrainConfig()
     for same in ({"log_interval": 1.0}, {"eval_interval": 0}, {"run_dir": "x"}, {"quiet": True}):
