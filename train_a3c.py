@@ -12,6 +12,8 @@ from agents.system.signals import exit_on_stop_signals
 # Until there is a run to save. A KeyboardInterrupt in the middle of an import would print a
 # traceback, so this comes before the slow imports.
 exit_on_stop_signals()
+# For environments of one's own, as with `python -m`: Python itself adds the folder of this file.
+sys.path.append("")
 
 
 def main() -> int:
@@ -27,11 +29,7 @@ def main() -> int:
 
         process_context(FORKSERVER_PRELOAD)  # loads torch for the workers while it is loaded here
     require_opencv()
-    if config.uses_cluster:
-        from agents.cluster.pool import train_on_cluster
-
-        return train_on_cluster(config, sys.argv)
-    from agents.training.supervisor import train
+    from agents.launch import train
 
     return train(config, sys.argv)
 

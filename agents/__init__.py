@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agents.config import TrainConfig as TrainConfig
-    from agents.training.supervisor import train as train
+    from agents.launch import train as train
 
 
 def __getattr__(name: str) -> Any:
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return TrainConfig
     if name == "train":
-        from agents.training.supervisor import train
+        from agents.launch import train
 
         return train
     raise AttributeError(f"module 'agents' has no attribute {name!r}")

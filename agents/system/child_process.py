@@ -1,6 +1,7 @@
 """Start, poll and reap child processes."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -82,6 +83,8 @@ def init_child(connection: Connection, *, on_message: Callable[[Any], None] | No
         signal.signal(number, signal.SIG_IGN)
     # Blocked while the fork server started, and inherited from it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    # Environments may start processes of their own, which end when their connections close.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     torch.set_num_threads(1)
     # OpenCV would start a thread pool for images of 84 x 84.
     import cv2

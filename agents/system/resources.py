@@ -17,17 +17,18 @@ def memory_limit(root: Path = Path("/")) -> int:
         root: The root of the file system; tests have their own.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in _limit_files(root):
+    for file in _limit_files(root, "memory", "memory.max", "memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
             limits.append(int(file.read_text()))
     return min(limits)
 
 
-def _limit_files(root: Path) -> list[Path]:
+def _limit_files(root: Path, controller: str, name: str, old_name: str) -> list[Path]:
     """The limits of the process's own group and of all above it; the smallest counts.
 
-    In a container the path is often that of the host, which does not exist inside; the group
-    mounted at the top is then the container's own.
+    They are in files of the second version of control groups, or of the first (`old_name`). In a
+    container the path is often that of the host, which does not exist inside; the group mounted at
+    the top is then the container's own.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -37,21 +38,34 @@ def _limit_files(root: Path) -> list[Path]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            top, name = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            top, file = root / "sys/fs/cgroup", name
+        elif controller in controllers.split(","):
+            top, file = root / "sys/fs/cgroup" / controller, old_name
         else:
             continue
         group = PurePosixPath(path.lstrip("/"))
-        files += [top / part / name for part in (group, *group.parents)]
+        files += [top / part / file for part in (group, *group.parents)]
     return files
 
 
-def available_cpus() -> int:
-    """Number of CPUs that this process may run on."""
+def available_cpus(root: Path = Path("/")) -> int:
+    """Number of CPUs that this process may run on, or whose time its control group may use.
+
+    Args:
+        root: The root of the file system; tests have their own.
+    """
+    cpus = [os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cpus.append(len(os.sched_getaffinity(0)))
+    for file in _limit_files(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):
+        # Microseconds of CPU time in a period, and the period; without a limit "max", or -1.
+        with contextlib.suppress(OSError, ValueError):
+            quota, *period = file.read_text().split()
+            if file.name != "cpu.max":
+                period = [file.with_name("cpu.cfs_period_us").read_text()]
+            if int(quota) > 0:
+                cpus.append(-(-int(quota) // int(period[0])))
+    return min(cpus)
 
 
 def free_shared_memory() -> int | None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,8 @@ class StopSignals:
     """Context manager that records the first stop signal; another SIGINT or SIGTERM exits at once.
 
     SIGHUP, the signal of a closed terminal, often comes twice, from the shell and from the kernel,
-    so another one is ignored. Where it was ignored before, as under nohup, it stays ignored.
+    so another one is ignored. Where it was ignored before, as under nohup, it stays ignored. In a
+    thread other than the main one no signal is recorded, for Python does not allow it.
 
     Attributes:
         received: The number of the signal received, or None.
@@ -26,7 +28,8 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in _not_ignored():
+        is_main = threading.current_thread() is threading.main_thread()
+        for number in _not_ignored() if is_main else ():
             self._previous[number] = signal.signal(number, self._handle)
         return self
 

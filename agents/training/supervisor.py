@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing import current_process
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from agents.a3c.worker_group import (
 )
 from agents.checkpoint import list_checkpoints
 from agents.config import TrainConfig
+from agents.errors import UserError
 from agents.monitoring.console import make_display, status_line
 from agents.monitoring.logger import TrainingLogger
 from agents.monitoring.records import EvaluationRecord, RolloutRecord, UpdateRecord
@@ -87,7 +89,13 @@ def train(
         RunFolderError: If `resume` is not a run directory.
         SettingError: If the run directory cannot be written to, the run cannot be resumed with
             these settings, or this machine is too small for so many workers or so large a network.
+        UserError: If this process is a worker that imports the calling script.
     """
+    if config.workers > 0 and getattr(current_process(), "_inheriting", False):
+        raise UserError(
+            "train was called while a worker process imported the script that calls it; "
+            'call it below `if __name__ == "__main__":`'
+        )
     with StopSignals() as signals:
         run = TrainingRun(config, argv, make_env, signals, group_class, pool_class)
         try:
@@ -204,6 +212,7 @@ class TrainingRun:
 
     def _train_in_process(self) -> None:
         """Train serially in this process: deterministic, with the workers' code."""
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
         runner: WorkerRunner | SerialLearner
         if self.queue:
@@ -223,6 +232,7 @@ class TrainingRun:
                 self._log_and_checkpoint()
         finally:
             runner.env.close()
+            torch.set_num_threads(threads)
 
     def _train_with_workers(self) -> None:
         self.pool.start()

@@ -7,16 +7,19 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 import agents
-from agents import evaluate, plot, replay, report
+from agents import evaluate, launch, plot, replay, report
 from agents.checkpoint import list_checkpoints, load_checkpoint, load_newest_checkpoint
 from agents.cli import parse_args
+from agents.cluster import pool
 from agents.config import SettingError, TrainConfig
 from agents.evaluation.load_agent import load_agent
 from agents.evaluation.replay_file import load_replay
@@ -279,10 +282,68 @@ def test_an_agent_of_an_environment_that_is_gone_is_refused_by_one_line(run, tmp
 
 
 def test_training_starts_from_python_with_one_import():
-    assert agents.train is train
+    assert agents.train is launch.train
     assert agents.TrainConfig is TrainConfig
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = agents.no_such_name
+
+
+def test_training_from_python_takes_the_cluster_that_the_settings_name(monkeypatch):
+    asked = []
+    monkeypatch.setattr(pool, "train_on_cluster", lambda *given: asked.append(given) or 5)
+    config = TrainConfig(game="CartPole-v1", cluster="local")
+    assert agents.train(config, ["argv"], make_tiny_env) == 5
+    assert asked == [(config, ["argv"], make_tiny_env)]
+
+
+SCRIPT = """
+from agents import TrainConfig, train
+from tests.agents.tiny_env import {make_env} as make_env
+
+settings = dict(game="MyCorridor-v0", workers=1, envs_per_worker=2, num_steps=5, run_dir="runs")
+{guard}raise SystemExit(
+    train(TrainConfig(**settings, total_timesteps=100, head="linear"), make_env=make_env)
+)
+"""
+
+
+def run_script(folder, make_env="make_tiny_env", guard=""):
+    script = folder / "script.py"
+    script.write_text(SCRIPT.format(make_env=make_env, guard=guard))
+    return subprocess.run(
+        [sys.executable, str(script)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_script_without_a_guard_makes_one_run_and_is_told_what_it_lacks(tmp_path):
+    ended = run_script(tmp_path)
+    assert ended.returncode == 1
+    assert 'below `if __name__ == "__main__":`' in ended.stdout + ended.stderr
+    assert len(list((tmp_path / "runs").glob("MyCorridor*"))) == 1
+
+
+def test_environments_may_start_processes_of_their_own(tmp_path):
+    ended = run_script(tmp_path, "make_async_env", 'if __name__ == "__main__":\n    ')
+    assert ended.returncode == 0, ended.stderr
+    left = [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(tmp_path)]
+    assert not psutil.wait_procs(left, timeout=10)[1]
+
+
+def test_training_in_a_thread_and_in_this_process_leaves_it_as_it_was(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            config = make_config(tmp_path, eval_interval=0, head="linear")
+            assert threads.submit(train, config).result() == 0
+            assert threads.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_checkpoints_of_the_run_are_found(run):
@@ -297,7 +358,8 @@ def test_the_documented_environment_and_its_use_from_python_run_as_they_stand(tm
     (tmp_path / "mine.py").write_text(
         script.replace("50_000", "4_000, workers=2, envs_per_worker=2")
     )
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    # The environment is found in the working directory.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     game = ["--game", "corridor:Corridor-v0", "--total-timesteps", "4000", "--workers", "2"]
     for command in ([str(ROOT / "train_a3c.py"), *game], ["mine.py"]):
         run = subprocess.run(

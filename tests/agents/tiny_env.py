@@ -1,10 +1,12 @@
 """A game small enough to be solved in seconds, as a Gymnasium vector environment."""
 
+from functools import partial
 from typing import ClassVar
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from agents.config import TrainConfig
@@ -68,6 +70,14 @@ class TinyEnv(VectorEnv):
 
 def make_tiny_env(config: TrainConfig, seeds: np.ndarray) -> TinyEnv:  # noqa: ARG001
     return TinyEnv(len(seeds))
+
+
+def make_async_env(config: TrainConfig, seeds: np.ndarray) -> AsyncVectorEnv:  # noqa: ARG001
+    """Environments in processes of their own."""
+    make_one = partial(gymnasium.make, "CartPole-v1")
+    env = AsyncVectorEnv([make_one] * len(seeds))
+    env.reset(seed=seeds.tolist())
+    return env
 
 
 class BrokenError(Exception):

@@ -65,6 +65,7 @@ def test_vectors_of_every_kind_become_float32(name, shape, expected):
         ("Board", lambda o: o),
         ("Grey", lambda o: o[None]),
         ("Tiles", lambda o: np.moveaxis(o, -1, 0)),
+        ("OneHotTiles", lambda o: np.moveaxis(o, -1, 0)),
         ("Dict", lambda o: np.moveaxis(o["image"], -1, 0)),
     ],
 )

@@ -31,6 +31,14 @@ def make_cache(torso, workers, n, shape=(4, 84, 84)):
     return torso.make_cache(memory.movedim(-1, -3))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 128, 129, 362])
+def test_images_of_any_number_of_channels_are_copied(channels):
+    images = make_screens(2, (channels, 9, 9))
+    out = torch.zeros(2, 9, 9, channels, dtype=torch.uint8).movedim(-1, 1)
+    copy_channels_last(images, out)
+    assert torch.equal(out, images)
+
+
 def forward_cached(torso, screens, cache, rows):
     for worker, screens_of_worker in enumerate(screens):
         copy_channels_last(screens_of_worker, cache.observations[worker, rows])

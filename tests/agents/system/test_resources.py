@@ -50,6 +50,29 @@ def test_cores_are_those_that_this_process_may_use():
     assert 1 <= available_cpus() <= os.cpu_count()
 
 
+@pytest.mark.parametrize(
+    ("groups", "limits", "most"),
+    [
+        ("0::/\n", {}, None),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu.max": "100000 100000\n"}, 1),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, 1),
+        ("0::/a\n", {"a/cpu.max": "100100 100000\n"}, 2),
+        ("0::/a\n", {"a/cpu.max": "damaged\n"}, None),
+        ("3:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1\n"}, None),
+        (
+            "3:cpu,cpuacct:/a\n0::/\n",
+            {"cpu/a/cpu.cfs_quota_us": "9000\n", "cpu/a/cpu.cfs_period_us": "10000\n"},
+            1,
+        ),
+    ],
+)
+def test_cores_are_no_more_than_a_container_may_use(groups, limits, most, tmp_path):
+    free = len(os.sched_getaffinity(0))
+    expected = free if most is None else min(free, most)
+    assert available_cpus(make_root(tmp_path, groups, **limits)) == expected
+
+
 def test_shared_memory_that_is_missing_or_read_only_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("agents.system.resources.SHARED_MEMORY", tmp_path)
