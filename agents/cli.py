@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from agents.config import ByBonus, ByKind, SettingError, TrainConfig, flag, validate
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError, assumption, open_run, resolve_resumed
+from agents.system.output import escape_what_cannot_be_encoded, flush_output
 from envs import UnusableEnvironmentError
 
 
@@ -38,6 +39,7 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     A `UserError`, or an environment that cannot be used, is printed as one line and exits with 2;
     Ctrl-C exits with 130.
     """
+    escape_what_cannot_be_encoded()
     try:
         code = main()
     except (UserError, UnusableEnvironmentError) as error:
@@ -45,6 +47,7 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
         code = 2
     except KeyboardInterrupt:
         code = 130
+    flush_output()
     sys.exit(code)
 
 

@@ -120,6 +120,16 @@ def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
         assert f"`{column}`" in FILES
 
 
+def test_the_table_of_progress_has_the_columns_that_the_page_on_metrics_promises():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    tags = set(re.findall(r"`((?:charts|losses|a3c|learner|cluster)/\w+)`", page))
+    assert len(tags) > 20
+    columns = {tag.rpartition("/")[2] for tag in tags}
+    assert columns <= set(progress_csv.COLUMNS)
+    others = {"wall_time", "global_step", "episodes", "recent_return", "recent_length"}
+    assert set(progress_csv.COLUMNS) == columns | others
+
+
 def test_every_name_of_code_on_the_page_on_the_algorithm_exists():
     names = defined_names(ROOT)
     flags = {flag(spec.name) for spec in dataclasses.fields(TrainConfig)}

@@ -91,7 +91,8 @@ class FFmpegEncoder:
     def __init__(self, ffmpeg: str, path: Path, width: int, height: int, fps: int) -> None:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps}"]
         # The index goes to the front of the file, so that it plays before it has arrived whole.
-        target = ["-movflags", "+faststart", "-y", str(path)]
+        # Without "file:", a colon in a name would end that of a protocol.
+        target = ["-movflags", "+faststart", "-y", f"file:{path}"]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
         # Its own session: Ctrl-C is for this program, which may still want to finish the video.
         try:

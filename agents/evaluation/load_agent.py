@@ -1,6 +1,6 @@
 """Loading a run's network from a checkpoint."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -14,10 +14,13 @@ from agents.checkpoint import (
     load_checkpoint,
     load_newest_checkpoint,
 )
-from agents.config import TrainConfig
+from agents.config import TrainConfig, flag
 from agents.evaluation.runner import make_network
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import RunFolderError, open_run
+
+# Of what replays keep.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class LoadedAgent:
 
     Attributes:
         network: Ready to act.
-        checkpoint: The file's name.
+        checkpoint: The file's name, after that of its run if it is another's.
         global_step: Agent steps it was trained for.
     """
 
@@ -35,8 +38,8 @@ class LoadedAgent:
     global_step: int
 
 
-# Settings by which agents are told apart, and how a message shows them.
-_IDENTITY = {
+# How a message shows them; other settings are shown as flags.
+_WORDS = {
     "head": "a {} head",
     "core": "core {}",
     "torso": "torso {}",
@@ -46,8 +49,22 @@ _IDENTITY = {
 }
 
 
+def _identity(config: TrainConfig) -> list[str]:
+    """The settings that an agent is told apart by: of its network, and of what it plays."""
+    names = {"game", *vars(config.env)}
+    groups = {"network", f"{config.head} head"}
+    return [
+        spec.name
+        for spec in fields(config)
+        if not spec.metadata["mutable_on_resume"]
+        and (spec.name in names or spec.metadata["group"] in groups)
+    ]
+
+
 def _check_same_agent(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
-    """Raise CheckpointError if a checkpoint says that it is of another game or another network.
+    """Raise CheckpointError if a checkpoint says that it plays otherwise than the run's agents.
+
+    That is with another network, even if its parameters have the same shapes, or by other rules.
 
     Its settings are in the file; in an older one, beside it in the run's `config.json`.
     """
@@ -58,11 +75,15 @@ def _check_same_agent(path: Path, checkpoint: Checkpoint, config: TrainConfig) -
         except RunFolderError:
             return  # nothing is known of it but its parameters
     ours = asdict(config)
-    differing = [name for name in _IDENTITY if settings.get(name, ours[name]) != ours[name]]
+    names = _identity(config)
+    differing = [name for name in names if settings.get(name, ours[name]) != ours[name]]
     if differing:
         shown = dict.fromkeys(["head", *differing, "game"])
         theirs, own = (
-            ", ".join(_IDENTITY[name].format(given.get(name, ours[name])) for name in shown)
+            ", ".join(
+                _WORDS.get(name, f"{flag(name)} {{}}").format(given.get(name, ours[name]))
+                for name in shown
+            )
             for given in (settings, ours)
         )
         raise CheckpointError(f"{path}: it is of {theirs}; the run is of {own}")
@@ -99,4 +120,6 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(checkpoint.parameters[name])
-    return LoadedAgent(network, path.name, checkpoint.global_step)
+    is_own = path.resolve().parent == (folder / "checkpoints").resolve()
+    name = path.name if is_own else f"{path.resolve().parent.parent.name}/{path.name}"
+    return LoadedAgent(network, name[-_LONGEST_NAME:], checkpoint.global_step)

@@ -42,6 +42,7 @@ from agents.evaluation.drawing import (
 )
 from agents.evaluation.episode import StepResult
 from agents.evaluation.program_plots import GrowingAxis, draw_program
+from agents.evaluation.results import format_score
 from agents.evaluation.video import HEIGHT as GAME_HEIGHT
 from agents.evaluation.video import WIDTH as GAME_WIDTH
 from agents.evaluation.video import Image
@@ -177,12 +178,14 @@ class Overlay:
                 draw_text(canvas, f"{100 * share:.1f}", _POLICY.right, y, NOTE, colour, "r")
 
     def _draw_score(self, canvas: Canvas, step: StepResult) -> None:
-        score, y = f"{step.score:,.0f}", _SCORE.y + 56
+        score, y = format_score(step.score), _SCORE.y + 56
         draw_text(canvas, score, _SCORE.x, y, LARGE)
         recent = [r for r in self._rewards[-self._steps_in(REWARD_SECONDS) :] if r]
         if recent:
             x = _SCORE.x + text_width(score, LARGE) + 12
-            draw_text(canvas, f"{sum(recent):+,.0f}", x, y, 20, _reward_colour(sum(recent)))
+            gained = sum(recent)
+            sign = "+" if gained > 0 else ""
+            draw_text(canvas, f"{sign}{format_score(gained)}", x, y, 20, _reward_colour(gained))
         seconds = step.length / self._steps_per_second
         clock = f"{int(seconds // 60)}:{seconds % 60:04.1f}"
         draw_text(canvas, clock, _SCORE.right, y, 16, MUTED, "r")

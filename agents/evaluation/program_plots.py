@@ -95,7 +95,7 @@ def _draw_neurocoder(
     last_map = _draw_attentions(canvas, box, attentions)
 
     sigma = program.singular_values
-    end = axis.include(float(sigma[0]))
+    end = axis.include(float(sigma.max()))
     show_values = last_map.height >= TICK * len(sigma)
     left = last_map.right + 12
     plot = Box(left, last_map.y, box.right - left, last_map.height)

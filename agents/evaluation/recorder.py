@@ -8,6 +8,7 @@ from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeCallback, EpisodeResult, StepResult
 from agents.evaluation.overlay import Overlay, OverlayFactory
 from agents.evaluation.replay_file import Replay
+from agents.evaluation.results import format_score
 from agents.evaluation.video import VideoError, VideoWriter, video_fps
 from agents.evaluation.video_callback import render_step
 from agents.networks.inspection import PolicyOutput
@@ -97,7 +98,8 @@ class Recorder(EpisodeCallback):
 
     def on_end(self, result: EpisodeResult) -> None:
         """Write the replay, then complete the video."""
-        name = f"{self._name(result.mode, result.seed)}_score_{result.score:.0f}"
+        score = format_score(result.score).replace(",", "")
+        name = f"{self._name(result.mode, result.seed)}_score_{score}"
         path = self.folder / "replays" / f"{name}.npz"
         random = result.mode == "random"
         replay = Replay(

@@ -102,6 +102,16 @@ class EvaluationRow:
     seed: int
 
 
+def format_score(score: float) -> str:
+    """A score for people: whole numbers as they are, others with about three digits."""
+    if abs(score) >= 1e12:
+        return f"{score:.3g}"
+    if score % 1 == 0 or abs(score) >= 10_000:
+        return f"{score:,.0f}"
+    # As many digits as it takes, but no exponent.
+    return f"{score:,.1f}" if abs(score) >= 100 else f"{float(f'{score:.3g}'):g}"
+
+
 def summarise(game_name: str, episodes: Sequence[EpisodeResult]) -> Summary:
     """Summarise episodes that were played in one mode.
 

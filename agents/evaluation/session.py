@@ -1,14 +1,17 @@
 """The evaluate command's work: load the agent, play, save, and print the results."""
 
+import contextlib
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 import torch
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 
 from agents.cli import warn_of_assumptions
 from agents.errors import UserError
@@ -35,11 +39,14 @@ from agents.evaluation.runner import RANDOM, episode_seeds, evaluate_policy
 from agents.evaluation.tables import evaluation_table, milestone_table
 from agents.networks.inspection import PolicyOutput
 from agents.run_folder import open_run
+from agents.system.files import remove_stale_temp_files
+from agents.system.output import TolerantStream
 from agents.system.resources import free_disk_space
 from agents.system.signals import StopSignals
 
 # Enough for some minutes of video; looked at before playing.
 MIN_RECORDING_BYTES = 8 * 2**20
+_WIDEST_TABLE = 1000
 
 
 class EvaluationSession:
@@ -69,6 +76,8 @@ class EvaluationSession:
         overlay: bool = False,
     ) -> None:
         torch.set_num_threads(1)
+        # Results are saved even if the terminal is closed.
+        self._console = Console(file=_standard_output(), highlight=False)
         self.modes, self.seed = modes, seed
         self.folder, self.config = open_run(run)
         warn_of_assumptions(self.folder)
@@ -87,7 +96,7 @@ class EvaluationSession:
                 global_step,
                 overlay_factory(self.config, global_step) if overlay else None,
             )
-        self._console = Console(highlight=False)
+        remove_stale_temp_files(self.folder)  # of an evaluation that was killed
         self._signals = StopSignals()
 
     def run(self, episodes: int) -> int:
@@ -111,9 +120,9 @@ class EvaluationSession:
                     summaries.append(summarise(self.config.game, results))
                     self._save(summaries[-1])
         if summaries:
-            self._console.print(evaluation_table(self.config.game, summaries))
+            self._print_table(evaluation_table(self.config.game, summaries))
             if reached := milestone_table(self.config.game, summaries):
-                self._console.print(reached)
+                self._print_table(reached)
         self._print_paths()
         if self._signals.received is None:
             recorder = self.recorder
@@ -130,6 +139,12 @@ class EvaluationSession:
 
     def _stopped(self) -> bool:
         return self._signals.received is not None
+
+    def _print_table(self, table: Table) -> None:
+        """Print a table with all digits, also where the terminal is too narrow for its rows."""
+        everything = self._console.options.update(width=_WIDEST_TABLE)
+        needed = Measurement.get(self._console, everything, table).maximum
+        self._console.print(table, width=max(needed, self._console.width), crop=False)
 
     def _print_paths(self) -> None:
         recorded = [] if self.recorder is None else [self.recorder.replays, self.recorder.videos]
@@ -152,7 +167,8 @@ class EvaluationSession:
             append_evaluation(self.folder, row)
         except OSError as error:
             self._unwritten += 1
-            print(f"warning: the result was not saved: {error}", file=sys.stderr)
+            with contextlib.suppress(OSError, ValueError):  # a closed terminal
+                print(f"warning: the result was not saved: {error}", file=sys.stderr)
 
 
 def _check_room(folder: Path) -> None:
@@ -170,10 +186,15 @@ def _check_room(folder: Path) -> None:
         raise UserError(f"{folder}: --record cannot write there ({error.strerror})") from error
 
 
+def _standard_output() -> IO[str] | None:
+    # None if it was closed from the start.
+    return None if sys.stdout is None else cast("IO[str]", TolerantStream(sys.stdout))
+
+
 @contextmanager
 def _progress(mode: str, episodes: int, console: Console) -> Iterator[EpisodeCallback]:
-    """A bar on a terminal; elsewhere, lines."""
-    if not console.is_terminal:
+    """A bar on a terminal that can redraw it; elsewhere, lines."""
+    if not console.is_terminal or console.is_dumb_terminal:
         yield ProgressLines(mode, episodes, console.print)
         return
     with Progress(

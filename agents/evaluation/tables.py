@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
-from agents.evaluation.results import Summary
+from agents.evaluation.results import Summary, format_score
 from envs import MILESTONES, PUBLISHED_SCORES, Milestone
 
 
@@ -17,11 +17,11 @@ def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = 
         table.add_column(column, justify="right", no_wrap=True)
     for s in summaries:
         normalised = "" if s.human_normalised is None else f"{s.human_normalised:.1%}"
-        scores = (_short(x) for x in (s.mean, s.std, s.median, s.min, s.max))
+        scores = (format_score(x) for x in (s.mean, s.std, s.median, s.min, s.max))
         table.add_row(s.mode, str(s.episodes), *scores, f"{s.length:,.0f}", normalised)
     published = PUBLISHED_SCORES.get(game_name)
     if published is not None:
-        random, human = _short(published.random), _short(published.human)
+        random, human = format_score(published.random), format_score(published.human)
         table.caption = f"published (Wang et al. 2016): random {random} (0%), human {human} (100%)"
         table.caption_justify = "left"
     return table
@@ -47,10 +47,3 @@ def milestone_cell(milestone: Milestone, means: Mapping[str, float]) -> str:
         return ""
     value = means[milestone.name]
     return f"{value:.0%}" if milestone.is_share else f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def _short(value: float) -> str:
-    if abs(value) >= 1e12:
-        return f"{value:.3g}"
-    whole = value % 1 == 0 or abs(value) >= 10_000
-    return f"{value:,.0f}" if whole else f"{value:,.1f}"

@@ -5,7 +5,6 @@ Whatever happens to the terminal, or the file that takes its place, the run goes
 
 import contextlib
 import errno
-import io
 import logging
 import math
 import sys
@@ -19,6 +18,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from agents.system.output import escape_what_cannot_be_encoded
 
 # Of a pipe, a terminal and a file that are closed.
 _CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)
@@ -88,8 +89,7 @@ def make_display(*, quiet: bool) -> Display:
     # Python has no standard output if that was closed at the start (`>&-`).
     if quiet or sys.stdout is None:
         return QuietDisplay()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    escape_what_cannot_be_encoded()
     if sys.stdout.isatty() and not Console().is_dumb_terminal:
         return LiveDisplay(Console())
     return LineDisplay(sys.stdout)

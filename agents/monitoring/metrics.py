@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from agents.config import RECENT_EPISODES
+from agents.evaluation.results import format_score
 from agents.training_state import TrainingState
 from envs import Episode
 
@@ -61,7 +62,9 @@ class TrainingStatistics:
     @property
     def recent_return_text(self) -> str:
         """The recent return as text, with the number of episodes."""
-        return f"{self.recent_return:.1f} (last {len(self.recent)})" if self.recent else "-"
+        if not self.recent:
+            return "-"
+        return f"{format_score(self.recent_return)} (last {len(self.recent)})"
 
     @property
     def elapsed(self) -> float:

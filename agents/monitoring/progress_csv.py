@@ -43,6 +43,9 @@ COLUMNS = (
     "recent_past_plateau",
     "clipped_updates",
     "steps_per_episode",
+    "episodic_return",
+    "episodic_length",
+    "frames",
 )
 # Rows kept for later while the disk is full.
 _MAX_PENDING_ROWS = 10_000

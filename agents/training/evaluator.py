@@ -14,7 +14,13 @@ from agents.config import TrainConfig
 from agents.evaluation.callbacks import EvenSampler
 from agents.evaluation.episode import EpisodeCallback, StepResult
 from agents.evaluation.recorder import Recorder
-from agents.evaluation.results import TRAINING, EvaluationRow, append_evaluation, summarise
+from agents.evaluation.results import (
+    TRAINING,
+    EvaluationRow,
+    append_evaluation,
+    format_score,
+    summarise,
+)
 from agents.evaluation.runner import (
     GREEDY,
     SAMPLED,
@@ -267,7 +273,7 @@ def play_evaluation(
         scalars[f"eval/{mode}_length"] = summary.length
         for name, value in summary.milestones.items():
             scalars[f"eval/{mode}_{name}"] = value
-        texts.append(f"{mode} {summary.mean:.1f}")
+        texts.append(f"{mode} {format_score(summary.mean)}")
         unwritten += sum(recorder.unwritten for recorder in first)
         rows.append(EvaluationRow(time.time(), TRAINING, "", global_step, summary, config.seed))
     try:

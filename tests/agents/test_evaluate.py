@@ -2,11 +2,14 @@
 
 import dataclasses
 import errno
+import fcntl
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -247,6 +250,73 @@ def test_a_checkpoint_of_another_game_or_head_is_refused_by_naming_both(
     state = TrainingState(3, config=config)
     moved = save_checkpoint(tmp_path, Checkpoint(parameters, {}, state), 1)
     assert "core lstm" in refused(capsys, run, "--checkpoint", moved)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"neurocoder_steps": 1},
+        {"neurocoder_sharpness": 1.0},
+        {"actor_gain": 0.5},
+        {"frame_skip": 8},
+        {"sticky_actions": 0.0},
+    ],
+)
+def test_a_checkpoint_of_an_agent_that_plays_otherwise_is_refused(changes, run, tmp_path, capsys):
+    other = make_run(tmp_path / "other", make_config(**changes))
+    (path,) = (other / "checkpoints").glob("step_*")
+    ((name, value),) = changes.items()
+    error = refused(capsys, run, "--checkpoint", path)
+    assert f"--{name.replace('_', '-')} {value}," in error
+    assert f"--{name.replace('_', '-')} {getattr(make_config(), name)}," in error
+
+
+def test_the_score_of_another_runs_checkpoint_is_told_apart(run, tmp_path):
+    other = make_run(tmp_path / "other", make_config(seed=5, learning_rate=1e-4, reward="none"))
+    (path,) = (other / "checkpoints").glob("step_*")
+    for given in (path, run / "checkpoints" / "step_000000009000.safetensors"):
+        assert main([str(run), "--checkpoint", str(given), "--episodes", "1"]) == 0
+    names = [row.checkpoint for row in read_evaluations(run)]
+    assert names == [f"other/{path.name}"] * 2 + ["step_000000009000.safetensors"] * 2
+
+
+def test_episodes_count_though_the_terminal_is_closed(run):
+    """The closed terminal sends SIGHUP, and takes no more text."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "agents.evaluate", str(run), "--mode", "random"]
+    child = subprocess.Popen(
+        [*command, "--episodes", "10000"],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    shown = b""
+    while b" 2/10000" not in shown:
+        shown += os.read(ours, 4096)
+    os.close(ours)
+    assert child.wait(timeout=60) == 128 + signal.SIGHUP
+    (row,) = read_evaluations(run)
+    assert 2 <= row.summary.episodes < 10000
+
+
+@pytest.mark.parametrize("where", ["| head -1", "> /dev/full"])
+def test_results_are_saved_though_nobody_reads_what_is_printed(where, run):
+    command = f"{sys.executable} -m agents.evaluate {run} --mode random --episodes 2 {where}"
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert read_evaluations(run)[0].summary.episodes == 2
+
+
+def test_what_a_killed_evaluation_left_is_removed(run):
+    left = run / "videos" / ".random_seed_1.4194305.tmp.mp4"
+    left.parent.mkdir()
+    left.touch()
+    assert main([str(run), "--mode", "random", "--episodes", "1"]) == 0
+    assert not left.exists()
 
 
 def full_disk(*_, **__):

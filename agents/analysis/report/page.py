@@ -7,7 +7,6 @@ or dark theme, which images drawn beforehand by matplotlib could not.
 """
 
 import base64
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ import jinja2
 
 from agents.analysis.report.chart_data import Points, chart_data
 from agents.analysis.report.episode import ShownEpisode
-from agents.evaluation.results import Summary
+from agents.evaluation.results import Summary, format_score
 from agents.evaluation.tables import milestone_cell
 from envs import MILESTONES, PUBLISHED_SCORES, AtariConfig, EnvConfig
 
@@ -167,23 +166,23 @@ def score_rows(env: EnvConfig, summaries: Sequence[Summary]) -> list[tuple[str, 
     """Return the rows of the score table: name and six cells, measured and published."""
     rows: list[tuple[str, list[str]]] = []
     for s in summaries:
-        mean = _number(s.mean)
+        mean = format_score(s.mean)
         normalised = (
             "" if s.human_normalised is None else f"{round(s.human_normalised, 3) + 0.0:.1%}"
         )
         cells = [
-            f"{mean} ± {_number(s.std)}" if s.episodes > 1 else mean,
+            f"{mean} ± {format_score(s.std)}" if s.episodes > 1 else mean,
             normalised,
-            _number(s.median),
-            f"{_number(s.min)} to {_number(s.max)}",
+            format_score(s.median),
+            f"{format_score(s.min)} to {format_score(s.max)}",
             f"{s.episodes:,}",
             f"{env.seconds(s.length):,.0f} s",
         ]
         rows.append((_MODE_NAMES[s.mode], cells))
     published = PUBLISHED_SCORES.get(env.game)
     if published is not None:
-        rows.append(("Published, random", [_number(published.random), "0%", *[""] * 4]))
-        rows.append(("Published, human", [_number(published.human), "100%", *[""] * 4]))
+        rows.append(("Published, random", [format_score(published.random), "0%", *[""] * 4]))
+        rows.append(("Published, human", [format_score(published.human), "100%", *[""] * 4]))
     return [(name, [_minus(cell) or "–" for cell in cells]) for name, cells in rows]
 
 
@@ -202,20 +201,13 @@ def describe_episode(env: EnvConfig, shown: ShownEpisode, summaries: Sequence[Su
     episodes = next((s.episodes for s in summaries if s.mode == game.mode), 1)
     which = f"The median of {episodes:,} {game.mode} episodes" if episodes > 1 else "The episode"
     text = (
-        f"{which}: score {_minus(_number(game.score))}, {game.length:,} agent steps "
+        f"{which}: score {_minus(format_score(game.score))}, {game.length:,} agent steps "
         f"({env.seconds(game.length):,.0f} s of play), {game.mode} actions, "
         f"seed {game.seed}."
     )
     if length < game.length:
         text += f" Only the first {length:,} steps are shown, to limit the size of this page."
     return text
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return str(value)
-    whole = value == round(value) or abs(value) >= 10_000
-    return f"{value:,.0f}" if whole else f"{value:,.1f}"
 
 
 def _minus(text: str) -> str:

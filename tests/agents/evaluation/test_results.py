@@ -14,6 +14,7 @@ from agents.evaluation.results import (
     COLUMNS,
     EvaluationRow,
     append_evaluation,
+    format_score,
     read_evaluations,
     summarise,
     truncate_after_step,
@@ -242,6 +243,18 @@ def test_the_table_fits_80_columns_and_names_the_published_scores():
     assert "…" not in text
     for expected in ("sampled", "greedy", "random", "617,284", "1,234,567", "65.2", "4,334.7"):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        *((0, "0"), (1.0, "1"), (-3, "-3"), (12345.6, "12,346"), (2570.25, "2,570.2")),
+        *((0.694, "0.694"), (0.0954321, "0.0954"), (-0.95, "-0.95"), (76.6667, "76.7")),
+        *((99.97, "100"), (2e15, "2e+15"), (math.nan, "nan"), (-math.inf, "-inf")),
+    ],
+)
+def test_scores_are_shown_with_the_digits_that_they_need(score, text):
+    assert format_score(score) == text
 
 
 def test_the_table_of_a_game_without_published_scores_names_none():

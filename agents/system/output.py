@@ -1,0 +1,50 @@
+"""Standard output that may break: a closed terminal or pipe, a full disk, an odd encoding."""
+
+import contextlib
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+
+class TolerantStream:
+    """A text stream that loses what cannot be written, instead of raising.
+
+    Args:
+        stream: Where the text goes. All but writing is passed on to it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Have standard output print escape sequences for what its encoding lacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Flush at the end of a command; where that fails, let Python not try it again and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:  # closed from the start
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
