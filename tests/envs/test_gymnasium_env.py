@@ -35,24 +35,28 @@ def raw_env(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "expected"),
+    ("name", "bounds", "expected"),
     [
-        ("Vector", (3,), lambda o: o),
-        ("Matrix", (6,), lambda o: o.reshape(6)),
-        ("Integers", (3,), lambda o: o),
-        ("Bytes", (5,), lambda o: o),
-        ("Discrete", (4,), lambda o: np.eye(4)[o - 1]),
-        ("MultiDiscrete", (5,), lambda o: np.concatenate([np.eye(2)[o[0]], np.eye(3)[o[1]]])),
-        ("MultiBinary", (4,), lambda o: o),
+        ("Vector", ((-1.0, 1.0),) * 3, lambda o: o),
+        ("Matrix", ((-1.0, 1.0),) * 6, lambda o: o.reshape(6)),
+        ("Integers", ((0.0, 9.0),) * 3, lambda o: o),
+        ("Bytes", ((0.0, 255.0),) * 5, lambda o: o),
+        ("Discrete", ((0.0, 1.0),) * 4, lambda o: np.eye(4)[o - 1]),
+        (
+            "MultiDiscrete",
+            ((0.0, 1.0),) * 5,
+            lambda o: np.concatenate([np.eye(2)[o[0]], np.eye(3)[o[1]]]),
+        ),
+        ("MultiBinary", ((0.0, 1.0),) * 4, lambda o: o),
     ],
 )
-def test_vectors_of_every_kind_become_float32(name, shape, expected):
+def test_vectors_of_every_kind_become_float32_and_keep_their_bounds(name, bounds, expected):
     ours, theirs = make_evaluation_env(config(name)), raw_env(name)
     observation, _ = ours.reset(seed=4)
     raw, _ = theirs.reset(seed=4)
     assert observation.dtype == np.float32
     np.testing.assert_array_equal(observation, expected(raw).astype(np.float32))
-    assert spaces(config(name)) == Spaces(3, shape)
+    assert spaces(config(name)) == Spaces(3, (len(bounds),), bounds)
     assert not spaces(config(name)).has_images
 
 
