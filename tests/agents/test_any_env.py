@@ -327,6 +327,7 @@ def test_a_script_without_a_guard_makes_one_run_and_is_told_what_it_lacks(tmp_pa
     assert len(list((tmp_path / "runs").glob("MyCorridor*"))) == 1
 
 
+@pytest.mark.slow
 def test_environments_may_start_processes_of_their_own(tmp_path):
     ended = run_script(tmp_path, "make_async_env", 'if __name__ == "__main__":\n    ')
     assert ended.returncode == 0, ended.stderr

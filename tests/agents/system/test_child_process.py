@@ -1,5 +1,6 @@
 """A child that raises tells its parent why, and how it ended can be said in a word."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -35,6 +36,15 @@ def be_interrupted(connection):
     send(connection, "done")
 
 
+def start_another(connection):
+    init_child(connection)
+    with report_crash(connection, "child 7"):
+        process = multiprocessing.get_context("fork").Process(target=os.getpid, daemon=True)
+        process.start()
+        process.join()
+        send(connection, process.exitcode)
+
+
 def run(target, *args):
     """All the messages of a child, and how it ended."""
     child = start_child(process_context(), "child", target, *args)
@@ -44,6 +54,10 @@ def run(target, *args):
         received, exited = poll([child], timeout=1.0)
         messages += [message for _, message in received]
     return messages, reap(child)
+
+
+def test_a_child_may_start_processes_as_vectorised_environments_do():
+    assert run(start_another) == ([0], "exit code 0")
 
 
 def test_a_child_that_raises_sends_its_traceback_and_exits_with_code_1():
