@@ -20,7 +20,11 @@ def train(
         config: The settings; with `resume`, that run is resumed from its newest sound checkpoint.
             Its settings must be the same then, except for those that may change on resume.
         argv: The command line, kept in `meta.json`.
-        make_env: Makes the environments of a process; see `agents.training.supervisor.train`.
+        make_env: Makes the environments of a process from the settings and their seeds, one each:
+            any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
+            seed, so it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must
+            be importable by name, for it is sent to other processes. Evaluation plays what
+            `config.game` names, and is left out where that is not this environment.
 
     Returns:
         The exit code: 0, 1 after a failure or if the last checkpoint, or a result or video of an

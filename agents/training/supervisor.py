@@ -66,30 +66,20 @@ def train(
     group_class: GroupClass = WorkerGroup,
     pool_class: PoolClass = WorkerPool,
 ) -> int:
-    """Train until the budget is spent, a signal comes, or the run fails.
+    """Train on this machine, or with the processes of `pool_class`; see `agents.launch.train`.
 
     Args:
-        config: The settings; with `resume`, that run is resumed from its newest sound checkpoint.
-            Its settings must be the same then, except for those that may change on resume.
+        config: The settings.
         argv: The command line, kept in `meta.json`.
-        make_env: Makes the environments of a process from the settings and their seeds, one each:
-            any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
-            seed, so it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must
-            be importable by name, for it is sent to other processes. Evaluation plays what
-            `config.game` names, and is left out where that is not this environment.
-        group_class: Makes the workers of a process that learn themselves; importable by name, too.
+        make_env: Makes the environments of a process.
+        group_class: Makes the workers of a process that learn themselves; importable by name.
         pool_class: Makes the processes that train.
 
     Returns:
-        The exit code: 0, 1 after a failure or if the last checkpoint, or a result or video of an
-        evaluation, could not be written, 130 after Ctrl-C, 143 after SIGTERM, 129 after
-        SIGHUP.
+        The exit code.
 
     Raises:
-        RunFolderError: If `resume` is not a run directory.
-        SettingError: If the run directory cannot be written to, the run cannot be resumed with
-            these settings, or this machine is too small for so many workers or so large a network.
-        UserError: If this process is a worker that imports the calling script.
+        UserError: As there.
     """
     if config.workers > 0 and getattr(current_process(), "_inheriting", False):
         raise UserError(
