@@ -32,8 +32,6 @@ _NAMES: dict[tuple[str, object], str] = {
     ("neurocoder_usage_attention", False): "no usage attention",
     ("neurocoder_residual", False): "no residual",
 }
-
-
 # Settings whose words, such as "none", need the setting's name.
 _NAMED = ("learner", "images", "reward")
 # Evaluations are of the first parameters after the step at which they were due, a few updates later

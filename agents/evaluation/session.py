@@ -1,6 +1,5 @@
 """The evaluate command's work: load the agent, play, save, and print the results."""
 
-import contextlib
 import sys
 import tempfile
 import time
@@ -40,7 +39,7 @@ from agents.evaluation.tables import evaluation_table, milestone_table
 from agents.networks.inspection import PolicyOutput
 from agents.run_folder import open_run
 from agents.system.files import remove_stale_temp_files
-from agents.system.output import TolerantStream
+from agents.system.output import TolerantStream, print_to_stderr
 from agents.system.resources import free_disk_space
 from agents.system.signals import StopSignals
 
@@ -167,8 +166,7 @@ class EvaluationSession:
             append_evaluation(self.folder, row)
         except OSError as error:
             self._unwritten += 1
-            with contextlib.suppress(OSError, ValueError):  # a closed terminal
-                print(f"warning: the result was not saved: {error}", file=sys.stderr)
+            print_to_stderr(f"warning: the result was not saved: {error}")
 
 
 def _check_room(folder: Path) -> None:

@@ -3,7 +3,6 @@
 Whatever happens to the terminal, or the file that takes its place, the run goes on.
 """
 
-import contextlib
 import errno
 import logging
 import math
@@ -19,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from agents.system.output import escape_what_cannot_be_encoded
+from agents.system.output import escape_what_cannot_be_encoded, print_to_stderr
 
 # Of a pipe, a terminal and a file that are closed.
 _CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)
@@ -118,7 +117,7 @@ class LineDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
-        self.handler: logging.Handler = _DisplayHandler(self.print, warn=_print_to_stderr)
+        self.handler: logging.Handler = _DisplayHandler(self.print, warn=print_to_stderr)
 
     def show(self, status: Status, *, new_row: bool) -> None:
         """Print a line if a row was logged."""
@@ -209,11 +208,6 @@ class _DisplayHandler(logging.Handler):
 def _is_closed(error: OSError | ValueError) -> bool:
     """Whether an error in writing means that there is no terminal, pipe or file any more."""
     return not isinstance(error, OSError) or error.errno in _CLOSED
-
-
-def _print_to_stderr(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a closed terminal
-        print(text, file=sys.stderr, flush=True)
 
 
 def status_line(status: Status) -> str:

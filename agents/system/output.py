@@ -38,6 +38,12 @@ def escape_what_cannot_be_encoded() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def print_to_stderr(text: str) -> None:
+    """Print a line to standard error, if that is still open."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def flush_output() -> None:
     """Flush at the end of a command; where that fails, let Python not try it again and complain."""
     for stream in (sys.stdout, sys.stderr):
