@@ -11,10 +11,17 @@ from typing import Any
 
 from agents.checkpoint import CheckpointError
 from agents.config import SettingError, TrainConfig, default_of, flag
+from agents.errors import UserError
 from agents.evaluation.results import truncate_after_step
 from agents.monitoring.console import format_seconds
 from agents.monitoring.metrics import TrainingStatistics
-from agents.run_folder import create_run_folder, lock_run_folder, resume_run_folder, update_meta
+from agents.run_folder import (
+    create_run_folder,
+    lock_run_folder,
+    open_run,
+    resume_run_folder,
+    update_meta,
+)
 from agents.system.files import remove_stale_temp_files
 from agents.system.processes import reaper
 from agents.training.checkpointer import Checkpointer
@@ -22,6 +29,9 @@ from agents.training.worker_process import spread_workers
 from agents.training_state import TrainingState
 
 log = logging.getLogger("train")
+
+# A learning rate below this share of the first one unlearns nothing.
+_LITTLE = 0.05
 
 
 class RunSession:
@@ -49,15 +59,17 @@ class RunSession:
         self._log_handlers: list[logging.Handler] = []
         self.state: TrainingState | None = None
         self.resumed_at: int | None = None
+        self._planned = config  # until this session
         if config.resume:
             self.folder = Path(config.resume)
             self._lock = lock_run_folder(self.folder)
             remove_stale_temp_files(self.folder)
             try:
+                _, self._planned = open_run(self.folder)
                 self.state = _restore(config, self.folder, checkpointer)
                 self.resumed_at = self.state.global_step
                 self.index = resume_run_folder(config, argv, self.resumed_at)
-            except SettingError:
+            except UserError:
                 self._lock.close()
                 raise
         else:
@@ -133,6 +145,15 @@ class RunSession:
         log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
         if self.resumed_at is not None:
             log.info("resuming from agent step %s", f"{self.resumed_at:,}")
+            before = self._planned.learning_rate_at(self.resumed_at)
+            now = config.learning_rate_at(self.resumed_at)
+            if now > max(2.0 * before, _LITTLE * config.learning_rate):
+                log.warning(
+                    "the learning rate rises from %.2g to %.2g with the budget: "
+                    "scores may fall before they rise",
+                    before,
+                    now,
+                )
 
     def log_summary(
         self,

@@ -94,6 +94,14 @@ def test_a_resumed_run_goes_on_in_its_folder_with_its_schedule_and_one_curve(fol
     assert newest(folder).training_state.episodes > 0
 
 
+@pytest.mark.parametrize(("budget", "warns"), [(400, True), (210, False)])
+def test_a_budget_that_lifts_the_learning_rate_steeply_is_warned_of(budget, warns, folder, capsys):
+    # Its 200 agent steps ended at a rate of 0; of 400 they are half, at half the first rate.
+    assert train(resumed(folder, "--total-timesteps", str(budget)), (), make_tiny_env) == 0
+    said = "the learning rate rises from 0 to 0.00015 with the budget: scores may fall"
+    assert (said in capsys.readouterr().err) is warns
+
+
 def test_a_resumed_run_forgets_the_evaluations_of_steps_that_it_lost(folder):
     game = EpisodeResult("sampled", 1, 3.0, 5, np.zeros(5, np.uint8), "", False)
     step = newest(folder).global_step
