@@ -105,6 +105,31 @@ def test_the_page_on_files_reads_and_verifies_checkpoints(tmp_path, monkeypatch,
         exec(code, {})
 
 
+def test_the_page_on_layers_recodes_a_model_and_adds_their_losses():
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "layers.md").read_text(), re.DOTALL
+    )
+    names = {}
+    exec("\n".join(blocks), names)
+    names["loss"].backward()
+    layer = names["model"][2]
+    assert isinstance(layer, names["NeurocoderLinear"])
+    assert layer.memory.u.grad.any()
+
+
+def test_the_page_on_watching_loads_an_agent_and_plays_with_it(monkeypatch):
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "watching.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(ROOT)
+    shorter = 'config = __import__("dataclasses").replace(config, max_frames=3000)'
+    names = {}
+    # It holds an assertion that both ways play the same episode.
+    exec(re.sub(r"^(?=agent = )", f"{shorter}\n", code, flags=re.MULTILINE), names)
+    assert names["score"] > 0
+    assert len(names["programs"]) == names["trajectory"].episode.length
+
+
 def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
     assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path), capture_video=True)) == 0
     folder = resolve_run(tmp_path / "latest")

@@ -2,11 +2,15 @@
 
 All workers share the counts without a lock, as they share the parameters: of two that count at the
 same moment, one may be lost, and nobody waits.
+
+To add one, give it a name among the choices of `TrainConfig.bonus`, a default scale in
+`bonus_scale` there, and a class in `BONUSES` here. Its state is integer counts, which workers share
+and checkpoints keep; a bonus that is learned has no place for its parameters.
 """
 
 from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,16 +44,12 @@ def num_counters(config: TrainConfig, spaces: Spaces) -> int:
     Raises:
         SettingError: If the bonus is not for such observations.
     """
-    if config.bonus != "pixel-counts":
-        return 2**TABLE_BITS if config.bonus == "simhash" else 0
-    if not spaces.has_images:
-        allowed = f"is for images, and the observations of {config.game} are vectors; use simhash"
-        raise SettingError("bonus", config.bonus, allowed)
-    pixels, levels = _frame_layout(spaces.observation_shape)
-    if pixels * levels > MAX_COUNTERS:
-        allowed = f"the images of {config.game}, {spaces.observation_shape}, have too many pixels"
-        raise SettingError("bonus", config.bonus, f"{allowed}; use simhash")
-    return pixels * levels
+    if config.bonus == "none":
+        return 0
+    try:
+        return BONUSES[config.bonus].num_counters(config.game, spaces)
+    except ValueError as error:
+        raise SettingError("bonus", config.bonus, str(error)) from None
 
 
 def make_bonus(config: TrainConfig, spaces: Spaces, counts: Tensor) -> Bonus | None:
@@ -62,8 +62,23 @@ def make_bonus(config: TrainConfig, spaces: Spaces, counts: Tensor) -> Bonus | N
     """
     if config.bonus == "none":
         return None
-    kind = PixelCounts if config.bonus == "pixel-counts" else SimHash
-    return kind(spaces, counts.numpy(), config.bonus_scale)
+    return BONUSES[config.bonus](spaces, counts.numpy(), config.bonus_scale)
+
+
+class CountBonus(Protocol):
+    """A bonus by counts, of the interface that `make_bonus` needs."""
+
+    def __init__(self, spaces: Spaces, counts: npt.NDArray[np.int64], scale: float) -> None:
+        """For observations of a shape, with counts that are counted on in place."""
+
+    @staticmethod
+    def num_counters(game: str, spaces: Spaces) -> int:
+        """The size of the counts; ValueError, with the reason, if it is not for these spaces."""
+
+    def __call__(
+        self, observations: npt.NDArray[Any], counting: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """Count one step of N games, and return their bonuses; see `Bonus`."""
 
 
 class PixelCounts:
@@ -82,8 +97,22 @@ class PixelCounts:
     Args:
         spaces: The shape of an observation, (C, H, W).
         counts: int64, shape (pixels * levels,).
-        scale: About the bonus of a frame that was seen once before.
+        scale: The bonus at a pseudo-count of about 1. No bonus is over ten times this, and one that
+            is new in k pixels stays near that for many visits: r is at most 2^-k at the second.
     """
+
+    @staticmethod
+    def num_counters(game: str, spaces: Spaces) -> int:
+        """The number of counters: one for every level of every pixel."""
+        if not spaces.has_images:
+            raise ValueError(
+                f"is for images, and the observations of {game} are vectors; use simhash"
+            )
+        pixels, levels = _frame_layout(spaces.observation_shape)
+        if pixels * levels > MAX_COUNTERS:
+            shape = spaces.observation_shape
+            raise ValueError(f"the images of {game}, {shape}, have too many pixels; use simhash")
+        return pixels * levels
 
     def __init__(self, spaces: Spaces, counts: npt.NDArray[np.int64], scale: float) -> None:
         pixels, self._levels = _frame_layout(spaces.observation_shape)
@@ -137,6 +166,11 @@ class SimHash:
         scale: The bonus of what was never seen before.
     """
 
+    @staticmethod
+    def num_counters(game: str, spaces: Spaces) -> int:  # noqa: ARG004
+        """The number of counters: the table's size, whatever is observed."""
+        return 2**TABLE_BITS
+
     def __init__(self, spaces: Spaces, counts: npt.NDArray[np.int64], scale: float) -> None:
         shape = spaces.observation_shape
         self._has_symbols = spaces.has_images and not _is_picture(shape)
@@ -175,6 +209,9 @@ class SimHash:
         words = np.ascontiguousarray(code).view("<u4").astype(np.uint64)
         hashes = (words * self.multipliers).sum(axis=1)
         return (hashes >> np.uint64(64 - TABLE_BITS)).astype(np.int64)
+
+
+BONUSES: dict[str, type[CountBonus]] = {"pixel-counts": PixelCounts, "simhash": SimHash}
 
 
 class _Scaling:

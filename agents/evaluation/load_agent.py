@@ -18,6 +18,7 @@ from agents.config import TrainConfig, flag
 from agents.evaluation.runner import make_network
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import RunFolderError, open_run
+from envs import Spaces
 
 # Of what replays keep.
 _LONGEST_NAME = 200
@@ -89,20 +90,31 @@ def _check_same_agent(path: Path, checkpoint: Checkpoint, config: TrainConfig) -
         raise CheckpointError(f"{path}: it is of {theirs}; the run is of {own}")
 
 
-def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> LoadedAgent:
+def load_agent(
+    folder: str | Path,
+    config: TrainConfig,
+    which: str = "latest",
+    *,
+    spaces: Spaces | None = None,
+) -> LoadedAgent:
     """Build a run's network and fill it.
 
     Args:
-        folder: The run directory.
+        folder: The run directory, as `open_run` returns it with the settings.
         config: The run's settings.
         which: "latest" (the newest sound checkpoint), "best", or a file.
+        spaces: Those of the environment, `agents.a3c.collector.spaces_of(env)`, for a run that was
+            trained with a `make_env` of its own; by default, those of what `config.game` names.
 
     Raises:
         CheckpointError: If there is none that can be used.
+        UnusableEnvironmentError: If no `spaces` are given, and Gymnasium cannot make the
+            environment.
     """
+    folder = Path(folder)
     # Shapes without memory, until it is certain that a file really holds as much as settings claim.
     with torch.device("meta"):
-        expected: dict[str, Tensor] = dict(make_network(config).named_parameters())
+        expected: dict[str, Tensor] = dict(make_network(config, spaces).named_parameters())
     if which == "latest":
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)
     else:
@@ -116,7 +128,7 @@ def load_agent(folder: Path, config: TrainConfig, which: str = "latest") -> Load
             raise CheckpointError(f"{path}: {error}") from error
     if not all(bool(parameter.isfinite().all()) for parameter in checkpoint.parameters.values()):
         raise CheckpointError(f"{path}: some parameters are not finite")
-    network = make_network(config)
+    network = make_network(config, spaces)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(checkpoint.parameters[name])

@@ -22,7 +22,7 @@ from agents.evaluation.episode import (
 from agents.evaluation.standstill import StandstillHint
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput, inspect
-from envs import make_evaluation_env, num_actions, spaces
+from envs import Spaces, make_evaluation_env, num_actions, spaces
 
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 MODES = (SAMPLED, GREEDY, RANDOM)
@@ -149,6 +149,11 @@ def episode_seeds(seed: int, episodes: int) -> list[int]:
     return [int(s) for s in dict.fromkeys(drawn.tolist())][:episodes]
 
 
-def make_network(config: TrainConfig) -> ActorCritic:
-    """A run's network, with parameters yet to be filled in."""
-    return ActorCritic(spaces(config.env), config)
+def make_network(config: TrainConfig, of: Spaces | None = None) -> ActorCritic:
+    """A run's network in evaluation mode, with parameters yet to be filled in.
+
+    Args:
+        config: The run's settings.
+        of: The spaces of its environment, if that is another than the settings name.
+    """
+    return ActorCritic(of or spaces(config.env), config).eval()

@@ -17,6 +17,7 @@ import torch
 
 import agents
 from agents import evaluate, launch, plot, replay, report
+from agents.a3c.collector import spaces_of
 from agents.checkpoint import list_checkpoints, load_checkpoint, load_newest_checkpoint
 from agents.cli import parse_args
 from agents.cluster import pool
@@ -29,7 +30,7 @@ from agents.networks.mlp_torso import MLPTorso
 from agents.networks.torso import smallest_image
 from agents.run_folder import open_run
 from agents.training.supervisor import train
-from envs import Spaces
+from envs import Spaces, UnusableEnvironmentError
 from tests.agents.report_pages import read_data
 from tests.agents.runs import SMALL, make_run
 from tests.agents.tiny_env import make_tiny_env
@@ -399,6 +400,19 @@ def test_an_environment_that_changed_since_the_recording_is_noticed(tmp_path, mo
     monkeypatch.setattr(Countdown, "_observe", lambda _: np.zeros(3))  # same score, same length
     assert replay.main([str(path)]) == 1
     assert "the trajectory's hash" in capsys.readouterr().err
+
+
+def test_an_agent_of_an_environment_that_only_its_maker_knows_is_loaded_with_its_spaces(tmp_path):
+    config = make_config(tmp_path, "Nowhere-v0", head="linear", total_timesteps=100)
+    assert train(config, make_env=make_tiny_env) == 0
+    folder, stored = open_run(tmp_path / "latest")
+    with pytest.raises(UnusableEnvironmentError, match="Nowhere"):
+        load_agent(folder, stored)
+    env = make_tiny_env(stored, np.arange(1))
+    agent = load_agent(str(folder), stored, spaces=spaces_of(env))
+    assert agent.global_step >= 100
+    assert agent.network.spaces == spaces_of(env)
+    assert not agent.network.training  # of heads with noise, or dropout
 
 
 def test_where_the_name_is_another_environment_there_is_no_evaluation(tmp_path):

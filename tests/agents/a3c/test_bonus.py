@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.a3c.bonus import SimHash, make_bonus, num_counters
+from agents.a3c.bonus import BONUSES, SimHash, make_bonus, num_counters
 from agents.checkpoint import (
     CheckpointError,
     list_checkpoints,
@@ -17,7 +17,7 @@ from agents.checkpoint import (
     write_checkpoint,
 )
 from agents.cli import parse_args
-from agents.config import SettingError, TrainConfig
+from agents.config import SettingError, TrainConfig, choices
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
@@ -290,6 +290,22 @@ def test_what_cannot_be_counted_is_refused_by_name():
         num_counters(config, Spaces(2, (3, 41, 400)))
     with pytest.raises(SettingError, match=r"--bonus-scale 0\.1: needs a --bonus"):
         TrainConfig(bonus_scale=0.1)
+
+
+def test_all_that_the_settings_name_can_be_made():
+    assert {"none", *BONUSES} == set(choices("bonus"))
+
+
+def test_a_frame_that_is_new_in_many_pixels_stays_near_the_most_for_a_while():
+    bonus, _ = make("pixel-counts", STACK)
+    background, one = np.zeros((1, *STACK), np.uint8), np.array([True])
+    for _ in range(500):
+        bonus(background, one)
+    sprite, dot = background.copy(), background.copy()
+    sprite[..., 10:18, 10:18], dot[..., 40:42, 40:42] = 200, 200  # 16 pixels and one, of 42x42
+    most = SCALE * 10
+    assert [float(bonus(sprite, one)[0]) / most for _ in range(2)] == pytest.approx([1, 1], 1e-2)
+    assert [float(bonus(dot, one)[0]) / most for _ in range(2)] == pytest.approx([1, 0.1], 1e-2)
 
 
 def test_the_default_scale_is_the_usual_one_of_the_bonus():
