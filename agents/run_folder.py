@@ -239,6 +239,14 @@ def update_meta(folder: Path, **changes: Any) -> None:
     write_json(folder / "meta.json", _read_meta(folder) | changes)
 
 
+def sessions_of(folder: Path) -> list[int]:
+    """The agent steps at which a run was resumed, as far as its `meta.json` is sound."""
+    resumed = _read_meta(folder).get("resumed")
+    sessions = resumed if isinstance(resumed, list) else []
+    steps = [session.get("global_step") for session in sessions if isinstance(session, dict)]
+    return [step for step in steps if type(step) is int]
+
+
 def _read_meta(folder: Path) -> dict[str, Any]:
     """The run's `meta.json`; it is for people, so a damaged one counts as empty."""
     try:

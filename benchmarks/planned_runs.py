@@ -1,13 +1,15 @@
 """The planned runs of a suite, and the progress of those that exist."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from agents.analysis.learning_curves import Progress, read_progress
-from agents.checkpoint import list_checkpoints, step_of
-from agents.config import RECENT_EPISODES, TrainConfig
+from agents.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, step_of
+from agents.config import RECENT_EPISODES, TrainConfig, flag
 from agents.evaluation.results import read_evaluations
 from agents.run_folder import RunFolderError, as_file_name
 
@@ -70,9 +72,42 @@ def is_same(one: TrainConfig, other: TrainConfig) -> bool:
 
 
 def last_checkpoint(folder: Path) -> int:
-    """The newest checkpoint's step, or -1 where there is none."""
-    checkpoints = list_checkpoints(folder / "checkpoints")
-    return step_of(checkpoints[-1]) if checkpoints else -1
+    """The step of the newest checkpoint that is sound, or -1 where there is none."""
+    for path in reversed(list_checkpoints(folder / "checkpoints")):
+        with contextlib.suppress(OSError):  # it may have been replaced by a newer one meanwhile
+            status = path.stat()
+            if _is_sound(path, status.st_mtime_ns, status.st_size):
+                return step_of(path)
+    return -1
+
+
+@cache
+def _is_sound(path: Path, mtime_ns: int, size: int) -> bool:  # noqa: ARG001
+    """Whether a checkpoint can be read; read again only if it has changed."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def incidental_flags(config: TrainConfig, stored: TrainConfig) -> list[str]:
+    """The flags that give a stored run the settings of a planned one that do not affect learning.
+
+    Args:
+        config: The settings of the planned run.
+        stored: Those that the run has now.
+    """
+    flags = []
+    for name in sorted(_INCIDENTAL - {"resume", "run_dir", "quiet"}):
+        value = getattr(config, name)
+        if value == getattr(stored, name):
+            continue
+        if isinstance(value, bool):
+            flags.append(flag(name) if value else "--no-" + flag(name).removeprefix("--"))
+        else:
+            flags += [flag(name), str(value)]
+    return flags
 
 
 def read_rate(folder: Path) -> Rate | None:

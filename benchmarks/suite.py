@@ -23,7 +23,14 @@ from agents.monitoring.console import format_seconds
 from agents.run_folder import RunFolderError, lock_run_folder, open_run
 from agents.system.files import lock_file
 from agents.system.signals import StopSignals
-from benchmarks.planned_runs import Planned, Rate, is_same, last_checkpoint, read_rate
+from benchmarks.planned_runs import (
+    Planned,
+    Rate,
+    incidental_flags,
+    is_same,
+    last_checkpoint,
+    read_rate,
+)
 
 ROOT = Path(__file__).parent.parent
 TRAIN = (sys.executable, str(ROOT / "train_a3c.py"))
@@ -170,7 +177,10 @@ class Suite:
     def arguments(self, planned: Planned) -> list[str]:
         """The arguments of the training, which starts the run or resumes it."""
         folder = self.resumable(planned)
-        return [*(planned.flags if folder is None else ("--resume", str(folder))), "--quiet"]
+        if folder is None:
+            return [*planned.flags, "--quiet"]
+        changed = incidental_flags(planned.config, self._known[folder])
+        return ["--resume", str(folder), *changed, "--quiet"]
 
     def outcome(self, planned: Planned, how: str) -> str:
         """What became of a run whose training ended so, in words; failures are noted."""

@@ -16,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from agents import evaluate
+from agents.checkpoint import save_checkpoint, write_checkpoint
 from agents.cli import parse_args, run_command
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
-from agents.run_folder import create_run_folder, open_run
+from agents.run_folder import create_run_folder, open_run, resolve_resumed
 from agents.system.signals import StopSignals
 from benchmarks import fig3, variants
 from benchmarks.planned_runs import Planned, is_same, last_checkpoint
@@ -36,6 +37,7 @@ from benchmarks.variants import (
     settings_of,
 )
 from envs import Spaces
+from tests.agents.checkpoints import make_checkpoint
 from tests.agents.curve_runs import write_progress, write_run
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +72,9 @@ class FakeChildren:
             the_suite.signals.received = signal.SIGINT
             self.stop_in = None
         write_progress(folder, [(step // 4, 600.0), (step, 100.0 + config.seed)], 1.0)
-        (folder / "checkpoints" / f"step_{step:012d}.safetensors").touch()
+        write_checkpoint(
+            folder / "checkpoints" / f"step_{step:012d}.safetensors", make_checkpoint(step, 1)
+        )
         return code
 
     def evaluate(self, command):
@@ -322,15 +326,34 @@ def test_of_runs_that_match_the_one_that_came_furthest_counts(tmp_path):
         run = write_run(tmp_path / "runs" / name, **settings)
         (run / "checkpoints").mkdir()
         if step:
-            (run / "checkpoints" / f"step_{step:012d}.safetensors").touch()
+            save_checkpoint(run / "checkpoints", make_checkpoint(step, 1), 9)
     (tmp_path / "runs" / "latest").symlink_to("e")
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "config.json").write_text("{")
     assert the_suite.find(planned) == tmp_path / "runs" / "b"
     assert not the_suite.is_finished(planned)
-    (tmp_path / "runs" / "a" / "checkpoints" / "step_000000001004.safetensors").touch()
+    newest = save_checkpoint(tmp_path / "runs/a/checkpoints", make_checkpoint(1004, 1), 9)
     assert the_suite.find(planned) == tmp_path / "runs" / "a"
     assert the_suite.is_finished(planned)
+    newest.write_bytes(newest.read_bytes()[:-1])  # training goes on from the one before
+    assert last_checkpoint(tmp_path / "runs" / "a") == 300
+    assert not the_suite.is_finished(planned)
+    the_suite.close()
+
+
+def test_a_resumed_run_gets_the_flags_that_do_not_affect_learning_as_they_are_now(tmp_path):
+    now = {"processes": 8, "eval_interval": 500, "capture_video": True, "workers": 4}
+    the_suite, planned = make_suite(tmp_path, **now)
+    settings = {"head": "linear", "total_timesteps": STEPS, "workers": 4, "keep_checkpoints": 9}
+    run = write_run(tmp_path / "runs" / "a", **settings)
+    (run / "checkpoints").mkdir()
+    save_checkpoint(run / "checkpoints", make_checkpoint(300, 1), 9)
+    arguments = the_suite.arguments(planned)
+    assert arguments[:2] == ["--resume", str(run)]
+    resumed = resolve_resumed(parse_args(arguments))
+    assert (resumed.processes, resumed.eval_interval, resumed.keep_checkpoints) == (8, 500, 3)
+    assert resumed.capture_video
+    assert resumed.quiet
     the_suite.close()
 
 
@@ -348,7 +371,7 @@ def test_a_folder_has_one_suite_at_a_time(tmp_path):
 def test_only_the_newest_checkpoints_games_count(tmp_path):
     run = write_run(tmp_path / "run")
     (run / "checkpoints").mkdir()
-    (run / "checkpoints" / "step_000000000900.safetensors").touch()
+    save_checkpoint(run / "checkpoints", make_checkpoint(900, 1), 9)
     newest = "step_000000000900.safetensors"
 
     def play(score, checkpoint=newest, step=900, source="evaluate", games=2, seed=1):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from agents.config import TrainConfig, default_of
 from agents.evaluation.results import EVALUATIONS, read_evaluations
-from agents.run_folder import RunFolderError, open_run, resolve_run
+from agents.run_folder import RunFolderError, open_run, resolve_run, sessions_of
 from agents.system.files import read_csv_rows
 
 log = logging.getLogger("train")
@@ -191,7 +191,8 @@ def read_progress(path: Path) -> Progress:
             raise RunFolderError(f"{path}: all {damaged} lines are damaged")
         raise NoDataError(f"{path}: has no row yet")
     steps, times, rates, returns, episodes = np.array(rows).T
-    return Progress(steps, _hours(steps, times, rates), returns, episodes, damaged)
+    hours = _hours(_first_step(path.parent, steps[0]), steps, times, rates)
+    return Progress(steps, hours, returns, episodes, damaged)
 
 
 def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
@@ -268,13 +269,19 @@ def _parse(columns: Sequence[str], cells: Sequence[str]) -> tuple[float, ...]:
     return step, time, rate, score, episodes
 
 
-def _hours(steps: Numbers, times: Numbers, rates: Numbers) -> Numbers:
-    """Return the hours of training until each row.
+def _first_step(folder: Path, first_row: float) -> float:
+    """The agent step from which on there are rows: not 0 if those of earlier sessions are lost."""
+    sessions = sessions_of(folder)
+    return max((step for step in sessions if step < first_row), default=0.0)
+
+
+def _hours(first_step: float, steps: Numbers, times: Numbers, rates: Numbers) -> Numbers:
+    """Return the hours of training until each row, from a step on.
 
     A row's rate covers the time since the previous row, so steps / rate is its duration. The wall
     clock would include the pauses between sessions.
     """
-    made, seconds = np.diff(steps, prepend=0.0), np.diff(times, prepend=times[0])
+    made, seconds = np.diff(steps, prepend=first_step), np.diff(times, prepend=times[0])
     known = rates > 0
     seconds[known] = made[known] / rates[known]
     return np.cumsum(np.maximum(seconds, 0.0)) / 3600

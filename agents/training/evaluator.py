@@ -19,6 +19,7 @@ from agents.evaluation.results import (
     EvaluationRow,
     append_evaluation,
     format_score,
+    read_evaluations,
     summarise,
 )
 from agents.evaluation.runner import (
@@ -79,7 +80,7 @@ class EvaluatorProcess:
         # Agent steps that the evaluator process has played; written by it alone.
         self._agent_steps = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._heartbeats: Watchdog[str] = Watchdog(HANG_TIMEOUT_S)
-        self._next_step = self._first_due_after(shared.global_step)
+        self._next_step = self._first_due(shared.global_step)
 
     @property
     def due(self) -> bool:
@@ -191,6 +192,21 @@ class EvaluatorProcess:
         is_over = now >= self.config.total_timesteps
         last = evaluated if is_over and evaluated is not None else now
         self._next_step = self._first_due_after(last)
+
+    def _first_due(self, step: int) -> int:
+        """The step at which a session that begins at a step evaluates first."""
+        after = self._first_due_after(step)
+        before = after - max(self.config.eval_interval, 1)
+        if not (self.config.eval_interval and before):
+            return after
+        try:
+            rows = read_evaluations(self.folder)
+        except OSError as error:
+            log.error("which evaluations there are is not known: %s", error)
+            return after
+        evaluated = max((r.global_step or 0 for r in rows if r.source == TRAINING), default=0)
+        # At once, if the session before was stopped before it could finish that one.
+        return after if evaluated >= before else before
 
     def _first_due_after(self, step: int) -> int:
         interval = max(self.config.eval_interval, 1)

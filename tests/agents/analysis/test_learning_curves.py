@@ -1,6 +1,7 @@
 """What is read from a run's files becomes its curve."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -41,6 +42,16 @@ def test_a_pause_between_two_sessions_is_no_training_time(tmp_path):
     text[-1] = f"{float(date) + 36_000},{rest}"
     (folder / "progress.csv").write_text("".join(text))
     assert read_curve(folder).hours * 3600 == pytest.approx([10, 20, 30])
+
+
+def test_rows_that_were_lost_before_a_session_take_no_time(tmp_path):
+    # A copy of a trained agent without its progress.csv: 75 steps/s say nothing of its 2 M before.
+    folder = write_run(tmp_path / "run", [(2_000_750, 1.0), (2_001_500, 2.0)], 10.0)
+    text = (folder / "progress.csv").read_text().replace(str(2_000_750 / 10), "75.0")
+    (folder / "progress.csv").write_text(text)
+    meta = {"resumed": [{"global_step": 2_000_000}, {"global_step": 2_000_750}, "damaged"]}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    assert read_curve(folder).hours * 3600 == pytest.approx([10, 20])
 
 
 def test_what_a_resumed_session_repeats_replaces_what_was_there(tmp_path):

@@ -14,7 +14,13 @@ import torch
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeCallback, EpisodeResult
-from agents.evaluation.results import read_evaluations
+from agents.evaluation.results import (
+    TRAINING,
+    EvaluationRow,
+    append_evaluation,
+    read_evaluations,
+    summarise,
+)
 from agents.evaluation.runner import episode_seeds
 from agents.monitoring.records import EvaluationRecord
 from agents.networks.actor_critic import ActorCritic
@@ -261,6 +267,11 @@ def test_what_the_evaluator_warns_of_is_said_once_in_the_log_of_the_run(tmp_path
     assert "TestStill-v0, sampled play" in line
 
 
+def _evaluation_at(step):
+    game = EpisodeResult("sampled", 1, 3.0, 5, np.zeros(5, np.uint8), "", False)
+    return EvaluationRow(1.0, TRAINING, "", step, summarise("Pong", [game]), 1)
+
+
 def _games():
     from agents.a3c.worker_group import make_training_env
 
@@ -271,12 +282,17 @@ def test_evaluations_fall_due_at_multiples_of_the_interval_also_after_a_resume(t
     network = ActorCritic(Spaces(6), CONFIG)
     shared = SharedState.create(network, 1, 1)
     shared.counters[0, 0] = 50
+    # The one that was due at 40 was given up when the session before was stopped.
+    assert EvaluatorProcess(CONFIG, shared, tmp_path).due
+    append_evaluation(tmp_path, _evaluation_at(21))
+    assert EvaluatorProcess(CONFIG, shared, tmp_path).due
+    append_evaluation(tmp_path, _evaluation_at(41))
     evaluations = EvaluatorProcess(CONFIG, shared, tmp_path)
     due = []
-    for step in (59, 60):
+    for step in (50, 59, 60):
         shared.counters[0, 0] = step
         due.append(evaluations.due)
-    assert due == [False, True]
+    assert due == [False, False, True]
     never = EvaluatorProcess(dataclasses.replace(CONFIG, eval_interval=0), shared, tmp_path)
     shared.counters[0, 0] = 10**6
     assert not never.due
