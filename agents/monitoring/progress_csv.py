@@ -117,28 +117,44 @@ class ProgressCsv:
 def truncate_after_step(path: Path, global_step: int) -> None:
     """Remove the rows after a step, and damaged ones, from a `progress.csv`.
 
-    The columns become those of this version; unknown ones are dropped, missing ones stay empty.
+    The columns become those of this version; unknown ones are dropped, missing ones stay empty. If
+    damaged rows are more than a last one that was cut short, the file is kept beside it as
+    `progress.csv.damaged`. A file that cannot be read or written stays as it is, which is logged:
+    of rows that overlap, readers take the later ones.
 
     Args:
         path: The file. Nothing happens if it does not exist.
         global_step: Step of the last row to keep.
-
-    Raises:
-        OSError: If the file cannot be read or written.
     """
     try:
-        rows = read_csv_rows(path)
+        _truncate_after_step(path, global_step)
     except FileNotFoundError:
         return
+    except OSError as error:
+        log.error("rows of the lost steps stay in their file: %s", error)
+
+
+def _truncate_after_step(path: Path, global_step: int) -> None:
+    rows = read_csv_rows(path)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", restval="")
     writer.writeheader()
     header = rows[0].cells if rows else []
     if "global_step" not in header:  # damaged, but the rows may be intact
         header = list(COLUMNS)
-    for _, cells in rows[1:]:
+    damaged = 0
+    for line, cells in rows[1:]:
         row = dict(zip(header, cells, strict=False))
         step = parse_count(row.get("global_step", ""))
-        if len(row) == len(header) and step is not None and step <= global_step:
+        if len(row) != len(header) or step is None:
+            damaged += line.endswith("\n")  # the last one may have been cut short by a kill
+        elif step <= global_step:
             writer.writerow(row)
+    if damaged:
+        kept = path.with_name(f"{path.name}.damaged")
+        write_atomically(kept, path.read_bytes())
+        log.warning(
+            "%s: %s rows cannot be read and are left out; the file as it was is %s",
+            *(path.name, f"{damaged:,}", kept.name),
+        )
     write_atomically(path, text.getvalue().encode())

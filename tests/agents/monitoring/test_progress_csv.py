@@ -52,3 +52,36 @@ def test_damage_in_the_progress_costs_the_damaged_rows_alone(tmp_path, damage, k
     truncate_after_step(path, 30)
     with path.open(newline="") as file:
         assert [int(row["global_step"]) for row in csv.DictReader(file)] == kept
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_kept"),
+    [
+        (lambda text: text, False),
+        (lambda text: text[:-10], False),  # cut short by a kill
+        (lambda text: text.replace(",20,", ",20.0,"), True),  # saved anew by another program
+        (lambda text: text.replace(",", ";"), True),
+    ],
+)
+def test_a_file_with_rows_that_cannot_be_read_is_kept_beside_the_new_one(
+    damage, is_kept, tmp_path, caplog
+):
+    path = tmp_path / "progress.csv"
+    rows = [["1", str(step)] + ["2.5"] * (len(COLUMNS) - 2) for step in (10, 20, 30)]
+    path.write_text(damage("".join(",".join(row) + "\n" for row in [COLUMNS, *rows])))
+    before = path.read_text()
+    truncate_after_step(path, 30)
+    kept = tmp_path / "progress.csv.damaged"
+    assert kept.exists() is is_kept
+    if is_kept:
+        assert kept.read_text() == before
+        assert "rows cannot be read and are left out" in caplog.text
+
+
+def test_a_file_that_is_too_large_to_truncate_stays_as_it_is(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "progress.csv"
+    path.write_text(",".join(COLUMNS) + "\n")
+    monkeypatch.setattr("agents.system.files.MAX_CSV_BYTES", 10)
+    truncate_after_step(path, 30)
+    assert "rows of the lost steps stay in their file" in caplog.text
+    assert path.read_text() == ",".join(COLUMNS) + "\n"
