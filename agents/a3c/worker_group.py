@@ -6,7 +6,7 @@ gradients of the workers are told apart and pushed one after the other.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten_parameters_, repeat_parameters
 
 EnvironmentFactory = Callable[[TrainConfig, np.ndarray], VectorEnv[Any, Any, Any]]
+GroupClass = Callable[["GroupSpec", ParameterStore], "WorkerGroup"]
 
 
 def make_training_env(config: TrainConfig, seeds: np.ndarray) -> VectorEnv[Any, Any, Any]:
@@ -46,12 +47,15 @@ class GroupSpec:
         workers: The indices of the W workers.
         incarnation: Differs at every start of these workers, in resumed runs too; with a worker's
             index, it seeds the worker's environments and actions.
+        group_class: Makes the workers of a process that learn themselves; importable by name,
+            because it is sent to other processes.
     """
 
     config: TrainConfig
     make_env: EnvironmentFactory = make_training_env
     workers: range = range(1)
     incarnation: int = 0
+    group_class: GroupClass = field(default_factory=lambda: WorkerGroup)
 
     @property
     def name(self) -> str:

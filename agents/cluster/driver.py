@@ -43,7 +43,6 @@ from agents.system.child_process import init_child, report_crash
 from agents.system.messages import FailureRecord, send
 from agents.training.preflight import build_network, check_env
 from agents.training.shared_state import SharedState
-from agents.training.worker_process import GroupClass
 
 # Seconds that a node trains before it reports.
 STEP_S = 0.5
@@ -75,20 +74,13 @@ class _Member:
     report: Report | None = None
 
 
-def run_driver(
-    connection: Connection,
-    spec: GroupSpec,
-    shared: SharedState,
-    group_class: GroupClass,
-    link: Link,
-) -> None:
+def run_driver(connection: Connection, spec: GroupSpec, shared: SharedState, link: Link) -> None:
     """Run the process: until the budget is spent, the supervisor says stop, or nothing is left.
 
     Args:
         connection: The connection to the supervisor; records are sent through it.
         spec: The workers of all nodes together.
         shared: The state to start from, and where the server's is copied to.
-        group_class: Makes the workers of a process.
         link: What supervisor and driver tell each other besides.
     """
     init_child(connection)
@@ -97,7 +89,7 @@ def run_driver(
             connect(spec.config)
             # It ends once the supervisor says so, with what the nodes still have.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            Driver(connection, spec, shared, group_class, link).run()
+            Driver(connection, spec, shared, link).run()
         except ClusterFailedError as error:
             send(connection, FailureRecord(str(error)))
         finally:
@@ -108,15 +100,10 @@ class Driver:
     """See `run_driver`, also for the arguments."""
 
     def __init__(
-        self,
-        connection: Connection,
-        spec: GroupSpec,
-        shared: SharedState,
-        group_class: GroupClass,
-        link: Link,
+        self, connection: Connection, spec: GroupSpec, shared: SharedState, link: Link
     ) -> None:
         self.config, self.shared, self.link = spec.config, shared, link
-        self._connection, self._spec, self._group_class = connection, spec, group_class
+        self._connection, self._spec = connection, spec
         network = build_network(
             check_env(spec.config, spec.make_env), replace(spec.config, workers=1)
         )
@@ -198,7 +185,7 @@ class Driver:
         self._joined += 1
         spec = replace(self._spec, config=config, incarnation=incarnation)
         host = machine["NodeManagerHostname"]
-        actor = make_actor(NodeActor, machine["NodeID"], cpus).remote(spec, self._group_class, host)
+        actor = make_actor(NodeActor, machine["NodeID"], cpus).remote(spec, host)
         call = actor.step.remote(self._server, STEP_S)
         member = _Member(machine["NodeID"], host, actor, call, time.monotonic(), workers)
         self._members.append(member)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from agents.a3c.update import where_statistics
-from agents.a3c.worker_group import GroupSpec, WorkerGroup
+from agents.a3c.worker_group import GroupSpec
 from agents.cluster.parameter_server import Push, Reply, ServerLostError, Snapshot
 from agents.networks.flat_parameters import flatten_parameters_
 from agents.networks.normalization import empty_sums, statistics_between
@@ -27,7 +27,6 @@ from agents.training.managed_process import TrainingFailedError
 from agents.training.preflight import build_network, check_env
 from agents.training.shared_state import Counter, SharedState
 from agents.training.worker_pool import WorkerPool
-from agents.training.worker_process import GroupClass
 
 log = logging.getLogger("train")
 
@@ -78,14 +77,13 @@ class Node:
 
     Args:
         spec: The workers; `config` has their number on this machine, and no cluster.
-        group_class: Makes the workers of a process.
         server: The server to start from.
 
     Raises:
         UserError: If this machine cannot hold them.
     """
 
-    def __init__(self, spec: GroupSpec, group_class: GroupClass, server: Server) -> None:
+    def __init__(self, spec: GroupSpec, server: Server) -> None:
         self.config = spec.config
         network = build_network(check_env(spec.config, spec.make_env), spec.config)
         flatten_parameters_(network)
@@ -101,7 +99,7 @@ class Node:
         self._optimizer_time = time.monotonic()
         self._generation: int | None = None
         self._take_over(server)
-        self.pool = WorkerPool(spec, self.shared, None, group_class)
+        self.pool = WorkerPool(spec, self.shared)
 
     def step(self, server: Server, seconds: float) -> Report:
         """Train for a while, and report.
@@ -239,14 +237,11 @@ class NodeActor:
 
     Args:
         spec: See `Node`.
-        group_class: See `Node`.
         host: The machine's name, for messages.
     """
 
-    def __init__(
-        self, spec: GroupSpec, group_class: GroupClass = WorkerGroup, host: str = ""
-    ) -> None:
-        self._spec, self._group_class, self._host = spec, group_class, host
+    def __init__(self, spec: GroupSpec, host: str = "") -> None:
+        self._spec, self._host = spec, host
         self._node: Node | None = None
         self._notes: list[Any] = []
         # Ray gives this process a thread for each core, but there is a worker process for each.
@@ -262,7 +257,7 @@ class NodeActor:
     def step(self, server: Server, seconds: float) -> Report:
         """See `Node.step`; the first call makes the node."""
         if self._node is None:
-            self._node = Node(self._spec, self._group_class, server)
+            self._node = Node(self._spec, server)
         return self._complete(self._node.step(server, seconds))
 
     def stop(self, server: Server) -> Report:

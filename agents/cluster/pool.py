@@ -8,12 +8,7 @@ from typing import Any
 
 import psutil
 
-from agents.a3c.worker_group import (
-    EnvironmentFactory,
-    GroupSpec,
-    WorkerGroup,
-    make_training_env,
-)
+from agents.a3c.worker_group import EnvironmentFactory, GroupSpec, make_training_env
 from agents.cluster import NEEDS_RAY, has_ray
 from agents.cluster.link import Gauge, Link
 from agents.config import SettingError, TrainConfig
@@ -22,7 +17,6 @@ from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import SharedState
 from agents.training.supervisor import train
 from agents.training.worker_pool import WorkerPool
-from agents.training.worker_process import GroupClass
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -31,7 +25,6 @@ def train_on_cluster(
     config: TrainConfig,
     argv: Sequence[str] = (),
     make_env: EnvironmentFactory = make_training_env,
-    group_class: GroupClass = WorkerGroup,
 ) -> int:
     """Train as `agents.training.supervisor.train`, with the workers on the machines of a cluster.
 
@@ -39,7 +32,7 @@ def train_on_cluster(
         SettingError: Also if Ray is not installed, or does not run where `config.cluster` says.
     """
     check_cluster(config)
-    return train(config, argv, make_env, group_class, ClusterPool)
+    return train(config, argv, make_env, pool_class=ClusterPool)
 
 
 def check_cluster(config: TrainConfig) -> None:
@@ -78,20 +71,16 @@ class ClusterPool(WorkerPool):
     stop_timeout = 20.0
 
     def __init__(
-        self,
-        spec: GroupSpec,
-        shared: SharedState,
-        queue: RolloutQueue | None = None,
-        group_class: GroupClass = WorkerGroup,
+        self, spec: GroupSpec, shared: SharedState, queue: RolloutQueue | None = None
     ) -> None:
         nobody = replace(spec.config, workers=0, cluster="none")
-        super().__init__(replace(spec, config=nobody), shared, queue, group_class)
+        super().__init__(replace(spec, config=nobody), shared, queue)
         self.link = link = Link.create()
         self._sync_requests = link.requests
 
         def target(incarnation: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
             first = replace(spec, incarnation=incarnation)
-            return _run_driver, (first, shared, group_class, link)
+            return _run_driver, (first, shared, link)
 
         self.learner = ManagedProcess(
             "the cluster's driver",

@@ -12,6 +12,7 @@ import torch
 
 from agents.a3c.worker_group import (
     EnvironmentFactory,
+    GroupClass,
     GroupSpec,
     WorkerGroup,
     make_training_env,
@@ -35,7 +36,7 @@ from agents.training.rollout_queue import RolloutQueue
 from agents.training.run_session import RunSession
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import SyncState, WorkerPool
-from agents.training.worker_process import GroupClass, WorkerRunner
+from agents.training.worker_process import WorkerRunner
 from envs import PLATEAUS
 
 log = logging.getLogger("train")
@@ -52,7 +53,7 @@ Record = (
     | FailureRecord
     | logging.LogRecord
 )
-PoolClass = Callable[[GroupSpec, SharedState, RolloutQueue | None, GroupClass], WorkerPool]
+PoolClass = Callable[[GroupSpec, SharedState, RolloutQueue | None], WorkerPool]
 
 
 class NotFiniteError(TrainingFailedError):
@@ -117,7 +118,7 @@ class TrainingRun:
     ) -> None:
         if config.resume:
             config = resolve_resumed(config)
-        self.config, self.signals, self._group_class = config, signals, group_class
+        self.config, self.signals = config, signals
         torch.manual_seed(config.seed)
         # The machines of a cluster check themselves what they can hold.
         own = replace(config, workers=1) if config.uses_cluster else config
@@ -146,8 +147,8 @@ class TrainingRun:
         central = config.uses_central_learner
         self.queue = RolloutQueue.create(config, network) if central else None
         incarnation = self.session.index * INCARNATIONS_PER_SESSION
-        self._spec = GroupSpec(config, make_env, incarnation=incarnation)
-        self.pool = pool_class(self._spec, self.shared, self.queue, group_class)
+        self._spec = GroupSpec(config, make_env, incarnation=incarnation, group_class=group_class)
+        self.pool = pool_class(self._spec, self.shared, self.queue)
         evaluated = config
         problem = evaluation_problem(config, network)
         self._can_be_evaluated = problem is None
@@ -208,7 +209,7 @@ class TrainingRun:
         if self.queue:
             runner = SerialLearner(self._spec, self.shared, self.queue)
         else:
-            runner = WorkerRunner(self._spec, self.shared, self._group_class)
+            runner = WorkerRunner(self._spec, self.shared)
         try:
             while not self.done:
                 for record in runner.updates():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from agents.a3c.worker_group import GroupSpec, WorkerGroup
+from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.system.child_process import ChildProcess
 from agents.system.resources import available_cpus
@@ -17,7 +17,7 @@ from agents.training.managed_process import ManagedProcess
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.rollout_worker import run_rollout_workers
 from agents.training.shared_state import SharedState
-from agents.training.worker_process import GroupClass, run_workers, spread_workers
+from agents.training.worker_process import run_workers, spread_workers
 
 log = logging.getLogger("train")
 
@@ -48,7 +48,6 @@ class WorkerPool:
         spec: The specification of any group of workers in its first incarnation.
         shared: The shared state.
         queue: The rollout queue; None if the workers learn themselves.
-        group_class: Makes the workers of a process that learn themselves.
 
     Attributes:
         groups: The indices of the workers that each process hosts.
@@ -60,14 +59,9 @@ class WorkerPool:
     stop_timeout = STOP_TIMEOUT_S
 
     def __init__(
-        self,
-        spec: GroupSpec,
-        shared: SharedState,
-        queue: RolloutQueue | None = None,
-        group_class: GroupClass = WorkerGroup,
+        self, spec: GroupSpec, shared: SharedState, queue: RolloutQueue | None = None
     ) -> None:
-        self.shared, self.queue = shared, queue
-        self._spec, self._group_class = spec, group_class
+        self._spec, self.shared, self.queue = spec, shared, queue
         self.groups = spread_workers(spec.config)
         self.worker_processes = [self._make_worker_process(workers) for workers in self.groups]
         self.learner = self._make_learner(queue) if queue else None
@@ -174,7 +168,7 @@ class WorkerPool:
             spec = replace(first, incarnation=incarnation)
             if self.queue:
                 return run_rollout_workers, (spec, self.shared, self.queue)
-            return run_workers, (spec, self.shared, self._group_class)
+            return run_workers, (spec, self.shared)
 
         def progress() -> int:
             counts = self.queue.write_count if self.queue else self.shared.counters

@@ -1,14 +1,13 @@
 """The process around a group of actor-learners: records, counters, crashes and the stop flag."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 
-from agents.a3c.parameter_store import ParameterStore
-from agents.a3c.worker_group import GroupSpec, WorkerGroup
+from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.monitoring.records import UpdateRecord
 from agents.networks.program_statistics import program_statistics
@@ -20,9 +19,6 @@ from agents.training.shared_state import Counter, SharedState
 
 # Program statistics take about twenty forward passes, which is negligible once in so many updates.
 UPDATES_BETWEEN_DIAGNOSTICS = 100
-
-# Importable by name, because it is sent to other processes.
-GroupClass = Callable[[GroupSpec, ParameterStore], WorkerGroup]
 
 
 def spread_workers(config: TrainConfig) -> list[range]:
@@ -40,14 +36,12 @@ class WorkerRunner:
     Args:
         spec: The specification of the workers.
         shared: The shared state.
-        group_class: Makes the group of workers.
     """
 
-    def __init__(
-        self, spec: GroupSpec, shared: SharedState, group_class: GroupClass = WorkerGroup
-    ) -> None:
+    def __init__(self, spec: GroupSpec, shared: SharedState) -> None:
         self.shared = shared
-        self.group = group_class(spec, SharedMemoryStore(shared, spec.config, spec.workers.start))
+        store = SharedMemoryStore(shared, spec.config, spec.workers.start)
+        self.group = spec.group_class(spec, store)
 
     @property
     def env(self) -> VectorEnv[Any, Any, Any]:
@@ -79,20 +73,17 @@ class WorkerRunner:
         )
 
 
-def run_workers(
-    connection: Connection, spec: GroupSpec, shared: SharedState, group_class: GroupClass
-) -> None:
+def run_workers(connection: Connection, spec: GroupSpec, shared: SharedState) -> None:
     """Run a worker process: update until the budget is spent or the parent says stop.
 
     Args:
         connection: The connection to the parent; records are sent through it.
         spec: The specification of the process's workers.
         shared: The shared state.
-        group_class: Makes the group of workers.
     """
     init_child(connection)
     with report_crash(connection, spec.name):
-        runner = WorkerRunner(spec, shared, group_class)
+        runner = WorkerRunner(spec, shared)
         while not shared.stop and shared.global_step < spec.config.total_timesteps:
             for record in runner.updates():
                 send(connection, record)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.a3c.worker_group import GroupSpec, WorkerGroup
+from agents.a3c.worker_group import GroupSpec
 from agents.cluster.node import Node
 from agents.cluster.parameter_server import ParameterServer, ServerLostError, Snapshot
 from agents.config import TrainConfig
@@ -31,7 +31,7 @@ class InProcess:
     """A server that nodes in this process use; `on_push` is called before each push returns."""
 
     def __init__(self, config=CONFIG, counts=(0, 0, 0), max_lag=10**6):
-        probe = Node(GroupSpec(config), WorkerGroup, Blank())
+        probe = Node(GroupSpec(config), Blank())
         parameters = probe.shared.parameters.numpy().copy()
         state = probe.shared.optimizer_state.numpy().copy()
         start = Snapshot(parameters, np.array(counts), state, counts[1])
@@ -70,7 +70,7 @@ class Blank:
 
 def make_node(server, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return Node(GroupSpec(config), WorkerGroup, server)
+    return Node(GroupSpec(config), server)
 
 
 def learn(node, change, updates=1, worker=0):
@@ -242,7 +242,7 @@ def test_a_stopped_node_hands_over_the_rest():
 
 def test_a_node_whose_workers_die_again_and_again_says_so():
     config = dataclasses.replace(CONFIG, game="Frostbite", torso="nips")
-    node = Node(GroupSpec(config, make_broken_game), WorkerGroup, Blank())
+    node = Node(GroupSpec(config, make_broken_game), Blank())
     while not (report := node.step(Blank(), 0.1)).failure:
         pass
     assert "times in a row" in report.failure
@@ -252,5 +252,5 @@ def test_a_node_whose_workers_die_again_and_again_says_so():
 @pytest.mark.parametrize("game", ["Frostbite", "CartPole-v1"])
 def test_only_networks_that_normalise_keep_statistics(game):
     config = TrainConfig(game=game, workers=1, head="linear")
-    node = Node(GroupSpec(config), WorkerGroup, Blank())
+    node = Node(GroupSpec(config), Blank())
     assert (node.shared.observed is not None) == (game == "CartPole-v1")
