@@ -13,6 +13,7 @@ from agents.monitoring.progress_csv import PROGRESS_CSV, ProgressCsv, truncate_a
 from agents.monitoring.tensorboard import TensorBoardWriter
 from agents.networks.program_statistics import HeadSummary
 from agents.training_state import TrainingState
+from envs import PLATEAUS
 
 
 class TrainingLogger:
@@ -23,14 +24,9 @@ class TrainingLogger:
 
     Args:
         folder: The run directory.
-        total_timesteps: The budget in agent steps.
-        log_interval: Seconds between two rows.
-        frame_skip: The number of emulator frames in an agent step.
+        config: The settings.
         display: The console.
-        title: Name of the run on the console.
         state: The training state of the checkpoint that is resumed; None for a new run.
-        resumed_at: That checkpoint's global step; None for a new run.
-        plateau: A score; the share of the last 100 episodes above it is logged.
 
     Attributes:
         statistics: The statistics of the run.
@@ -43,23 +39,16 @@ class TrainingLogger:
     def __init__(
         self,
         folder: Path,
-        total_timesteps: int,
-        log_interval: float,
-        frame_skip: int,
+        config: TrainConfig,
         display: Display,
-        title: str = "",
         state: TrainingState | None = None,
-        resumed_at: int | None = None,
-        plateau: float | None = None,
     ) -> None:
-        self.statistics = TrainingStatistics(state, resumed_at or 0)
+        self.statistics = TrainingStatistics(state)
         self.display = display
-        self._frame_skip, self._plateau = frame_skip, plateau
-        self._total_timesteps, self._log_interval, self._title = (
-            total_timesteps,
-            log_interval,
-            title,
-        )
+        self._config = config
+        # The share of recent episodes above this score is logged.
+        self._plateau = PLATEAUS.get(config.game)
+        resumed_at = state.global_step if state else None
         if resumed_at is not None:
             truncate_after_step(folder / PROGRESS_CSV, resumed_at)
         self._csv = ProgressCsv(folder)
@@ -89,20 +78,19 @@ class TrainingLogger:
         self._tensorboard.add_scalars(scalars, global_step)
         self._tensorboard.add_programs(programs, global_step)
 
-    def log_config(self, config: TrainConfig, global_step: int) -> None:
+    def log_config(self, global_step: int) -> None:
         """Write the settings to TensorBoard."""
-        self._tensorboard.log_config(config, global_step)
+        self._tensorboard.log_config(self._config, global_step)
 
-    def log_hparams(self, config: TrainConfig, global_step: int, *, finished: bool) -> None:
+    def log_hparams(self, global_step: int, *, finished: bool) -> None:
         """Write settings and results for TensorBoard's HPARAMS page.
 
         Args:
-            config: The run's settings.
             global_step: Agent steps so far.
             finished: Whether the budget is spent.
         """
         results = self.statistics.results()
-        self._tensorboard.log_hparams(config, results, global_step, finished=finished)
+        self._tensorboard.log_hparams(self._config, results, global_step, finished=finished)
 
     def log_if_due(
         self, global_step: int, gauges: Mapping[str, float], *, force: bool = False
@@ -115,7 +103,7 @@ class TrainingLogger:
             force: Write a row now.
         """
         now = time.monotonic()
-        due = force or now - self._last_time >= self._log_interval
+        due = force or now - self._last_time >= self._config.log_interval
         if due:
             self._last_time = now
         # The last row of a run may be due right after another one, and the first of a resumed run
@@ -132,13 +120,13 @@ class TrainingLogger:
             global_step: Agent steps so far.
             gauges: TensorBoard tag -> present value.
         """
-        statistics = self.statistics
+        statistics, config = self.statistics, self._config
         mean_rate = statistics.mean_steps_per_second(global_step)
-        remaining = max(self._total_timesteps - global_step, 0)
+        remaining = max(config.total_timesteps - global_step, 0)
         return Status(
-            title=self._title,
+            title=f"{config.game}, {config.head}",
             global_step=global_step,
-            total_timesteps=self._total_timesteps,
+            total_timesteps=config.total_timesteps,
             steps_per_second=statistics.steps_per_second or mean_rate,
             seconds_left=remaining / mean_rate if mean_rate else math.inf,
             elapsed=statistics.elapsed,
@@ -161,7 +149,7 @@ class TrainingLogger:
     def _write(self, global_step: int, gauges: Mapping[str, float]) -> None:
         statistics = self.statistics
         scalars = statistics.end_interval(global_step) | dict(gauges)
-        scalars["charts/frames"] = global_step * self._frame_skip
+        scalars["charts/frames"] = global_step * self._config.frame_skip
         if self._plateau is not None and statistics.recent:
             share = statistics.recent_share_above(self._plateau)
             scalars["charts/recent_past_plateau"] = share

@@ -17,7 +17,6 @@ class TrainingStatistics:
 
     Args:
         state: The training state of the checkpoint that is resumed; None for a new run.
-        global_step: That checkpoint's global step; 0 for a new run.
 
     Attributes:
         episodes: Number of episodes that ended.
@@ -28,7 +27,7 @@ class TrainingStatistics:
         steps_per_second: Rate over the last logging interval; 0 before the first ends.
     """
 
-    def __init__(self, state: TrainingState | None = None, global_step: int = 0) -> None:
+    def __init__(self, state: TrainingState | None = None) -> None:
         state = state or TrainingState()
         self.episodes = state.episodes
         self.best_return = math.nan if state.best_return is None else state.best_return
@@ -43,7 +42,7 @@ class TrainingStatistics:
         self._ended: list[Episode] = []  # in this logging interval
         self._earlier_seconds = state.seconds
         self._start_time = self._interval_time = time.monotonic()
-        self._start_step = self._interval_step = self._ended_step = global_step
+        self._start_step = self._interval_step = self._ended_step = state.global_step
 
     @property
     def recent_return(self) -> float:

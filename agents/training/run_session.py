@@ -46,7 +46,6 @@ class RunSession:
         folder: The run directory, locked until `close`.
         index: How often the run was resumed; 0 in its first session.
         state: The training state of the checkpoint that was resumed; None in the first session.
-        resumed_at: Its global step; None in the first session.
 
     Raises:
         SettingError: If the run directory cannot be written to, or the run cannot be resumed.
@@ -58,7 +57,6 @@ class RunSession:
         self.config, self.index = config, 0
         self._log_handlers: list[logging.Handler] = []
         self.state: TrainingState | None = None
-        self.resumed_at: int | None = None
         self._planned = config  # until this session
         if config.resume:
             self.folder = Path(config.resume)
@@ -67,8 +65,7 @@ class RunSession:
             try:
                 _, self._planned = open_run(self.folder)
                 self.state = _restore(config, self.folder, checkpointer)
-                self.resumed_at = self.state.global_step
-                self.index = resume_run_folder(config, argv, self.resumed_at)
+                self.index = resume_run_folder(config, argv, self.state.global_step)
             except UserError:
                 self._lock.close()
                 raise
@@ -96,10 +93,10 @@ class RunSession:
 
     def truncate_evaluations(self) -> None:
         """Remove evaluations of steps after the checkpoint; if that fails, log it and go on."""
-        if self.resumed_at is None:
+        if self.state is None:
             return
         try:
-            truncate_after_step(self.folder, self.resumed_at)
+            truncate_after_step(self.folder, self.state.global_step)
         except OSError as error:
             log.error("evaluations of the lost steps stay in their file: %s", error)
 
@@ -143,10 +140,11 @@ class RunSession:
             and spec.name != "resume"
         ]
         log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
-        if self.resumed_at is not None:
-            log.info("resuming from agent step %s", f"{self.resumed_at:,}")
-            before = self._planned.learning_rate_at(self.resumed_at)
-            now = config.learning_rate_at(self.resumed_at)
+        if self.state:
+            step = self.state.global_step
+            log.info("resuming from agent step %s", f"{step:,}")
+            before = self._planned.learning_rate_at(step)
+            now = config.learning_rate_at(step)
             if now > max(2.0 * before, _LITTLE * config.learning_rate):
                 log.warning(
                     "the learning rate rises from %.2g to %.2g with the budget: "

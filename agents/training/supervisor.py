@@ -37,7 +37,6 @@ from agents.training.run_session import RunSession
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import SyncState, WorkerPool
 from agents.training.worker_process import WorkerRunner
-from envs import PLATEAUS
 
 log = logging.getLogger("train")
 
@@ -131,18 +130,8 @@ class TrainingRun:
         self.folder = self.session.folder
         self.session.start_logging(display.handler)
         self.session.truncate_evaluations()
-        self.metrics = TrainingLogger(
-            self.folder,
-            config.total_timesteps,
-            config.log_interval,
-            config.frame_skip,
-            display,
-            title=f"{config.game}, {config.head}",
-            state=self.session.state,
-            resumed_at=self.session.resumed_at,
-            plateau=PLATEAUS.get(config.game),
-        )
-        self.metrics.log_config(config, self.shared.global_step)
+        self.metrics = TrainingLogger(self.folder, config, display, self.session.state)
+        self.metrics.log_config(self.shared.global_step)
 
         central = config.uses_central_learner
         self.queue = RolloutQueue.create(config, network) if central else None
@@ -345,7 +334,7 @@ class TrainingRun:
         self._log_and_checkpoint(force=True)
         received, step = self.signals.received, self.shared.global_step
         status = "failed" if failure else "interrupted" if received else "finished"
-        self.metrics.log_hparams(self.config, step, finished=status == "finished")
+        self.metrics.log_hparams(step, finished=status == "finished")
         statistics = self.metrics.statistics
         self.session.update_meta(
             status=status,

@@ -1,12 +1,14 @@
 """What the logger writes to TensorBoard, `progress.csv` and the console."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import agents.monitoring.logger
 import agents.monitoring.tensorboard
+from agents.config import TrainConfig
 from agents.monitoring.console import QuietDisplay
 from agents.monitoring.logger import TrainingLogger
 from envs import Episode
@@ -21,8 +23,11 @@ class FakeDisplay(QuietDisplay):
         self.shown.append((status, new_row))
 
 
-def make_logger(folder, display=None):
-    return TrainingLogger(folder, 1000, 1e9, 12, display or FakeDisplay())
+CONFIG = TrainConfig(game="Pong", total_timesteps=1000, log_interval=1e9, frame_skip=12)
+
+
+def make_logger(folder, display=None, state=None, **settings):
+    return TrainingLogger(folder, replace(CONFIG, **settings), display or FakeDisplay(), state)
 
 
 def add(logger, episodes, scalars):
@@ -59,11 +64,11 @@ def test_a_resumed_run_writes_one_curve_without_gaps_or_duplicates(tmp_path):
     add(first, [Episode(7.0, 5)], {})
     for step in (100, 200, 300):
         first.log_if_due(step, {"a3c/restarts": 1}, force=True)
-    state = first.statistics.state()
+    state = replace(first.statistics.state(), global_step=200)
     first.close()
     with (tmp_path / "progress.csv").open("a") as file:
         file.write("1795426664.844,31")  # cut off in the middle
-    second = TrainingLogger(tmp_path, 1000, 1e9, 4, FakeDisplay(), state=state, resumed_at=200)
+    second = make_logger(tmp_path, state=state)
     assert second.statistics.episodes == 1
     assert second.statistics.recent_return == second.statistics.best_return == 7.0
     assert second.statistics.elapsed >= state.seconds
@@ -100,7 +105,7 @@ def test_the_display_shows_the_progress_of_the_run(tmp_path):
 def test_while_no_step_is_made_a_row_is_shown_once_an_interval(tmp_path, monkeypatch):
     display, now = FakeDisplay(), [100.0]
     monkeypatch.setattr(agents.monitoring.logger.time, "monotonic", lambda: now[0])
-    logger = TrainingLogger(tmp_path, 1000, 10.0, 4, display)
+    logger = make_logger(tmp_path, display, log_interval=10.0)
     for _ in range(40):
         now[0] += 1.0
         logger.log_if_due(0, {})
@@ -109,14 +114,15 @@ def test_while_no_step_is_made_a_row_is_shown_once_an_interval(tmp_path, monkeyp
 
 
 def test_the_share_of_episodes_past_the_plateau_is_logged_where_there_is_one(tmp_path):
-    for name, plateau in (("with", 320.0), ("without", None)):
-        (tmp_path / name).mkdir()
-        logger = TrainingLogger(tmp_path / name, 1000, 1e9, 4, FakeDisplay(), plateau=plateau)
+    for game, plateau in (("Frostbite", 320.0), ("Pong", None)):
+        folder = tmp_path / game
+        folder.mkdir()
+        logger = make_logger(folder, game=game)
         add(logger, [Episode(score, 5) for score in (100.0, 320.0, 321.0, 5000.0)], {})
         logger.log_if_due(100, {}, force=True)
         logger.close()
-        with (tmp_path / name / "progress.csv").open() as file:
+        with (folder / "progress.csv").open() as file:
             [row] = csv.DictReader(file)
         assert row["recent_past_plateau"] == ("0.5" if plateau else "")
-        tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["scalars"]
+        tags = EventAccumulator(str(folder)).Reload().Tags()["scalars"]
         assert ("charts/recent_past_plateau" in tags) == bool(plateau)

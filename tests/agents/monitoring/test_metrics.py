@@ -42,7 +42,7 @@ def test_returns_that_are_not_finite_are_counted_and_never_averaged():
 
 def test_games_that_do_not_end_show_in_the_steps_per_episode():
     tag = "charts/steps_per_episode"
-    statistics = TrainingStatistics(global_step=1000)
+    statistics = TrainingStatistics(TrainingState(1000))
     statistics.add_episodes([Episode(50.0, 100)] * 4)
     assert statistics.end_interval(1400)[tag] == 100
     # All but one of the environments stand still; the one that ends is as long as ever.
