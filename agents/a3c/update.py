@@ -17,7 +17,7 @@ from envs import Episode
 
 @dataclass(frozen=True)
 class Update:
-    """The result of one update.
+    """The result of one update, which a worker or the learner sends to the trainer.
 
     Attributes:
         is_applied: Whether the gradient was applied; it is skipped if it is not finite.

@@ -1,4 +1,4 @@
-"""Records that child processes send to the trainer."""
+"""Records that child processes send to the trainer, besides the updates of `agents.a3c.update`."""
 
 from dataclasses import dataclass, field
 
@@ -17,23 +17,6 @@ class RolloutRecord:
 
     worker: int
     episodes: list[Episode]
-
-
-@dataclass
-class UpdateRecord:
-    """Sent by a worker, or the learner, after an update.
-
-    Attributes:
-        worker: Index of the worker; the learner's comes after the last worker's.
-        episodes: Episodes that ended.
-        is_applied: Whether the gradient was applied; it is skipped if it is not finite.
-        scalars: TensorBoard tag -> value; empty if the update was skipped.
-    """
-
-    worker: int
-    episodes: list[Episode]
-    is_applied: bool
-    scalars: dict[str, float]
 
 
 @dataclass

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,9 +17,10 @@ from gymnasium.vector import VectorEnv
 
 from agents.a3c.learner import Learner
 from agents.a3c.rollout import Rollout
+from agents.a3c.update import Update
 from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
-from agents.monitoring.records import RolloutRecord, UpdateRecord
+from agents.monitoring.records import RolloutRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten_parameters_
 from agents.networks.program_statistics import program_statistics
@@ -40,7 +42,7 @@ RATE_WINDOW = 10
 
 
 class LearnerRunner:
-    """Feeds the learner with batches, publishes its parameters, and makes records.
+    """Feeds the learner with batches, publishes its parameters, and measures it.
 
     Parameters and optimizer state live on the learner's device. The parameters are published after
     every update, without a lock: a worker that copies them meanwhile acts with a mixture of two
@@ -70,7 +72,7 @@ class LearnerRunner:
         self._update_ends: deque[float] = deque([time.monotonic()], maxlen=RATE_WINDOW)
         self._synced_at = time.monotonic()
 
-    def update(self) -> UpdateRecord | None:
+    def update(self) -> Update | None:
         """Learn from one batch and publish; return None if too few rollouts are waiting."""
         self.queue.heartbeats[-1] += 1
         waiting = self.queue.waiting
@@ -96,7 +98,7 @@ class LearnerRunner:
             }
         self.shared.count(0, is_applied=update.is_applied, agent_steps=update.agent_steps)
         self._update_ends.append(time.monotonic())
-        return UpdateRecord(len(self.queue.memory), [], update.is_applied, metrics)
+        return replace(update, metrics=metrics)
 
     def sync_optimizer_state(self) -> None:
         """Copy the optimizer state into shared memory, and answer who requested it."""
@@ -145,7 +147,7 @@ class SerialLearner:
         """The workers' environments."""
         return self.group.env
 
-    def updates(self) -> Sequence[UpdateRecord | RolloutRecord]:
+    def updates(self) -> Sequence[Update | RolloutRecord]:
         """Learn if a batch is waiting, or else collect rollouts; return the records."""
         update = self.learner.update()
         if update:
@@ -197,7 +199,7 @@ def run_learner(
     """Run the learner process: update until the budget is spent or the parent says stop.
 
     Args:
-        connection: The connection to the parent; records are sent through it.
+        connection: The connection to the parent; updates are sent through it.
         config: The settings.
         shared: The shared state.
         queue: The queue that the rollouts come from.
@@ -208,10 +210,10 @@ def run_learner(
     with report_crash(connection, "the learner"):
         runner = LearnerRunner(config, shared, queue)
         while not shared.stop and shared.global_step < config.total_timesteps:
-            record = runner.update()
+            update = runner.update()
             runner.sync_if_due()
-            if record:
-                send(connection, record)
+            if update:
+                send(connection, update)
             else:
                 time.sleep(POLL_INTERVAL_S)
         runner.sync_optimizer_state()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from agents.a3c.update import Update
 from agents.a3c.worker_group import (
     EnvironmentFactory,
     GroupClass,
@@ -22,7 +23,7 @@ from agents.config import TrainConfig
 from agents.errors import UserError
 from agents.monitoring.console import make_display, status_line
 from agents.monitoring.logger import TrainingLogger
-from agents.monitoring.records import EvaluationRecord, RolloutRecord, UpdateRecord
+from agents.monitoring.records import EvaluationRecord, RolloutRecord
 from agents.run_folder import resolve_resumed
 from agents.system.child_process import poll
 from agents.system.messages import CrashRecord, FailureRecord
@@ -44,14 +45,7 @@ MAX_NONFINITE_IN_A_ROW = 100
 # An incarnation seeds the environments: high bits count sessions, low bits a process's restarts.
 INCARNATIONS_PER_SESSION = 2**20
 
-Record = (
-    UpdateRecord
-    | RolloutRecord
-    | EvaluationRecord
-    | CrashRecord
-    | FailureRecord
-    | logging.LogRecord
-)
+Record = Update | RolloutRecord | EvaluationRecord | CrashRecord | FailureRecord | logging.LogRecord
 PoolClass = Callable[[GroupSpec, SharedState, RolloutQueue | None], WorkerPool]
 
 
@@ -274,7 +268,7 @@ class TrainingRun:
         self.metrics.statistics.add_episodes(record.episodes)
         if isinstance(record, RolloutRecord):
             return
-        self.metrics.statistics.add_scalars(record.scalars)
+        self.metrics.statistics.add_scalars(record.metrics)
         self._nonfinite_in_a_row = 0 if record.is_applied else self._nonfinite_in_a_row + 1
         if self._nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
             raise NotFiniteError(f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite")

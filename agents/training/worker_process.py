@@ -1,15 +1,16 @@
 """The process around a group of actor-learners: records, counters, crashes and the stop flag."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 
+from agents.a3c.update import Update
 from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
-from agents.monitoring.records import UpdateRecord
 from agents.networks.program_statistics import program_statistics
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import send
@@ -31,7 +32,7 @@ def spread_workers(config: TrainConfig) -> list[range]:
 
 
 class WorkerRunner:
-    """Counts the updates of a group of workers and turns them into records.
+    """Counts the updates of a group of workers, and adds program statistics to some.
 
     Args:
         spec: The specification of the workers.
@@ -48,14 +49,13 @@ class WorkerRunner:
         """The workers' environments."""
         return self.group.env
 
-    def updates(self) -> Iterator[UpdateRecord]:
-        """Make one update of each worker, and yield its record once it is counted."""
+    def updates(self) -> Iterator[Update]:
+        """Make one update of each worker, and yield it once it is counted."""
         for worker, update in zip(self.group.workers, self.group.updates(), strict=True):
-            metrics = update.metrics
             if update.is_applied and self._diagnostics_due(worker):
-                metrics = metrics | self._program_statistics()
+                update = replace(update, metrics=update.metrics | self._program_statistics())
             self.shared.count(worker, is_applied=update.is_applied, agent_steps=update.agent_steps)
-            yield UpdateRecord(worker, update.episodes, update.is_applied, metrics)
+            yield update
 
     def _diagnostics_due(self, worker: int) -> bool:
         updates = int(self.shared.counters[worker, Counter.UPDATES])
@@ -77,7 +77,7 @@ def run_workers(connection: Connection, spec: GroupSpec, shared: SharedState) ->
     """Run a worker process: update until the budget is spent or the parent says stop.
 
     Args:
-        connection: The connection to the parent; records are sent through it.
+        connection: The connection to the parent; updates are sent through it.
         spec: The specification of the process's workers.
         shared: The shared state.
     """
@@ -85,5 +85,5 @@ def run_workers(connection: Connection, spec: GroupSpec, shared: SharedState) ->
     with report_crash(connection, spec.name):
         runner = WorkerRunner(spec, shared)
         while not shared.stop and shared.global_step < spec.config.total_timesteps:
-            for record in runner.updates():
-                send(connection, record)
+            for update in runner.updates():
+                send(connection, update)

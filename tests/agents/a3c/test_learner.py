@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from agents.a3c.update import Update
 from agents.a3c.worker_group import GroupSpec
 from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.cli import parse_args
 from agents.config import TrainConfig
-from agents.monitoring.records import RolloutRecord, UpdateRecord
+from agents.monitoring.records import RolloutRecord
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
 from agents.training.learner_process import LearnerRunner, SerialLearner
@@ -148,7 +149,7 @@ def test_its_step_is_the_workers_step(optimizer):
     record = learner.update()
     learner.sync_optimizer_state()
     list(worker.updates())
-    assert record.scalars["a3c/policy_lag"] == 0
+    assert record.metrics["a3c/policy_lag"] == 0
     for name in ("parameters", "optimizer_state"):
         ours, theirs = getattr(learner.shared, name), getattr(worker.shared, name)
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
@@ -162,10 +163,10 @@ def test_policy_lag_counts_the_updates_since_the_parameters_that_played_were_pul
     for _ in range(3):
         worker.collect()
     learner = LearnerRunner(config, shared, queue)
-    lags = [learner.update().scalars["a3c/policy_lag"] for _ in range(3)]
+    lags = [learner.update().metrics["a3c/policy_lag"] for _ in range(3)]
     assert lags == [0, 1, 2]
     worker.collect()
-    assert learner.update().scalars["a3c/policy_lag"] == 0
+    assert learner.update().metrics["a3c/policy_lag"] == 0
 
 
 def test_its_learning_rate_falls_linearly_to_zero():
@@ -182,7 +183,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(bad):
     learner.learner.network.critic.forward = lambda x: critic(x) * bad
     record = learner.update()
     assert not record.is_applied
-    assert record.scalars == {}
+    assert record.metrics == {}
     assert (learner.shared.updates, learner.shared.skipped_updates) == (0, 1)
     assert torch.equal(learner.shared.parameters, before)
     assert learner.shared.global_step > 0
@@ -192,7 +193,7 @@ def test_without_processes_it_takes_turns_with_the_worker():
     shared, queue = make_state(SMALL)
     both = SerialLearner(GroupSpec(SMALL, make_tiny_env), shared, queue)
     kinds = [type(record) for _ in range(6) for record in both.updates()]
-    assert kinds == [RolloutRecord, RolloutRecord, UpdateRecord] * 2
+    assert kinds == [RolloutRecord, RolloutRecord, Update] * 2
     assert bool(shared.optimizer_state.any())
 
 
