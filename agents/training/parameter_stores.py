@@ -11,8 +11,38 @@ from agents.networks.normalization import add_observations_, merge_observations_
 from agents.training.shared_state import SharedState
 
 
-class SharedMemoryStore:
-    """The parameters in shared memory; all workers update them without a lock (Hogwild).
+class _Store:
+    """Parameters, shape (N,), and what steps their optimizer; the shared state has the counts."""
+
+    def __init__(
+        self, shared: SharedState, config: TrainConfig, parameters: Tensor, optimizer_state: Tensor
+    ) -> None:
+        self.shared, self.config = shared, config
+        self.parameters, self.optimizer_state = parameters, optimizer_state
+        self.bonus_counts = shared.bonus_counts
+
+    def pull(self, out: Tensor) -> None:
+        """Copy the newest parameters into `out`, shape (N,)."""
+        out.copy_(self.parameters)
+
+    def push(self, gradients: Tensor) -> None:
+        """Apply gradients of shape (N,) to the parameters."""
+        learning_rate = self.config.learning_rate_at(self.shared.global_step)
+        self._optimizer.step(gradients, learning_rate, self.shared.updates)
+
+    def merge_observations(self, where: slice, observations: Tensor) -> None:
+        """Include observations, (N, D), in the running statistics; see `ParameterStore`."""
+        merge_observations_(self.parameters[where], observations)
+
+    @cached_property
+    def _optimizer(self) -> SharedOptimizer:
+        """Made at the first push: it takes memory, and rollout workers only pull."""
+        optimizer = OPTIMIZERS[self.config.optimizer]
+        return optimizer(self.parameters, self.optimizer_state, eps=self.config.optimizer_eps)
+
+
+class SharedMemoryStore(_Store):
+    """The parameters in shared memory, which all workers update (Hogwild).
 
     Args:
         shared: The shared state.
@@ -21,32 +51,17 @@ class SharedMemoryStore:
     """
 
     def __init__(self, shared: SharedState, config: TrainConfig, row: int = 0) -> None:
-        self.shared, self.config, self._row = shared, config, row
-        self.bonus_counts = shared.bonus_counts
-
-    def pull(self, out: Tensor) -> None:
-        """Copy the newest parameters into `out`, shape (N,)."""
-        out.copy_(self.shared.parameters)
-
-    def push(self, gradients: Tensor) -> None:
-        """Apply gradients of shape (N,) to the shared parameters."""
-        learning_rate = self.config.learning_rate_at(self.shared.global_step)
-        self._optimizer.step(gradients, learning_rate, self.shared.updates)
+        super().__init__(shared, config, shared.parameters, shared.optimizer_state)
+        self._row = row
 
     def merge_observations(self, where: slice, observations: Tensor) -> None:
         """Include observations, (N, D), in the shared running statistics; see `ParameterStore`."""
-        merge_observations_(self.shared.parameters[where], observations)
+        super().merge_observations(where, observations)
         if self.shared.observed is not None:
             add_observations_(self.shared.observed[self._row], observations)
 
-    @cached_property
-    def _optimizer(self) -> SharedOptimizer:
-        optimizer = OPTIMIZERS[self.config.optimizer]
-        state = self.shared.optimizer_state
-        return optimizer(self.shared.parameters, state, eps=self.config.optimizer_eps)
 
-
-class DeviceStore:
+class DeviceStore(_Store):
     """The central learner's parameters and optimizer state, on its device.
 
     Args:
@@ -56,25 +71,9 @@ class DeviceStore:
     """
 
     def __init__(self, shared: SharedState, config: TrainConfig, parameters: Tensor) -> None:
-        self.shared, self.config, self.parameters = shared, config, parameters
-        self.bonus_counts = shared.bonus_counts
-        self.parameters.copy_(shared.parameters)
-        self.optimizer_state = shared.optimizer_state.to(parameters.device, copy=True)
-        optimizer = OPTIMIZERS[config.optimizer]
-        self._optimizer = optimizer(parameters, self.optimizer_state, eps=config.optimizer_eps)
-
-    def pull(self, out: Tensor) -> None:
-        """Copy the newest parameters into `out`, shape (N,)."""
-        out.copy_(self.parameters)
-
-    def push(self, gradients: Tensor) -> None:
-        """Apply gradients of shape (N,) to the parameters on the device."""
-        learning_rate = self.config.learning_rate_at(self.shared.global_step)
-        self._optimizer.step(gradients, learning_rate, self.shared.updates)
-
-    def merge_observations(self, where: slice, observations: Tensor) -> None:
-        """Include observations, (N, D), in the running statistics; see `ParameterStore`."""
-        merge_observations_(self.parameters[where], observations)
+        parameters.copy_(shared.parameters)
+        optimizer_state = shared.optimizer_state.to(parameters.device, copy=True)
+        super().__init__(shared, config, parameters, optimizer_state)
 
     def publish(self) -> None:
         """Copy the parameters into shared memory, for the workers."""
