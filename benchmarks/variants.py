@@ -24,9 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         if readings != "default"
     },
 }
-RECURRENT = "-lstm"
-SUFFIXES = (RECURRENT, "-skipN", "-pixel-counts", "-simhash")
-NAMES = (*VARIANTS, *(name + RECURRENT for name in VARIANTS))
+SUFFIXES = ("-lstm", "-skipN", "-pixel-counts", "-simhash")
 # Suffixes that may follow any of these, in any order.
 _SUFFIX = re.compile(r"(.+)-(lstm|pixel-counts|simhash|skip([1-9][0-9]?))")
 

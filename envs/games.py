@@ -66,8 +66,13 @@ def resolve_game(name: str) -> Game:
     # "Yar's Revenge" keeps its s in the ROM's name, "Montezuma's Revenge" loses it: try both.
     for spelling in (_letters(bare), _letters(re.sub(r"['’]s\b", "", bare, flags=re.IGNORECASE))):
         if spelling in games:
-            require_playable(games[spelling])
-            return games[spelling]
+            game = games[spelling]
+            if not game.playable:
+                raise UnplayableGameError(
+                    f"game {game.name!r} cannot be played: "
+                    "the emulator has no single-player variant of it"
+                )
+            return game
     closest = difflib.get_close_matches(_letters(bare), games, n=5, cutoff=0.0)
     raise UnknownGameError(
         f"unknown game {name!r}; the closest names are "
@@ -79,21 +84,6 @@ def game_of_id(name: str) -> Game | None:
     """The game that an older id of Gymnasium's stands for, as PongNoFrameskip-v4; None if none."""
     bare, count = _OLDER_ID.subn("", name)
     return _games_by_letters().get(_letters(bare)) if count else None
-
-
-def require_playable(game: Game) -> None:
-    """Check that the emulator can start a game.
-
-    Raises:
-        UnknownGameError: ale-py has no such ROM.
-        UnplayableGameError: The emulator would end the process on this ROM.
-    """
-    if game.rom not in roms.get_all_rom_ids():
-        raise UnknownGameError(f"game {game.name!r}: ale-py has no ROM {game.rom!r}")
-    if not game.playable:
-        raise UnplayableGameError(
-            f"game {game.name!r} cannot be played: the emulator has no single-player variant of it"
-        )
 
 
 @lru_cache(maxsize=1)

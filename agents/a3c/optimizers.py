@@ -51,20 +51,12 @@ class SharedAdam:
         parameters: The shared parameters, shape (N,).
         state: The shared state, shape (2, N): first and second moment, zeros at first.
         eps: Added outside the root.
-        betas: Decays of the moments.
     """
 
     num_state_tensors = 2
 
-    def __init__(
-        self,
-        parameters: Tensor,
-        state: Tensor,
-        *,
-        eps: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-    ) -> None:
-        self.parameters, self.eps, self.betas = parameters, eps, betas
+    def __init__(self, parameters: Tensor, state: Tensor, *, eps: float) -> None:
+        self.parameters, self.eps = parameters, eps
         self.first_moment, self.second_moment = state
         self._updates = torch.zeros((), device=parameters.device)
 
@@ -81,8 +73,8 @@ class SharedAdam:
             [],
             [self._updates.fill_(updates + 1)],
             lr=learning_rate,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
+            beta1=0.9,
+            beta2=0.999,
             weight_decay=0.0,
             eps=self.eps,
             amsgrad=False,

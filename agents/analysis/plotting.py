@@ -28,18 +28,11 @@ _AXIS_LABELS = {STEPS: "agent steps", FRAMES: "frames", HOURS: "hours of trainin
 _HEADROOM = 2.0
 
 
-class NoPlottingError(MachineError):
-    """A library is not installed; the message says how to install it."""
-
-    def __init__(self, library: str) -> None:
-        super().__init__(f'plots need {library}: pip install -e ".[plot]"')
-
-
 def require_plotting() -> None:
-    """Raise NoPlottingError if matplotlib or scipy is missing; does not import them."""
+    """Raise MachineError if matplotlib or scipy is missing; does not import them."""
     for library in ("matplotlib", "scipy"):
         if importlib.util.find_spec(library) is None:
-            raise NoPlottingError(library)
+            raise MachineError(f'plots need {library}: pip install -e ".[plot]"')
 
 
 def plot_curves(
@@ -67,7 +60,7 @@ def plot_curves(
         The contents of the image file.
 
     Raises:
-        NoPlottingError: If matplotlib is not installed.
+        MachineError: If matplotlib is not installed.
     """
     require_plotting()
     # Not pyplot, which opens window systems and keeps global state.

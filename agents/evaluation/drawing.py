@@ -140,11 +140,11 @@ def draw_bar(canvas: Canvas, box: Box, share: float, colour: Colour = BAR) -> No
     fill_rect(canvas, box._replace(width=round(box.width * _clip(share, 0.0))), colour)
 
 
-def draw_signed_bar(canvas: Canvas, box: Box, share: float, colour: Colour = BAR) -> None:
+def draw_signed_bar(canvas: Canvas, box: Box, share: float) -> None:
     """A bar from the middle over a share of half the box, in [-1, 1]: left where negative."""
     fill_rect(canvas, box, GROUND)
     length = round(box.width / 2 * _clip(share, -1.0))
-    fill_rect(canvas, box._replace(x=box.middle + min(length, 0), width=abs(length)), colour)
+    fill_rect(canvas, box._replace(x=box.middle + min(length, 0), width=abs(length)), BAR)
     fill_rect(canvas, box._replace(x=box.middle, width=1), MUTED)
 
 

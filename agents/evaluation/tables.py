@@ -9,9 +9,9 @@ from agents.evaluation.results import Summary, format_score
 from envs import MILESTONES, PUBLISHED_SCORES, Milestone
 
 
-def evaluation_table(game_name: str, summaries: Sequence[Summary], title: str = "") -> Table:
+def evaluation_table(game_name: str, summaries: Sequence[Summary]) -> Table:
     """A rich table of summaries, with the published scores as its caption where there are any."""
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("mode", no_wrap=True)
     for column in ("games", "mean", "std", "median", "min", "max", "length", "normalised"):
         table.add_column(column, justify="right", no_wrap=True)

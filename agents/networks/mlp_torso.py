@@ -55,10 +55,6 @@ class MLPTorso(nn.Module):
         cache.features[:, rows] = features
         return features.flatten(0, 1)
 
-    def cached_features(self, cache: TorsoCache) -> Tensor:
-        """Return one worker's features, shape (N, 64), with a gradient."""
-        return self(cache.observations)
-
     def backward(self, dfeatures: Tensor, cache: TorsoCache) -> list[Tensor]:
         """Gradients of all parameters in their order; see `Torso.backward`."""
         with torch.enable_grad():

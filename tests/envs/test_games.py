@@ -4,8 +4,7 @@ import sys
 import pytest
 from ale_py import roms
 
-from envs import Game, UnknownGameError, UnplayableGameError, list_games, resolve_game
-from envs.games import require_playable
+from envs import UnknownGameError, UnplayableGameError, list_games, resolve_game
 
 UNPLAYABLE = ["combat", "joust", "maze_craze", "warlords"]
 
@@ -71,11 +70,6 @@ def test_a_name_that_resembles_nothing_is_still_refused_in_one_line(name):
 def test_a_game_that_the_emulator_cannot_start_is_refused_when_it_is_named(rom):
     with pytest.raises(UnplayableGameError, match="single-player"):
         resolve_game(rom)
-
-
-def test_a_game_that_has_no_rom_is_refused():
-    with pytest.raises(UnknownGameError, match="no_such_rom"):
-        require_playable(Game("NoSuchGame", "no_such_rom"))
 
 
 @pytest.mark.slow

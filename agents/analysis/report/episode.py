@@ -140,7 +140,7 @@ def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
 
 
 def first_steps(trajectory: Trajectory, count: int) -> Trajectory:
-    """Cut a trajectory to its first steps; `game` remains that of the whole episode."""
+    """Cut a trajectory to its first steps; `episode` remains that of the whole episode."""
     arrays: dict[str, Any] = {}
     for name in ("actions", "rewards", "probabilities", "values"):
         arrays[name] = getattr(trajectory, name)[:count]
@@ -153,8 +153,6 @@ def first_steps(trajectory: Trajectory, count: int) -> Trajectory:
                 for value in [getattr(program, field.name)]
             }
             arrays[name] = dataclasses.replace(program, **cut)
-    if trajectory.screens is not None:
-        arrays["screens"] = trajectory.screens[:count]
     return dataclasses.replace(trajectory, **arrays)
 
 

@@ -140,7 +140,7 @@ def test_acting_and_learning_compute_the_same_and_the_gradient_is_that_of_all_la
         torso.forward_cached(cache, slice(row, row + 1))
     torch.testing.assert_close(cache.features, torso(x))
     one = cache.worker(1)
-    torch.testing.assert_close(torso.cached_features(one), torso(x[1]))
+    torch.testing.assert_close(one.features, torso(x[1]))
     dfeatures = torch.randn(5, torso.features, dtype=torch.float64)
     statistics, *trained = torso.parameters()
     expected = [torch.zeros_like(statistics)]
