@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neurocoder._precision import WideLinear
-from neurocoder.readings import GateSource, Initialisation, InitialState, QuerySource
+from neurocoder.readings import DEFAULT_READINGS, Initialisation, Readings
 
 MEMORIES = 3
 
@@ -41,10 +41,7 @@ class CompositionNetwork(nn.Module):
         steps: J, the number of retrieval steps.
         hidden_size: Size of the LSTM's state.
         gates: Whether to compute gates; only usage attention needs them.
-        queries: "projection" or "state"; see `NeurocoderLinear`, also for the next three.
-        gate_source: "state" or "input".
-        initial_state: "zero" or "learned".
-        initialisation: "scaled" or "authors".
+        readings: Where queries, gates and the initial state come from, and how to draw parameters.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """
@@ -59,31 +56,28 @@ class CompositionNetwork(nn.Module):
         steps: int,
         hidden_size: int,
         gates: bool,
-        queries: QuerySource = "projection",
-        gate_source: GateSource = "state",
-        initial_state: InitialState = "zero",
-        initialisation: Initialisation = "scaled",
+        readings: Readings = DEFAULT_READINGS,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.slots, self.key_size, self.heads, self.steps = slots, key_size, heads, steps
-        self.gate_source, self.initialisation = gate_source, initialisation
+        self.gate_source, self.initialisation = readings.gates, readings.initialisation
         # Rows: input, forget and output gate, then cell gate, so that the sigmoids are contiguous.
         self.input_projection = WideLinear(in_features, 4 * hidden_size, **factory)
         self.recurrent_projection = WideLinear(hidden_size, 4 * hidden_size, bias=False, **factory)
         self.query_projection = (
             WideLinear(hidden_size, MEMORIES * heads * key_size, **factory)
-            if queries == "projection"
+            if readings.queries == "projection"
             else None
         )
         self.gate_projection: WideLinear | None = None
-        if gates and gate_source == "state":
+        if gates and readings.gates == "state":
             self.gate_projection = WideLinear(hidden_size, MEMORIES * heads * slots, **factory)
         elif gates:
             self.gate_projection = WideLinear(in_features, MEMORIES * slots, **factory)
-        if initial_state == "learned":
+        if readings.initial_state == "learned":
             self.initial_state = nn.Parameter(torch.empty(2, hidden_size, **factory))
         else:
             self.register_parameter("initial_state", None)
@@ -157,7 +151,7 @@ class SingleStepNetwork(nn.Module):
         key_size: K, the size of a key.
         heads: H, the number of attention heads.
         gates: Whether to compute gates, one for each slot.
-        initialisation: "scaled" or "authors"; see `NeurocoderLinear`.
+        readings: Their `initialisation` is how parameters are drawn.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """
@@ -170,14 +164,14 @@ class SingleStepNetwork(nn.Module):
         key_size: int,
         heads: int,
         gates: bool,
-        initialisation: Initialisation = "scaled",
+        readings: Readings = DEFAULT_READINGS,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.slots, self.key_size, self.heads, self.steps = slots, key_size, heads, 1
-        self.initialisation = initialisation
+        self.initialisation = readings.initialisation
         self.query_projection = WideLinear(in_features, MEMORIES * heads * key_size, **factory)
         self.gate_projection = (
             WideLinear(in_features, MEMORIES * slots, **factory) if gates else None

@@ -39,6 +39,7 @@ from neurocoder.memory import ProgramMemory, make_key_network, singular_values
 from neurocoder.readings import (
     AUTHORS_MULTI_STEP,
     AUTHORS_SINGLE_STEP,
+    DEFAULT_READINGS,
     FirstStep,
     GateSource,
     Initialisation,
@@ -223,7 +224,7 @@ class NeurocoderLinear(nn.Module):
             raise ValueError(f"least_used must be at most slots ({slots}), got {least_used}")
         if not 0 < sharpness < math.inf:
             raise ValueError(f"sharpness must be positive and finite, got {sharpness}")
-        self.readings = Readings(
+        self.readings = readings = Readings(
             keys,
             queries,
             gates,
@@ -236,7 +237,7 @@ class NeurocoderLinear(nn.Module):
             orthogonality,
             initialisation,
         )
-        self.readings.check(
+        readings.check(
             steps=steps,
             heads=heads,
             key_size=key_size,
@@ -254,15 +255,14 @@ class NeurocoderLinear(nn.Module):
             slots,
             steps * heads,
             attention_mass=0.5 if usage_attention else 1.0,
-            stored_keys=self.readings.stored_key_sizes(key_size),
-            orthogonality=orthogonality,
-            initialisation=initialisation,
+            stored_keys=readings.stored_key_sizes(key_size),
+            readings=readings,
             **factory,
         )
         self.key_networks = nn.ModuleList(
             make_key_network(source, size, key_size, **factory)
             for source, size in zip(
-                self.readings.key_sources, (in_features, out_features, 1), strict=True
+                readings.key_sources, (in_features, out_features, 1), strict=True
             )
         )
         sizes: dict[str, Any] = {
@@ -270,7 +270,7 @@ class NeurocoderLinear(nn.Module):
             "key_size": key_size,
             "heads": heads,
             "gates": usage_attention,
-            "initialisation": initialisation,
+            "readings": readings,
             **factory,
         }
         self.composition_network: CompositionNetwork | SingleStepNetwork
@@ -278,13 +278,7 @@ class NeurocoderLinear(nn.Module):
             self.composition_network = SingleStepNetwork(in_features, **sizes)
         else:
             self.composition_network = CompositionNetwork(
-                in_features,
-                steps=steps,
-                hidden_size=hidden_size,
-                queries=queries,
-                gate_source=gates,
-                initial_state=initial_state,
-                **sizes,
+                in_features, steps=steps, hidden_size=hidden_size, **sizes
             )
         # Queries that are the LSTM's state have the residual's gate beside them.
         self.integration_network = (
@@ -610,7 +604,7 @@ class NeurocoderLinear(nn.Module):
     @property
     def has_default_readings(self) -> bool:
         """Whether all readings are at their defaults, which `neurocoder.fused` is written for."""
-        return self.readings == _DEFAULT_READINGS
+        return self.readings == DEFAULT_READINGS
 
     def _parameter_names(self) -> tuple[str, ...]:
         """The names of all parameters that a layer with these readings can have, in one order."""
@@ -695,8 +689,6 @@ class _Readable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layer._run(x)
 
-
-_DEFAULT_READINGS = Readings()
 
 _frozen_lock = Lock()  # blocks of `frozen_keys` may be opened and closed by several threads
 

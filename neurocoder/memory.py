@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurocoder._precision import WideLinear, widen, without_autocast
-from neurocoder.readings import Initialisation, KeySource, Orthogonality, SingularValueOrder
+from neurocoder.readings import DEFAULT_READINGS, KeySource, Readings, SingularValueOrder
 
 
 class ProgramMemory(nn.Module):
@@ -30,8 +30,7 @@ class ProgramMemory(nn.Module):
         attention_mass: Sum of the attention weights at initialisation: 1 for content attention,
             half of that with the gate of eq. 11. It and r only affect the initial scale.
         stored_keys: Sizes of the keys that are part of the slots of M_U, M_V and M_S; 0 for none.
-        orthogonality: What the orthogonality loss spans; see `NeurocoderLinear`.
-        initialisation: How parameters are drawn; see `NeurocoderLinear`.
+        readings: What the orthogonality loss spans, and how parameters are drawn.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """
@@ -49,14 +48,13 @@ class ProgramMemory(nn.Module):
         *,
         attention_mass: float = 1.0,
         stored_keys: tuple[int, int, int] = (0, 0, 0),
-        orthogonality: Orthogonality = "vectors",
-        initialisation: Initialisation = "scaled",
+        readings: Readings = DEFAULT_READINGS,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.components, self.attention_mass = components, attention_mass
-        self.orthogonality, self.initialisation = orthogonality, initialisation
+        self.orthogonality, self.initialisation = readings.orthogonality, readings.initialisation
         self.u = nn.Parameter(torch.empty(slots, in_features, device=device, dtype=dtype))
         self.v = nn.Parameter(torch.empty(slots, out_features, device=device, dtype=dtype))
         self.s = nn.Parameter(torch.empty(slots, 1, device=device, dtype=dtype))

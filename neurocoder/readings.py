@@ -106,6 +106,9 @@ class Readings:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in changed)
 
 
+DEFAULT_READINGS = Readings()
+
+
 def state_size(heads: int, key_size: int) -> int:
     """The LSTM's size where its state holds the three memories' queries and the residual's gate."""
     return 3 * heads * key_size + 1
