@@ -26,6 +26,9 @@ class TrainingState:
         evaluation: The last evaluation, as a text.
         mean_return: The mean score that made this the best checkpoint; None in others.
         config: The settings of the run.
+        sessions: How often the run had been resumed before.
+        make_env: What made its environments: the name of a `make_env` of one's own, empty if the
+            settings name them; None in checkpoints of older versions.
     """
 
     global_step: int = 0
@@ -39,6 +42,8 @@ class TrainingState:
     evaluation: str = ""
     mean_return: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    sessions: int = 0
+    make_env: str | None = None
 
     def to_json(self) -> str:
         """The state as JSON, without the entries that have their defaults."""
@@ -98,4 +103,6 @@ _CHECKS = {
     "evaluation": lambda value: isinstance(value, str),
     "mean_return": _is_number,
     "config": lambda value: isinstance(value, dict),
+    "sessions": _is_count,
+    "make_env": lambda value: isinstance(value, str),
 }

@@ -113,6 +113,16 @@ class TrainingLogger:
             self._written_step = global_step
         self.display.show(self.status(global_step, gauges), new_row=due)
 
+    def end_training(self, global_step: int, gauges: Mapping[str, float]) -> None:
+        """Write the last row, and stop the clock of training.
+
+        Args:
+            global_step: Agent steps so far.
+            gauges: TensorBoard tag -> present value.
+        """
+        self.log_if_due(global_step, gauges, force=True)
+        self.statistics.end_training()
+
     def status(self, global_step: int, gauges: Mapping[str, float]) -> Status:
         """Return what the console shows.
 

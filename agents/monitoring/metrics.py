@@ -42,6 +42,7 @@ class TrainingStatistics:
         self._ended: list[Episode] = []  # in this logging interval
         self._earlier_seconds = state.seconds
         self._start_time = self._interval_time = time.monotonic()
+        self._end_time: float | None = None
         self._start_step = self._interval_step = self._ended_step = state.global_step
 
     @property
@@ -68,11 +69,19 @@ class TrainingStatistics:
     @property
     def elapsed(self) -> float:
         """Seconds of training, earlier sessions included."""
-        return self._earlier_seconds + time.monotonic() - self._start_time
+        return self._earlier_seconds + self._session_seconds
+
+    @property
+    def _session_seconds(self) -> float:
+        return (self._end_time or time.monotonic()) - self._start_time
+
+    def end_training(self) -> None:
+        """Stop the clock: what comes now, such as the last evaluation, is not training."""
+        self._end_time = time.monotonic()
 
     def mean_steps_per_second(self, global_step: int) -> float:
         """Mean rate of this session."""
-        seconds = time.monotonic() - self._start_time
+        seconds = self._session_seconds
         return (global_step - self._start_step) / max(seconds, 1e-9)
 
     def state(self) -> TrainingState:

@@ -41,6 +41,7 @@ class RunSession:
         config: The settings.
         argv: The command line.
         checkpointer: Fills the shared state from the newest sound checkpoint.
+        make_env: What makes the environments, as in `TrainingState`.
 
     Attributes:
         folder: The run directory, locked until `close`.
@@ -52,9 +53,13 @@ class RunSession:
     """
 
     def __init__(
-        self, config: TrainConfig, argv: Sequence[str], checkpointer: Checkpointer
+        self,
+        config: TrainConfig,
+        argv: Sequence[str],
+        checkpointer: Checkpointer,
+        make_env: str = "",
     ) -> None:
-        self.config, self.index = config, 0
+        self.config, self.make_env, self.index = config, make_env, 0
         self._log_handlers: list[logging.Handler] = []
         self.state: TrainingState | None = None
         self._planned = config  # until this session
@@ -65,7 +70,10 @@ class RunSession:
             try:
                 _, self._planned = open_run(self.folder)
                 self.state = _restore(config, self.folder, checkpointer)
-                self.index = resume_run_folder(config, argv, self.state.global_step)
+                self._check_environments(self.state)
+                recorded = resume_run_folder(config, argv, self.state.global_step)
+                # The checkpoint knows too, if meta.json was lost: sessions have different seeds.
+                self.index = max(recorded, self.state.sessions + 1)
             except UserError:
                 self._lock.close()
                 raise
@@ -73,6 +81,18 @@ class RunSession:
             self.folder = create_run_folder(config, argv)
             self._lock = lock_run_folder(self.folder)
         reaper().clean_temp_files_on_exit(self.folder)
+
+    def _check_environments(self, state: TrainingState) -> None:
+        """Raise SettingError if the run would go on with environments made by something else."""
+        if state.make_env is None or bool(state.make_env) == bool(self.make_env):
+            return  # of two makers of one's own, one may only be named anew
+        was, now = (
+            f"those of {maker}" if maker else "those that its settings name"
+            for maker in (state.make_env, self.make_env)
+        )
+        how = "from Python with that make_env" if state.make_env else "without a make_env"
+        allowed = f"its environments were {was}, and would now be {now}; resume it {how}"
+        raise SettingError("resume", self.folder, allowed)
 
     def start_logging(self, screen: logging.Handler) -> None:
         """Log to the terminal, and with times and in more detail to `train.log`.
@@ -188,7 +208,11 @@ class RunSession:
             log.error("the run failed: %s; the last good checkpoint is %s", failure, last)
         log.info("checkpoint: %s", last)
         if saved and global_step < self.config.total_timesteps:
-            log.info("resume it: python train_a3c.py --resume %s", quote(str(self.folder)))
+            if self.make_env:
+                how = f'train(replace(config, resume="{self.folder}"), make_env={self.make_env})'
+            else:
+                how = f"python train_a3c.py --resume {quote(str(self.folder))}"
+            log.info("resume it: %s", how)
         log.info("curves: tensorboard --logdir %s", quote(self.config.run_dir))
         if saved and can_be_evaluated:
             log.info(

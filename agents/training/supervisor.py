@@ -120,7 +120,7 @@ class TrainingRun:
         self.checkpointer = Checkpointer(config, network, self.shared)
 
         display = make_display(quiet=config.quiet)
-        self.session = RunSession(config, argv, self.checkpointer)
+        self.session = RunSession(config, argv, self.checkpointer, _maker(make_env))
         self.folder = self.session.folder
         self.session.start_logging(display.handler)
         self.session.truncate_evaluations()
@@ -162,6 +162,7 @@ class TrainingRun:
             raise
         self._stop_workers()
         # Before the last evaluation, which may take minutes.
+        self.metrics.end_training(self.shared.global_step, self._gauges())
         saved = self._save_last(failure)
         if failure is None:
             self._finish_evaluations()
@@ -294,8 +295,8 @@ class TrainingRun:
             **self.pool.gauges,
         }
 
-    def _log_and_checkpoint(self, *, force: bool = False) -> None:
-        self.metrics.log_if_due(self.shared.global_step, self._gauges(), force=force)
+    def _log_and_checkpoint(self) -> None:
+        self.metrics.log_if_due(self.shared.global_step, self._gauges())
         # Not while updates fail: that checkpoint might replace one that can be trained on.
         if not self.checkpointer.due or self._nonfinite_in_a_row:
             return
@@ -309,7 +310,12 @@ class TrainingRun:
             log.debug("%s", status_line(status))
 
     def _save(self) -> Path | None:
-        state = replace(self.metrics.statistics.state(), restarts=self.restarts)
+        state = replace(
+            self.metrics.statistics.state(),
+            restarts=self.restarts,
+            sessions=self.session.index,
+            make_env=self.session.make_env,
+        )
         return self.checkpointer.save(self.folder, state)
 
     def _save_last(self, failure: TrainingFailedError | None) -> Path | None:
@@ -325,7 +331,6 @@ class TrainingRun:
 
     def _conclude(self, failure: TrainingFailedError | None, saved: Path | None) -> int:
         """Write the results, and return the exit code."""
-        self._log_and_checkpoint(force=True)
         received, step = self.signals.received, self.shared.global_step
         status = "failed" if failure else "interrupted" if received else "finished"
         self.metrics.log_hparams(step, finished=status == "finished")
@@ -348,3 +353,11 @@ class TrainingRun:
         if received:
             return 128 + received
         return int(self._unwritten > 0)
+
+
+def _maker(make_env: EnvironmentFactory) -> str:
+    """The name of a `make_env` of one's own; empty for the environments that settings name."""
+    if make_env is make_training_env:
+        return ""
+    name = getattr(make_env, "__qualname__", type(make_env).__qualname__)
+    return f"{make_env.__module__}.{name}"

@@ -188,8 +188,8 @@ def test_an_evaluator_that_is_killed_does_not_stop_training(tmp_path):
 
         original = run._log_and_checkpoint
 
-        def tick(*, force=False):
-            original(force=force)
+        def tick():
+            original()
             child = run.evaluations._child
             if child and child.process.pid not in kills and len(kills) < MAX_FAILURES_IN_A_ROW:
                 kills.append(child.process.pid)
@@ -224,8 +224,8 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
         stopped = []
         original = run._log_and_checkpoint
 
-        def tick(*, force=False):
-            original(force=force)
+        def tick():
+            original()
             for child in run.evaluations.children:
                 if not stopped:
                     stopped.append(child.process.pid)

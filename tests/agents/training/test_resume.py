@@ -3,11 +3,14 @@
 import csv
 import dataclasses
 import json
+import signal
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from agents.a3c.worker_group import make_training_env
 from agents.checkpoint import list_checkpoints, load_checkpoint, write_checkpoint
 from agents.cli import parse_args
 from agents.config import SettingError, TrainConfig
@@ -21,7 +24,7 @@ from agents.evaluation.results import (
 )
 from agents.run_folder import create_run_folder, lock_run_folder, resolve_run
 from agents.system.signals import StopSignals
-from agents.training.supervisor import TrainingRun, train
+from agents.training.supervisor import INCARNATIONS_PER_SESSION, TrainingRun, train
 from tests.agents.tiny_env import make_tiny_env
 
 SMALL = TrainConfig(
@@ -40,6 +43,11 @@ def folder(tmp_path):
     """Of a finished run of 200 agent steps."""
     assert train(dataclasses.replace(SMALL, run_dir=str(tmp_path)), (), make_tiny_env) == 0
     return resolve_run(tmp_path / "latest")
+
+
+def make_wrapped_env(config, seeds):
+    """As with a wrapper of one's own: the spaces are the same."""
+    return make_training_env(config, seeds)
 
 
 def resumed(folder, *flags):
@@ -128,6 +136,68 @@ def test_without_optimizer_state_a_run_is_resumed_with_a_new_optimizer(folder, c
     after = newest(folder)
     assert after.training_state.updates > 0
     assert after.optimizer_state.keys() == after.parameters.keys()
+
+
+def test_environments_of_ones_own_are_not_taken_for_those_that_settings_name(tmp_path, capsys):
+    own, named = tmp_path / "own", tmp_path / "named"
+    for folder, maker in ((own, make_wrapped_env), (named, make_training_env)):
+        one = dataclasses.replace(SMALL, run_dir=str(folder), eval_interval=0)
+        with StopSignals() as signals:
+            run = TrainingRun(one, (), maker, signals)
+            run.shared.count(0, is_applied=True, agent_steps=8)
+            signals.received = signal.SIGINT
+            assert run.execute() == 130
+            run.close()
+    said = capsys.readouterr().out
+    assert f'resume it: train(replace(config, resume="{resolve_run(own / "latest")}"), ' in said
+    assert f"make_env={__name__}.make_wrapped_env)" in said
+    assert f"resume it: python train_a3c.py --resume {resolve_run(named / 'latest')}" in said
+    for folder, other, why in (
+        (
+            own,
+            make_training_env,
+            r"were those of tests.*make_wrapped_env, .*settings name; .*Python",
+        ),
+        (
+            named,
+            make_wrapped_env,
+            r"settings name, .*those of tests.*; resume it without a make_env",
+        ),
+    ):
+        before = (folder / "latest" / "meta.json").read_text()
+        with pytest.raises(SettingError, match=why):
+            train(resumed(folder / "latest", "--total-timesteps", "400"), (), other)
+        assert (folder / "latest" / "meta.json").read_text() == before
+
+
+def test_what_comes_after_training_is_no_time_of_training(folder, monkeypatch):
+    began = []
+
+    def evaluate(_):
+        began.append(time.time())
+        time.sleep(1.5)
+
+    monkeypatch.setattr(TrainingRun, "_finish_evaluations", evaluate)
+    before = json.loads((folder / "meta.json").read_text())["seconds"]
+    start = time.time()
+    assert train(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env) == 0
+    seconds = json.loads((folder / "meta.json").read_text())["seconds"] - before
+    assert seconds <= began[0] - start + 0.1
+    with (folder / "progress.csv").open() as file:
+        assert float(list(csv.DictReader(file))[-1]["wall_time"]) <= began[0]
+
+
+def test_a_run_that_lost_its_metadata_still_has_new_games_in_every_session(folder):
+    incarnations = []
+    for budget in ("300", "400"):
+        (folder / "meta.json").write_text("")
+        run = TrainingRun(
+            resumed(folder, "--total-timesteps", budget), (), make_tiny_env, StopSignals()
+        )
+        incarnations.append(run._spec.incarnation)
+        assert run.execute() == 0
+        run.close()
+    assert incarnations == [INCARNATIONS_PER_SESSION, 2 * INCARNATIONS_PER_SESSION]
 
 
 def test_resumed_games_are_not_those_of_the_first_session(folder):
