@@ -113,6 +113,15 @@ def default_of(spec: dataclasses.Field[Any], config: "TrainConfig") -> Any:
     return default.of(config) if isinstance(default, ByKind | ByBonus) else default
 
 
+def non_defaults(config: "TrainConfig") -> dict[str, Any]:
+    """Name -> value of the settings that have other values than if their flags were not given."""
+    return {
+        spec.name: value
+        for spec in dataclasses.fields(config)
+        if (value := getattr(config, spec.name)) != default_of(spec, config)
+    }
+
+
 def flag(name: str) -> str:
     """The command-line flag of a field: `num_steps` -> `--num-steps`."""
     return "--" + name.replace("_", "-")
@@ -265,6 +274,14 @@ _FIXED_BY_AUTHORS = {
         *("neurocoder_usage_attention", "neurocoder_residual"),
     )
 }
+
+# Settings that do not affect what is learned.
+INCIDENTAL = frozenset(
+    {
+        *("run_dir", "resume", "checkpoint_interval", "keep_checkpoints", "eval_interval"),
+        *("eval_episodes", "capture_video", "log_interval", "quiet"),
+    }
+)
 
 # What these are in other environments.
 _ATARI_ONLY = {

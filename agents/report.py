@@ -8,7 +8,6 @@ goes to stderr. Exit code 0; 2 for invalid arguments or files; 130 after Ctrl-C,
 written.
 """
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -89,7 +88,7 @@ def report(
     from agents.analysis.report.data import median_episode
     from agents.analysis.report.episode import play_episodes, show_episode
     from agents.analysis.report.page import ReportHeader, make_page
-    from agents.config import default_of, flag
+    from agents.config import flag, non_defaults
     from agents.evaluation.results import summarise
     from agents.evaluation.runner import MODES
 
@@ -98,10 +97,9 @@ def report(
     games = {each: play_episodes(network, config, each, episodes, seed) for each in MODES}
     shown = show_episode(network, config, mode, median_episode(games[mode]).seed)
     settings = [
-        (flag(spec.name), _value(getattr(config, spec.name)))
-        for spec in dataclasses.fields(config)
-        if getattr(config, spec.name) != default_of(spec, config)
-        and spec.name not in _HIDDEN_SETTINGS
+        (flag(name), _value(value))
+        for name, value in non_defaults(config).items()
+        if name not in _HIDDEN_SETTINGS
     ]
     sizes = [
         sum(p.numel() for p in part.parameters())

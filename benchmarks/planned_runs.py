@@ -9,15 +9,12 @@ from typing import Any
 
 from agents.analysis.learning_curves import Progress, read_progress
 from agents.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, step_of
-from agents.config import RECENT_EPISODES, TrainConfig, flag
+from agents.config import INCIDENTAL, RECENT_EPISODES, TrainConfig, flag
 from agents.evaluation.results import read_evaluations
 from agents.run_folder import RunFolderError, as_file_name
 
-# Settings that do not affect learning: two runs that differ only in these are the same.
-_INCIDENTAL = {
-    *("resume", "run_dir", "quiet", "log_interval", "capture_video"),
-    *("processes", "checkpoint_interval", "keep_checkpoints", "eval_interval", "eval_episodes"),
-}
+# Two runs that differ only in these are the same.
+_INCIDENTAL = INCIDENTAL | {"processes"}
 
 
 @dataclass(frozen=True)

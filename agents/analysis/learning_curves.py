@@ -1,6 +1,5 @@
 """The learning curves of single runs, read from their run directories."""
 
-import dataclasses
 import glob
 import logging
 import math
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agents.config import TrainConfig, default_of
+from agents.config import TrainConfig, non_defaults
 from agents.evaluation.results import EVALUATIONS, read_evaluations
 from agents.run_folder import RunFolderError, open_run, resolve_run, sessions_of
 from agents.system.files import read_csv_rows
@@ -203,16 +202,15 @@ def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
     """
     parts = [config.head]
     groups = {"network", f"{config.head} head", "learning", "environment"}
-    for spec in dataclasses.fields(config):
-        value = getattr(config, spec.name)
-        is_default = value == default_of(spec, config)
-        if spec.metadata["group"] not in groups or spec.name == "head" or is_default:
+    for setting, value in non_defaults(config).items():
+        group = TrainConfig.__dataclass_fields__[setting].metadata["group"]
+        if group not in groups or setting == "head":
             continue
-        name = spec.name.removeprefix(f"{config.head}_").replace("_", " ")
-        if (spec.name, value) in _NAMES:
-            parts.append(_NAMES[spec.name, value])
+        name = setting.removeprefix(f"{config.head}_").replace("_", " ")
+        if (setting, value) in _NAMES:
+            parts.append(_NAMES[setting, value])
         elif isinstance(value, str):
-            parts.append(f"{name} {value}" if spec.name in _NAMED else value)
+            parts.append(f"{name} {value}" if setting in _NAMED else value)
         elif isinstance(value, bool):
             parts.append(name if value else f"no {name}")
         else:

@@ -14,23 +14,11 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from agents.config import TrainConfig
+from agents.config import INCIDENTAL, TrainConfig
 from agents.networks.program_statistics import HeadSummary
 
 log = logging.getLogger("train")
 
-# Settings that do not affect what is learned.
-NON_HPARAMS = (
-    "run_dir",
-    "resume",
-    "checkpoint_interval",
-    "keep_checkpoints",
-    "eval_interval",
-    "eval_episodes",
-    "capture_video",
-    "log_interval",
-    "quiet",
-)
 # TensorBoard's default bins grow by a tenth from one to the next: too wide for values in (0, 1).
 _BINS: dict[str, Any] = {
     "singular_values": 40,
@@ -98,12 +86,12 @@ class TensorBoardWriter:
         `SummaryWriter.add_hparams` would add a second run in a folder below the run's.
 
         Args:
-            config: The run's settings; `NON_HPARAMS` are left out.
+            config: The run's settings; `INCIDENTAL` ones are left out.
             results: Name -> value, written as `results/NAME`; what is not finite is left out.
             global_step: Agent steps so far.
             finished: Whether the budget is spent; otherwise the page shows no end of the run.
         """
-        settings = {name: v for name, v in asdict(config).items() if name not in NON_HPARAMS}
+        settings = {name: v for name, v in asdict(config).items() if name not in INCIDENTAL}
         metrics = {f"results/{name}": v for name, v in results.items() if math.isfinite(v)}
         experiment, start, end = hparams(settings, metrics)
 

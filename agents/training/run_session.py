@@ -4,13 +4,12 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from agents.checkpoint import CheckpointError
-from agents.config import SettingError, TrainConfig, default_of, flag
+from agents.config import SettingError, TrainConfig, flag, non_defaults
 from agents.errors import UserError
 from agents.evaluation.results import truncate_after_step
 from agents.monitoring.console import format_seconds
@@ -154,10 +153,9 @@ class RunSession:
             self.folder,
         )
         changed = [
-            f"{flag(spec.name)} {value}"
-            for spec in fields(config)
-            if (value := getattr(config, spec.name)) != default_of(spec, config)
-            and spec.name != "resume"
+            f"{flag(name)} {value}"
+            for name, value in non_defaults(config).items()
+            if name != "resume"
         ]
         log.debug("settings other than the defaults: %s", " ".join(changed) or "none")
         if self.state:
