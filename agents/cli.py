@@ -14,6 +14,8 @@ from agents.run_folder import RunFolderError, assumption, open_run, resolve_resu
 from agents.system.output import escape_what_cannot_be_encoded, flush_output
 from envs import UnusableEnvironmentError
 
+DEFAULT_SEED = 1
+
 
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that prints an error as one line, without usage; exit code 2."""
@@ -21,6 +23,25 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {escape_to_one_line(message)}\n")
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a type of arguments for `argparse`: whole numbers within these limits."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+episode_count = whole_number(1, 10**6)
+seed_number = whole_number(0, 2**32 - 1)
 
 
 def use_one_thread() -> None:

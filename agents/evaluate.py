@@ -7,10 +7,16 @@ result, video or replay could not be written; 2 for bad input; 130 after Ctrl-C,
 finished until then reported and saved.
 """
 
-import argparse
 from collections.abc import Sequence
 
-from agents.cli import CommandParser, run_command, use_one_thread
+from agents.cli import (
+    DEFAULT_SEED,
+    CommandParser,
+    episode_count,
+    run_command,
+    seed_number,
+    use_one_thread,
+)
 
 PROG = "python -m agents.evaluate"
 MODES = {
@@ -19,7 +25,6 @@ MODES = {
     "both": ["sampled", "greedy"],
     "random": ["random"],
 }
-DEFAULT_SEED = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,26 +97,6 @@ def _parser() -> CommandParser:
         help=f"seed of the evaluation; every mode plays the same episodes ({DEFAULT_SEED})",
     )
     return parser
-
-
-def episode_count(text: str) -> int:
-    """A number of episodes, from the command line."""
-    return _whole_number(text, 1, 10**6)
-
-
-def seed_number(text: str) -> int:
-    """A seed, from the command line."""
-    return _whole_number(text, 0, 2**32 - 1)
-
-
-def _whole_number(text: str, low: int, high: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
-    return value
 
 
 if __name__ == "__main__":

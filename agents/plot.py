@@ -7,7 +7,6 @@ length. The plot's numbers are written beside it (.png, .svg, .pdf) as .csv; `--
 them alone. Exit code 0; 2 for invalid arguments or runs that cannot be read.
 """
 
-import argparse
 import re
 import sys
 from collections import Counter
@@ -31,12 +30,10 @@ from agents.analysis.learning_curves import (
     read_curve,
 )
 from agents.analysis.plotting import FORMATS, plot_curves, require_plotting
-from agents.cli import CommandParser, run_command
+from agents.cli import CommandParser, run_command, whole_number
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError
 from agents.system.files import write_atomically
-
-MAX_DPI = 1200
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,14 +196,10 @@ def _parser() -> CommandParser:
         "with sampled or greedy actions",
     )
     parser.add_argument("--title", default="", help="title of the plot")
-    parser.add_argument("--dpi", type=_dpi, default=150, help="resolution of a .png (150)")
+    parser.add_argument(
+        "--dpi", type=whole_number(10, 1200), default=150, help="resolution of a .png (150)"
+    )
     return parser
-
-
-def _dpi(text: str) -> int:
-    if not text.isdecimal() or not 10 <= int(text) <= MAX_DPI:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 10 to {MAX_DPI}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.cli import CommandParser, run_command, use_one_thread
-from agents.evaluate import DEFAULT_SEED, episode_count, seed_number
+from agents.cli import (
+    DEFAULT_SEED,
+    CommandParser,
+    episode_count,
+    run_command,
+    seed_number,
+    use_one_thread,
+)
 
 if TYPE_CHECKING:
     from agents.config import TrainConfig

@@ -12,8 +12,7 @@ from statistics import fmean, median, stdev
 import numpy as np
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from agents.cli import CommandParser, parse_args, run_command
-from agents.evaluate import episode_count
+from agents.cli import CommandParser, episode_count, parse_args, run_command
 from envs import AtariConfig, Episode, make_training_env, num_actions
 
 PROG = "python -m benchmarks.random_play"

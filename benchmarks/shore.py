@@ -19,9 +19,8 @@ import numpy.typing as npt
 import torch
 from ale_py.env import AtariEnv
 
-from agents.cli import CommandParser, run_command
+from agents.cli import DEFAULT_SEED, CommandParser, episode_count, run_command
 from agents.errors import UserError
-from agents.evaluate import DEFAULT_SEED, episode_count
 from agents.evaluation.episode import Observation, run_episodes
 from agents.evaluation.load_agent import load_agent
 from agents.evaluation.runner import SAMPLED, EvaluationPolicy, episode_seeds
