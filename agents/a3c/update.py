@@ -11,7 +11,6 @@ from agents.a3c.rollout import Rollout
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import FlatParameters
-from agents.networks.mlp_torso import MLPTorso
 from envs import Episode
 
 
@@ -36,26 +35,13 @@ def share_observations(network: ActorCritic, store: ParameterStore, observations
     """Include observations in the shared running statistics, where there are any.
 
     Args:
-        network: The network; its parameters are views of one flat tensor.
+        network: The network.
         store: Has the shared statistics.
         observations: As rollouts have them, with any leading dimensions.
     """
-    where = where_statistics(network)
+    where = network.where_statistics
     if where is not None:
         store.merge_observations(where, observations.flatten(0, -2))
-
-
-def where_statistics(network: ActorCritic) -> slice | None:
-    """Which of a network's flat parameters are running statistics of observations, if any.
-
-    Args:
-        network: The network; its parameters are views of one flat tensor.
-    """
-    if not isinstance(network.torso, MLPTorso):
-        return None
-    statistics = network.torso.normalization.statistics
-    first = statistics.storage_offset()
-    return slice(first, first + len(statistics))
 
 
 def push_gradient(

@@ -20,7 +20,6 @@ import torch
 from ray.exceptions import RayError
 from torch import Tensor
 
-from agents.a3c.update import where_statistics
 from agents.a3c.worker_group import GroupSpec
 from agents.cluster.link import Gauge, Link
 from agents.cluster.node import NodeActor, Report, make_note
@@ -38,7 +37,6 @@ from agents.cluster.ray_client import (
     first_line,
     make_actor,
 )
-from agents.networks.flat_parameters import flatten_parameters_
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import FailureRecord, send
 from agents.training.preflight import build_network, check_env
@@ -107,8 +105,7 @@ class Driver:
         network = build_network(
             check_env(spec.config, spec.make_env), replace(spec.config, workers=1)
         )
-        flatten_parameters_(network)
-        self._where_statistics = where_statistics(network)
+        self._where_statistics = network.where_statistics
         self._members: list[_Member] = []
         self._failures: defaultdict[str, int] = defaultdict(int)
         self._joined = self._generation = 0

@@ -14,10 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from agents.a3c.update import where_statistics
 from agents.a3c.worker_group import GroupSpec
 from agents.cluster.parameter_server import Push, Reply, ServerLostError, Snapshot
-from agents.networks.flat_parameters import flatten_parameters_
 from agents.networks.normalization import empty_sums, statistics_between
 from agents.system.child_process import poll
 from agents.system.messages import CrashRecord
@@ -86,8 +84,7 @@ class Node:
     def __init__(self, spec: GroupSpec, server: Server) -> None:
         self.config = spec.config
         network = build_network(check_env(spec.config, spec.make_env), spec.config)
-        flatten_parameters_(network)
-        self._where_statistics = where = where_statistics(network)
+        self._where_statistics = where = network.where_statistics
         self.shared = SharedState.for_training(network, spec.config)
         if where is not None:
             sums = empty_sums(spec.config.workers, (where.stop - where.start - 1) // 2)

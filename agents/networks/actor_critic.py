@@ -55,6 +55,18 @@ class ActorCritic(nn.Module):
         self.inference_actor = inference_head(self.actor)
         self.inference_critic = inference_head(self.critic)
 
+    @property
+    def where_statistics(self) -> slice | None:
+        """Which of the flat parameters are running statistics of observations, if any."""
+        if not isinstance(self.torso, MLPTorso):
+            return None
+        first = 0
+        for parameter in self.parameters():
+            if parameter is self.torso.normalization.statistics:
+                break
+            first += parameter.numel()
+        return slice(first, first + parameter.numel())
+
     def forward(
         self, observations: Tensor, state: Tensor, episode_starts: Tensor
     ) -> ActorCriticOutput:
