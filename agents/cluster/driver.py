@@ -22,7 +22,7 @@ from torch import Tensor
 
 from agents.a3c.worker_group import GroupSpec
 from agents.cluster.link import Gauge, Link
-from agents.cluster.node import NodeActor, Report, make_note
+from agents.cluster.node import NodeActor, Report
 from agents.cluster.parameter_server import (
     ParameterServer,
     RemoteServer,
@@ -295,7 +295,7 @@ class Driver:
         self._mirror(force=True)
 
     def _note(self, level: int, text: str) -> None:
-        send(self._connection, make_note(level, text))
+        send(self._connection, logging.LogRecord("train", level, "", 0, text, (), None))
 
 
 def _copy(to: Tensor, array: np.ndarray) -> None:

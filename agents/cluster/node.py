@@ -18,7 +18,7 @@ from agents.a3c.worker_group import GroupSpec
 from agents.cluster.parameter_server import Push, Reply, ServerLostError, Snapshot
 from agents.networks.normalization import empty_sums, statistics_between
 from agents.system.child_process import poll
-from agents.system.messages import CrashRecord
+from agents.system.messages import CrashRecord, ForwardingHandler
 from agents.system.processes import process_context
 from agents.training import FORKSERVER_PRELOAD
 from agents.training.managed_process import TrainingFailedError
@@ -224,11 +224,6 @@ class Node:
         )
 
 
-def make_note(level: int, text: str) -> logging.LogRecord:
-    """A line for the run's log, to be sent to the supervisor."""
-    return log.makeRecord(log.name, level, "", 0, text, (), None)
-
-
 class NodeActor:
     """A node in a process of Ray's.
 
@@ -240,7 +235,7 @@ class NodeActor:
     def __init__(self, spec: GroupSpec, host: str = "") -> None:
         self._spec, self._host = spec, host
         self._node: Node | None = None
-        self._notes: list[Any] = []
+        self._notes: list[logging.LogRecord] = []
         # Ray gives this process a thread for each core, but there is a worker process for each.
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
@@ -249,7 +244,7 @@ class NodeActor:
         process_context(FORKSERVER_PRELOAD)  # loads torch for them meanwhile
         log.setLevel(logging.INFO)
         log.propagate = False
-        log.addHandler(_NoteHandler(self._notes, host))
+        log.addHandler(ForwardingHandler(self._notes.append))
 
     def step(self, server: Server, seconds: float) -> Report:
         """See `Node.step`; the first call makes the node."""
@@ -262,21 +257,12 @@ class NodeActor:
         return self._complete(self._node.stop(server)) if self._node else Report()
 
     def _complete(self, report: Report) -> Report:
-        """Name the machine in crashes, and add what was logged here."""
+        """Add what was logged here, and name the machine there and in crashes."""
         for record in report.records:
             if isinstance(record, CrashRecord):
                 record.who += f" on {self._host}"
+        for note in self._notes:
+            note.msg = f"{self._host}: {note.msg}"
         report.records += self._notes
         self._notes.clear()
         return report
-
-
-class _NoteHandler(logging.Handler):
-    """Keeps what is logged, for the run's own log."""
-
-    def __init__(self, notes: list[Any], host: str) -> None:
-        super().__init__()
-        self._notes, self._host = notes, host
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._notes.append(make_note(record.levelno, f"{self._host}: {record.getMessage()}"))

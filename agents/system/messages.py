@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -60,22 +61,22 @@ def send(connection: Connection, message: Any) -> None:
         rest = rest[os.write(connection.fileno(), rest) :]
 
 
-class SendingHandler(logging.Handler):
-    """Sends log records to the parent, which has the log file and the terminal.
+class ForwardingHandler(logging.Handler):
+    """Forwards log records to another process, which has the log file and the terminal.
 
     Args:
-        connection: The connection to the parent.
+        forward: Takes each record on its way.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, forward: Callable[[logging.LogRecord], None]) -> None:
         super().__init__()
-        self._connection = connection
+        self._forward = forward
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record as it reads: its arguments may be such as cannot be pickled."""
+        """Forward a record as it reads: its arguments may be such as cannot be pickled."""
         text = {"msg": self.format(record), "args": None, "exc_info": None, "exc_text": None}
-        with contextlib.suppress(OSError):  # the parent is gone
-            send(self._connection, logging.makeLogRecord(vars(record) | text))
+        with contextlib.suppress(OSError):  # the other process is gone
+            self._forward(logging.makeLogRecord(vars(record) | text))
 
 
 class MessageReader:

@@ -4,6 +4,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from agents.system.child_process import (
     start_child,
 )
 from agents.system.files import remove_stale_temp_files
-from agents.system.messages import SendingHandler, send
+from agents.system.messages import ForwardingHandler, send
 from agents.system.processes import process_context
 from agents.system.watchdog import Watchdog
 from agents.training import FORKSERVER_PRELOAD
@@ -231,7 +232,7 @@ def run_evaluator(
     """
     requests: queue.SimpleQueue[int] = queue.SimpleQueue()
     init_child(connection, on_message=requests.put)
-    log.addHandler(SendingHandler(connection))
+    log.addHandler(ForwardingHandler(partial(send, connection)))
     with report_crash(connection, "the evaluator"):
         network = make_network(config)
         parameters = flatten_parameters_(network).parameters

@@ -4,10 +4,11 @@ import logging
 import multiprocessing
 import os
 import threading
+from functools import partial
 
 import pytest
 
-from agents.system.messages import MessageReader, SendingHandler, pack, send
+from agents.system.messages import ForwardingHandler, MessageReader, pack, send
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_the_end_is_told_after_what_came_before(pipe):
 def test_what_is_logged_arrives_as_it_reads_whatever_it_is_about(pipe):
     inbox, theirs = pipe
     logger = logging.Logger("somewhere")
-    logger.addHandler(SendingHandler(theirs))
+    logger.addHandler(ForwardingHandler(partial(send, theirs)))
     try:
         raise KeyError("why")
     except KeyError:
