@@ -11,12 +11,13 @@ Exit code 0: identical; 1: something differs; 2: the replay or the command line 
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents.cli import CommandParser, run_command
 from agents.errors import UserError, escape_to_one_line
+from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, load_replay
 from agents.system.resources import require_opencv
 from envs import rendering_problem
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from agents.evaluation.overlay import Overlay
     from agents.evaluation.runner import StatefulNetwork
 
-    LookingOn = tuple[Overlay, StatefulNetwork] | tuple[None, None]
-
 PROG = "python -m agents.replay"
 
 
@@ -38,6 +37,47 @@ class OverlayError(UserError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, replay, and return the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.overlay is not None and args.video is None and args.still is None:
+        parser.error("--overlay is for videos and stills: it needs --video or --still")
+    still = _parse_still(parser, args.still)
+    require_opencv()
+
+    from agents.evaluation.replay_policy import ReplayMismatchError, verify_replay
+    from agents.evaluation.video import VideoWriter, video_fps
+    from agents.evaluation.video_callback import VideoCallback
+
+    replay = load_replay(args.replay)
+    problem = rendering_problem(replay.settings)
+    if problem and (args.video is not None or still is not None):
+        parser.error(problem)
+    video = overlay = network = None
+    try:
+        with ExitStack() as stack:
+            if args.video is not None:
+                writer = VideoWriter(Path(args.video), video_fps(replay.settings))
+                video = stack.enter_context(writer)
+            if args.overlay is not None:
+                overlay, network = stack.enter_context(_look_on(replay, args.overlay))
+            shows = video is not None or still is not None
+            callbacks = [VideoCallback(replay.settings, video, overlay, still)] if shows else []
+            result = verify_replay(replay, callbacks, network)
+    except ReplayMismatchError as error:
+        message = escape_to_one_line(str(error))
+        print(f"{args.replay}: NOT the same game: {message}", file=sys.stderr)
+        return 1
+    _print_outcome(replay, result)
+    if args.video is not None:
+        print(f"video: {args.video}")
+    if still and still[0] > result.length:
+        print(f"no still: there are {result.length} agent steps only", file=sys.stderr)
+    elif still:
+        print(f"still: {args.still[1]}")
+    return 0
+
+
+def _parser() -> CommandParser:
     parser = CommandParser(prog=PROG, description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("replay", metavar="REPLAY.npz", help="a recorded episode")
     parser.add_argument("--video", metavar="OUT.mp4", help="also write a video of it")
@@ -52,40 +92,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar=("STEP", "OUT.png"),
         help="also write the frame after that many agent steps",
     )
-    args = parser.parse_args(argv)
-    if args.overlay is not None and args.video is None and args.still is None:
-        parser.error("--overlay is for videos and stills: it needs --video or --still")
-    still_at = 0
-    if args.still is not None:
-        still_at = int(args.still[0]) if args.still[0].isdecimal() else 0
-        if still_at == 0 or not args.still[1].endswith(".png"):
-            parser.error("--still takes an agent step, from 1, and the name of a .png file")
-    require_opencv()
+    return parser
 
-    from agents.evaluation.replay_policy import ReplayMismatchError, verify_replay
-    from agents.evaluation.video import VideoWriter, video_fps
-    from agents.evaluation.video_callback import VideoCallback
 
-    replay = load_replay(args.replay)
-    problem = rendering_problem(replay.settings)
-    if problem and (args.video is not None or args.still is not None):
-        parser.error(problem)
-    looking_on: AbstractContextManager[LookingOn] = nullcontext((None, None))
-    if args.overlay is not None:
-        looking_on = _look_on(replay, args.overlay)
-    opened: AbstractContextManager[VideoWriter | None] = nullcontext()
-    if args.video is not None:
-        opened = VideoWriter(Path(args.video), video_fps(replay.settings))
-    try:
-        with looking_on as (overlay, network), opened as video:
-            still = None if args.still is None else (still_at, Path(args.still[1]))
-            shows = video is not None or still is not None
-            callbacks = [VideoCallback(replay.settings, video, overlay, still)] if shows else []
-            result = verify_replay(replay, callbacks, network)
-    except ReplayMismatchError as error:
-        message = escape_to_one_line(str(error))
-        print(f"{args.replay}: NOT the same game: {message}", file=sys.stderr)
-        return 1
+def _parse_still(parser: CommandParser, given: Sequence[str] | None) -> tuple[int, Path] | None:
+    """The agent step and the file of `--still`, if it was given."""
+    if given is None:
+        return None
+    step, name = given
+    if not step.isdecimal() or int(step) == 0 or not name.endswith(".png"):
+        parser.error("--still takes an agent step, from 1, and the name of a .png file")
+    return int(step), Path(name)
+
+
+def _print_outcome(replay: Replay, result: EpisodeResult) -> None:
+    """Print what was played, and that it was the same again."""
     seconds = replay.settings.seconds(result.length)
     ended = "cut off by the frame limit" if result.truncated else "to its end"
     came_from = f"checkpoint {replay.checkpoint}, " if replay.checkpoint else ""
@@ -93,13 +114,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"score {result.score:g}, {result.length} agent steps ({seconds:.1f} s), {ended}: identical"
     )
-    if args.video is not None:
-        print(f"video: {args.video}")
-    if still_at > result.length:
-        print(f"no still: there are {result.length} agent steps only", file=sys.stderr)
-    elif still_at:
-        print(f"still: {args.still[1]}")
-    return 0
 
 
 def _load_player(folder: Path, config: "TrainConfig", global_step: int | None) -> "LoadedAgent":
@@ -118,7 +132,7 @@ def _load_player(folder: Path, config: "TrainConfig", global_step: int | None) -
 
 
 @contextmanager
-def _look_on(replay: Replay, run: str) -> Iterator["LookingOn"]:
+def _look_on(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwork]"]:
     """Inside, the network of a run that played may look on, else its newest; with its overlay.
 
     Raises:
