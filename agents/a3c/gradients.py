@@ -53,15 +53,13 @@ def orthogonality_gradient(network: ActorCritic, config: TrainConfig) -> Orthogo
 
 @dataclass(frozen=True)
 class GradientStep:
-    """A gradient that is ready to be applied.
+    """What is known of a gradient that is ready to be applied.
 
     Attributes:
-        gradients: The flat gradient, shape (N,), overwritten by the next one.
         is_finite: Whether the gradient is finite; if not, it must be skipped.
         metrics: TensorBoard tag -> value; empty if the gradient is not finite.
     """
 
-    gradients: Tensor
     is_finite: bool
     metrics: dict[str, float]
 
@@ -69,7 +67,7 @@ class GradientStep:
 def clip_gradients(
     flat: FlatParameters, loss: A3CLoss, orthogonality: Orthogonality, config: TrainConfig
 ) -> GradientStep:
-    """Clip the gradient of a loss, and add the orthogonality gradient.
+    """Clip the gradient of a loss, and add the orthogonality gradient, both in place.
 
     Args:
         flat: The flat parameters, and the gradient of the loss.
@@ -81,7 +79,7 @@ def clip_gradients(
     # The norms, not each number: they overflow where an optimizer's squared gradients would, and
     # checking each number would take a twentieth of the update.
     if not math.isfinite(norm) or not orthogonality.is_finite:
-        return GradientStep(flat.gradients, is_finite=False, metrics={})
+        return GradientStep(is_finite=False, metrics={})
     clipped = norm > config.max_grad_norm
     if clipped:
         flat.gradients.mul_(config.max_grad_norm / norm)
@@ -99,4 +97,4 @@ def clip_gradients(
     numbers = torch.stack([term.detach() for term in terms.values()]).tolist()
     metrics = dict(zip(terms, numbers, strict=True))
     metrics |= {"losses/grad_norm": norm, "losses/clipped_updates": float(clipped)}
-    return GradientStep(flat.gradients, is_finite=True, metrics=metrics)
+    return GradientStep(is_finite=True, metrics=metrics)

@@ -73,7 +73,7 @@ def push_gradient(
     step = clip_gradients(flat, loss, orthogonality, config)
     metrics = step.metrics
     if step.is_finite:
-        store.push(step.gradients)
+        store.push(flat.gradients)
         if config.bonus != "none":
             metrics = metrics | {"charts/bonus": float(rollout.bonuses[rollout.mask].mean())}
     return Update(step.is_finite, metrics, agent_steps, episodes)
