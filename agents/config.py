@@ -90,7 +90,7 @@ def setting(
         help: one line that says what it does.
         mutable_on_resume: whether a resumed run may be given another value.
         **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
-            `above` (the first that is too small); for a text `max_length` in characters, or
+            `above` (the exclusive lower bound); for a text `max_length` in characters, or
             `pattern`, what all of it must match, with `allowed`, the same for people; `metavar`, what
             stands for the value in `--help`.
     """

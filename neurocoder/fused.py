@@ -134,7 +134,7 @@ def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tenso
         sizes: Sizes that do not follow from their shapes.
     """
     on_x = torch.addmm(weights.on_input_bias, weights.on_input, x.t())
-    gates, on_slots, opened = on_x.tensor_split(_borders(weights))
+    gates, on_slots, residual_logit = on_x.tensor_split(_borders(weights))
     states, from_states = _states(gates, weights.recurrent, sizes.steps)  # eq. 6
     on_state = weights.on_state.expand(sizes.steps, -1, -1)
     signals = torch.baddbmm(weights.on_state_bias, on_state, states)
@@ -144,7 +144,7 @@ def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tenso
     if p.gate_weight is not None:
         attention, from_blend = _blend(content, gate, sizes.least_used)  # eq. 9 to 11
     attention = attention.unflatten(1, (MEMORIES, sizes.heads))
-    y, from_apply = _apply(x, on_slots, opened, attention, p)  # eq. 1, 3, 4, 5 and 12
+    y, from_apply = _apply(x, on_slots, residual_logit, attention, p)  # eq. 1, 3, 4, 5 and 12
     return y, [from_states, from_content, from_blend, from_apply]
 
 
@@ -162,11 +162,13 @@ def run_backward(
     content, states = from_content[0], from_states[0]
     # The derivatives of what multiplies `on_input` and `on_state` are written part by part.
     don_x = x.new_empty(len(weights.on_input), len(x))
-    dgates, don_slots, dopened = don_x.tensor_split(_borders(weights))
+    dgates, don_slots, dresidual_logit = don_x.tensor_split(_borders(weights))
     dsignals = x.new_empty(sizes.steps, len(weights.on_state), len(x))
     dquery, dgate = _split_signals(dsignals, weights, sizes)
 
-    dattention, don_residual, d = _apply_backward(dy, p, from_apply, don_slots, dopened, groups)
+    dattention, don_residual, d = _apply_backward(
+        dy, p, from_apply, don_slots, dresidual_logit, groups
+    )
     dcontent = dattention.view_as(content)
     if from_blend:
         _blend_backward(dcontent, content, from_blend, dgate)
@@ -476,14 +478,14 @@ def _smallest(usage: Tensor, rank: int) -> Tensor:
 
 
 def _apply(
-    x: Tensor, on_slots: Tensor, opened: Tensor, attention: Tensor, p: Parameters
+    x: Tensor, on_slots: Tensor, residual_logit: Tensor, attention: Tensor, p: Parameters
 ) -> tuple[Tensor, Saved]:
     """Return y, shape (B, out), for attention w, shape (J, M, H, P, B).
 
     Args:
         x: Inputs, shape (B, in).
         on_slots: M_U x, shape (P, B).
-        opened: The gate of the residual before its sigmoid, shape (1, B); or empty.
+        residual_logit: The gate of the residual before its sigmoid, shape (1, B); or empty.
         attention: w.
         p: The parameters.
     """
@@ -499,7 +501,7 @@ def _apply(
     saved = (attention, factors, on_u, raw, sigma, weights, on_v)
     if p.residual is None:
         return y, saved
-    on_residual, gate = x @ p.residual, opened[0].sigmoid()
+    on_residual, gate = x @ p.residual, residual_logit[0].sigmoid()
     scale = gate * sigma[-1]
     y.addcmul_(scale.unsqueeze(1), on_residual)  # eq. 12
     return y, (*saved, gate, on_residual, scale)
@@ -510,7 +512,7 @@ def _apply_backward(
     p: Parameters,
     saved: Saved,
     don_slots: Tensor,
-    dopened: Tensor,
+    dresidual_logit: Tensor,
     groups: int | None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Write the gradients of x on M_U and of the gate of the residual.
@@ -533,7 +535,7 @@ def _apply_backward(
         dsigma[-1].addcmul_(dscale, gate)
         don_residual = dy * scale.unsqueeze(1)
         dgate = torch.addcmul(gate, gate, gate, value=-1).mul_(dscale)
-        torch.mul(dgate, sigma[-1], out=dopened[0])
+        torch.mul(dgate, sigma[-1], out=dresidual_logit[0])
     draw = dsigma.cumsum(0).mul_(torch.sigmoid(raw))
 
     # w_ni z_i is summed over i for M_U and M_S, and over n for M_V: gradients are outer products.

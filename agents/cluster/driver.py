@@ -121,7 +121,7 @@ class Driver:
         Raises:
             ClusterFailedError: If Ray is gone, or every machine failed.
         """
-        while not self.shared.stop and self.shared.global_step < self.config.total_timesteps:
+        while not self.shared.is_over(self.config.total_timesteps):
             self.link.heartbeat.add_(1)
             self._start_nodes()
             self._receive()

@@ -200,7 +200,7 @@ class Node:
 
     @property
     def _is_done(self) -> bool:
-        return bool(self.shared.stop) or self.shared.global_step >= self.config.total_timesteps
+        return self.shared.is_over(self.config.total_timesteps)
 
     def _receive(self, timeout: float) -> None:
         """Read the records that arrive, and restart processes that died."""

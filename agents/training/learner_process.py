@@ -209,7 +209,7 @@ def run_learner(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with report_crash(connection, "the learner"):
         runner = LearnerRunner(config, shared, queue)
-        while not shared.stop and shared.global_step < config.total_timesteps:
+        while not shared.is_over(config.total_timesteps):
             update = runner.update()
             runner.sync_if_due()
             if update:

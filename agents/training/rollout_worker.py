@@ -72,7 +72,7 @@ def run_rollout_workers(
     init_child(connection)
     with report_crash(connection, spec.name):
         group = RolloutWorkerGroup(spec, shared, queue)
-        while not shared.stop and shared.global_step < spec.config.total_timesteps:
+        while not shared.is_over(spec.config.total_timesteps):
             records = group.collect()
             for record in records:
                 send(connection, record)

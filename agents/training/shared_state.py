@@ -94,6 +94,10 @@ class SharedState:
         """Updates skipped because their gradient was not finite."""
         return int(self.counters[:, Counter.SKIPPED].sum())
 
+    def is_over(self, total_timesteps: int) -> bool:
+        """Whether the workers should exit: when told to, or once the budget is spent."""
+        return bool(self.stop) or self.global_step >= total_timesteps
+
     def count(self, row: int, *, is_applied: bool, agent_steps: int) -> None:
         """Count one update.
 

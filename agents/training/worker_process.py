@@ -84,6 +84,6 @@ def run_workers(connection: Connection, spec: GroupSpec, shared: SharedState) ->
     init_child(connection)
     with report_crash(connection, spec.name):
         runner = WorkerRunner(spec, shared)
-        while not shared.stop and shared.global_step < spec.config.total_timesteps:
+        while not shared.is_over(spec.config.total_timesteps):
             for update in runner.updates():
                 send(connection, update)
