@@ -52,8 +52,9 @@ from agents.system.files import write_atomically
 from agents.system.resources import available_cpus
 from agents.training import supervisor
 from agents.training.worker_process import spread_workers
+from benchmarks.markdown import markdown_table
 from benchmarks.system_info import describe, system_info
-from benchmarks.throughput import atari_rules
+from benchmarks.throughput import atari_rules, time_steps
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
 from envs.config import SCREEN_SIZE, STACK_SIZE
 
@@ -338,19 +339,6 @@ def table(title: str, result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def time_steps(
-    step: Callable[[np.ndarray], Any], num_envs: int, num_actions: int, seconds: float
-) -> dict[str, float]:
-    """Play random actions; microseconds of wall and CPU time per agent step."""
-    rng = np.random.default_rng(0)
-    agent_steps, wall, cpu = 0, time.perf_counter(), time.process_time()
-    while (elapsed := time.perf_counter() - wall) < seconds:
-        step(rng.integers(num_actions, size=num_envs))
-        agent_steps += num_envs
-    cpu = time.process_time() - cpu
-    return {"wall": 1e6 * elapsed / agent_steps, "cpu": 1e6 * cpu / agent_steps}
-
-
 def emulator_alone(rules: AtariConfig, games: int, seconds: float) -> dict[str, dict[str, float]]:
     """The emulator's own time: as a worker uses it, bare, and with a thread for every core."""
     seeds = np.arange(games)
@@ -388,16 +376,12 @@ def emulator_alone(rules: AtariConfig, games: int, seconds: float) -> dict[str, 
 
 def emulator_table(results: dict[str, dict[str, float]]) -> str:
     """The table of `emulator_alone`."""
-    lines = [
-        "### The emulator alone",
-        "",
-        "| what | steps/s | CPU us per step | wall us per step |",
-        "|---|---|---|---|",
+    rows = [
+        (name, f"{1e6 / result['wall']:,.0f}", f"{result['cpu']:.1f}", f"{result['wall']:.1f}")
+        for name, result in results.items()
     ]
-    for name, result in results.items():
-        per_second = 1e6 / result["wall"]
-        lines.append(f"| {name} | {per_second:,.0f} | {result['cpu']:.1f} | {result['wall']:.1f} |")
-    return "\n".join(lines)
+    columns = ("what", "steps/s", "CPU us per step", "wall us per step")
+    return f"### The emulator alone\n\n{markdown_table(columns, rows)}"
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ from agents.cli import CommandParser, run_command
 from agents.config import TrainConfig
 from agents.system.resources import available_cpus
 from agents.training.preflight import check_learner
+from benchmarks.markdown import markdown_table
 from benchmarks.system_info import describe, system_info
 from benchmarks.throughput import (
     CORES,
@@ -36,7 +37,14 @@ from benchmarks.throughput import (
 from envs import AtariConfig
 
 PROG = "python -m benchmarks.gpu"
-COLUMNS = ("updates_per_s", "update_ms", "batch_wait", "slots_waiting", "policy_lag")
+# Column of `progress.csv` -> its heading here.
+COLUMNS = {
+    "updates_per_s": "updates/s",
+    "update_ms": "ms an update",
+    "batch_wait": "s waited",
+    "slots_waiting": "rollouts waiting",
+    "policy_lag": "policy lag",
+}
 
 Figures = dict[str, float]
 
@@ -66,11 +74,8 @@ def measure(args: argparse.Namespace, rules: AtariConfig) -> dict[int, dict[str,
 
 def table(found: dict[int, dict[str, list[Figures]]]) -> str:
     """The medians over the rounds."""
-    lines = [
-        "| workers | head / core | agent steps/s | of the emulator's | updates/s | ms an update "
-        "| s waited | rollouts waiting | policy lag |",
-        "|" + "---|" * 9,
-    ]
+    columns = ["workers", "head / core", "agent steps/s", "of the emulator's", *COLUMNS.values()]
+    rows = []
     for workers, variants in found.items():
         emulator = median(figures["rate"] for figures in variants[EMULATOR])
         for name, rounds in variants.items():
@@ -79,8 +84,8 @@ def table(found: dict[int, dict[str, list[Figures]]]) -> str:
             for column in COLUMNS:
                 values = [figures[column] for figures in rounds if column in figures]
                 cells.append(f"{median(values):.3g}" if values else "-")
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return markdown_table(columns, rows)
 
 
 def main() -> int:

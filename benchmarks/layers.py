@@ -36,6 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
+from benchmarks.markdown import markdown_table
 from neurocoder import HyperLinear, NeurocoderLinear
 
 SIZES = ((256, 18), (256, 1), (256, 256), (512, 512), (1024, 1024))
@@ -165,11 +166,9 @@ def measure_cell(
 
 def table(cells: list[dict[str, Any]]) -> str:
     """Milliseconds and MiB, with ratios between variants; "-" where not measured."""
-    lines = [
-        "| size | batch | what | neurocoder | autograd | built | hypernet | linear "
-        "| autograd / neurocoder | built / neurocoder | neurocoder / linear |",
-        "|---" * 11 + "|",
-    ]
+    layers = ("neurocoder", "autograd", "built", "hypernet", "linear")
+    ratios = (("autograd", "neurocoder"), ("built", "neurocoder"), ("neurocoder", "linear"))
+    rows = []
     for cell in cells:
         for what in ("forward", "both", "bytes"):
             values = {
@@ -177,21 +176,12 @@ def table(cells: list[dict[str, Any]]) -> str:
                 for name, result in cell["results"].items()
             }
             unit = "MiB" if what == "bytes" else f"{what}, ms"
-            columns = [
-                _show(values.get(name))
-                for name in ("neurocoder", "autograd", "built", "hypernet", "linear")
-            ]
-            columns += [
-                _show(_ratio(values.get(above), values.get(below)))
-                for above, below in (
-                    ("autograd", "neurocoder"),
-                    ("built", "neurocoder"),
-                    ("neurocoder", "linear"),
-                )
-            ]
+            numbers = [values.get(name) for name in layers]
+            numbers += [_ratio(values.get(above), values.get(below)) for above, below in ratios]
             size = f"{cell['in_features']} -> {cell['out_features']}"
-            lines.append(f"| {size} | {cell['batch']} | {unit} | " + " | ".join(columns) + " |")
-    return "\n".join(lines)
+            rows.append((size, str(cell["batch"]), unit, *map(_show, numbers)))
+    columns = ("size", "batch", "what", *layers, *map(" / ".join, ratios))
+    return markdown_table(columns, rows)
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -19,6 +19,7 @@ from agents.analysis.learning_curves import read_progress
 from agents.cli import CommandParser, run_command
 from agents.errors import UserError
 from agents.run_folder import resolve_run
+from benchmarks.markdown import markdown_table
 from benchmarks.planned_runs import first_past
 
 PROG = "python -m benchmarks.learning"
@@ -92,9 +93,8 @@ def main() -> int:
     runs = dict.fromkeys(resolve_run(run) for run in args.runs)
     rows = [summary(run, args.target) for run in runs]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(show(row.get(column)) for column in columns) + " |")
+    cells = [[show(row.get(column)) for column in columns] for row in rows]
+    print(markdown_table(columns, cells))
     return 0
 
 

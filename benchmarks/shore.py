@@ -25,6 +25,7 @@ from agents.evaluation.episode import Observation, run_episodes
 from agents.evaluation.load_agent import load_agent
 from agents.evaluation.runner import SAMPLED, EvaluationPolicy, episode_seeds
 from agents.run_folder import open_run
+from benchmarks.markdown import markdown_table
 from envs import AtariConfig, make_evaluation_env, num_actions, resolve_game
 from envs.milestones import COMPLETE_IGLOO, IGLOO_BLOCKS, LEVEL
 
@@ -69,22 +70,18 @@ def shore_table(steps: Iterable[Step]) -> str:
         if memory[_Y] == _SHORE:
             count["shore"] += 1
             count[move(action)] += 1
-    lines = [
-        "| igloo | agent steps | points per step | on the shore | "
-        + " | ".join(f"of these {name}" for name in MOVES)
-        + " |",
-        "|---" * (4 + len(MOVES)) + "|",
-    ]
-    for complete, count in counts.items():
-        cells = [
+    columns = ["igloo", "agent steps", "points per step", "on the shore"]
+    rows = [
+        (
             "complete" if complete else "not complete",
             f"{count['steps']:,}",
             _ratio(count["points"], count["steps"], ".2f"),
             _ratio(count["shore"], count["steps"], ".0%"),
             *(_ratio(count[name], count["shore"], ".0%") for name in MOVES),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        )
+        for complete, count in counts.items()
+    ]
+    return markdown_table([*columns, *(f"of these {name}" for name in MOVES)], rows)
 
 
 def _ratio(part: int, whole: int, form: str) -> str:

@@ -35,7 +35,7 @@ from typing import Any
 import psutil
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.checkpoint import list_checkpoints, load_checkpoint
+from agents.checkpoint import list_checkpoints, load_checkpoint, step_of
 from agents.cli import CommandParser, run_command
 from agents.config import TrainConfig
 from agents.run_folder import resolve_run
@@ -179,9 +179,8 @@ class Soak:
         reached = self._last_step()
         strays = psutil.wait_procs(family, timeout=GONE_WITHIN_S)[1]
         newest = list_checkpoints(self.run / "checkpoints")[-1]
-        saved = int(newest.stem.removeprefix("step_"))
         age = killed - newest.stat().st_mtime
-        lost = max(reached - saved, 0)
+        lost = max(reached - step_of(newest), 0)
         self.report["program_kills"].append({"at": reached, "lost": lost, "seconds": age})
         self._say(f"killed the program: lost {lost:,} agent steps, {age:.1f} s")
         if age > CHECKPOINT_INTERVAL_S + CHECKPOINT_SLACK_S:

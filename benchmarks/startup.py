@@ -236,10 +236,10 @@ def measure_memory(workers: int, arguments: Sequence[str]) -> dict[str, float]:
 
 def memory_by_role(parent: int, workers: set[int]) -> dict[str, float]:
     """PSS in MiB of the parent, the workers together, the evaluator, and what else there is."""
-    parents = process_parents()
+    parents = process_tree(parent)
     fork_servers = {parents[pid] for pid in workers if pid in parents} - {parent}
     memory = {"parent": 0.0, "fork server": 0.0, "workers": 0.0, "evaluator": 0.0, "others": 0.0}
-    for pid in [parent, *descendants(parent, parents)]:
+    for pid in parents:
         if pid == parent:
             role = "parent"
         elif pid in workers:
@@ -252,20 +252,15 @@ def memory_by_role(parent: int, workers: set[int]) -> dict[str, float]:
     return memory
 
 
-def process_parents() -> dict[int, int]:
-    """Process id -> its parent's, of all processes."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            # The name, in brackets, may itself hold spaces and brackets.
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+def process_tree(pid: int) -> dict[int, int]:
+    """Process id -> its parent's, of a process and all below it."""
+    import psutil
+
+    top, parents = psutil.Process(pid), {}
+    for process in [top, *top.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parents[process.pid] = process.ppid()
     return parents
-
-
-def descendants(pid: int, parents: dict[int, int]) -> list[int]:
-    """All processes below one, in no order."""
-    children = [child for child, parent in parents.items() if parent == pid]
-    return children + [below for child in children for below in descendants(child, parents)]
 
 
 def proportional_set_size(pid: int) -> int:
@@ -280,18 +275,22 @@ def proportional_set_size(pid: int) -> int:
 
 def table(starts: list[dict[str, float]], memory: dict[str, float], workers: int) -> str:
     """Steps and memory."""
-    lines = ["| reached | after, s | from | to |", "|---|---|---|---|"]
-    for step in STEPS:
-        seconds = [start[step] for start in starts]
-        low, high = f"{min(seconds):.2f}", f"{max(seconds):.2f}"
-        lines.append(f"| {step} | {median(seconds):.2f} | {low} | {high} |")
+    from benchmarks.markdown import markdown_table
+
+    seconds = {step: [start[step] for start in starts] for step in STEPS}
+    rows = [
+        (step, *(f"{choose(values):.2f}" for choose in (median, min, max)))
+        for step, values in seconds.items()
+    ]
+    text = markdown_table(("reached", "after, s", "from", "to"), rows)
     if memory:
-        lines += ["", "| processes | PSS, MiB |", "|---|---|"]
-        for role, size in memory.items():
-            role = f"{workers} workers" if role == "workers" else role
-            lines.append(f"| {role} | {size:,.0f} |")
-        lines.append(f"| all | {sum(memory.values()):,.0f} |")
-    return "\n".join(lines)
+        sizes = {**memory, "all": sum(memory.values())}
+        rows = [
+            (f"{workers} workers" if role == "workers" else role, f"{size:,.0f}")
+            for role, size in sizes.items()
+        ]
+        text += "\n\n" + markdown_table(("processes", "PSS, MiB"), rows)
+    return text
 
 
 def main() -> int:

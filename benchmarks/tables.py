@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from agents.evaluation.tables import milestone_cell
+from benchmarks.markdown import markdown_table
 from benchmarks.variants import Parameters
 from envs import MILESTONES, PUBLISHED_SCORES, human_normalised
 
@@ -67,7 +68,7 @@ def table(results: Sequence[Result], random: Mapping[tuple[str, str], float], ep
         random: (game, name) -> mean score of random play, measured by the same rules.
         episodes: final games of each run and mode.
     """
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    rows = []
     groups = _groups(results)
     games = list(dict.fromkeys(result.game for result in results))
     for game in games:
@@ -86,12 +87,12 @@ def table(results: Sequence[Result], random: Mapping[tuple[str, str], float], ep
                 mean_and_std([result.training for result in group]),
                 _normalised(game, fmean(sampled)),
             ]
-            lines.append(f"| {' | '.join(cells)} |")
+            rows.append(cells)
         for (of_game, name), score in random.items():
             if of_game != game:
                 continue
             cells = [game, name, *("" for _ in range(4)), f"{score:.1f}", "", ""]
-            lines.append(f"| {' | '.join([*cells, _normalised(game, score)])} |")
+            rows.append([*cells, _normalised(game, score)])
     published = [
         f"{game} {PUBLISHED_SCORES[game].random:g} and {PUBLISHED_SCORES[game].human:g}"
         for game in games
@@ -105,16 +106,15 @@ def table(results: Sequence[Result], random: Mapping[tuple[str, str], float], ep
     )
     if published:
         words += f", by the published scores ({'; '.join(published)})"
-    return "\n".join([*lines, "", words + "."])
+    return f"{markdown_table(COLUMNS, rows)}\n\n{words}."
 
 
 def target_table(results: Sequence[Result], target: float) -> str:
     """How many seeds of each game and variant reached a score, and when, in Markdown."""
-    lines = [
-        f"| game | variant | past {target:g} in training | at agent step | past {target:g} in "
-        "evaluations | at agent step |",
-        "|" + "---|" * 6,
-    ]
+    columns = ["game", "variant"]
+    for where in ("training", "evaluations"):
+        columns += [f"past {target:g} in {where}", "at agent step"]
+    rows = []
     for (game, variant), group in _groups(results).items():
         cells = [game, variant]
         for past in (
@@ -123,13 +123,13 @@ def target_table(results: Sequence[Result], target: float) -> str:
         ):
             steps = sorted(step for step in past if step is not None)
             cells += [f"{len(steps)} of {len(group)}", ", ".join(f"{step:,}" for step in steps)]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     words = (
         "Seeds that reached the score within their budget, and when: by the mean of the last 100 "
         "training episodes, and by the mean of an evaluation of sampled play, during training or "
         "after it. Means over seeds hide that some break through and some do not."
     )
-    return "\n".join([*lines, "", words])
+    return f"{markdown_table(columns, rows)}\n\n{words}"
 
 
 def milestones_table(results: Sequence[Result]) -> str:
@@ -139,14 +139,14 @@ def milestones_table(results: Sequence[Result]) -> str:
         groups = {v: g for (of, v), g in _groups(results).items() if of == game}
         if not any(result.milestones for group in groups.values() for result in group):
             continue
-        titles = [milestone.title for milestone in milestones]
-        lines = [f"| {' | '.join([game, *titles])} |", "|" + "---|" * (1 + len(titles))]
+        rows = []
         for variant, group in groups.items():
             known = [result.milestones for result in group if result.milestones]
             means = {m.name: fmean(each[m.name] for each in known) for m in milestones if known}
             cells = [milestone_cell(milestone, means) for milestone in milestones]
-            lines.append(f"| {' | '.join([variant, *cells])} |")
-        parts.append("\n".join(lines))
+            rows.append([variant, *cells])
+        columns = [game, *(milestone.title for milestone in milestones)]
+        parts.append(markdown_table(columns, rows))
     return "\n\n".join(parts)
 
 

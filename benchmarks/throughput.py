@@ -40,6 +40,7 @@ from agents.cli import CommandParser, parse_args, run_command
 from agents.config import SettingError, TrainConfig, choices
 from agents.errors import UserError
 from agents.system.resources import available_cpus
+from benchmarks.markdown import markdown_table
 from benchmarks.system_info import describe, system_info
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
 
@@ -57,15 +58,22 @@ def emulator_rate(config: AtariConfig, threads: int, seconds: float) -> float:
     """Agent steps per second of 16 environments with random actions."""
     env = AtariTrainingEnv(config, 16, seeds=np.arange(16), num_threads=threads)
     env.reset()
-    actions = num_actions(config)
-    rng = np.random.default_rng(0)
-    steps, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        env.step(rng.integers(actions, size=env.num_envs))
-        steps += env.num_envs
-    rate = steps / (time.perf_counter() - start)
+    times = time_steps(env.step, env.num_envs, num_actions(config), seconds)
     env.close()
-    return rate
+    return 1e6 / times["wall"]
+
+
+def time_steps(
+    step: Callable[[np.ndarray], Any], num_envs: int, num_actions: int, seconds: float
+) -> dict[str, float]:
+    """Play random actions; microseconds of wall and CPU time per agent step."""
+    rng = np.random.default_rng(0)
+    agent_steps, wall, cpu = 0, time.perf_counter(), time.process_time()
+    while (elapsed := time.perf_counter() - wall) < seconds:
+        step(rng.integers(num_actions, size=num_envs))
+        agent_steps += num_envs
+    cpu = time.process_time() - cpu
+    return {"wall": 1e6 * elapsed / agent_steps, "cpu": 1e6 * cpu / agent_steps}
 
 
 def training_rate(
@@ -269,18 +277,16 @@ def measure(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
 def table(rates: dict[str, list[float]]) -> str:
     """Median rates, and their ratios to SB3 and the emulator."""
     medians = {name: median(values) for name, values in rates.items()}
-    lines = [
-        "| head / core / torso | agent steps/s | of SB3's | of the emulator's |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for name, rate in medians.items():
         own = _with_flags(EMULATOR, name.partition(", ")[2])
         emulator = own if own in medians else EMULATOR
         # SB3 plays by the usual rules.
         comparable = SB3 in medians and emulator == EMULATOR
         of_sb3 = f"{rate / medians[SB3]:.2f}" if comparable else "-"
-        lines.append(f"| {name} | {rate:,.0f} | {of_sb3} | {rate / medians[emulator]:.2f} |")
-    return "\n".join(lines)
+        rows.append((name, f"{rate:,.0f}", of_sb3, f"{rate / medians[emulator]:.2f}"))
+    columns = ("head / core / torso", "agent steps/s", "of SB3's", "of the emulator's")
+    return markdown_table(columns, rows)
 
 
 def sweep_table(rates: dict[str, list[float]], workers: list[int]) -> str:
@@ -288,18 +294,15 @@ def sweep_table(rates: dict[str, list[float]], workers: list[int]) -> str:
     medians = {name: median(values) for name, values in rates.items()}
     kinds = [n.rpartition(", ")[0] for n in medians if n.endswith(f", {workers[0]}")]
     kinds = [kind for kind in kinds if kind != EMULATOR]
-    lines = [
-        f"| workers | emulator | {' | '.join(kinds)} |",
-        "|" + "---|" * (2 + len(kinds)),
-    ]
+    rows = []
     for count in workers:
         emulator = medians[_emulator(count)]
         cells = [
             f"{medians[f'{kind}, {count}']:,.0f} ({medians[f'{kind}, {count}'] / emulator:.2f})"
             for kind in kinds
         ]
-        lines.append(f"| {count} | {emulator:,.0f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((str(count), f"{emulator:,.0f}", *cells))
+    return markdown_table(("workers", "emulator", *kinds), rows)
 
 
 def make_parser() -> CommandParser:

@@ -18,6 +18,7 @@ from agents.training.supervisor import train
 from benchmarks import breakdown, cluster, gpu, layers, random_play, startup, throughput
 from benchmarks.layers import peak_memory
 from benchmarks.learning import main, show, summary
+from benchmarks.markdown import markdown_table
 from benchmarks.random_play import random_games
 from envs import AtariConfig, Episode
 from tests.agents.tiny_env import make_tiny_env
@@ -188,6 +189,12 @@ def test_random_play_of_no_episodes_is_refused(monkeypatch, capsys):
     assert "--episodes" in capsys.readouterr().err
 
 
+def test_a_table_has_a_cell_for_each_column_in_every_row():
+    rows = [("a", ""), ("b", "2")]
+    expected = ["| name | number |", "|---|---|", "| a |  |", "| b | 2 |"]
+    assert markdown_table(("name", "number"), iter(rows)).splitlines() == expected
+
+
 def test_rates_are_put_beside_sb3_and_the_emulator():
     rates = {"emulator": [4000.0], "SB3 A2C": [500.0], "linear / none / nips": [900, 1000, 3000]}
     assert throughput.table(rates).splitlines()[-1] == (
@@ -220,7 +227,7 @@ def test_the_memory_of_descendants_is_found():
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         child.stdout.readline()
-        assert child.pid in startup.descendants(os.getpid(), startup.process_parents())
+        assert startup.process_tree(os.getpid())[child.pid] == os.getpid()
         assert 2**20 < startup.proportional_set_size(child.pid) < 2**30
         child.stdin.close()
 
