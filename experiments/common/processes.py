@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -88,7 +88,8 @@ def _run_in_processes(
 
     def send_next(connection: Connection) -> None:
         pair = left.pop()
-        connection.send(pair)
+        with suppress(ConnectionError):  # the process is gone, which shows when it is waited for
+            connection.send(pair)
         started(*pair)
 
     try:
@@ -101,21 +102,25 @@ def _run_in_processes(
             workers[ours] = worker
             send_next(ours)
         while workers:
+            failure: Exception | None = None
             for connection in wait(list(workers)):
                 assert isinstance(connection, Connection)
                 try:
                     outcome = connection.recv()
-                except EOFError as error:
-                    raise ExperimentError(
-                        "a process ended without a result (killed, or an error above); "
-                        "the same command with --out goes on where it stopped"
-                    ) from error
+                except (EOFError, OSError) as error:
+                    failure = error  # raised below, after what others have finished
+                    continue
                 if left:
                     send_next(connection)
                 else:
                     connection.close()
                     workers.pop(connection).join()
                 yield outcome
+            if failure is not None:
+                raise ExperimentError(
+                    "a process ended without a result (killed, or an error above); "
+                    "the same command with --out goes on where it stopped"
+                ) from failure
     finally:
         for connection, worker in workers.items():
             connection.close()
@@ -144,12 +149,12 @@ def _work(make_function: MakeFunction, connection: Connection) -> None:
     while True:
         try:
             pair = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         outcome = _do(function, pair)
         try:
             connection.send(outcome)
-        except BrokenPipeError:
+        except ConnectionError:
             return
 
 

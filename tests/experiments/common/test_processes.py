@@ -4,13 +4,15 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from experiments.common.command_line import ExperimentError
-from experiments.common.processes import run_jobs
+from experiments.common.processes import Outcome, run_jobs
 
 PAIRS = [("a", 1), ("b", 1), ("a", 2)]
 
@@ -71,6 +73,65 @@ def test_where_there_are_no_jobs_nothing_is_made(processes):
 def test_a_process_that_is_killed_is_noticed():
     with pytest.raises(ExperimentError, match="ended without a result"):
         list(run_jobs(make_broken_job, PAIRS, 2))
+
+
+class ThreadAsProcess(threading.Thread):
+    """Does a worker's part with its own end of the connection."""
+
+    def __init__(self, target, args, daemon):  # noqa: ARG002
+        make_function, connection = args
+        own = multiprocessing.connection.Connection(os.dup(connection.fileno()))
+        super().__init__(target=make_function, args=(own,))
+
+    def terminate(self):
+        pass
+
+
+@pytest.fixture
+def _threads(monkeypatch):
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=ThreadAsProcess)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+
+
+def die_before_the_first_job(connection):
+    connection.poll(10)  # it was sent
+    connection.close()
+
+
+def die_amid_a_result(connection):
+    connection.recv()
+    os.write(connection.fileno(), b"\0\0\0\x08half")
+    connection.close()
+
+
+def finish_one_job(connection):
+    connection.send(Outcome(connection.recv(), {}, [], 0.0))
+    connection.close()
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("work", [die_before_the_first_job, die_amid_a_result])
+def test_a_process_that_ends_at_any_moment_is_noticed(work):
+    with pytest.raises(ExperimentError, match="ended without a result"):
+        list(run_jobs(work, PAIRS[:1], 2))
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize(
+    ("works", "kept"),
+    [([finish_one_job] * 2, 2), ([die_before_the_first_job, finish_one_job], 1)],
+)
+def test_what_was_finished_when_a_process_ended_is_not_lost(works, kept):
+    begin, done = iter(works), []
+
+    def wait_for_all(*_):
+        for thread in threading.enumerate():
+            if isinstance(thread, ThreadAsProcess):
+                thread.join()
+
+    with pytest.raises(ExperimentError, match="ended without a result"):
+        done.extend(run_jobs(lambda own: next(begin)(own), PAIRS, 2, wait_for_all))
+    assert len(done) == kept
 
 
 def test_an_interrupt_ends_the_processes_amid_their_jobs(tmp_path):
