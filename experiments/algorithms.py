@@ -16,6 +16,7 @@ sub-task is solved if none of its bits is wrong.
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -209,17 +210,24 @@ def learn(machine: NeuralTuringMachine, batch: Batch, optimizer: torch.optim.Opt
 
 @torch.no_grad()
 def evaluate(machine: NeuralTuringMachine, batch: Batch) -> dict[str, Any]:
-    """Errors on sequences: "error", "solved", an error for each task, and "by_position"."""
+    """Errors on sequences: "error", "solved", an error for each task, and "by_position".
+
+    NaN for a machine that has diverged, whose answers would be right by chance.
+    """
     due = batch.answering
-    wrong = (machine(batch.inputs, due) > 0) != (batch.targets[due] > 0.5)
+    logits = machine(batch.inputs, due)
+    has_diverged = not logits.isfinite().all()
+    wrong = (logits > 0) != (batch.targets[due] > 0.5)
     error, task, position = wrong.float().mean(dim=-1), batch.task[due], batch.position[due]
+    if has_diverged:
+        error.fill_(math.nan)
     positions = int(position.max()) + 1
     sequence = torch.arange(due.shape[1]).expand_as(due)[due]
     wrong_bits = torch.zeros(due.shape[1], positions, dtype=torch.long)
     wrong_bits.index_put_((sequence, position), wrong.sum(dim=-1), accumulate=True)
     return {
         "error": error.mean().item(),
-        "solved": (wrong_bits == 0).float().mean().item(),
+        "solved": math.nan if has_diverged else (wrong_bits == 0).float().mean().item(),
         **{name: _mean(error[task == number]) for number, name in enumerate(TASKS)},
         "by_position": [_mean(error[position == number]) for number in range(positions)],
     }
@@ -253,7 +261,7 @@ def draw_curves(study: Study) -> "Figure":
     figure = new_figure(9, 4)
     for axes, n in zip(figure.subplots(1, 2, sharey=True), TESTED, strict=True):
         for variant, runs in _by_variant(study).items():
-            curves = [[100 * e for e in run[f"curve_{n}"]] for run in runs]
+            curves = [_percent(run[f"curve_{n}"]) for run in runs]
             draw_seeds(axes, runs[0]["iteration"], curves, variant)
         seen = "as in training" if n == TRAINED else "never trained on"
         axes.set(title=f"n = {n}, {seen}", xlabel="iteration", ylim=(0, 50))
@@ -272,10 +280,7 @@ def draw_errors(study: Study) -> "Figure":
     width = 0.8 / len(everyone)
     for axes, n in zip(by_task, TESTED, strict=False):
         for number, (variant, runs) in enumerate(everyone.items()):
-            errors = [
-                100 * np.mean([run[f"{t}_{n}"] for run in runs if run[f"{t}_{n}"] is not None])
-                for t in TASKS
-            ]
+            errors = [_mean_percent([run[f"{t}_{n}"] for run in runs]) for t in TASKS]
             x = np.arange(len(TASKS)) + (number - (len(everyone) - 1) / 2) * width
             axes.bar(x, errors, width, color=COLOURS[variant], label=variant)
         axes.set_xticks(range(len(TASKS)), [t.replace(" ", "\n") for t in TASKS])
@@ -283,13 +288,23 @@ def draw_errors(study: Study) -> "Figure":
         tidy(axes)
     by_position = by_task[-1]
     for variant, runs in everyone.items():
-        curves = [[100 * e for e in run[f"by_position_{longest}"]] for run in runs]
+        curves = [_percent(run[f"by_position_{longest}"]) for run in runs]
         draw_seeds(by_position, range(1, longest + 1), curves, variant, marker="o", ms=3)
     by_position.set(title=f"by place in the sequence, n = {longest}", xlabel="sub-task number")
     tidy(by_position)
     by_task[0].set_ylabel("wrong bits (%)")
     by_position.legend(frameon=False)
     return figure
+
+
+def _percent(errors: Sequence[float | None]) -> list[float]:
+    """NaN, which is not drawn, where there is no error: for one, of a machine that has diverged."""
+    return [math.nan if error is None else 100 * error for error in errors]
+
+
+def _mean_percent(errors: Sequence[float | None]) -> float:
+    known = _percent([error for error in errors if error is not None])
+    return sum(known) / len(known) if known else math.nan
 
 
 def _by_variant(study: Study) -> dict[str, list[dict[str, Any]]]:

@@ -7,6 +7,7 @@ the training images that is held out for this. `experiments.continual` uses neit
 these images to test on; what this command prints at the end are its settings, in both scenarios.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -96,6 +97,8 @@ class Runs:
 def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
     """Of what was tried for a variant, that with the highest mean accuracy over seeds.
 
+    What diverges with any seed comes last.
+
     Args:
         variant: The variant whose settings are chosen.
         results: Results of the study, by names of tries.
@@ -103,7 +106,8 @@ def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
     """
 
     def mean_accuracy(name: str) -> float:
-        return fmean(r["accuracy"] for r in results if r["variant"] == name)
+        values = [r["accuracy"] for r in results if r["variant"] == name]
+        return -math.inf if None in values else fmean(values)
 
     names = [name for name, (who, _) in tries.items() if who == variant]
     return tries[max(names, key=mean_accuracy)][1]

@@ -13,6 +13,7 @@ are also shifted by one pixel in each direction (`--shift 0` turns this off).
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -140,7 +141,8 @@ class Runs:
             "parameters": parameter_count(model),
             "errors": errors,
         }
-        if variant in (*PAIRS["patterns"], *PAIRS["patterns-authors"]):
+        shown = variant in (*PAIRS["patterns"], *PAIRS["patterns-authors"])
+        if shown and math.isfinite(values["error"]) and math.isfinite(values["train_error"]):
             values.update(describe_attention(model, images))
         return values
 
@@ -184,7 +186,7 @@ def report(study: Study, images: Images) -> None:
             first.setdefault(record["variant"], record)
     if first:
         study.table(ATTENTION_COLUMNS, name="attention", variants=list(first))
-    if any(record["variant"] in IN_ERRORS for record in study.results):
+    if any(r["variant"] in IN_ERRORS and r["error"] is not None for r in study.results):
         study.figure(draw_errors(study.results, images.name), "errors")
     for name, (single, multi) in PAIRS.items():
         if first.keys() >= {single, multi}:

@@ -22,6 +22,7 @@ to point detects boundaries.
 """
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -188,12 +189,13 @@ def catches_up(updates: Sequence[float], errors: Sequence[float], level: float) 
 def time_catching_up(results: Sequence[dict[str, Any]]) -> None:
     """Note as "catches_up" when each result reached the plain GRU's last error for the same seed.
 
-    Nothing is noted where there is no plain GRU.
+    Nothing is noted where there is no plain GRU, or it has diverged.
     """
     plain = {r["seed"]: r["error"] for r in results if r["variant"] == "linear"}
     for r in results:
-        if r["seed"] in plain:
-            r["catches_up"] = catches_up(r["updates"], r["errors"], plain[r["seed"]])
+        if plain.get(r["seed"]) is not None:
+            errors = [math.nan if error is None else error for error in r["errors"]]
+            r["catches_up"] = catches_up(r["updates"], errors, plain[r["seed"]])
 
 
 def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
@@ -221,7 +223,7 @@ def report(study: Study, test: Sequences, known: Mapping[str, Any]) -> None:
             study.table(columns, name=signal, variants=rows, remark=remark_on)
     study.figure(figures.curves(results, known["error"]), "curves")
     study.figure(figures.around(results, known, SIGNALS, BEFORE), "around")
-    if any("first_auc" in r for r in results):
+    if any(figures.has_attention(r) for r in results):
         study.figure(figures.attention(results, test), "attention")
 
 

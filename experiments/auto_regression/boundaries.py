@@ -49,18 +49,23 @@ def area_under_curve(change: Tensor, starts: Tensor, where: Tensor | None = None
         where: which steps count, shape (N, T - 1); all without it.
 
     Returns:
-        The area; NaN where there is nothing to tell apart.
+        The area; NaN where there is nothing to tell apart, or a change is not finite.
     """
     truth, score = _flat(change, starts, where)
+    if not np.isfinite(score).all():
+        return float("nan")
     return float(roc_auc_score(truth, score)) if 0 < truth.sum() < len(truth) else float("nan")
 
 
 def average_precision(change: Tensor, starts: Tensor, where: Tensor | None = None) -> float:
     """Share of boundaries among the largest changes, averaged over the boundaries found.
 
-    By chance it is the share of boundaries among all steps. Arguments as in `area_under_curve`.
+    By chance it is the share of boundaries among all steps. Arguments, and what is NaN, as in
+    `area_under_curve`.
     """
     truth, score = _flat(change, starts, where)
+    if not np.isfinite(score).all():
+        return float("nan")
     return float(average_precision_score(truth, score)) if truth.any() else float("nan")
 
 

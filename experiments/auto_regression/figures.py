@@ -29,7 +29,7 @@ def curves(results: Results, ideal: float) -> "Figure":
     figure = new_figure()
     axes = figure.subplots()
     for name, runs in _by_variant(results).items():
-        errors = [[error - ideal for error in run["errors"][1:]] for run in runs]
+        errors = [[None if e is None else e - ideal for e in run["errors"][1:]] for run in runs]
         draw_band(axes, runs[0]["updates"][1:], errors, name, **_STYLES.get(name, {}))
     axes.set(yscale="log", xlabel="updates", ylabel="test error above the ideal observer's")
     tidy(axes)
@@ -53,7 +53,7 @@ def around(
     for axes, (signal, title) in zip(panels, signals.items(), strict=True):
         for name, runs in _by_variant(results).items():
             profiles = [run[f"{signal}_around"] for run in runs if f"{signal}_around" in run]
-            if profiles and None not in (value for profile in profiles for value in profile):
+            if profiles:
                 offsets = range(-before, len(profiles[0]) - before)
                 draw_band(axes, offsets, profiles, name, **_STYLES.get(name, {}))
         steps = np.asarray(known["step_around"])
@@ -73,8 +73,12 @@ def attention(results: Results, test: Sequences) -> "Figure":
     """Attention of the first component over time, above what is predicted (Fig. 2 d and e).
 
     Of each variant the seed whose attention finds boundaries neither best nor worst is shown.
+
+    Args:
+        results: of all variants and seeds; one at least has attention that is finite.
+        test: the test sequences.
     """
-    runs = {name: runs for name, runs in _by_variant(results).items() if name in SLOTS}
+    runs = _by_variant([r for r in results if r["variant"] in SLOTS and has_attention(r)])
     names = [name for name in _DRAWN if name in runs] or [*runs][:1]
     shown = [sorted(runs[n], key=_area)[len(runs[n]) // 2] for n in names]
     figure = new_figure(5.6 * len(shown), 5.0)
@@ -113,6 +117,12 @@ def _by_variant(results: Results) -> dict[str, list[Mapping[str, Any]]]:
     for result in results:
         grouped.setdefault(result["variant"], []).append(result)
     return grouped
+
+
+def has_attention(result: Mapping[str, Any]) -> bool:
+    """Whether there is attention to draw: the layer has it, and has not diverged."""
+    shares = result["example"]["attention"]
+    return shares is not None and None not in (share for shares_t in shares for share in shares_t)
 
 
 def _area(result: Mapping[str, Any]) -> float:

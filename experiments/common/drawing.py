@@ -34,19 +34,30 @@ def new_figure(width: float = 8.0, height: float = 4.5) -> "Figure":
 
 
 def draw_band(
-    axes: "Axes", x: Sequence[float], runs: Sequence[Sequence[float]], label: str, **style: Any
+    axes: "Axes",
+    x: Sequence[float],
+    runs: Sequence[Sequence[float | None]],
+    label: str,
+    **style: Any,
 ) -> None:
     """Draw the mean of several seeds' curves, and the bootstrap interval of the mean as a band.
+
+    A run with a value that is not finite is left out: its model has diverged. Where none is left
+    there is only the legend's entry.
 
     Args:
         axes: The axes to draw on.
         x: The x values, shape (G,).
-        runs: One curve per seed, shape (R, G).
+        runs: One curve per seed, shape (R, G); None counts as not finite.
         label: Legend entry; a layer's name also selects the colour.
         style: Keyword arguments of `Axes.plot`.
     """
     values = np.asarray(runs, dtype=float)
+    values = values[np.isfinite(values).all(axis=1)]
     style.setdefault("color", COLOURS.get(label))
+    if not len(values):
+        axes.plot([], [], label=label, **style)
+        return
     (line,) = axes.plot(x, values.mean(axis=0), label=label, **style)
     if len(values) > 1:
         low, high = bootstrap_interval(values)

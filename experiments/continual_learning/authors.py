@@ -256,8 +256,8 @@ def comparison(results: Sequence[Record]) -> str:
     """The paper's Table 1, the authors' logs and these results, in Markdown.
 
     Mean ± standard deviation over runs, as the paper prints them; in brackets the number of runs,
-    where it is not that of the row. The lead is that of the Neurocoder over the MLP: here seed by
-    seed, with a 95 % bootstrap interval.
+    where it is not that of the row, such as without networks that have diverged. The lead is that
+    of the Neurocoder over the MLP: here seed by seed, with a 95 % bootstrap interval.
     """
     parts = []
     for scenario in SCENARIOS:
@@ -299,7 +299,11 @@ def _accuracies(
     results: Sequence[Record], scenario: str, method: str, layer: str
 ) -> dict[int, float]:
     name = str(Variant(scenario, method, layer))
-    return {record["seed"]: record["accuracy"] for record in results if record["variant"] == name}
+    return {
+        record["seed"]: record["accuracy"]
+        for record in results
+        if record["variant"] == name and record["accuracy"] is not None
+    }
 
 
 def _mean_and_deviation(values: Sequence[float], usual: int) -> str:

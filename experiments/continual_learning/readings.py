@@ -90,7 +90,8 @@ def figure(results: Sequence[Record]) -> "Figure":
     """Accuracy after the last task: left one reading changed, right one more from row to row."""
     by_name: dict[str, list[float]] = {}
     for record in results:
-        by_name.setdefault(record["variant"], []).append(record["accuracy"])
+        if record["accuracy"] is not None:  # it has not diverged
+            by_name.setdefault(record["variant"], []).append(record["accuracy"])
     first = next(iter(READINGS))
     panels = {
         "one reading as ours": [AUTHORS, *READINGS, *OTHERS],

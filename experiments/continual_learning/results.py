@@ -1,6 +1,7 @@
 """What the continual learning experiment shows: the paper's table, and two figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
@@ -38,7 +39,8 @@ def paper_tables(results: Sequence[Record]) -> str:
     """Tables in the form of the paper's Table 1, one for each scenario, in Markdown.
 
     A cell is the mean over seeds of the average accuracy after the last task, in percent, with its
-    95 % bootstrap interval. The last column is the Neurocoder's lead over the MLP, seed by seed.
+    95 % bootstrap interval; where networks have diverged, it says of how many seeds. The last
+    column is the Neurocoder's lead over the MLP, seed by seed.
     """
     layers = _present(results, tuple(LAYERS), "layer")
     both = {"linear", "neurocoder"} <= set(layers)
@@ -54,7 +56,8 @@ def paper_tables(results: Sequence[Record]) -> str:
                 mlp, ours = (
                     _values(results, scenario, method, n) for n in ("linear", "neurocoder")
                 )
-                cells.append({seed: ours[seed] - mlp[seed] for seed in ours.keys() & mlp.keys()})
+                both_seeds = ours.keys() & mlp.keys()
+                cells.append({seed: _lead(ours[seed], mlp[seed]) for seed in both_seeds})
             shown = [_cell(list(cell.values())) for cell in cells]
             lines.append(f"| {' | '.join([TITLES[method], *shown])} |")
         if len(lines) > 2:
@@ -72,18 +75,21 @@ def accuracy_figure(results: Sequence[Record]) -> "Figure":
     figure = new_figure(width=5.5 * len(scenarios), height=4.5)
     for axes, scenario in zip(_row(figure, len(scenarios)), scenarios, strict=True):
         for offset, layer in enumerate(layers):
+            labelled = False
             for place, method in enumerate(methods):
-                values = list(_values(results, scenario, method, layer).values())
+                values = _known(_values(results, scenario, method, layer).values())
                 if values:
                     x = place + 0.22 * (offset - (len(layers) - 1) / 2)
-                    _draw_mean(axes, x, values, layer, labelled=place == 0)
+                    _draw_mean(axes, x, values, layer, labelled=not labelled)
+                    labelled = True
         axes.set_xticks(range(len(methods)), [TITLES[m] for m in methods])
         axes.set_xlim(-0.7, len(methods) - 0.3)  # whole labels
         axes.set_title(TITLES[scenario], fontsize=11)
         axes.set_ylabel("average accuracy after the last task (%)")
         tidy(axes)
         axes.grid(visible=False, axis="x")
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:  # not all networks have diverged
+        axes.legend(frameon=False)
     return figure
 
 
@@ -123,7 +129,7 @@ def curves_figure(
         for axes, method in zip(row, shown, strict=True):
             for layer, (title, colour) in layers.items():
                 records = _records(results, scenario, method, layer)
-                runs = [curve(record["accuracies"]) for record in records]
+                runs = [curve(_numbers(record["accuracies"])) for record in records]
                 if runs:
                     places = range(1, len(runs[0]) + 1)
                     draw_band(axes, places, runs, title, color=colour)
@@ -167,8 +173,10 @@ def _records(results: Sequence[Record], scenario: str, method: str, layer: str) 
     return [record for record in results if record["variant"] == name]
 
 
-def _values(results: Sequence[Record], scenario: str, method: str, layer: str) -> dict[int, float]:
-    """The accuracy of each seed."""
+def _values(
+    results: Sequence[Record], scenario: str, method: str, layer: str
+) -> dict[int, float | None]:
+    """The accuracy of each seed; None where the network has diverged."""
     records = _records(results, scenario, method, layer)
     return {record["seed"]: record["accuracy"] for record in records}
 
@@ -180,11 +188,26 @@ def _present(results: Sequence[Record], names: Sequence[str], part: str) -> list
     return [name for name in names if name in there]
 
 
-def _cell(values: Sequence[float]) -> str:
-    if not values:
+def _lead(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    """The values of networks that have not diverged."""
+    return [value for value in values if value is not None]
+
+
+def _numbers(accuracies: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    return [[math.nan if a is None else a for a in after] for after in accuracies]
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    known = _known(values)
+    if not known:
         return "-"
-    mean = f"{sum(values) / len(values):.1f}"
-    if len(values) == 1:
-        return mean
-    low, high = bootstrap_interval(values)
-    return f"{mean} [{low:.1f}, {high:.1f}]"
+    mean = f"{sum(known) / len(known):.1f}"
+    of = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
+    if len(known) == 1:
+        return mean + of
+    low, high = bootstrap_interval(known)
+    return f"{mean} [{low:.1f}, {high:.1f}]{of}"

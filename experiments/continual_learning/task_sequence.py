@@ -1,5 +1,6 @@
 """A network that learns one task after another, and what is left of the earlier ones."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -91,7 +92,8 @@ def learn_in_sequence(
         report: called after each task with its place and the accuracies on all tasks.
 
     Returns:
-        Test accuracies in percent, shape (T, T): row l is after task l, column j is on task j.
+        Test accuracies in percent, shape (T, T): row l is after task l, column j is on task j. NaN
+        once the network has diverged.
     """
     rows = []
     for place, task in enumerate(tasks):
@@ -113,9 +115,15 @@ def learn_in_sequence(
 
 @torch.no_grad()
 def accuracy(network: nn.Module, task: Task, place: int) -> float:
-    """Percentage of a task's test images that the network classifies rightly."""
-    right = network(task.test_images, place).argmax(1) == task.test_labels
-    return 100 * right.float().mean().item()
+    """Percentage of a task's test images that the network classifies rightly.
+
+    NaN for a network that has diverged: the largest of logits that are NaN is the first, which
+    would be right by chance.
+    """
+    logits = network(task.test_images, place)
+    if not logits.isfinite().all():
+        return math.nan
+    return 100 * (logits.argmax(1) == task.test_labels).float().mean().item()
 
 
 def average_accuracy(accuracies: Tensor) -> float:

@@ -172,10 +172,11 @@ def _picture(images: Images, digit: int) -> np.ndarray:
 
 
 def _errors_by_variant(results: Iterable[Record]) -> dict[str, list[float]]:
-    """Test errors in percent."""
+    """Test errors in percent, without models that have diverged."""
     errors: dict[str, list[float]] = {}
     for record in results:
-        errors.setdefault(record["variant"], []).append(100 * record["error"])
+        if record["error"] is not None:
+            errors.setdefault(record["variant"], []).append(100 * record["error"])
     return errors
 
 

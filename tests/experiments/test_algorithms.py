@@ -57,6 +57,28 @@ def test_an_answer_without_a_fault_is_solved_and_a_task_that_never_came_has_no_e
     assert evaluate(lambda *_: perfect, batch)["solved"] == 0.0
 
 
+def test_a_machine_that_has_diverged_is_not_right_by_chance():
+    batch = sample(SMALL.tasks, 2, 4, np.random.default_rng(0))
+    logits = torch.randn(int(batch.answering.sum()), SMALL.tasks.bits)
+    logits[0, 0] = torch.nan
+    found = evaluate(lambda *_: logits, batch)
+    came = [TASKS[number] for number in batch.task[batch.answering].unique()]
+    values = [found["error"], found["solved"], *found["by_position"], *(found[n] for n in came)]
+    assert all(np.isnan(value) for value in values)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_figures_leave_machines_out_that_have_diverged(tmp_path, monkeypatch, capsys):
+    def diverge(machine, batch, optimizer):
+        torch.nn.init.constant_(machine.output_layer.bias, torch.nan)
+        return learn(machine, batch, optimizer)
+
+    monkeypatch.setattr(algorithms, "learn", diverge)
+    monkeypatch.setattr(algorithms, "QUICK", dataclasses.replace(QUICK, iterations=2, tested=4))
+    algorithms.main(["--quick", "--out", str(tmp_path / "x"), "--variants", "linear"])
+    assert "| linear | - | - | - | - |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("layer", ["output_layer", "interface_layer"])
 def test_variants_differ_in_the_named_layer_alone(layer):
     shared = {}

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from experiments import continual, continual_choice
 from experiments.common.layers import make_layer, parameter_count
+from experiments.continual_learning import authors, readings
 from experiments.continual_learning.choices import CHOICES
 from experiments.continual_learning.results import accuracy_figure, first_task_figure, paper_tables
 from experiments.continual_learning.run import (
@@ -173,6 +175,47 @@ def test_the_figures_show_what_was_given():
     assert len(panels) == 2
     [line] = [x for x in panels[0].get_lines() if x.get_label() == "NSM"]
     assert list(line.get_ydata()) == [90.0, 85.0, 80.0, 75.0, 70.0]
+
+
+def diverged(name, seed):
+    return {**made_up(name, seed, None), "accuracies": [[90.0] * 5, *[[None] * 5] * 4]}
+
+
+def test_networks_that_have_diverged_are_in_no_mean_and_not_drawn():
+    linear, ours = "domain/adam/linear", "domain/adam/neurocoder"
+    results = [made_up(linear, seed, 50.0 + seed) for seed in (1, 2, 3)]
+    results += [diverged(ours, 1), made_up(ours, 2, 60.0), made_up(ours, 3, 64.0)]
+    text = paper_tables(results)
+    assert "| 62.0 [60.0, 64.0] (2 of 3) | 9.5 [8.0, 11.0] (2 of 3) |" in text
+    assert "| 62.0 ± 2.0 (2) |" in authors.comparison(results)
+    for draw in (accuracy_figure, first_task_figure):
+        for shown in (results, [diverged(linear, 1)]):
+            [axes] = draw(shown).axes
+            drawn = [line.get_ydata(orig=False) for line in axes.get_lines()]
+            assert all(np.isfinite(heights).all() for heights in drawn)
+    by_reading = [made_up(readings.MLP, 1, 57.0), diverged("authors", 1)]
+    [axes] = readings.figure([*by_reading, made_up("authors", 2, 70.0)]).axes
+    assert axes.get_lines()[0].get_xdata().tolist() == [70.0]
+    assert readings.figure([diverged("authors", 1)]).axes
+
+
+def test_a_network_that_diverges_looks_like_no_other(tmp_path, monkeypatch, capsys):
+    choices = dict.fromkeys(CHOICES, Choice(1e30, 1.0))
+    monkeypatch.setattr(continual, "CHOICES", choices)
+    words = ["--quick", "--variants", "linear", "--methods", "ewc", "--scenarios", "domain"]
+    continual.main([*words, "--out", str(tmp_path / "x")])
+    assert "| domain/ewc/linear | - | - | - |" in capsys.readouterr().out
+
+
+def test_settings_that_diverge_with_any_seed_are_not_chosen():
+    who = Variant("domain", "adam", "linear")
+    tries = {"fast": (who, Choice(1.0)), "slow": (who, Choice(0.1))}
+    results = [
+        {"variant": "fast", "seed": 1, "accuracy": 90.0},
+        {"variant": "fast", "seed": 2, "accuracy": None},
+        {"variant": "slow", "seed": 1, "accuracy": 40.0},
+    ]
+    assert continual_choice.best(who, results, tries) == Choice(0.1)
 
 
 def test_choosing_tries_all_settings_and_takes_the_best(tmp_path, capsys, monkeypatch):

@@ -115,6 +115,18 @@ def test_attention_is_that_of_the_first_three_components():
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_model_that_has_diverged_has_no_error_and_no_attention_and_is_not_drawn(tmp_path, capsys):
+    words = ["--quick", "--sharpness", "1e39", "--out", str(tmp_path / "x")]
+    for names in (["neurocoder-J1"], ["linear", SINGLE_STEP]):
+        digits.main([*words, "--variants", *names])
+    lines = (tmp_path / "x" / "results.jsonl").read_text().splitlines()
+    errors = {(r := json.loads(line))["variant"]: r["error"] for line in lines}
+    assert [name for name, error in errors.items() if error is not None] == ["linear"]
+    assert not any("attention" in line for line in lines)
+    assert f"| {SINGLE_STEP} | - | - | - |" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_few_epochs_teach_a_classifier_most_digits(tmp_path):
     words = ["--variants", "linear", MULTI_STEP, "--epochs", "3", "--shift", "0", "--seeds", "1"]
     digits.main([*words, "--out", str(tmp_path / "x")])

@@ -129,6 +129,13 @@ def test_catching_up_is_with_the_plain_gru_of_the_same_seed():
     ]
     polynomials.time_catching_up(results)
     assert [r.get("catches_up") for r in results] == [20.0, 10.0, 20.0, 20.0, None]
+    results = [
+        curve("linear", 1, 0.9, None),
+        curve("linear", 2, 0.9, 0.5),
+        curve("mlp", 2, 1, None),
+    ]
+    polynomials.time_catching_up(results)
+    assert [r.get("catches_up") for r in results] == [None, 10.0, 10.0]
 
 
 def test_a_quick_run_leaves_results_tables_and_figures_and_goes_on(tmp_path, capsys, monkeypatch):
@@ -163,6 +170,13 @@ def test_variants_without_attention_run_alone(tmp_path):
     for name in ("attention.png", "first.md", "all.md"):
         assert not (out / name).exists()
     assert "plain GRU's last error | parameters" in (out / "results.md").read_text()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_model_that_has_diverged_has_no_error_and_is_not_drawn(tmp_path, capsys):
+    words = ["--quick", "--learning-rate", "1e30", "--variants", "linear", "neurocoder"]
+    polynomials.main([*words, "--out", str(tmp_path / "x")])
+    assert "| linear | - | - | - | 3,393 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", [["--learning-rate", "nan"], ["--updates", "0"]])

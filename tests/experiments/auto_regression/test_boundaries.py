@@ -55,6 +55,12 @@ def test_only_the_steps_asked_for_count():
     assert math.isnan(boundaries.average_precision(change, starts, where))
 
 
+@pytest.mark.parametrize("score", [boundaries.area_under_curve, boundaries.average_precision])
+def test_changes_that_are_not_finite_find_nothing(score):
+    starts = torch.tensor([[True, False, True, False]])
+    assert math.isnan(score(torch.tensor([[0.0, 1.0, torch.nan]]), starts))
+
+
 def test_attention_changes_by_the_share_that_moves_to_other_slots():
     a = torch.tensor([[[1.0, 0.0, 0.0]], [[0.0, 2.0, 0.0]], [[0.0, 0.5, 0.5]]]).unsqueeze(0)
     assert boundaries.attention_change(a).tolist() == [[1.0, 0.5]]

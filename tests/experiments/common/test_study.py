@@ -222,6 +222,14 @@ def test_a_figure_is_written_as_a_picture(tmp_path):
     assert (tmp_path / "x" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_band_leaves_out_runs_that_are_not_finite():
+    axes = new_figure().add_subplot()
+    draw_band(axes, [1, 2], [[0.0, 1.0], [None, 3.0]], "one left")
+    draw_band(axes, [1, 2], [[0.0, math.nan]], "none left")
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.0, 1.0], []]
+    assert axes.get_legend_handles_labels()[1] == ["one left", "none left"]
+
+
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, capsys):
     out = tmp_path / "x"
 

@@ -1,5 +1,7 @@
 """Splitting into tasks, learning them in turn, and what the numbers say."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from experiments.continual_learning.regularizers import Regularizer
 from experiments.continual_learning.task_sequence import (
     TaskNetwork,
+    accuracy,
     average_accuracy,
     forgetting,
     learn_in_sequence,
@@ -102,6 +105,19 @@ def test_forgetting_is_negative_where_later_tasks_helped():
 def test_forgetting_a_single_task_is_refused():
     with pytest.raises(ValueError, match="at least two tasks"):
         forgetting(torch.ones(1, 1))
+
+
+def test_a_network_that_has_diverged_has_no_accuracy():
+    network = perceptron(nn.Linear, 6, 3, 2, 1)
+    [task] = split_into_tasks(
+        *images_that_say_their_class(2, 3), *images_that_say_their_class(2, 2)
+    )
+    assert 0 <= accuracy(network, task, 0) <= 100
+    nn.init.constant_(network.hidden[0].bias, math.nan)
+    assert math.isnan(accuracy(network, task, 0))
+    accuracies = torch.tensor([[90.0, 50.0], [math.nan, math.nan]])
+    assert math.isnan(average_accuracy(accuracies))
+    assert math.isnan(forgetting(accuracies))
 
 
 def test_heads_are_shared_or_one_for_each_task():
