@@ -102,7 +102,7 @@ def training_figures(
         measurement, by name.
 
     Raises:
-        UserError: The training ended early; the message says why.
+        UserError: The training ended before `seconds` were measured; the message says why.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train_a3c.py"), "--game", game]
@@ -129,7 +129,7 @@ def training_figures(
             process.communicate(timeout=60)
         finally:
             process.kill()
-        if first is None:
+        if first is None or last[0] - first[0] < seconds:
             *_, reason = ["no message", *errors.read_text(errors="replace").splitlines()]
             raise UserError(f"training with {head} head and {core} core ended early: {reason}")
         means = column_means(Path(folder) / "latest" / "progress.csv", first[1], last[1])

@@ -167,6 +167,29 @@ def test_a_training_that_ends_early_says_why():
         throughput.training_rate("Pong", 1, "linear", "none", "nips", 1.0, "--frame-skip", "0")
 
 
+# What `train_a3c.py` prints, and what it leaves of it; it ends at the last of these agent steps.
+SHORT_TRAINING = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index("--run-dir") + 1], "latest")
+folder.mkdir()
+rows = ["global_step,steps_per_s"]
+for step in {steps}:
+    print(f"{{step:,}} / 75,000,000", flush=True)
+    rows.append(f"{{step}},100")
+    time.sleep(0.1)
+(folder / "progress.csv").write_text("\\n".join(rows))
+print("it is over", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("steps", [[100_000], [100_000, 100_400, 100_800]])
+def test_a_training_that_ends_amid_the_measurement_gives_no_rate(steps, tmp_path, monkeypatch):
+    (tmp_path / "train_a3c.py").write_text(SHORT_TRAINING.format(steps=steps))
+    monkeypatch.setattr(throughput, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="linear head and none core ended early: it is over"):
+        throughput.training_rate("Pong", 1, "linear", "none", "nips", 60.0)
+
+
 @pytest.mark.parametrize("command", [breakdown, gpu, throughput], ids=lambda m: m.__name__)
 def test_only_atari_games_are_measured(command, monkeypatch):
     """Before anything is; the commands' `run_command` makes a line of the error."""
