@@ -3,8 +3,9 @@
     python -m benchmarks.learning runs/*
     python -m benchmarks.learning runs/CartPole* --target 475
 
-Each argument is a run directory. Scores are training scores: raw, of whole episodes with sampled
-actions. With `--target`, when the mean return of the last 100 episodes first reached it.
+Each argument is a run directory; what is none, or no finished run, is skipped. Scores are training
+scores: raw, of whole episodes with sampled actions. With `--target`, when the mean return of the
+last 100 episodes first reached it.
 """
 
 import argparse
@@ -17,8 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents.analysis.learning_curves import read_progress
 from agents.cli import CommandParser, run_command
-from agents.errors import UserError
+from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import resolve_run
+from agents.system.output import print_to_stderr
 from benchmarks.markdown import markdown_table
 from benchmarks.planned_runs import first_past
 
@@ -44,7 +46,7 @@ def summary(run: Path, target: float | None = None) -> dict[str, Any]:
     try:
         config = json.loads((run / "config.json").read_text())
         meta = json.loads((run / "meta.json").read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{run} is not a run directory: it has no {error.filename}") from error
     if "global_step" not in meta:
         raise UserError(f"{run} has not ended: its status is {meta['status']!r}")
@@ -91,7 +93,14 @@ def main() -> int:
     args = parser.parse_args()
     # `runs/*` also matches the link `runs/latest`.
     runs = dict.fromkeys(resolve_run(run) for run in args.runs)
-    rows = [summary(run, args.target) for run in runs]
+    rows = []
+    for run in runs:
+        try:
+            rows.append(summary(run, args.target))
+        except UserError as error:  # noqa: PERF203 - others are shown
+            print_to_stderr(f"skipped: {escape_to_one_line(str(error))}")
+    if not rows:
+        raise UserError("there is no finished run among these")
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [[show(row.get(column)) for column in columns] for row in rows]
     print(markdown_table(columns, cells))

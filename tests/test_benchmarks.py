@@ -15,9 +15,18 @@ from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
 from agents.run_folder import resolve_run
 from agents.training.supervisor import train
-from benchmarks import breakdown, cluster, gpu, layers, random_play, startup, throughput
+from benchmarks import (
+    breakdown,
+    cluster,
+    gpu,
+    layers,
+    learning,
+    random_play,
+    startup,
+    throughput,
+)
 from benchmarks.layers import peak_memory
-from benchmarks.learning import main, show, summary
+from benchmarks.learning import show, summary
 from benchmarks.markdown import markdown_table
 from benchmarks.random_play import random_games
 from envs import AtariConfig, Episode
@@ -67,10 +76,33 @@ def test_a_finished_run_becomes_a_row(run, monkeypatch, capsys):
     assert summary(run, target=2.0)["seconds to it"] is None
 
     monkeypatch.setattr(sys, "argv", ["learning", str(run)])
-    main()
+    learning.main()
     header, rule, line = capsys.readouterr().out.splitlines()[-3:]
     assert header.count("|") == rule.count("|") == line.count("|")
     assert show(row["return"]) in line
+
+
+def test_what_is_no_finished_run_is_skipped(tmp_path, monkeypatch, capsys):
+    finished, file, other, unfinished = sorted(tmp_path / name for name in "abcd")
+    file.touch()
+    for folder in (finished, other, unfinished):
+        folder.mkdir()
+    (unfinished / "config.json").write_text("{}")
+    (unfinished / "meta.json").write_text('{"status": "running"}')
+
+    def found(run, target):
+        return {"game": "Pong"} if run == finished else summary(run, target)
+
+    monkeypatch.setattr(learning, "summary", found)
+    monkeypatch.setattr(sys, "argv", ["learning", *map(str, sorted(tmp_path.iterdir()))])
+    assert learning.main() == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["| game |", "|---|", "| Pong |"]
+    for path, line in zip((file, other, unfinished), said.err.splitlines(), strict=True):
+        assert line.startswith(f"skipped: {path} ")
+    monkeypatch.setattr(sys, "argv", ["learning", str(other), str(file)])
+    with pytest.raises(UserError, match="no finished run"):
+        learning.main()
 
 
 def test_what_is_no_finished_run_is_refused_by_name(run, tmp_path):
