@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -262,7 +263,7 @@ def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
         log: The file that these, and the program's output, are appended to.
     """
     with log.open("ab") as file:
-        file.write(f"$ {' '.join(command)}\n".encode())
+        file.write(f"$ {shlex.join(command)}\n".encode())
         file.flush()
         return subprocess.Popen(
             command,

@@ -11,7 +11,8 @@
 value and step of a curve, it returns the values that are stored.
 
 The folder holds `settings.json`, `results.jsonl` with a line for each finished variant and seed,
-`tensorboard/VARIANT/SEED/`, and at the end `results.md`, `results.csv` and the figures.
+`commands.json` with the commands that made these, `tensorboard/VARIANT/SEED/`, and at the end
+`results.md`, `results.csv` and the figures.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import importlib.util
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -63,6 +65,7 @@ class Study:
         processes: How many jobs run at a time.
         results: The values of each job with "variant", "seed" and "seconds"; those read from the
             folder come first.
+        commands: What made the results, without --out; not what made those of earlier versions.
 
     Args:
         name: Name of the experiment.
@@ -78,6 +81,7 @@ class Study:
         self.seeds: int = args.seeds or (1 if args.quick else args.default_seeds)
         self.processes: int = args.jobs
         self.results: list[Record] = []
+        self.commands: list[str] = []
         if importlib.util.find_spec("matplotlib") is None:
             raise StudyError('figures need matplotlib: pip install -e ".[experiments]"')
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -105,7 +109,8 @@ class Study:
         if self._progress is not None:
             self._progress.close()
         if kind is KeyboardInterrupt:
-            print(f"\nstopped; go on with: {self.command} --out {self.folder}", file=sys.stderr)
+            again = f"{self.command} --out {shlex.quote(str(self.folder))}"
+            print(f"\nstopped; go on with: {again}", file=sys.stderr)
 
     def run(self, make_function: MakeFunction, variants: Sequence[str] | None = None) -> None:
         """Store the results of every variant and seed that is not done yet, each as its job ends.
@@ -158,7 +163,8 @@ class Study:
         rows = [(c, by_variant[c]) for c in variants or by_variant if c in by_variant]
         text = as_markdown(rows, wanted)
         machine = describe(system_info(_PACKAGES), _PACKAGES, note=", one used by a run")
-        head = f"# {self.name}\n\n    {self.command}\n\n{machine}\n\n"
+        commands = "".join(f"    {command}\n" for command in self.commands or [self.command])
+        head = f"# {self.name}\n\n{commands}\n{machine}\n\n"
         tail = f"\n\n{remark}\n" if remark else "\n"
         (self.folder / f"{name}.md").write_text(head + text + tail, encoding="utf-8")
         (self.folder / f"{name}.csv").write_text(as_csv(rows, wanted), encoding="utf-8")
@@ -173,6 +179,11 @@ class Study:
     def _results_file(self) -> Path:
         return self.folder / "results.jsonl"
 
+    @property
+    def _commands_file(self) -> Path:
+        # Beside the settings, whose file is locked and so must stay the same.
+        return self.folder / "commands.json"
+
     def _open(self, settings: Record) -> None:
         """Create the folder, or read the results in it."""
         wanted = {"experiment": self.name, **settings}
@@ -181,15 +192,14 @@ class Study:
             if self.folder.exists() and any(self.folder.iterdir()):
                 raise StudyError(f"--out {self.folder} is not empty and holds no experiment")
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(file)
+            _write_whole(file, json.dumps(wanted, indent=1) + "\n")
             self._lock = _locked(file)
             return
         self._lock = _locked(file)
         try:
             self._check(file, wanted)
             self.results = self._read_results()
+            self.commands = self._read_commands()
         except BaseException:
             self._lock.close()
             raise
@@ -219,13 +229,25 @@ class Study:
         records = [r for line in text.splitlines() if (r := _record(line)) is not None]
         sound = "".join(json.dumps(record) + "\n" for record in records)
         if sound != text:
-            temporary = self._results_file.with_suffix(".tmp")
-            temporary.write_text(sound, encoding="utf-8")
-            temporary.replace(self._results_file)
+            _write_whole(self._results_file, sound)
         return records
+
+    def _read_commands(self) -> list[str]:
+        try:
+            commands = json.loads(self._commands_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # a folder of an earlier version
+            return []
+        except ValueError:
+            commands = None
+        if not isinstance(commands, list):
+            raise StudyError(f"{self._commands_file} cannot be read; choose another --out")
+        return [str(command) for command in commands]
 
     def _store(self, outcome: Outcome) -> None:
         """Append a result to the file, and write its curves for TensorBoard."""
+        if self.command not in self.commands:
+            self.commands.append(self.command)
+            _write_whole(self._commands_file, json.dumps(self.commands, indent=1) + "\n")
         variant, seed = outcome.pair
         record = {
             "variant": variant,
@@ -257,6 +279,13 @@ def _locked(file: Path) -> IO[bytes]:
         return lock_file(file)
     except BlockingIOError:
         raise StudyError(f"--out {file.parent}: another process is using this folder") from None
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Write a file so that it is never there in part."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
 
 
 def _record(line: str) -> Record | None:

@@ -198,6 +198,26 @@ def test_the_table_has_mean_and_interval_over_seeds_and_names_its_command(tmp_pa
     assert long[2] == "a,parameters,1234,1234,1234,3"
 
 
+def test_the_table_names_all_commands_that_made_its_rows(tmp_path):
+    out = tmp_path / "x"
+    for words in (["--variants", "a"], ["--variants", "b"], ["--variants", "a"], ["--seeds", 1]):
+        args = parse("--out", out, *words)
+        run(args)
+        with Study("tests", args) as study:
+            study.table(["error"])
+    commands = [f"python -m experiments.tests --variants {name}" for name in "ab"]
+    page = (out / "results.md").read_text()
+    assert "\n\n" + "".join(f"    {command}\n" for command in commands) + "\n" in page
+    assert "--seeds" not in page  # that made none
+    (out / "commands.json").unlink()  # as in earlier versions
+    with Study("tests", args) as study:
+        study.table(["error"])
+    assert "    python -m experiments.tests --seeds 1\n" in (out / "results.md").read_text()
+    (out / "commands.json").write_text("{")
+    with pytest.raises(StudyError, match=r"commands\.json cannot be read"):
+        Study("tests", args)
+
+
 def test_a_mean_of_some_seeds_says_of_how_many(tmp_path):
     args = parse("--out", tmp_path / "x", "--seeds", 3)
     errors = {"a": [0.1, math.nan, 0.3], "b": [math.nan] * 3}
@@ -231,7 +251,7 @@ def test_a_band_leaves_out_runs_that_are_not_finite():
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, capsys):
-    out = tmp_path / "x"
+    out = tmp_path / "my results"
 
     @command("tests")
     def main(argv):
@@ -246,6 +266,6 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path, capsys):
         main(["--out", str(out)])
     assert ended.value.code == 130
     said = capsys.readouterr().err
-    assert said == f"\nstopped; go on with: python -m experiments.tests --out {out}\n"
+    assert said == f"\nstopped; go on with: python -m experiments.tests --out '{out}'\n"
     assert len((out / "results.jsonl").read_text().splitlines()) == 1
     assert run(parse("--out", out)) == [("b", 1), ("a", 2), ("b", 2)]
