@@ -52,6 +52,7 @@ from agents.system.files import write_atomically
 from agents.system.resources import available_cpus
 from agents.training import supervisor
 from agents.training.worker_process import spread_workers
+from benchmarks.json_file import check_json_file, write_measurements
 from benchmarks.markdown import markdown_table
 from benchmarks.system_info import describe, system_info
 from benchmarks.throughput import atari_rules, time_steps
@@ -254,6 +255,7 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
         second of the measurement.
 
     Raises:
+        KeyboardInterrupt: if the training was interrupted by something else than this function.
         RuntimeError: if the training ended before the workers had measured.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -267,11 +269,13 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
         group_class = functools.partial(TimedGroup, folder, seconds)
         watcher.start()
         try:
-            supervisor.train(config, group_class=group_class, **train)
+            code = supervisor.train(config, group_class=group_class, **train)
         finally:
             result.setdefault("over", True)
             watcher.join()
     if "reports" not in result:
+        if code == 128 + signal.SIGINT and "late" not in result:
+            raise KeyboardInterrupt
         raise RuntimeError("training ended before the workers had measured")
     return result
 
@@ -290,7 +294,9 @@ def _end_when_measured(
         if start and len(paths) == processes:
             result["reports"] = [json.loads(path.read_text()) for path in paths]
             result["supervisor"] = (now[1] - start[1]) / (now[0] - start[0])
-        if "reports" in result or now[0] > deadline:
+        elif now[0] > deadline:
+            result["late"] = True
+        if "reports" in result or "late" in result:
             os.kill(os.getpid(), signal.SIGINT)
             return
         time.sleep(0.05)
@@ -385,7 +391,7 @@ def emulator_table(results: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> int:
-    """Measure every configuration, print a table of each, write JSON where asked; return 0."""
+    """Measure every configuration; of each, print a table and write JSON where asked; return 0."""
     parser = CommandParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -400,6 +406,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="where to write the single measurements")
     args = parser.parse_args()
+    check_json_file(args.json)
     rules = atari_rules(args.game)
 
     facts = system_info()
@@ -429,13 +436,12 @@ def main() -> int:
                 quiet=True,
             )
             results[title] = measure(config, args.seconds)
+        write_measurements(args.json, machine=facts, results=results)
         print(table(title, results[title]) + "\n", flush=True)
     print("last: the emulator alone", file=sys.stderr, flush=True)
     emulator = emulator_alone(rules, args.envs_per_worker, min(args.seconds, 5.0))
     print(emulator_table(emulator))
-    if args.json:
-        written = {"arguments": sys.argv[1:], "machine": facts, "results": results}
-        args.json.write_text(json.dumps({**written, "emulator": emulator}, indent=2))
+    write_measurements(args.json, machine=facts, results=results, emulator=emulator)
     return 0
 
 

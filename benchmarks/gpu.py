@@ -11,8 +11,8 @@ The columns besides agent steps/s are explained in `docs/metrics.md`.
 """
 
 import argparse
-import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,6 +24,7 @@ from agents.cli import CommandParser, run_command
 from agents.config import TrainConfig
 from agents.system.resources import available_cpus
 from agents.training.preflight import check_learner
+from benchmarks.json_file import check_json_file, write_measurements
 from benchmarks.markdown import markdown_table
 from benchmarks.system_info import describe, system_info
 from benchmarks.throughput import (
@@ -47,12 +48,24 @@ COLUMNS = {
 }
 
 Figures = dict[str, float]
+Found = dict[int, dict[str, list[Figures]]]
 
 
-def measure(args: argparse.Namespace, rules: AtariConfig) -> dict[int, dict[str, list[Figures]]]:
-    """Number of workers -> variant -> the figures of each round."""
+def measure(
+    args: argparse.Namespace, rules: AtariConfig, after_each: Callable[[Found], None]
+) -> Found:
+    """Measure all.
+
+    Args:
+        args: The command line.
+        rules: The game's.
+        after_each: Called with what there is so far after each measurement.
+
+    Returns:
+        Number of workers -> variant -> the figures of each round.
+    """
     flags = ("--learner", args.learner, "--learner-batch", str(args.learner_batch))
-    found: dict[int, dict[str, list[Figures]]] = {}
+    found: Found = {}
     for workers in args.workers:
         variants = {
             f"{head} / {core}": partial(
@@ -66,13 +79,15 @@ def measure(args: argparse.Namespace, rules: AtariConfig) -> dict[int, dict[str,
             threads = min(workers, available_cpus())
             rate = emulator_rate(rules, threads, args.seconds)
             found[workers][EMULATOR].append({"rate": rate})
+            after_each(found)
             for name, run in variants.items():
                 print(f"{workers} workers, round {number + 1}: {name} ...", file=sys.stderr)
                 found[workers][name].append(run())
+                after_each(found)
     return found
 
 
-def table(found: dict[int, dict[str, list[Figures]]]) -> str:
+def table(found: Found) -> str:
     """The medians over the rounds."""
     columns = ["workers", "head / core", "agent steps/s", "of the emulator's", *COLUMNS.values()]
     rows = []
@@ -89,7 +104,7 @@ def table(found: dict[int, dict[str, list[Figures]]]) -> str:
 
 
 def main() -> int:
-    """Measure, print a table, write JSON where asked, and return the exit code."""
+    """Measure, write JSON after each measurement where asked, print a table; return the code."""
     parser = CommandParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,6 +119,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
+    check_json_file(args.json)
     check_learner(TrainConfig(learner=args.learner, learner_batch=args.learner_batch))
     rules = atari_rules(args.game)
 
@@ -118,11 +134,11 @@ def main() -> int:
         else f"learner on {args.learner} ({device}), {args.learner_batch} rollouts a batch"
     )
     print(f"{describe(info)}; {args.game}; {title}\n", flush=True)
-    found = measure(args, rules)
-    print(table(found))
-    if args.json:
-        written = {"arguments": sys.argv[1:], "machine": info, "figures": found}
-        args.json.write_text(json.dumps(written, indent=2))
+
+    def keep(found: Found) -> None:
+        write_measurements(args.json, machine=info, figures=found)
+
+    print(table(measure(args, rules, keep)))
     return 0
 
 

@@ -21,7 +21,6 @@ would take more than `--most` GiB.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -36,9 +35,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
+from agents.cli import CommandParser, run_command
+from benchmarks.json_file import check_json_file, write_measurements
 from benchmarks.markdown import markdown_table
 from neurocoder import HyperLinear, NeurocoderLinear
 
+PROG = "python -m benchmarks.layers"
 SIZES = ((256, 18), (256, 1), (256, 256), (512, 512), (1024, 1024))
 BATCHES = (1, 4, 16, 64, 160, 256, 1024)
 QUICK_SIZES, QUICK_BATCHES = ((16, 4), (64, 64)), (1, 8)
@@ -192,10 +194,13 @@ def _show(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def main() -> None:
-    """Measure, print a table, and write JSON where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main() -> int:
+    """Measure, write JSON after each size and batch where asked, print a table; return 0.
+
+    After Ctrl-C, the table is of what was measured.
+    """
+    parser = CommandParser(
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.02, help="duration of each measurement")
@@ -209,37 +214,45 @@ def main() -> None:
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device")
+    check_json_file(args.json)
     torch.set_num_threads(args.threads)
 
     sizes = args.size or (QUICK_SIZES if args.quick else SIZES)
     batches = args.batch or (QUICK_BATCHES if args.quick else BATCHES)
     cells: list[dict[str, Any]] = []
-    for in_features, out_features in sizes:
-        for batch in batches:
-            torch.manual_seed(0)
-            results = measure_cell(
-                in_features,
-                out_features,
-                batch,
-                rounds=1 if args.quick else args.rounds,
-                seconds=0.001 if args.quick else args.seconds,
-                most=args.most,
-                device=args.device,
-            )
-            cells.append(
-                {
-                    "in_features": in_features,
-                    "out_features": out_features,
-                    "batch": batch,
-                    "results": results,
-                }
-            )
-            note = "" if "built" in results else f" (W of more than {args.most:g} GiB not built)"
-            print(f"{in_features} -> {out_features}, batch {batch}: done{note}", file=sys.stderr)
-    print(table(cells))
-    if args.json:
-        args.json.write_text(json.dumps({"arguments": sys.argv[1:], "cells": cells}, indent=2))
+    try:
+        for in_features, out_features in sizes:
+            for batch in batches:
+                torch.manual_seed(0)
+                results = measure_cell(
+                    in_features,
+                    out_features,
+                    batch,
+                    rounds=1 if args.quick else args.rounds,
+                    seconds=0.001 if args.quick else args.seconds,
+                    most=args.most,
+                    device=args.device,
+                )
+                cells.append(
+                    {
+                        "in_features": in_features,
+                        "out_features": out_features,
+                        "batch": batch,
+                        "results": results,
+                    }
+                )
+                write_measurements(args.json, cells=cells)
+                note = (
+                    "" if "built" in results else f" (W of more than {args.most:g} GiB not built)"
+                )
+                print(
+                    f"{in_features} -> {out_features}, batch {batch}: done{note}", file=sys.stderr
+                )
+    finally:
+        if cells:
+            print(table(cells))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, PROG)

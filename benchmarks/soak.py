@@ -41,6 +41,7 @@ from agents.config import TrainConfig
 from agents.run_folder import resolve_run
 from agents.training.managed_process import MAX_RESTARTS, RESTART_WINDOW_S
 from agents.training.worker_process import spread_workers
+from benchmarks.json_file import check_json_file, write_measurements
 
 PROG = "python -m benchmarks.soak"
 ROOT = Path(__file__).parent.parent
@@ -262,6 +263,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file to write all measurements to")
     args = parser.parse_args()
 
+    check_json_file(args.json)
+
     folder = Path(tempfile.mkdtemp(prefix="soak-"))  # short: socket paths are limited
     soak = Soak(folder, args.game, args.workers)
     sessions = args.program_kills + 1
@@ -272,8 +275,7 @@ def main() -> int:
         soak.check_what_is_left()
         held = not soak.broken
     finally:
-        if args.json:
-            args.json.write_text(json.dumps({**soak.report, "broken": soak.broken}, indent=2))
+        write_measurements(args.json, **soak.report, broken=soak.broken)
         if held:
             shutil.rmtree(folder, ignore_errors=True)
         else:

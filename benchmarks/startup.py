@@ -27,6 +27,7 @@ from typing import Any
 # Nothing here may import what `train_a3c.py` would not have imported by then: the traced command
 # and its workers load this file first.
 
+PROG = "python -m benchmarks.startup"
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 120.0
 LOOKS, SECONDS_BETWEEN_LOOKS = 10, 0.5
@@ -294,9 +295,12 @@ def table(starts: list[dict[str, float]], memory: dict[str, float], workers: int
 
 
 def main() -> int:
-    """Measure, print tables, and write JSON where asked."""
+    """Measure, write JSON after each start where asked, and print tables.
+
+    After Ctrl-C, they are of what was measured.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--starts", type=int, default=3)
@@ -305,27 +309,37 @@ def main() -> int:
     parser.add_argument("--traced", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help="of train_a3c.py, after `--`")
     args = parser.parse_args()
+    if args.starts < 1:
+        parser.error(f"--starts {args.starts}: must be at least 1")
     if args.traced:
         return traced_command(args.traced, args.arguments)
 
+    from benchmarks.json_file import check_json_file, write_measurements
     from benchmarks.system_info import describe, system_info
 
+    check_json_file(args.json)
     facts = system_info()
     print(f"{describe(facts)}\n", flush=True)
-    starts = []
-    for number in range(args.starts):
-        print(f"start {number + 1} of {args.starts}", file=sys.stderr, flush=True)
-        starts.append(measure_start(args.workers, args.arguments))
-    memory = {}
-    if not args.no_memory:
-        print("last: memory", file=sys.stderr, flush=True)
-        memory = measure_memory(args.workers, args.arguments)
-    print(table(starts, memory, args.workers))
-    if args.json:
-        written = {"arguments": sys.argv[1:], "machine": facts, "starts": starts, "memory": memory}
-        args.json.write_text(json.dumps(written, indent=2))
+    starts: list[dict[str, float]] = []
+    memory: dict[str, float] = {}
+    try:
+        for number in range(args.starts):
+            print(f"start {number + 1} of {args.starts}", file=sys.stderr, flush=True)
+            starts.append(measure_start(args.workers, args.arguments))
+            write_measurements(args.json, machine=facts, starts=starts, memory=memory)
+        if not args.no_memory:
+            print("last: memory", file=sys.stderr, flush=True)
+            memory = measure_memory(args.workers, args.arguments)
+            write_measurements(args.json, machine=facts, starts=starts, memory=memory)
+    finally:
+        if starts:
+            print(table(starts, memory, args.workers))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if "--traced" in sys.argv:
+        sys.exit(main())
+    from agents.cli import run_command
+
+    run_command(main, PROG)

@@ -20,7 +20,6 @@ as many threads, up to one per core.
 import argparse
 import csv
 import importlib.util
-import json
 import shlex
 import signal
 import subprocess
@@ -40,6 +39,7 @@ from agents.cli import CommandParser, parse_args, run_command
 from agents.config import SettingError, TrainConfig, choices
 from agents.errors import UserError
 from agents.system.resources import available_cpus
+from benchmarks.json_file import check_json_file, write_measurements
 from benchmarks.markdown import markdown_table
 from benchmarks.system_info import describe, system_info
 from envs import AtariConfig, AtariTrainingEnv, num_actions, resolve_game
@@ -262,8 +262,21 @@ def _emulator(workers: int) -> str:
     return f"{EMULATOR}, {min(workers, available_cpus())}"
 
 
-def measure(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure all in alternation; return the rates of all rounds by name."""
+def measure(
+    measures: dict[str, Callable[[], float]],
+    rounds: int,
+    after_each: Callable[[dict[str, list[float]]], None] = lambda _: None,
+) -> dict[str, list[float]]:
+    """Measure all in alternation.
+
+    Args:
+        measures: Name -> function that measures it once.
+        rounds: How often each is measured.
+        after_each: Called with the rates so far after each measurement.
+
+    Returns:
+        The rates of all rounds by name.
+    """
     rates: dict[str, list[float]] = {name: [] for name in measures}
     total = rounds * len(measures)
     for number in range(total):
@@ -271,6 +284,7 @@ def measure(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
         print(f"{number + 1} of {total}: {name} ...", file=sys.stderr, end=" ", flush=True)
         rates[name].append(measures[name]())
         print(f"{rates[name][-1]:,.0f} agent steps/s", file=sys.stderr, flush=True)
+        after_each(rates)
     return rates
 
 
@@ -332,7 +346,7 @@ def make_parser() -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print a table, write JSON where asked, and return the exit code."""
+    """Measure, write JSON after each measurement where asked, print a table; return the code."""
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.sb3_only:
@@ -340,15 +354,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.sweep_workers and args.flags != [""]:
         parser.error("--flags cannot be combined with --sweep-workers")
+    check_json_file(args.json)
     measures = sweep(args) if args.sweep_workers else variants(args)
 
     info: dict[str, Any] = system_info()
     print(f"{describe(info)}; {args.game}\n", flush=True)
-    rates = measure(measures, args.rounds)
+
+    def keep(rates: dict[str, list[float]]) -> None:
+        write_measurements(args.json, machine=info, rates=rates)
+
+    rates = measure(measures, args.rounds, keep)
     print(sweep_table(rates, args.sweep_workers) if args.sweep_workers else table(rates))
-    if args.json:
-        written = {"arguments": sys.argv[1:], "machine": info, "rates": rates}
-        args.json.write_text(json.dumps(written, indent=2))
     return 0
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import time
 import pytest
 import torch
 
+from agents.cli import run_command
 from agents.config import SettingError, TrainConfig
 from agents.errors import UserError
 from agents.run_folder import resolve_run
@@ -22,6 +24,7 @@ from benchmarks import (
     layers,
     learning,
     random_play,
+    soak,
     startup,
     throughput,
 )
@@ -229,6 +232,92 @@ def test_only_atari_games_are_measured(command, monkeypatch):
     monkeypatch.setattr(sys, "argv", [command.PROG, "--game", "CartPole-v1", *words])
     with pytest.raises(SettingError, match=r"--game CartPole-v1: is no Atari game"):
         command.main()
+
+
+MEASURING = [breakdown, gpu, layers, soak, startup, throughput]
+
+
+@pytest.mark.parametrize("command", MEASURING, ids=lambda m: m.__name__)
+@pytest.mark.parametrize(("file", "why"), [("none/x.json", "no folder"), (".", "is a folder")])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    command, file, why, tmp_path, monkeypatch, capsys
+):
+    words = ["--learner", "cpu"] if command is gpu else []
+    monkeypatch.setattr(sys, "argv", [command.PROG, *words, "--json", str(tmp_path / file)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(command.__file__, run_name="__main__")
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith(f"{command.PROG}: error: --json {tmp_path}")
+    assert why in said.err
+
+
+def interrupted_after(*results):
+    """A measurement that gives these, one after the other, and is then interrupted."""
+    left = iter(results)
+
+    def measure(*_, **__):
+        try:
+            return next(left)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    return measure
+
+
+CELL = {name: {"forward": [1.0], "both": [2.0], "bytes": 3} for name in ("neurocoder", "linear")}
+START = {step: float(n) for n, step in enumerate(startup.STEPS)}
+REPORT = {"wall": 1.0, "seconds": {"push": [1.0, 1.0, 1.0]}, "agent_steps": 8}
+PARTS = {"reports": [REPORT], "supervisor": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("command", "measuring", "result", "kept"),
+    [
+        (breakdown, "measure", PARTS, {"linear / none / nips, 16 workers x 4 games": PARTS}),
+        (gpu, "training_figures", {"rate": 9.0}, {"1": {"linear / none": [{"rate": 9.0}]}}),
+        (layers, "measure_cell", CELL, [{"in_features": 16, "out_features": 4, "batch": 1}]),
+        (startup, "measure_start", START, [START]),
+        (throughput, "training_rate", 9.0, {"linear / none / nips": [9.0]}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_was_measured_before_ctrl_c_is_kept(
+    command, measuring, result, kept, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(command, measuring, interrupted_after(result))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    words = {layers: ["--quick", "--threads", str(torch.get_num_threads())]}.get(command, [])
+    if command in (gpu, throughput):
+        monkeypatch.setattr(command, "emulator_rate", lambda *_: 99.0)
+        words = ["--rounds", "1", "--heads", "linear", "--cores", "none", "lstm"]
+        words += ["--learner", "cpu"] if command is gpu else []
+    file = tmp_path / "x.json"
+    monkeypatch.setattr(sys, "argv", [command.PROG, *words, "--json", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        run_command(command.main, command.PROG)
+    assert ended.value.code == 130
+    written = json.loads(file.read_text())
+    assert written.pop("arguments") == sys.argv[1:]
+    [found] = [value for what, value in written.items() if value and what != "machine"]
+    if command is layers:
+        kept = [{**kept[0], "results": CELL}]
+    elif command is throughput:
+        kept |= {"emulator": [99.0], "linear / lstm / nips": []}
+    elif command is gpu:
+        kept["1"] |= {"emulator": [{"rate": 99.0}], "linear / lstm": []}
+    assert found == kept
+    if command in (breakdown, layers, startup):
+        assert capsys.readouterr().out.count("\n|---") == 1
+
+
+@pytest.mark.parametrize(("code", "error"), [(130, KeyboardInterrupt), (1, RuntimeError)])
+def test_a_breakdown_that_is_interrupted_says_so(code, error, monkeypatch):
+    monkeypatch.setattr(breakdown.supervisor, "train", lambda *_, **__: code)
+    with pytest.raises(error):
+        breakdown.measure(TrainConfig(), 0.1)
 
 
 def test_the_refused_game_is_that_of_the_flags():
