@@ -10,15 +10,21 @@ resumed several times, and interrupted at the end. The exit code is 1 unless all
 - a killed program leaves no process, no socket folder and no half-written file, and its newest
   checkpoint is no older than the interval between checkpoints;
 - progress.csv and TensorBoard show the same curve, without gaps or duplicates;
-- the memory of all processes together does not grow by more than 5 %;
+- memory does not leak: it grows by at most 5 MiB a minute in the main process, by 10 in the worker
+  processes, and by 5 in others;
 - the last checkpoint is of the last step, and all its parameters are finite.
 
 Memory is the proportional set size, in which shared pages count once, without file-backed pages,
-whose share depends on other programs. It is read before each kill. The evaluator is switched off,
-as it would change the memory. Needs Linux.
+whose share depends on other programs. It is read every 5 seconds. As a process takes its memory
+anew when it is replaced, growth is that over its own life, from its 40th second on: the slope of
+least squares, with a level of its own for each process, of all processes in the same role. Six
+minutes without a leak have given up to 3 MiB a minute either way; a session, from one kill of the
+program to the next, must last two. The evaluator is switched off, as it would change the memory.
+Needs Linux.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -28,9 +34,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
+from statistics import fmean, median
+from typing import Any, NamedTuple
 
 import psutil
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -52,7 +59,63 @@ CHECKPOINT_SLACK_S = 5.0
 REPLACED_WITHIN_S = 5.0
 GONE_WITHIN_S = 5.0
 START_UP_S = 120.0
-MOST_GROWTH = 0.05
+LOOK_EVERY_S = 5.0
+# By then a worker has its environments and all tensors, even where it hardly gets a core. It lives
+# for 66 seconds at least.
+SETTLED_S = 40.0
+LEAST_SESSION_S = 120.0
+# Role -> MiB per minute.
+MOST_GROWTH = {"parent": 5.0, "workers": 10.0, "others": 5.0}
+
+
+class Look(NamedTuple):
+    """A process's memory at one moment.
+
+    Attributes:
+        session: number of the session, in which process ids are unique.
+        pid: of the process.
+        role: one of `MOST_GROWTH`.
+        age: seconds since it was started.
+        memory: bytes.
+    """
+
+    session: int
+    pid: int
+    role: str
+    age: float
+    memory: int
+
+
+def growth_by_role(looks: Iterable[Look]) -> dict[str, float]:
+    """Role -> MiB per minute by which its processes grow once they have settled.
+
+    The slope of least squares of memory over age, with a level of its own for each process.
+    """
+    lives: dict[str, dict[tuple[int, int], list[Look]]] = {}
+    for look in looks:
+        if look.age >= SETTLED_S:
+            of_role = lives.setdefault(look.role, {})
+            of_role.setdefault((look.session, look.pid), []).append(look)
+    return {role: _slope(list(of_role.values())) * 60 / 2**20 for role, of_role in lives.items()}
+
+
+def _slope(lives: Sequence[Sequence[Look]]) -> float:
+    """Bytes per second."""
+    covariance = variance = 0.0
+    for life in lives:
+        mean_age = fmean(look.age for look in life)
+        covariance += sum((look.age - mean_age) * look.memory for look in life)
+        variance += sum((look.age - mean_age) ** 2 for look in life)
+    return covariance / variance if variance else 0.0
+
+
+def leaks(growth: dict[str, float]) -> list[str]:
+    """What grows by more than `MOST_GROWTH`, as sentences."""
+    return [
+        f"memory of {role} grew by {growth[role]:.1f} MiB a minute of their life"
+        for role, most in MOST_GROWTH.items()
+        if growth.get(role, 0.0) > most
+    ]
 
 
 class Soak:
@@ -73,6 +136,7 @@ class Soak:
         self.processes = len(spread_workers(TrainConfig(workers=workers)))
         self.broken: list[str] = []
         self.report: dict[str, Any] = {"replaced_after": [], "program_kills": [], "memory": []}
+        self._sessions = 0
         least = 1.1 * RESTART_WINDOW_S / (MAX_RESTARTS * self.processes)
         self.kill_every = max(KILL_EVERY_S, least)
         self._began = time.monotonic()
@@ -88,6 +152,7 @@ class Soak:
 
     def session(self, seconds: float, *, last: bool) -> None:
         """Train and kill workers; then kill the program, or interrupt it if `last`."""
+        self._sessions += 1
         resume = ["--resume", str(self.run)]
         command = [sys.executable, str(ROOT / "train_a3c.py")]
         command += resume if self.run.exists() else self._first
@@ -101,12 +166,15 @@ class Soak:
             )
         try:
             self._wait_until_all_play(program)
-            end = time.monotonic() + seconds
-            while time.monotonic() + self.kill_every < end and program.poll() is None:
-                time.sleep(self.kill_every)
+            now = time.monotonic()
+            end, kill_at = now + seconds, now + self.kill_every
+            while now < end and program.poll() is None:
+                time.sleep(max(0.0, min(LOOK_EVERY_S, kill_at - now, end - now)))
                 self._measure_memory(program)
-                self._kill_a_worker(program)
-            time.sleep(max(0.0, end - time.monotonic()))
+                if kill_at <= time.monotonic() < end:
+                    self._kill_a_worker(program)
+                    kill_at = time.monotonic() + self.kill_every
+                now = time.monotonic()
             if program.poll() is not None:
                 self._break(f"the program ended by itself, with exit code {program.returncode}")
             elif last:
@@ -134,12 +202,10 @@ class Soak:
             self._break("some parameters are not finite")
         self.report["restarts_counted"] = checkpoint.training_state.restarts
         self.report["global_step"] = checkpoint.global_step
-        memory = [sum(at["by_process"].values()) for at in self.report["memory"]]
-        third = max(len(memory) // 3, 1)
-        start, end = median(memory[:third]), median(memory[-third:])
-        self.report |= {"memory_at_start": start, "memory_at_end": end}
-        if end > start * (1 + MOST_GROWTH):
-            self._break(f"memory grew by {end / start - 1:.1%}")
+        looks = [Look(**look) for at in self.report["memory"] for look in at["processes"]]
+        self.report["growth"] = growth_by_role(looks)
+        for leak in leaks(self.report["growth"]):
+            self._break(leak)
 
     def _wait_until_all_play(self, program: "subprocess.Popen[bytes]") -> None:
         """Wait until every worker has had time for its first updates."""
@@ -202,10 +268,16 @@ class Soak:
             self._break(f"the program ended with {code} and left {strays}")
 
     def _measure_memory(self, program: "subprocess.Popen[bytes]") -> None:
-        by_process = {process.pid: _memory_of(process.pid) for process in _family_of(program)}
-        self.report["memory"].append(
-            {"step": self._last_step(), "parent": program.pid, "by_process": by_process}
-        )
+        workers = _workers_of(program)
+        looks = []
+        for process in _family_of(program):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+                is_parent, is_worker = process.pid == program.pid, process.pid in workers
+                role = "parent" if is_parent else "workers" if is_worker else "others"
+                age = time.time() - process.create_time()
+                if memory := _memory_of(process.pid):
+                    looks.append(Look(self._sessions, process.pid, role, age, memory)._asdict())
+        self.report["memory"].append({"step": self._last_step(), "processes": looks})
 
     def _last_step(self) -> int:
         try:
@@ -262,12 +334,20 @@ def main() -> int:
     parser.add_argument("--program-kills", type=int, default=3)
     parser.add_argument("--json", type=Path, help="file to write all measurements to")
     args = parser.parse_args()
+    sessions = args.program_kills + 1
+    if args.program_kills < 0:
+        parser.error(f"--program-kills {args.program_kills}: must not be negative")
+    if not args.minutes * 60 >= sessions * LEAST_SESSION_S:
+        least = sessions * LEAST_SESSION_S / 60
+        parser.error(
+            f"--minutes {args.minutes:g}: too short to tell whether memory leaks; it takes "
+            f"{least:g} at least with --program-kills {args.program_kills}"
+        )
 
     check_json_file(args.json)
 
     folder = Path(tempfile.mkdtemp(prefix="soak-"))  # short: socket paths are limited
     soak = Soak(folder, args.game, args.workers)
-    sessions = args.program_kills + 1
     held = False
     try:
         for number in range(sessions):
@@ -291,8 +371,12 @@ def main() -> int:
     print(
         f"program killed {len(kills)} times; agent steps lost: {[kill['lost'] for kill in kills]}"
     )
-    start, end = report["memory_at_start"], report["memory_at_end"]
-    print(f"memory: {start / 2**20:,.0f} MiB at first, {end / 2**20:,.0f} in the end")
+    memory = [sum(look["memory"] for look in at["processes"]) for at in report["memory"]]
+    third = max(len(memory) // 3, 1)
+    start, end = median(memory[:third]) / 2**20, median(memory[-third:]) / 2**20
+    print(f"memory: {start:,.0f} MiB at first, {end:,.0f} in the end")
+    for role, growth in report["growth"].items():
+        print(f"growth of {role}: {growth:.2f} MiB a minute")
     print("violated: " + ("; ".join(soak.broken) or "none"))
     return 1 if soak.broken else 0
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -235,6 +236,77 @@ def test_only_atari_games_are_measured(command, monkeypatch):
 
 
 MEASURING = [breakdown, gpu, layers, soak, startup, throughput]
+
+
+def soak_looks(*, parent=0.0, worker=0.0, minutes=30, sessions=4):
+    """Looks at a program and two workers, as the soak test takes them; leaks in MiB a minute.
+
+    Workers take their memory in their first half minute, and lose some of it to each other later.
+    """
+    noise = np.random.default_rng(0)
+    looks = []
+
+    def look(session, pid, role, age, mib):
+        memory = int(2**20 * (mib + noise.normal(0, 1)))
+        looks.append(soak.Look(session, pid, role, age, memory))
+
+    for session in range(sessions):
+        for at in np.arange(0.0, 60 * minutes / sessions, soak.LOOK_EVERY_S):
+            trimmed = 15 * (at > 200)  # once, by the allocator
+            look(session, 1, "parent", 40 + at, 190 + parent * at / 60 - trimmed)
+            look(session, 2, "others", 40 + at, 80)
+            for pid, born in enumerate(np.arange(-33.0, at, 33.0), 3):
+                age = at - born
+                if 0 < age <= 66:
+                    shared = 84 + 146 * min(age / 30, 1) + 2 * (34 < age < 50)
+                    look(session, pid, "workers", age, shared + worker * age / 60)
+    return looks
+
+
+@pytest.mark.parametrize(
+    ("leak", "found"),
+    [
+        ({}, []),
+        ({"minutes": 8}, []),
+        ({"parent": 14}, ["memory of parent grew by 1"]),
+        ({"worker": 100}, ["memory of workers grew by 9"]),
+        ({"worker": 20}, ["memory of workers grew by 1"]),
+        ({"parent": 14, "worker": 30}, ["memory of parent grew", "memory of workers grew by 2"]),
+    ],
+)
+def test_the_soak_test_finds_leaks_in_processes_that_are_replaced(leak, found):
+    said = soak.leaks(soak.growth_by_role(soak_looks(**leak)))
+    assert len(said) == len(found)
+    assert all(text.startswith(begin) for text, begin in zip(said, found, strict=True))
+
+
+def test_a_leak_is_measured_over_the_life_of_a_process():
+    exact = [
+        soak.Look(session, 1, "parent", age, int(2**20 * (100 * session + 6 * age / 60)))
+        for session in (1, 2)
+        for age in (60.0, 90.0, 120.0)
+    ]
+    young = [soak.Look(1, 2, "workers", age, int(age * 2**30)) for age in (1.0, 30.0)]
+    assert soak.growth_by_role([*exact, *young]) == {"parent": pytest.approx(6.0)}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--minutes", "7"], "--minutes 7: too short to tell whether memory leaks; it takes 8"),
+        (["--minutes", "1", "--program-kills", "0"], "it takes 2 at least"),
+        (["--minutes", "nan"], "too short"),
+        (["--program-kills", "-1"], "--program-kills -1"),
+    ],
+)
+def test_a_soak_test_that_is_too_short_is_refused(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [soak.PROG, *words])
+    with pytest.raises(SystemExit) as ended:
+        soak.main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
 
 
 @pytest.mark.parametrize("command", MEASURING, ids=lambda m: m.__name__)
