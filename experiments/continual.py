@@ -4,7 +4,8 @@ Section 3.4 and Table 1 of the paper: an MLP, the same with stored programs (NSM
 Neurocoder layers, each trained with Adam or Adagrad alone and with four regularizers against
 forgetting. In the incremental domain scenario all tasks share one output layer, which classifies
 which of a task's two digits an image shows; in the incremental task scenario each task has its own.
-The tasks are made of scikit-learn's digits, or of MNIST with --mnist.
+The tasks are made of scikit-learn's digits, or of MNIST with --mnist; learning rates and strengths
+were selected on the former, at the sizes used there.
 
     python -m experiments.continual --protocol authors --mnist DIR --jobs 2
 
@@ -54,9 +55,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.readings is not None:
         raise ExperimentError("--readings needs --protocol authors")
     load_tasks(args.mnist)  # so that a folder is refused before anything is written
+    scale, remarks = _scale(args), []
+    if args.mnist is not None:
+        remarks = [
+            "Learning rates and strengths are those selected on scikit-learn's digits, with layers "
+            f"of {SCALE.width} units and batches of {SCALE.batch_size}; none were selected on "
+            f"MNIST, here with {scale.width} and {scale.batch_size}."
+        ]
     with Study("continual", args) as study:
-        study.run(partial(Runs, args.mnist, _scale(args)), _names(args, study))
-        _report(study, paper_tables(study.results))
+        for remark in remarks:
+            print(remark, flush=True)
+        study.run(partial(Runs, args.mnist, scale), _names(args, study))
+        _report(study, "\n\n".join([*remarks, paper_tables(study.results)]))
 
 
 class Runs:

@@ -35,7 +35,10 @@ def test_mnists_own_files_are_learned_from(experiment, compressed, tmp_path, cap
     experiment.main([*words, "--out", str(out)])
     results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert results
-    assert "linear" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "linear" in said
+    assert "selected on scikit-learn's digits" in said.splitlines()[0]
+    assert "selected on scikit-learn's digits" in (out / "results.md").read_text()
     if experiment is digits:  # from 28 x 28 pixels to ten classes
         assert results[0]["parameters"] == 785 * 10
 
