@@ -1,4 +1,4 @@
-"""For all tests: one thread, as the program itself runs, and event files that sort by age.
+"""For all tests: one thread, as the program runs, the same random numbers, sorted event files.
 
 pytest-xdist runs the tests in two processes. Those that start, kill or time processes stay together
 in one of them, so that no two of them compete; of the others, the tests of a file stay together.
@@ -34,6 +34,11 @@ class Groups(LoadScopeScheduling):
 # (pytest-xdist's issue 1386).
 def pytest_xdist_make_scheduler(config, log):
     return Groups(config, log)
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers_every_time():
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

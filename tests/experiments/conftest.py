@@ -1,7 +1,6 @@
 """Shared set-up of the experiments' tests."""
 
 import pytest
-import torch
 
 from experiments.common.study import Study
 
@@ -10,8 +9,3 @@ from experiments.common.study import Study
 def no_pictures(monkeypatch):
     """Figures are drawn but not written: most of the time of a quick run goes into PNGs."""
     monkeypatch.setattr(Study, "figure", lambda *_: None)
-
-
-@pytest.fixture(autouse=True)
-def _same_random_numbers_every_time():
-    torch.manual_seed(0)

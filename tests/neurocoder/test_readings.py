@@ -5,12 +5,13 @@ from dataclasses import fields
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import functional_call
 
 from neurocoder import NeurocoderLinear, frozen_keys
 from neurocoder.readings import Readings
+from tests.agents.fuzz import fuzz
 from tests.neurocoder import oracle
 from tests.neurocoder.test_linear import assert_like_the_oracle, random_layer
 
@@ -97,7 +98,7 @@ def combinations(draw):
     return {**readings, **sizes, "usage_attention": draw(st.booleans())}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@fuzz(15)
 @given(combinations(), st.integers(0, 10**6))
 def test_layers_of_any_readings_compute_what_the_oracle_does(arguments, seed):
     # A key of one number has the cosine 1 or -1: a gradient of zero, and a jump.

@@ -8,11 +8,6 @@ from experiments.multi_task.ntm import NeuralTuringMachine
 from neurocoder import NeurocoderLinear, recode
 
 
-@pytest.fixture(autouse=True)
-def _same_random_numbers_every_time():
-    torch.manual_seed(0)
-
-
 def naive(machine, x):
     """Logits and last memory, from the equations of Graves et al. 2014, in plain loops.
 
