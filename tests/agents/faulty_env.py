@@ -15,6 +15,7 @@ import torch
 import agents.training.learner_process
 import agents.training.worker_process
 from agents.a3c.learner import Learner
+from agents.checkpoint import list_checkpoints
 from agents.config import TrainConfig
 from agents.system.messages import pack
 from agents.training.parameter_stores import SharedMemoryStore
@@ -100,16 +101,36 @@ class NanGame(TinyEnv):
 
     steps = 0
 
+    @property
+    def falls_ill(self):
+        return self.steps > STEPS_IN_HEALTH
+
     def step(self, actions):
         self.steps += 1
         observations, rewards, *rest = super().step(actions)
-        if self.steps > STEPS_IN_HEALTH:
+        if self.falls_ill:
             rewards[:] = np.nan
         return (observations, rewards, *rest)
 
 
 def make_nan_game(config: TrainConfig, seeds: np.ndarray) -> NanGame:  # noqa: ARG001
     return NanGame(len(seeds))
+
+
+class LateNanGame(NanGame):
+    """Its rewards are no numbers from some step on, but not before the run has a checkpoint."""
+
+    folder = Path()
+
+    @property
+    def falls_ill(self):
+        return super().falls_ill and bool(list_checkpoints(self.folder / "latest" / "checkpoints"))
+
+
+def make_late_nan_game(config: TrainConfig, seeds: np.ndarray) -> LateNanGame:
+    game = LateNanGame(len(seeds))
+    game.folder = Path(config.run_dir)
+    return game
 
 
 class SlowGame(TinyEnv):

@@ -24,7 +24,12 @@ from agents.training.worker_process import WorkerRunner
 from envs import Spaces
 from tests.agents.a3c.test_worker_group import learning_rates
 from tests.agents.tiny_env import ACTIONS, OPTIMUM, make_tiny_env
-from tests.agents.training.test_learning import CONFIG, play_greedily, trained_network
+from tests.agents.training.test_learning import (
+    CONFIG,
+    learns_with_one_of_three_seeds,
+    play_greedily,
+    trained_network,
+)
 
 SMALL = TrainConfig(
     workers=0,
@@ -222,7 +227,7 @@ def test_it_learns_it_from_worker_processes_too(tmp_path):
     config = dataclasses.replace(
         LEARNING, workers=2, envs_per_worker=4, learner_batch=2, total_timesteps=8000
     )
-    assert play_greedily(trained_network(config, tmp_path)) == OPTIMUM
+    assert learns_with_one_of_three_seeds(config, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,16 @@ def learner_pid(run):
     return run.pool.learner.child.process.pid
 
 
+def settled(count):
+    """The value of count(), once two looks find the same."""
+    last = count()
+    while True:
+        time.sleep(0.3)
+        last, before = count(), last
+        if last == before:
+            return last
+
+
 def updates_after(run, count):
     """Wait for so many more updates."""
     before = run.shared.updates
@@ -106,7 +116,8 @@ def test_a_worker_killed_while_it_fills_a_slot_costs_that_rollout_only(tmp_path)
     assert watched.execute() == 130
 
 
-def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_path):
+def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(agents.training.worker_pool.WorkerPool, "stop_timeout", 1.0)
     began = []
 
     def story(run):
@@ -115,12 +126,13 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
         full = CONFIG.workers * entries_per_worker(CONFIG)
         # All but those that it had taken without having said so.
         wait_for(lambda: run.queue.waiting == full)
-        episodes, written = run.metrics.statistics.episodes, run.queue.write_count.clone()
+        episodes = settled(lambda: run.metrics.statistics.episodes)
+        written = run.queue.write_count.clone()
         memory = [psutil.Process(pid_of(run, i)).memory_info().rss for i in range(2)]
         beats = run.queue.heartbeats.clone()
         time.sleep(1.5)
         assert run.queue.write_count.equal(written)
-        assert run.metrics.statistics.episodes <= episodes + 50  # those that were on their way
+        assert run.metrics.statistics.episodes <= episodes + 50  # on their way until now
         assert bool((run.queue.heartbeats[:2] > beats[:2]).all())
         for i in range(2):
             assert psutil.Process(pid_of(run, i)).memory_info().rss < memory[i] + 2**22

@@ -26,14 +26,15 @@ from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
 from agents.system.resources import available_cpus
 from agents.system.signals import StopSignals
+from agents.system.watchdog import cpu_time
 from agents.training.managed_process import MAX_RESTARTS, TrainingFailedError
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import Counter, SharedState
-from agents.training.supervisor import MAX_NONFINITE_IN_A_ROW, TrainingRun, train
+from agents.training.supervisor import TrainingRun, train
 from agents.training.worker_pool import SyncState, WorkerPool, hang_timeout
 from agents.training.worker_process import spread_workers
 from envs import Spaces
-from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_nan_game
+from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_late_nan_game
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
 
 CONFIG = TrainConfig(
@@ -99,27 +100,26 @@ HOW = {
 
 
 @pytest.mark.parametrize("illness", ILLNESSES)
-def test_a_worker_that_falls_ill_is_replaced_within_seconds(illness, tmp_path):
+def test_a_worker_that_falls_ill_is_replaced_within_seconds_of_computing(illness, tmp_path):
     (tmp_path / "illness").write_text(illness)
-    seconds = []
+    spent = []
 
     def story(run):
         if "stopped" in illness:  # before, the start-up may take a busy machine longer
             wait_for(lambda: any(map(is_stopped, run.pool.children)))
             run.pool._signs_of_life.timeout = 2.0
-        wait_for(lambda: run.restarts == 1)
+        wait_for(lambda: run.restarts >= 1)
         run.pool._signs_of_life.timeout = 60.0
-        began = time.monotonic()
         (index,) = [i for i in range(2) if run.pool.worker_processes[i].restarts]
         before = [updates_of(run, i) for i in range(2)]
         wait_for(lambda: updates_of(run, index) > before[index])
-        seconds.append(time.monotonic() - began)
+        spent.append(cpu_time(run.pool.worker_processes[index].child.process.pid))
         wait_for(lambda: all(updates_of(run, i) > before[i] + 5 for i in range(2)))
         time.sleep(0.3)
 
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_ill_game, story)
     assert watched.execute() == 130
-    assert seconds[0] < 5
+    assert spent[0] < 5
     run = watched.run
     assert run.restarts == 1
     assert bool(run.shared.parameters.isfinite().all())
@@ -311,23 +311,30 @@ def test_the_longest_silence_grows_with_what_an_update_takes():
     assert hang_timeout(slow) > 1000
 
 
-# In one process a checkpoint knows of every update. Workers skip some more, and one of them may
-# fail while the other is sound, before the supervisor has heard of it.
-@pytest.mark.parametrize(("workers", "skipped"), [(0, 0), (2, MAX_NONFINITE_IN_A_ROW // 2)])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_gradients_that_stay_not_finite_end_the_run_and_the_last_good_checkpoint_is_named(
-    workers, skipped, tmp_path
+    workers, tmp_path, monkeypatch
 ):
+    save, failing = TrainingRun._save, []
+
+    def noted_save(run):
+        failing.append(run._nonfinite_in_a_row)
+        return save(run)
+
+    monkeypatch.setattr(TrainingRun, "_save", noted_save)
     config = dataclasses.replace(
         CONFIG, workers=workers, run_dir=str(tmp_path), checkpoint_interval=1e-3
     )
-    assert train(config, (), make_nan_game) == 1
+    assert train(config, (), make_late_nan_game) == 1
+    assert set(failing) == {0}
     folder = resolve_run(tmp_path / "latest")
     newest = list_checkpoints(folder / "checkpoints")[-1]
     log = (folder / "train.log").read_text()
     assert f"gradients in a row were not finite; the last good checkpoint is {newest}" in log
     checkpoint = load_checkpoint(newest)
     assert all(bool(t.isfinite().all()) for t in checkpoint.parameters.values())
-    assert checkpoint.training_state.skipped_updates <= skipped
+    # Of what workers skip, the supervisor hears later; in one process, a checkpoint knows it all.
+    assert workers > 0 or checkpoint.training_state.skipped_updates == 0
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["status"] == "failed"
     with (folder / "progress.csv").open() as file:
