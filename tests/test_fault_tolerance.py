@@ -1,8 +1,10 @@
 """The command under fire: killed, interrupted, suspended, started twice."""
 
+import contextlib
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -64,7 +66,7 @@ def test_a_program_that_is_killed_again_and_again_loses_no_more_than_an_interval
             process.kill()
             process.wait()
             killed_at = time.time()
-            assert psutil.wait_procs(family, timeout=5)[1] == []
+            assert psutil.wait_procs(family, timeout=60)[1] == []
             assert things_left(temporary, family) == set()
         newest = list_checkpoints(run / "checkpoints")[-1]
         assert killed_at - newest.stat().st_mtime < INTERVAL_S + SLACK_S
@@ -92,7 +94,12 @@ def test_a_program_killed_while_its_fork_server_is_busy_leaves_no_process(tmp_pa
     """It hears of nothing as long as it loads, or compiles; a stopped one never does."""
 
     def fork_servers(process):
-        return [one for one in family_of(process) if "forkserver" in " ".join(one.cmdline())]
+        found = []
+        for one in family_of(process):
+            with contextlib.suppress(psutil.Error):  # it may have ended just now
+                if "forkserver" in " ".join(one.cmdline()):
+                    found.append(one)
+        return found
 
     with started(tmp_path, *OPTIONS, "--total-timesteps", 10**9) as process:
         wait_for(lambda: fork_servers(process), process)
@@ -102,7 +109,7 @@ def test_a_program_killed_while_its_fork_server_is_busy_leaves_no_process(tmp_pa
             one.suspend()
         process.kill()
         process.wait()
-        assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert psutil.wait_procs(family, timeout=60)[1] == []
         assert things_left(temporary, family) == set()
 
 
@@ -154,8 +161,16 @@ def test_a_signal_at_any_moment_ends_the_run_in_order_and_soon(seed, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_run_begins_ends_the_program_at_once(number, tmp_path):
-    assert signalled_at(0.0, number, tmp_path) < 3
+    before = cpu_time_of_children()
+    signalled_at(0.0, number, tmp_path)
+    assert cpu_time_of_children() - before < 0.5  # its imports would take longer
     assert not (tmp_path / "runs").exists()
+
+
+def cpu_time_of_children():
+    """The CPU time of this process's children that have ended, and of theirs, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # The command, but after SIGUSR1 its workers may be silent for 3 seconds only.

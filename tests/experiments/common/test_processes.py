@@ -30,7 +30,7 @@ def make_job():
 def make_slow_job(folder):
     def run(variant, seed, scalar):  # noqa: ARG001
         (folder / str(os.getpid())).touch()
-        time.sleep(20)
+        time.sleep(600)
 
     return run
 
@@ -135,11 +135,12 @@ def test_what_was_finished_when_a_process_ended_is_not_lost(works, kept):
 
 
 def test_an_interrupt_ends_the_processes_amid_their_jobs(tmp_path):
-    started = time.monotonic()
+    interrupted = []
 
     def interrupt(*_):
         if list(tmp_path.iterdir()):
             signal.setitimer(signal.ITIMER_REAL, 0)  # once
+            interrupted.append(time.monotonic())
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -153,7 +154,7 @@ def test_an_interrupt_ends_the_processes_amid_their_jobs(tmp_path):
         signal.signal(signal.SIGALRM, before)
     (path,) = tmp_path.iterdir()
     assert gone(int(path.name))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - interrupted[0] < 60  # the job sleeps for 600 seconds
 
 
 def run_slow_jobs(folder):
@@ -172,7 +173,7 @@ def test_the_processes_of_one_that_is_killed_end_amid_their_jobs(tmp_path):
         killed.kill()
         killed.join()
     (path,) = paths
-    deadline = time.monotonic() + 10  # the job sleeps for 20 seconds
+    deadline = time.monotonic() + 60  # the job sleeps for 600 seconds
     while not gone(int(path.name)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
