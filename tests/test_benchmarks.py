@@ -7,7 +7,6 @@ import os
 import runpy
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -474,23 +473,35 @@ def test_peak_memory_counts_what_is_held_at_the_same_time():
     assert peak_memory(call) == pytest.approx(4 * ((1 << 18) + (1 << 17)), rel=0.01)
 
 
-def test_the_stopwatch_charges_a_part_without_the_parts_inside_it():
+def test_the_stopwatch_charges_a_part_without_the_parts_inside_it(monkeypatch):
+    now = [100.0, 10.0, 1.0]  # wall, CPU of the process, CPU of this thread
+
+    def passes(wall, process, thread):
+        now[:] = now[0] + wall, now[1] + process, now[2] + thread
+
+    monkeypatch.setattr(breakdown, "_clocks", lambda: tuple(now))
     watch = breakdown.Stopwatch()
-    start = time.perf_counter()
+    passes(1.0, 0.5, 0.25)
     with watch.part("push"):
-        time.sleep(0.02)
+        passes(2.0, 4.0, 1.0)
         with watch.part("pull"):
-            time.sleep(0.05)
-    wall = {part: seconds[0] for part, seconds in watch.seconds.items()}
-    assert wall["pull"] >= 0.05
-    assert 0.02 <= wall["push"] < 0.05
-    assert sum(wall.values()) == pytest.approx(time.perf_counter() - start, abs=0.005)
-    start = time.perf_counter()
-    watch.restart()
-    time.sleep(0.01)
-    wall = watch.read()
-    assert 0.01 <= wall <= time.perf_counter() - start
-    assert sum(seconds[0] for seconds in watch.seconds.values()) == pytest.approx(wall)
+            passes(5.0, 3.0, 2.0)
+        passes(8.0, 1.0, 0.5)
+    passes(16.0, 2.0, 1.5)
+    assert watch.read() == 32.0
+    assert watch.seconds == {
+        breakdown.OUTSIDE: [17.0, 2.5, 1.75],
+        "push": [10.0, 5.0, 1.5],
+        "pull": [5.0, 3.0, 2.0],
+    }
+    with watch.part("push"):
+        passes(64.0, 1.0, 1.0)
+        watch.restart()  # in the midst of a part, which goes on
+        passes(4.0, 2.0, 1.0)
+    assert watch.read() == 4.0
+    assert {part: seconds for part, seconds in watch.seconds.items() if any(seconds)} == {
+        "push": [4.0, 2.0, 1.0]
+    }
 
 
 def test_breakdown_divides_the_time_of_real_workers_among_all_parts(tmp_path):

@@ -84,11 +84,13 @@ def test_a_resumed_run_writes_one_curve_without_gaps_or_duplicates(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("a3c/restarts")] == expected
 
 
-def test_the_display_shows_the_progress_of_the_run(tmp_path):
-    display = FakeDisplay()
+def test_the_display_shows_the_progress_of_the_run(tmp_path, monkeypatch):
+    display, now = FakeDisplay(), [100.0]
+    monkeypatch.setattr(agents.monitoring.logger.time, "monotonic", lambda: now[0])
     logger = make_logger(tmp_path, display)
     add(logger, [Episode(12.0, 5), Episode(-3.0, 5)], {})
     logger.add_evaluation(400, {"eval/sampled_return": 9.0}, "sampled 9.0")
+    now[0] += 60.0
     logger.log_if_due(500, {"a3c/workers_alive": 2, "a3c/restarts": 1}, force=True)
     logger.log_if_due(501, {})
     logger.close()
@@ -97,7 +99,7 @@ def test_the_display_shows_the_progress_of_the_run(tmp_path):
     assert (status.global_step, status.total_timesteps, status.episodes) == (500, 1000, 2)
     assert (status.best_return, status.recent_return) == (12.0, "4.5 (last 2)")
     assert (status.workers_alive, status.restarts, status.evaluation) == (2, 1, "sampled 9.0")
-    assert status.seconds_left == pytest.approx(status.elapsed, rel=0.5)
+    assert (status.elapsed, status.seconds_left) == pytest.approx((60.0, 60.0))
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("eval/sampled_return")] == [(400, 9.0)]
 

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import time
 
+import psutil
+
 from agents.system.watchdog import MAX_TICK_S, Watchdog, cpu_time
 
 
@@ -70,7 +72,9 @@ def test_a_process_that_waits_uses_no_cpu_time_whatever_its_name(tmp_path):
     program = tmp_path / "a) R 7 (b"
     program.symlink_to(shutil.which("sleep"))
     with subprocess.Popen([program, "60"]) as process:
-        time.sleep(0.3)
+        while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
+            assert process.poll() is None
+            time.sleep(0.01)
         before = cpu_time(process.pid)
         time.sleep(0.3)
         assert cpu_time(process.pid) == before
