@@ -209,6 +209,7 @@ def test_settings_that_claim_a_huge_network_cost_nothing(run):
         neurocoder_steps=256,
         neurocoder_hidden_size=8192,
     )
+    load_agent(run, make_config())  # what torch imports for this, it imports once
     with little_memory(), pytest.raises(CheckpointError, match="no checkpoint that can be used"):
         load_agent(run, huge)
     sparse = run / "checkpoints" / "step_000000010000.safetensors"

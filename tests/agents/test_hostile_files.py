@@ -234,7 +234,14 @@ def test_rows_of_evaluations_that_damage_has_left_alone_are_read(tmp_path_factor
     file.write_bytes(b"".join(lines))
     found = [row.summary.min for row in read_evaluations(folder)]
     whole = [float(number) for number in (1, 2, 3) if number != which]
-    assert [score for score in found if score in whole][: len(whole)] == whole or len(found) == 3
+    without_one = [found[:row] + found[row + 1 :] for row in range(len(found))]
+    assert whole in [found, *without_one]
+
+
+def test_memory_is_noticed_that_is_less_than_what_was_in_use_before():
+    np.ones(2**25)  # 256 MiB
+    with pytest.raises(AssertionError, match="MiB"), little_memory():
+        np.ones(2**23)
 
 
 def test_what_the_fuzz_starts_from_is_sound(folder):
