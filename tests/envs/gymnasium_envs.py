@@ -88,6 +88,20 @@ class Talkative(Countdown):
         return None if self.steps == 3 else super().render()
 
 
+class Tiring(Countdown):
+    """Pays less from game to game of a process, whatever one does."""
+
+    games = 0
+
+    def reset(self, *, seed=None, options=None):
+        Tiring.games += 1
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, 100.0 - Tiring.games, terminated, truncated, info
+
+
 class Faint(Countdown):
     """Has pictures of numbers from 0 to 1."""
 
@@ -105,6 +119,7 @@ gymnasium.register("TestFailing-v0", Countdown, kwargs={"fail_at": 3})
 _still = {"kind": "Discrete", "actions": 1, "length": 1100}
 gymnasium.register("TestStill-v0", Countdown, kwargs=_still)
 gymnasium.register("TestUnrendered-v0", Unrendered)
+gymnasium.register("TestTiring-v0", Tiring, kwargs={"length": 10**9})
 gymnasium.register("TestTalkative-v0", Talkative)
 gymnasium.register("TestConsole-v0", "ale_py.env:AtariEnv", kwargs={"game": "pong"})
 gymnasium.register("TestFaint-v0", Faint)

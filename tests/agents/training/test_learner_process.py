@@ -88,7 +88,6 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
     assert 0 < (second - first).norm() < 0.7 * first.norm()
     events = EventAccumulator(str(folder)).Reload()
     assert events.Scalars("a3c/restarts")[-1].value == 1
-    assert events.Scalars("a3c/workers_alive")[0].value <= 2
     # What it held on its device came back at the end.
     checkpoint = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
     assert all(bool(t.any()) for t in checkpoint.optimizer_state.values())

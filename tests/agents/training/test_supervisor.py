@@ -239,12 +239,6 @@ def test_something_else_called_latest_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["latest"]
 
 
-def test_two_runs_in_one_second_get_folders_of_their_own(tmp_path):
-    for _ in range(2):
-        train(run_config(SMALL, tmp_path), (), make_tiny_env)
-    assert len([p for p in tmp_path.iterdir() if not p.is_symlink()]) == 2
-
-
 @pytest.mark.parametrize(
     "fails",
     [
