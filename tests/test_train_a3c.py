@@ -177,14 +177,26 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path):
         assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
+def workers_of(process):
+    """The worker processes of the command: its fork server's children."""
+    workers = []
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # it has ended
+            if "forkserver" in " ".join(child.cmdline()):
+                workers += child.children()
+    return workers
+
+
 def test_no_process_outlives_a_parent_that_is_killed(tmp_path):
     # With updates that take most of a minute, workers cannot notice by what they send.
     with training(tmp_path, "--num-steps", 20_000) as process:
-        family = []
-        while len(family) < 4 and process.poll() is None:  # two workers, fork server, tracker
-            family = psutil.Process(process.pid).children(recursive=True)
+        while len(workers_of(process)) < 2:
+            assert process.poll() is None
             time.sleep(0.1)
         time.sleep(3)
+        family, workers = psutil.Process(process.pid).children(recursive=True), workers_of(process)
+        assert len(workers) == 2
+        assert set(workers) < set(family)
         process.kill()
         process.wait()
         assert psutil.wait_procs(family, timeout=10)[1] == []
