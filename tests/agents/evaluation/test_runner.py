@@ -9,6 +9,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from agents.a3c.collector import Collector
+from agents.a3c.worker_group import GroupSpec, _randomness
 from agents.config import TrainConfig
 from agents.evaluation.runner import (
     MODES,
@@ -239,10 +240,12 @@ def test_seeds_are_distinct_in_range_and_a_longer_list_begins_with_the_shorter()
 
 
 def test_no_worker_of_training_has_the_seeds_of_evaluation():
-    seeds = set(episode_seeds(1, 100))
-    for index in range(64):
-        for incarnation in range(3):
-            sequence = np.random.SeedSequence((1, index, incarnation))
-            env_seeds, action_seed = sequence.spawn(2)
-            used = {*(env_seeds.generate_state(16) % 2**31), int(action_seed.generate_state(1)[0])}
-            assert not seeds & {int(s) for s in used}
+    config = dataclasses.replace(CONFIG, seed=1, envs_per_worker=16)
+    seeds = set(episode_seeds(config.seed, 100))
+    for incarnation in range(3):
+        spec = GroupSpec(config, incarnation=incarnation)
+        for worker in range(64):
+            used, generator = _randomness(spec, worker)
+            assert len(used) == 16
+            assert not seeds & set(used.tolist())
+            assert not seeds & set(generator.bit_generator.seed_seq.generate_state(1).tolist())
