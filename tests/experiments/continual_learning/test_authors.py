@@ -184,7 +184,7 @@ def test_the_command_compares_with_the_paper_and_resumes(tmp_path, mnist, capsys
     words = ["--quick", "--protocol", "authors", "--mnist", mnist, "--out", str(tmp_path / "x")]
     words += ["--methods", "adam", "online-ewc", "--scenarios", "domain"]
     words += ["--variants", "linear", "neurocoder"]
-    continual.main([*words, "--jobs", "2"])
+    continual.main(words)
     said = capsys.readouterr().out
     assert "| online EWC | 57.8 ± 1.8 | 59.6 |" in said
     assert "| 74.0 ± 1.5 | 71.8 |" in said
