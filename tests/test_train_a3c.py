@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agents.cli import parse_args
+from agents.cli import parse_args, run_command
+from agents.launch import train
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +26,8 @@ def command(*arguments):
 
 
 @pytest.mark.parametrize(
-    "head", ["neurocoder", pytest.param("hypernet", marks=pytest.mark.slow), "linear"]
+    "head",
+    ["neurocoder", *(pytest.param(h, marks=pytest.mark.slow) for h in ("hypernet", "linear"))],
 )
 def test_the_command_trains_on_a_real_game_and_says_how_to_look_at_the_run(head, tmp_path):
     result = subprocess.run(
@@ -47,21 +49,33 @@ def test_the_command_trains_on_a_real_game_and_says_how_to_look_at_the_run(head,
     assert list(tmp_path.glob("latest/checkpoints/step_*.safetensors"))
 
 
+def test_bad_input_gives_one_line_exit_code_2_and_no_run_folder(tmp_path):
+    result = subprocess.run(
+        command("--game", b"\xff"), capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "--game" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--game", b"\xff"], "--game"),
         (["--run-dir", "/proc/nowhere"], "--run-dir /proc/nowhere"),
         (["--num-steps", "100000", "--envs-per-worker", "1024"], "lower --num-steps"),
     ],
 )
-def test_bad_input_gives_one_line_exit_code_2_and_no_run_folder(arguments, named, tmp_path):
-    result = subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=tmp_path, timeout=60
-    )
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert named in result.stderr
+def test_what_only_the_machine_refuses_gives_the_same(
+    arguments, named, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: train(parse_args(arguments), arguments), "train_a3c.py")
+    message = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert message.count("\n") == 1
+    assert named in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,11 +139,10 @@ def test_the_command_runs_from_any_folder_and_ctrl_c_saves_first(tmp_path):
     assert list(tmp_path.glob("runs/latest/checkpoints/step_*.safetensors"))
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.5])
-def test_ctrl_c_while_the_workers_are_starting_ends_the_run_in_order(seconds, tmp_path):
+def test_ctrl_c_while_the_workers_are_starting_ends_the_run_in_order(tmp_path):
     with training(tmp_path) as process:
         process.stdout.readline()  # the header
-        time.sleep(seconds)
+        time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=30)
     errors = (tmp_path / "stderr").read_text()

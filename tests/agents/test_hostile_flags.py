@@ -74,12 +74,26 @@ def nothing_is_left_behind(tmp_path_factory):
     assert list(folder.iterdir()) == []
 
 
-@fuzz(2500)
-@given(argv=WORDS.filter(lambda words: not HELP & set(words)))
+NO_HELP = WORDS.filter(lambda words: not HELP & set(words))
+
+
+@fuzz(600)
+@given(argv=NO_HELP)
 @example(argv=["--resume", "a\0b"])
 @example(argv=["--run-dir", "x" * 5000])
 @example(argv=["--col\nour"])
 def test_any_flags_give_valid_settings_or_one_line_that_names_one_of_them(argv):
+    assert_valid_or_named(argv)
+
+
+@pytest.mark.slow
+@fuzz(2500)
+@given(argv=NO_HELP)
+def test_many_more_flags_do(argv):
+    assert_valid_or_named(argv)
+
+
+def assert_valid_or_named(argv):
     answer = parse(argv)
     if isinstance(answer, TrainConfig):
         assert TrainConfig(**dataclasses.asdict(answer)) == answer

@@ -217,7 +217,8 @@ def test_without_processes_the_same_seed_gives_bit_identical_parameters(tmp_path
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("head", ["linear", pytest.param("neurocoder", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["linear", "neurocoder"])
 def test_it_learns_the_tiny_game_to_its_optimum(head, tmp_path):
     config = dataclasses.replace(LEARNING, head=head)
     assert play_greedily(trained_network(config, tmp_path)) == OPTIMUM
