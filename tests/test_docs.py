@@ -42,12 +42,20 @@ def test_the_table_of_settings_is_the_programs():
     assert flag_table() in (ROOT / "docs" / "settings.md").read_text()
 
 
-def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that was evaluated and filmed."""
+    folder = tmp_path_factory.mktemp("docs")
+    assert train(dataclasses.replace(CONFIG, run_dir=str(folder), capture_video=True)) == 0
+    return resolve_run(folder / "latest")
+
+
+def test_every_tag_that_a_run_writes_is_explained_and_every_explained_one_is_written(run, tmp_path):
+    config = dataclasses.replace(CONFIG, learner="cpu", learner_batch=1, bonus="simhash")
+    assert train(dataclasses.replace(config, run_dir=str(tmp_path))) == 0
     written = set()
-    for learner, bonus in (("worker", "none"), ("cpu", "simhash")):
-        config = dataclasses.replace(CONFIG, learner=learner, learner_batch=1, bonus=bonus)
-        assert train(dataclasses.replace(config, run_dir=str(tmp_path / learner))) == 0
-        events = EventAccumulator(str(resolve_run(tmp_path / learner / "latest"))).Reload()
+    for learner, folder in (("worker", run), ("cpu", resolve_run(tmp_path / "latest"))):
+        events = EventAccumulator(str(folder)).Reload()
         tags = events.Tags()
         own = [t for t in tags["scalars"] if t.startswith("learner/") or t == "a3c/policy_lag"]
         assert len(own) == (5 if learner == "cpu" else 0)
@@ -130,14 +138,13 @@ def test_the_page_on_watching_loads_an_agent_and_plays_with_it(monkeypatch):
     assert len(names["programs"]) == names["trajectory"].episode.length
 
 
-def test_the_page_on_files_names_everything_in_a_runs_folder(tmp_path):
-    assert train(dataclasses.replace(CONFIG, run_dir=str(tmp_path), capture_video=True)) == 0
-    folder = resolve_run(tmp_path / "latest")
+def test_the_page_on_files_names_everything_in_a_runs_folder(run):
     named = [
         p for cell in re.findall(r"^\| (`.*?) \|", FILES, re.M) for p in re.findall("`(.*?)`", cell)
     ]
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
+    assert list(run.glob("videos/*"))
+    for path in run.rglob("*"):
+        relative = path.relative_to(run)
         assert path.is_dir() or any(relative.match(pattern) for pattern in named), relative
     for column in evaluations.COLUMNS:
         assert f"`{column}`" in FILES

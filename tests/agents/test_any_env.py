@@ -357,12 +357,10 @@ def test_the_documented_environment_and_its_use_from_python_run_as_they_stand(tm
         r"```python\n(.*?)```", (ROOT / "docs" / "environments.md").read_text(), re.DOTALL
     )
     (tmp_path / "corridor.py").write_text(corridor)
-    (tmp_path / "mine.py").write_text(
-        script.replace("50_000", "4_000, workers=2, envs_per_worker=2")
-    )
+    (tmp_path / "mine.py").write_text(script.replace("50_000", "400, workers=2, envs_per_worker=2"))
     # The environment is found in the working directory.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    game = ["--game", "corridor:Corridor-v0", "--total-timesteps", "4000", "--workers", "2"]
+    game = ["--game", "corridor:Corridor-v0", "--total-timesteps", "400", "--workers", "2"]
     for command in ([str(ROOT / "train_a3c.py"), *game], ["mine.py"]):
         run = subprocess.run(
             [sys.executable, *command],

@@ -155,22 +155,22 @@ def test_a_game_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both(f
 
 @pytest.mark.parametrize("fire_reset", [False, True])
 def test_openings_with_the_same_number_of_no_ops_agree(fire_reset):
-    """The two paths draw no-ops from different generators: take the seeds where they coincide."""
+    """The two paths draw no-ops from different generators: these seeds give the same numbers."""
     game, settings = "Breakout", {"noop_max": 3, "fire_reset": fire_reset}
-    pairs = seed_pairs(0, 12)
+    pairs = [pair for first in (4, 8, 11, 13, 17) for pair in seed_pairs(first, 1)]
     seeds = np.array([ale_seed for _, ale_seed in pairs])
     emulators = AtariTrainingEnv(AtariConfig(game, **settings), len(seeds))._emulators
     first, info = emulators.reset(seed=seeds)
     steps = [emulators.step(np.full(len(seeds), t % 4))[0] for t in range(20)]
     evaluation = make_evaluation_env(AtariConfig(game, **settings))
-    lengths = set()
+    lengths = []
     for i, (gym_seed, _) in enumerate(pairs):
         observation, evaluation_info = evaluation.reset(seed=gym_seed)
-        if evaluation_info["episode_frame_number"] == info["episode_frame_number"][i]:
-            lengths.add(evaluation_info["episode_frame_number"])
-            np.testing.assert_array_equal(first[i], observation)
-            for t, step in enumerate(steps):
-                np.testing.assert_array_equal(step[i], evaluation.step(t % 4)[0])
+        lengths.append(evaluation_info["episode_frame_number"])
+        np.testing.assert_array_equal(first[i], observation)
+        for t, step in enumerate(steps):
+            np.testing.assert_array_equal(step[i], evaluation.step(t % 4)[0])
+    assert lengths == info["episode_frame_number"].tolist()
     assert max(lengths) >= 2
 
 

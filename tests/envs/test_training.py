@@ -256,7 +256,7 @@ def test_observations_are_fresh_arrays_that_nothing_overwrites():
     assert not any(np.shares_memory(a, b) for a, b in pairwise(kept))
 
 
-def play(seeds, num_steps=250, **settings):
+def play(seeds, num_steps=100, **settings):
     """Observations (T+1, B, 4, 84, 84) of the same actions in games with these seeds."""
     env = make(num_envs=len(seeds), seeds=seeds, **settings)
     first = reset(env)
@@ -282,7 +282,7 @@ def test_a_certain_repeat_keeps_the_consoles_first_action_for_ever():
     held = play([5], game=PONG, sticky_actions=1.0, noop_max=1)
     env = make(PONG, seeds=[5], sticky_actions=0.0, noop_max=1)
     still = np.stack(
-        [reset(env), *(step_env(env, np.zeros(1, np.int64)).observations for _ in range(250))]
+        [reset(env), *(step_env(env, np.zeros(1, np.int64)).observations for _ in range(100))]
     )
     np.testing.assert_array_equal(held, still)
 

@@ -53,7 +53,9 @@ def test_a_run_in_bfloat16_learns_otherwise_and_is_evaluated(learner, tmp_path):
         config = dataclasses.replace(
             SMALL, precision=precision, learner=learner, learner_batch=1, core="lstm"
         )
-        config = dataclasses.replace(config, eval_interval=100, eval_episodes=1, max_frames=80)
+        config = dataclasses.replace(
+            config, total_timesteps=40, eval_interval=40, eval_episodes=1, max_frames=80
+        )
         # In the real game, in which it is evaluated.
         assert train(run_config(config, tmp_path / precision)) == 0
         assert list((tmp_path / precision / "latest" / "eval").glob("*.csv"))
@@ -252,9 +254,8 @@ def test_a_run_that_could_not_write_all_it_should_does_not_end_well(fails, tmp_p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(fails, full_disk)
-    config = dataclasses.replace(
-        SMALL, eval_interval=200, eval_episodes=1, max_frames=40, capture_video=True
-    )
+    config = dataclasses.replace(SMALL, total_timesteps=40, eval_interval=40, eval_episodes=1)
+    config = dataclasses.replace(config, max_frames=40, capture_video=True)
     assert train(run_config(config, tmp_path)) == 1
 
 
