@@ -177,17 +177,19 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path):
         workers = psutil.Process(process.pid).children(recursive=True)
         for worker in workers:
             worker.suspend()  # now the run cannot end in order
-        process.send_signal(signal.SIGINT)
-        wait_until_handled(signal.SIGINT, process)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        try:
+            process.send_signal(signal.SIGINT)
+            wait_until_handled(signal.SIGINT, process)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 130
+        finally:
+            for worker in workers:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.resume()
         # In order, it would have ended as "interrupted", after a few seconds for the workers.
         meta = json.loads((tmp_path / "runs" / "latest" / "meta.json").read_text())
         assert meta["status"] == "running"
-        for worker in workers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.resume()
-        assert psutil.wait_procs(workers, timeout=20)[1] == []
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 def workers_of(process):
