@@ -20,12 +20,15 @@ def check_json_file(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
+    file = path.resolve()  # of a link, what it points to
+    if file.is_dir():
         raise UserError(f"--json {path} is a folder")
-    if not path.parent.is_dir():
-        raise UserError(f"--json {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--json {path}: {path.parent} cannot be written to")
+    if file.exists() and not file.is_file():
+        raise UserError(f"--json {path} is not an ordinary file, which is replaced as a whole")
+    if not file.parent.is_dir():
+        raise UserError(f"--json {path}: there is no folder {file.parent}")
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"--json {path}: {file.parent} cannot be written to")
 
 
 def write_measurements(path: Path | None, **measured: Any) -> None:
@@ -36,4 +39,4 @@ def write_measurements(path: Path | None, **measured: Any) -> None:
         **measured: The content.
     """
     if path is not None:
-        write_json(path, {"arguments": sys.argv[1:], **measured})
+        write_json(path.resolve(), {"arguments": sys.argv[1:], **measured})

@@ -46,10 +46,15 @@ def summary(run: Path, target: float | None = None) -> dict[str, Any]:
     try:
         config = json.loads((run / "config.json").read_text())
         meta = json.loads((run / "meta.json").read_text())
+        if not (isinstance(config, dict) and isinstance(meta, dict)):
+            raise ValueError("holds no table")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{run} is not a run directory: it has no {error.filename}") from error
-    if "global_step" not in meta:
-        raise UserError(f"{run} has not ended: its status is {meta['status']!r}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run}: its config.json or meta.json is damaged ({error})") from error
+    missing = {"status", "global_step", "episodes", "recent_return", "seconds"} - set(meta)
+    if meta.get("status") == "running" or missing:
+        raise UserError(f"{run} has not ended: its status is {meta.get('status')!r}")
     progress = read_progress(run / "progress.csv")
     is_later = progress.steps >= meta["global_step"] / 2
     halfway = progress.returns[is_later & np.isfinite(progress.returns)]

@@ -51,16 +51,18 @@ class Rate:
         step: Agent steps so far.
         seconds: Training time, without pauses.
         recent_return: Mean raw score of the last 100 episodes; NaN before the first.
+        first_step: The agent step at which the seconds begin.
     """
 
     step: int
     seconds: float
     recent_return: float
+    first_step: float = 0.0
 
     @property
     def per_second(self) -> float:
         """Mean agent steps per second since the start; 0 where unknown."""
-        return self.step / self.seconds if self.seconds else 0.0
+        return (self.step - self.first_step) / self.seconds if self.seconds else 0.0
 
 
 def is_same(one: TrainConfig, other: TrainConfig) -> bool:
@@ -113,8 +115,8 @@ def read_rate(folder: Path) -> Rate | None:
         progress = read_progress(folder / "progress.csv")
     except RunFolderError:
         return None
-    hours = float(progress.hours[-1])
-    return Rate(int(progress.steps[-1]), 3600 * hours, float(progress.returns[-1]))
+    step, seconds = int(progress.steps[-1]), 3600 * float(progress.hours[-1])
+    return Rate(step, seconds, float(progress.returns[-1]), progress.first_step)
 
 
 def first_past(progress: Progress, target: float) -> int | None:

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from benchmarks import (
     startup,
     throughput,
 )
+from benchmarks.json_file import check_json_file, write_measurements
 from benchmarks.layers import peak_memory
 from benchmarks.learning import show, summary
 from benchmarks.markdown import markdown_table
@@ -114,6 +116,31 @@ def test_what_is_no_finished_run_is_refused_by_name(run, tmp_path):
     (run / "meta.json").write_text('{"status": "running"}')
     with pytest.raises(UserError, match="has not ended: its status is 'running'"):
         summary(run)
+    for damage in ("", "[]", "{"):
+        (run / "meta.json").write_text(damage)
+        with pytest.raises(UserError, match=r"meta\.json is damaged"):
+            summary(run)
+
+
+def test_a_finished_run_that_is_trained_further_is_no_row(run):
+    meta = json.loads((run / "meta.json").read_text())
+    (run / "meta.json").write_text(json.dumps({**meta, "status": "running", "resumed": [{}]}))
+    with pytest.raises(UserError, match="has not ended"):
+        summary(run)
+
+
+def test_a_link_to_the_json_file_stays_and_what_is_no_file_is_refused(tmp_path):
+    target, link = tmp_path / "old.json", tmp_path / "link.json"
+    target.touch()
+    link.symlink_to(target)
+    check_json_file(link)
+    write_measurements(link, rates=[1.0])
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["rates"] == [1.0]
+    os.mkfifo(tmp_path / "fifo")
+    for stream in (tmp_path / "fifo", Path("/dev/null")):
+        with pytest.raises(UserError, match="not an ordinary file"):
+            check_json_file(stream)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from agents.config import TrainConfig, non_defaults
 from agents.evaluation.results import EVALUATIONS, read_evaluations
+from agents.monitoring.progress_csv import ESSENTIAL
 from agents.run_folder import RunFolderError, open_run, resolve_run, sessions_of
 from agents.system.files import read_csv_rows
 
@@ -80,6 +81,7 @@ class Progress:
             the first, shape (N,).
         episodes: Episodes that have ended so far, shape (N,).
         damaged: Number of lines that were skipped.
+        first_step: The agent step at which the hours begin; not 0 if earlier rows are lost.
     """
 
     steps: Numbers
@@ -87,6 +89,7 @@ class Progress:
     returns: Numbers
     episodes: Numbers
     damaged: int
+    first_step: float = 0.0
 
 
 def find_runs(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -170,7 +173,7 @@ def read_progress(path: Path) -> Progress:
     except OSError as error:
         raise RunFolderError(f"{path}: {error}") from error
     columns = lines[0].cells if lines else []
-    missing = {"wall_time", "global_step", "episodes", "recent_return", "SPS"} - set(columns)
+    missing = set(ESSENTIAL) - set(columns)
     if missing:
         what = f"has no column {min(missing)}" if lines else "is empty"
         raise RunFolderError(f"{path}: {what}")
@@ -190,8 +193,9 @@ def read_progress(path: Path) -> Progress:
             raise RunFolderError(f"{path}: all {damaged} lines are damaged")
         raise NoDataError(f"{path}: has no row yet")
     steps, times, rates, returns, episodes = np.array(rows).T
-    hours = _hours(_first_step(path.parent, steps[0]), steps, times, rates)
-    return Progress(steps, hours, returns, episodes, damaged)
+    first_step = _first_step(path.parent, steps[0])
+    hours = _hours(first_step, steps, times, rates)
+    return Progress(steps, hours, returns, episodes, damaged, first_step)
 
 
 def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
@@ -242,9 +246,11 @@ def _evaluation_points(
     steps, means = np.array(points).T
     interval = max(config.eval_interval, 1)
     due = steps // interval * interval
-    in_time = (steps - due <= interval * _MAX_DELAY).all()
-    if in_time and due[0] > 0 and (np.diff(due) > 0).all():
-        steps = due
+    in_time = (steps - due <= interval * _MAX_DELAY) & (due > 0)
+    # One that a stop cut short was made up for where the run was resumed, and stays there.
+    rounded = np.where(in_time, due, steps)
+    if (np.diff(rounded) > 0).all():
+        steps = rounded
     hours = np.interp(steps, progress.steps, progress.hours)
     return steps, hours, means
 

@@ -106,22 +106,28 @@ class TrainingLogger:
         due = force or now - self._last_time >= self._config.log_interval
         if due:
             self._last_time = now
-        # The last row of a run may be due right after another one, and the first of a resumed run
-        # at the step of its checkpoint: no step has two rows.
-        if due and global_step != self._written_step:
             self._write(global_step, gauges)
-            self._written_step = global_step
         self.display.show(self.status(global_step, gauges), new_row=due)
 
     def end_training(self, global_step: int, gauges: Mapping[str, float]) -> None:
-        """Write the last row, and stop the clock of training.
+        """Write the last row, and stop the clock of training; the console is left to `show_last`.
 
         Args:
             global_step: Agent steps so far.
             gauges: TensorBoard tag -> present value.
         """
-        self.log_if_due(global_step, gauges, force=True)
+        self._write(global_step, gauges)
         self.statistics.end_training()
+
+    def show_last(self, global_step: int, gauges: Mapping[str, float]) -> None:
+        """Show on the console how the run ended, the last evaluation included, and close it.
+
+        Args:
+            global_step: Agent steps so far.
+            gauges: TensorBoard tag -> present value.
+        """
+        self.display.show(self.status(global_step, gauges), new_row=True)
+        self.display.close()
 
     def status(self, global_step: int, gauges: Mapping[str, float]) -> Status:
         """Return what the console shows.
@@ -157,6 +163,11 @@ class TrainingLogger:
         self._csv.close()
 
     def _write(self, global_step: int, gauges: Mapping[str, float]) -> None:
+        # The last row of a run may be due right after another one, and the first of a resumed run
+        # at the step of its checkpoint: no step has two rows.
+        if global_step == self._written_step:
+            return
+        self._written_step = global_step
         statistics = self.statistics
         scalars = statistics.end_interval(global_step) | dict(gauges)
         scalars["charts/frames"] = global_step * self._config.frame_skip

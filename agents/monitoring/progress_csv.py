@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import logging
 from collections import deque
@@ -47,6 +48,8 @@ COLUMNS = (
     "episodic_length",
     "frames",
 )
+# What a learning curve needs.
+ESSENTIAL = ("wall_time", "global_step", "episodes", "recent_return", "SPS")
 # Rows kept for later while the disk is full.
 _MAX_PENDING_ROWS = 10_000
 
@@ -118,9 +121,9 @@ def truncate_after_step(path: Path, global_step: int) -> None:
     """Remove the rows after a step, and damaged ones, from a `progress.csv`.
 
     The columns become those of this version; unknown ones are dropped, missing ones stay empty. If
-    damaged rows are more than a last one that was cut short, the file is kept beside it as
-    `progress.csv.damaged`. A file that cannot be read or written stays as it is, which is logged:
-    of rows that overlap, readers take the later ones.
+    damaged rows are more than a last one that was cut short, or a column is missing that curves
+    need, the file is kept beside it as `progress.csv.damaged`. A file that cannot be read or
+    written stays as it is, which is logged: of rows that overlap, readers take the later ones.
 
     Args:
         path: The file. Nothing happens if it does not exist.
@@ -142,7 +145,7 @@ def _truncate_after_step(path: Path, global_step: int) -> None:
     header = rows[0].cells if rows else []
     if "global_step" not in header:  # damaged, but the rows may be intact
         header = list(COLUMNS)
-    damaged = 0
+    damaged = 0 if set(ESSENTIAL) <= set(header) else len(rows) - 1
     for line, cells in rows[1:]:
         row = dict(zip(header, cells, strict=False))
         step = parse_count(row.get("global_step", ""))
@@ -151,10 +154,13 @@ def _truncate_after_step(path: Path, global_step: int) -> None:
         elif step <= global_step:
             writer.writerow(row)
     if damaged:
-        kept = path.with_name(f"{path.name}.damaged")
+        names = (f"{path.name}.damaged{n}" for n in ("", *(f"-{n}" for n in range(2, 1000))))
+        kept = next((p for name in names if not (p := path.with_name(name)).exists()), None)
+        if kept is None:
+            raise OSError(errno.EEXIST, "a thousand damaged ones are there already", str(path))
         write_atomically(kept, path.read_bytes())
         log.warning(
-            "%s: %s rows cannot be read and are left out; the file as it was is %s",
+            "%s: %s rows cannot be read as they should; the file as it was is %s",
             *(path.name, f"{damaged:,}", kept.name),
         )
     write_atomically(path, text.getvalue().encode())

@@ -85,7 +85,8 @@ def read_csv_rows(path: Path) -> list[CsvRow]:
         OSError: If the file cannot be read, is over `MAX_CSV_BYTES` or is not a regular file.
     """
     try:
-        text = read_bounded(path, MAX_CSV_BYTES).decode(errors="replace")
+        # Spreadsheets put a mark before the first column.
+        text = read_bounded(path, MAX_CSV_BYTES).decode("utf-8-sig", errors="replace")
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(path)) from error
     lines = text.split("\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from agents.checkpoint import CheckpointError
+from agents.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
 from agents.config import SettingError, TrainConfig, flag, non_defaults
 from agents.errors import UserError
 from agents.evaluation.results import truncate_after_step
@@ -69,7 +69,6 @@ class RunSession:
             try:
                 _, self._planned = open_run(self.folder)
                 self.state = _restore(config, self.folder, checkpointer)
-                self._check_environments(self.state)
                 recorded = resume_run_folder(config, argv, self.state.global_step)
                 # The checkpoint knows too, if meta.json was lost: sessions have different seeds.
                 self.index = max(recorded, self.state.sessions + 1)
@@ -80,18 +79,6 @@ class RunSession:
             self.folder = create_run_folder(config, argv)
             self._lock = lock_run_folder(self.folder)
         reaper().clean_temp_files_on_exit(self.folder)
-
-    def _check_environments(self, state: TrainingState) -> None:
-        """Raise SettingError if the run would go on with environments made by something else."""
-        if state.make_env is None or bool(state.make_env) == bool(self.make_env):
-            return  # of two makers of one's own, one may only be named anew
-        was, now = (
-            f"those of {maker}" if maker else "those that its settings name"
-            for maker in (state.make_env, self.make_env)
-        )
-        how = "from Python with that make_env" if state.make_env else "without a make_env"
-        allowed = f"its environments were {was}, and would now be {now}; resume it {how}"
-        raise SettingError("resume", self.folder, allowed)
 
     def start_logging(self, screen: logging.Handler) -> None:
         """Log to the terminal, and with times and in more detail to `train.log`.
@@ -217,6 +204,37 @@ class RunSession:
                 "watch it play: python -m agents.evaluate %s --episodes 1 --mode sampled --record",
                 quote(str(self.folder)),
             )
+
+
+def check_environments(folder: Path, make_env: str) -> None:
+    """Refuse to go on with environments that something else makes than in the sessions before.
+
+    Args:
+        folder: The run directory.
+        make_env: What makes them now, as in `TrainingState`.
+
+    Raises:
+        SettingError: If settings named them and a `make_env` of one's own would make them now, or
+            the other way round.
+    """
+    before = _make_env_of(folder)
+    if before is None or bool(before) == bool(make_env):
+        return  # of two makers of one's own, one may only be named anew
+    was, now = (
+        f"those of {maker}" if maker else "those that its settings name"
+        for maker in (before, make_env)
+    )
+    how = "from Python with that make_env" if before else "without a make_env"
+    allowed = f"its environments were {was}, and would now be {now}; resume it {how}"
+    raise SettingError("resume", folder, allowed)
+
+
+def _make_env_of(folder: Path) -> str | None:
+    for path in reversed(list_checkpoints(folder / "checkpoints")):
+        # Of those that cannot be read, restoring tells.
+        with contextlib.suppress(CheckpointError):
+            return read_checkpoint(path).training_state.make_env
+    return None
 
 
 class _LogFile(logging.FileHandler):

@@ -34,7 +34,7 @@ from agents.training.learner_process import SerialLearner
 from agents.training.managed_process import ManagedProcess, TrainingFailedError
 from agents.training.preflight import build_network, check_env, evaluation_problem
 from agents.training.rollout_queue import RolloutQueue
-from agents.training.run_session import RunSession
+from agents.training.run_session import RunSession, check_environments
 from agents.training.shared_state import SharedState
 from agents.training.worker_pool import SyncState, WorkerPool
 from agents.training.worker_process import WorkerRunner
@@ -111,6 +111,8 @@ class TrainingRun:
     ) -> None:
         if config.resume:
             config = resolve_resumed(config)
+            # First: of environments of other spaces, less telling errors would come.
+            check_environments(Path(config.resume), _maker(make_env))
         self.config, self.signals = config, signals
         torch.manual_seed(config.seed)
         # The machines of a cluster check themselves what they can hold.
@@ -342,7 +344,7 @@ class TrainingRun:
             recent_return=statistics.recent_return if statistics.recent else None,
             seconds=round(statistics.elapsed, 1),
         )
-        self.metrics.display.close()
+        self.metrics.show_last(step, self._gauges())
         if self._unwritten:
             log.error("not everything was written; see the errors above")
         self.session.log_summary(

@@ -17,6 +17,7 @@ incremental task scenario, which their scripts lack, the strengths of Hsu et al.
 of every task's head.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -255,8 +256,9 @@ class Runs:
 def comparison(results: Sequence[Record]) -> str:
     """The paper's Table 1, the authors' logs and these results, in Markdown.
 
-    Mean ± standard deviation over runs, as the paper prints them; in brackets the number of runs,
-    where it is not that of the row, such as without networks that have diverged. The lead is that
+    Mean ± standard deviation over runs, as the paper prints them; in brackets the number of runs
+    that it is of, where it is not that of the row, as networks that have diverged have no accuracy.
+    The lead is that
     of the Neurocoder over the MLP: here seed by seed, with a 95 % bootstrap interval.
     """
     parts = []
@@ -270,10 +272,12 @@ def comparison(results: Sequence[Record]) -> str:
         lines = []
         for method in METHODS:
             here = {layer: _accuracies(results, scenario, method, layer) for layer in LAYERS}
-            if not any(here.values()):
+            names = {str(Variant(scenario, method, layer)) for layer in LAYERS}
+            runs = Counter(record["variant"] for record in results if record["variant"] in names)
+            if not runs:
                 continue
             cells = [TITLES[method]]
-            most = max(len(values) for values in here.values())
+            most = max(runs.values())
             for layer in LAYERS:
                 for source, table in published.items():
                     if source == "paper" or layer != "nsm":
@@ -285,7 +289,7 @@ def comparison(results: Sequence[Record]) -> str:
                     cells.append(f"{row['neurocoder'].mean - row['linear'].mean:+.1f}")
                 else:
                     cells.append("-")
-            cells.append(_lead(here["neurocoder"], here["linear"]))
+            cells.append(_lead(here["neurocoder"], here["linear"], most))
             cells.append(str(most))
             lines.append(f"| {' | '.join(cells)} |")
         if lines:
@@ -314,11 +318,12 @@ def _mean_and_deviation(values: Sequence[float], usual: int) -> str:
     return f"{fmean(values):.1f}{deviation}{count}"
 
 
-def _lead(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+def _lead(ours: Mapping[int, float], theirs: Mapping[int, float], usual: int) -> str:
     differences = [ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()]
     if not differences:
         return "-"
+    count = f" ({len(differences)})" if len(differences) != usual else ""
     if len(differences) == 1:
-        return f"{differences[0]:+.1f}"
+        return f"{differences[0]:+.1f}{count}"
     low, high = bootstrap_interval(differences)
-    return f"{fmean(differences):+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{fmean(differences):+.1f} [{low:+.1f}, {high:+.1f}]{count}"

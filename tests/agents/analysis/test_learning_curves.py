@@ -17,6 +17,7 @@ from agents.config import TrainConfig
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.results import EvaluationRow, append_evaluation, summarise
 from agents.run_folder import RunFolderError
+from benchmarks.planned_runs import read_rate
 from tests.agents.curve_runs import write_progress, write_run
 
 
@@ -52,6 +53,7 @@ def test_rows_that_were_lost_before_a_session_take_no_time(tmp_path):
     meta = {"resumed": [{"global_step": 2_000_000}, {"global_step": 2_000_750}, "damaged"]}
     (folder / "meta.json").write_text(json.dumps(meta))
     assert read_curve(folder).hours * 3600 == pytest.approx([10, 20])
+    assert read_rate(folder).per_second == pytest.approx(75.0)
 
 
 def test_what_a_resumed_session_repeats_replaces_what_was_there(tmp_path):
@@ -95,20 +97,26 @@ def test_evaluations_count_where_they_were_due(tmp_path):
     assert read_curve(folder, "greedy").values.tolist() == [50.0]
 
 
-def test_evaluations_count_where_they_were_played_if_the_interval_has_changed(tmp_path):
-    folder = write_run(tmp_path / "run", [(0, None), (9000, 1.0)], eval_interval=4000)
-    played = [1006, 2016, 3032, 8044]
-    for step in played:
+def test_one_evaluation_that_was_made_up_for_leaves_the_others_where_they_were_due(tmp_path):
+    folder = write_run(tmp_path / "run", [(0, None), (50_000, 1.0)], eval_interval=10_000)
+    for step in (10_010, 24_842, 30_005, 40_011):
         evaluate(folder, step, 5.0)
-    assert read_curve(folder, "sampled").steps.tolist() == played
+    assert read_curve(folder, "sampled").steps.tolist() == [10_000, 24_842, 30_000, 40_000]
+
+
+def test_evaluations_of_another_interval_count_where_they_were_played(tmp_path):
+    folder = write_run(tmp_path / "run", [(0, None), (9000, 1.0)], eval_interval=4000)
+    for step in (1006, 2016, 3032, 8044):
+        evaluate(folder, step, 5.0)
+    assert read_curve(folder, "sampled").steps.tolist() == [1006, 2016, 3032, 8000]
     early = write_run(tmp_path / "early", [(0, None), (9000, 1.0)], eval_interval=4000)
     for step in (1006, 8044):
         evaluate(early, step, 5.0)
-    assert read_curve(early, "sampled").steps.tolist() == [1006, 8044]
+    assert read_curve(early, "sampled").steps.tolist() == [1006, 8000]
     late = write_run(tmp_path / "late", [(0, None), (9000, 1.0)], eval_interval=3000)
     for step in (5001, 6002, 9001):
         evaluate(late, step, 5.0)
-    assert read_curve(late, "sampled").steps.tolist() == [5001, 6002, 9001]
+    assert read_curve(late, "sampled").steps.tolist() == [5001, 6000, 9000]
 
 
 def test_the_network_is_described_by_what_is_not_the_default():

@@ -75,7 +75,28 @@ def test_a_file_with_rows_that_cannot_be_read_is_kept_beside_the_new_one(
     assert kept.exists() is is_kept
     if is_kept:
         assert kept.read_text() == before
-        assert "rows cannot be read and are left out" in caplog.text
+        assert "rows cannot be read as they should" in caplog.text
+
+
+def test_a_second_damaged_file_does_not_replace_the_first(tmp_path):
+    path = tmp_path / "progress.csv"
+    for step in (10, 20):
+        path.write_text(",".join(COLUMNS) + f"\nnonsense\n1,{step}\n")
+        truncate_after_step(path, 30)
+    assert "1,10" in (tmp_path / "progress.csv.damaged").read_text()
+    assert "1,20" in (tmp_path / "progress.csv.damaged-2").read_text()
+
+
+def test_the_mark_of_a_spreadsheet_is_no_damage_but_a_missing_column_is(tmp_path):
+    path, kept = tmp_path / "progress.csv", tmp_path / "progress.csv.damaged"
+    text = ",".join(COLUMNS) + "\n" + ",".join(["1", "10"] + ["2"] * (len(COLUMNS) - 2)) + "\n"
+    path.write_bytes(text.encode("utf-8-sig"))
+    truncate_after_step(path, 30)
+    assert path.read_text() == text
+    assert not kept.exists()
+    path.write_text(text.replace("wall_time", "time"))
+    truncate_after_step(path, 30)
+    assert kept.read_text() == text.replace("wall_time", "time")
 
 
 def test_a_file_that_is_too_large_to_truncate_stays_as_it_is(tmp_path, monkeypatch, caplog):

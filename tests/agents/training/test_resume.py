@@ -22,6 +22,7 @@ from agents.evaluation.results import (
     read_evaluations,
     summarise,
 )
+from agents.monitoring.console import LineDisplay
 from agents.run_folder import create_run_folder, lock_run_folder, resolve_run
 from agents.system.signals import StopSignals
 from agents.training.supervisor import INCARNATIONS_PER_SESSION, TrainingRun, train
@@ -170,14 +171,29 @@ def test_environments_of_ones_own_are_not_taken_for_those_that_settings_name(tmp
         assert (folder / "latest" / "meta.json").read_text() == before
 
 
+def test_that_they_are_others_comes_before_what_else_is_wrong_with_them(tmp_path, caplog):
+    for name in ("Pong", "Nowhere-v0"):  # of other spaces, and of none
+        folder = tmp_path / name
+        sizes = {"workers": 0, "envs_per_worker": 2, "num_steps": 4, "total_timesteps": 50}
+        config = TrainConfig(game=name, head="linear", run_dir=str(folder), **sizes)
+        assert train(config, (), make_tiny_env) == 0
+        with pytest.raises(SettingError, match=r"were those of tests.*make_tiny_env"):
+            train(resumed(folder / "latest", "--total-timesteps", "400"))
+    assert "skipping" not in caplog.text
+
+
 def test_what_comes_after_training_is_no_time_of_training(folder, monkeypatch):
-    began = []
+    began, shown = [], []
 
     def evaluate(_):
         began.append(time.time())
         time.sleep(1.5)
 
     monkeypatch.setattr(TrainingRun, "_finish_evaluations", evaluate)
+    show = LineDisplay.show
+    monkeypatch.setattr(
+        LineDisplay, "show", lambda *args, **new: [shown.append(time.time()), show(*args, **new)]
+    )
     before = json.loads((folder / "meta.json").read_text())["seconds"]
     start = time.time()
     assert train(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env) == 0
@@ -185,6 +201,7 @@ def test_what_comes_after_training_is_no_time_of_training(folder, monkeypatch):
     assert seconds <= began[0] - start + 0.1
     with (folder / "progress.csv").open() as file:
         assert float(list(csv.DictReader(file))[-1]["wall_time"]) <= began[0]
+    assert shown[-1] > began[0]  # with the evaluation that came then
 
 
 def test_a_run_that_lost_its_metadata_still_has_new_games_in_every_session(folder):

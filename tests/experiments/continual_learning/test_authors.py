@@ -223,8 +223,27 @@ def test_the_comparison_pairs_runs_by_their_seeds():
             *(record("neurocoder", 2, 58.0), record("neurocoder", 1, 56.0)),
         ]
     )
-    assert "| 58.5 ± 0.5 | 57.1 | 57.0 ± 1.0 (2) | +4.9 | +3.7 | +5.0 [+4.0, +6.0] | 3 |" in text
+    assert (
+        "| 58.5 ± 0.5 | 57.1 | 57.0 ± 1.0 (2) | +4.9 | +3.7 | +5.0 [+4.0, +6.0] (2) | 3 |" in text
+    )
     assert "Incremental task" not in text
+
+
+def test_the_comparison_says_of_how_many_runs_it_is_where_networks_have_diverged():
+    def records(layer, *accuracies):
+        name = f"domain/adam/{layer}"
+        return [
+            {"variant": name, "seed": seed, "accuracy": accuracy}
+            for seed, accuracy in enumerate(accuracies, 1)
+        ]
+
+    some = [*records("linear", None, 52.0, 53.0), *records("neurocoder", 61.0, None, 63.0)]
+    assert "| 52.5 ± 0.5 (2) |" in authors.comparison(some)
+    assert "| 62.0 ± 1.0 (2) |" in authors.comparison(some)
+    assert "| +10.0 (1) | 3 |" in authors.comparison(some)
+    none = [*records("linear", None), *records("neurocoder", None)]
+    (row,) = [line for line in authors.comparison(none).splitlines() if "Adam" in line]
+    assert row.endswith("| - | 1 |")
 
 
 def test_the_readings_change_one_thing_each_and_end_at_our_layer():
