@@ -11,7 +11,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from neurocoder._precision import autocast_enabled
 
-# Hooks that compute a parameter anew whenever its module is called.
+# Hooks that recompute a parameter whenever its module is called.
 _COMPUTING_HOOKS = (BasePruningMethod, WeightNorm, SpectralNorm)
 _CONVERTED_BY_AUTOCAST = {torch.bfloat16, torch.float16, torch.float32}
 
@@ -20,10 +20,10 @@ def positive_integers(**sizes: SupportsIndex) -> list[int]:
     """Return the sizes, in their order, as plain integers.
 
     Args:
-        **sizes: Anything that Python takes as an index, such as the integers of NumPy.
+        **sizes: Anything that Python accepts as an index, such as NumPy's integers.
 
     Raises:
-        ValueError: naming the first size that is not a positive integer. True is not one.
+        ValueError: naming the first size that is not a positive integer; booleans are not integers.
     """
     integers = []
     for name, size in sizes.items():
@@ -40,16 +40,16 @@ def positive_integers(**sizes: SupportsIndex) -> list[int]:
 def check_input(x: Tensor, in_features: int) -> None:
     """Raise ValueError unless x has shape (..., in_features)."""
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return  # sizes are tensors then, and conditions on them are not recorded
+        return  # while tracing, sizes are tensors, and conditions on them are not recorded
     if x.dim() == 0 or x.shape[-1] != in_features:
         raise ValueError(f"expected an input of shape (..., {in_features}), got {tuple(x.shape)}")
 
 
 def is_eager(x: Tensor) -> bool:
-    """Whether operations on x run at once and on numbers.
+    """Whether operations on x run immediately, on actual numbers.
 
-    They do not while they are compiled, exported, traced or transformed by `torch.func`, nor on the
-    meta device.
+    False while compiling, exporting, tracing or transforming by `torch.func`, and on the meta
+    device.
     """
     return (
         not torch.compiler.is_compiling()
@@ -61,9 +61,9 @@ def is_eager(x: Tensor) -> bool:
 
 
 def check_dtype(x: Tensor, parameter: Tensor) -> None:
-    """Raise RuntimeError, as `nn.Linear` does, unless x and a layer's parameter go together.
+    """Raise RuntimeError, as `nn.Linear` does, if x and a layer's parameter differ in dtype.
 
-    Their dtypes must be equal. Autocast converts all but float64.
+    Under autocast they may differ unless one is float64, which it does not convert.
     """
     if x.dtype == parameter.dtype:
         return
@@ -75,7 +75,8 @@ def check_parameters_are_stored(layer: nn.Module) -> None:
     """Raise RuntimeError if a hook computes a parameter of one of a layer's submodules.
 
     `torch.nn.utils.prune` and the older weight and spectral norms have such hooks, which run when a
-    submodule is called. A layer that reads parameters without calling would never see new ones.
+    submodule is called. A layer that reads the parameters without calling the submodule would never
+    see new values.
     """
     if torch.compiler.is_compiling() or not any(m._forward_pre_hooks for m in layer.modules()):
         return

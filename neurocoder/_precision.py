@@ -1,8 +1,8 @@
-"""Half precision: what is computed in float32 all the same, and the dtype of a layer's output.
+"""Half precision: what is still computed in float32, and the dtype of a layer's output.
 
-Attention with a sharp softmax and the choice of slots or experts magnify rounding errors, up to
-another choice. They are computed in at least float32, from 16-bit parameters and under autocast
-too.
+Attention with a sharp softmax and the selection of slots or experts magnify rounding errors, which
+may even change the selection. Both are computed in at least float32, even with 16-bit parameters or
+under autocast.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class WideLinear(nn.Linear):
-    """An `nn.Linear` that computes in the dtype of its input, whatever that of its parameters.
+    """An `nn.Linear` that computes in its input's dtype, whatever its parameters' dtype.
 
-    It is also safe from tools that replace every `nn.Linear` of a model, such as dynamic
-    quantisation: they compare the exact type.
+    Tools that replace every `nn.Linear` of a model, such as dynamic quantisation, leave it alone,
+    since they compare the exact type.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def like_output(y: Tensor, x: Tensor) -> Tensor:
-    """Return y in the dtype of what `nn.Linear` makes of x."""
+    """Return y in the dtype that `nn.Linear`'s output for x would have."""
     dtype = x.dtype
     if autocast_enabled(x) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -57,7 +57,7 @@ def like_output(y: Tensor, x: Tensor) -> Tensor:
 
 
 def in_full_precision(method: Method) -> Method:
-    """Decorate a method of x: it gets a widened x, and runs without autocast."""
+    """Decorate a method of x to run on a widened x and without autocast."""
 
     @wraps(method)
     def run(self: Any, x: Tensor, *args: Any) -> Any:

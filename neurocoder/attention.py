@@ -83,7 +83,7 @@ def recurrent_attention(
         least_used: l_I, from 1 to P.
         usage_over: "head" if every head has its own usage, "all" if it is the maximum over heads.
         least_used_weight: See `least_used_attention`.
-        first_step: Least-used attention before anything was used: "unused" for none,
+        first_step: Least-used attention before any slot has been used: "unused" for none,
             "first_slots" for 1 on the first `least_used` slots.
 
     Returns:

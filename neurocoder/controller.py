@@ -1,4 +1,4 @@
-"""The program controller's composition network: what turns an input into queries and gates."""
+"""The program controller's composition network, which turns an input into queries and gates."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ MEMORIES = 3
 
 
 class Signals(NamedTuple):
-    """xi of eq. 6: what a composition network sends for every input.
+    """xi of eq. 6: the output of a composition network for every input.
 
     Attributes:
         queries: q, shape (B, J, 3, H, K), for M_U, M_V and M_S.
         gates: g before the sigmoid, shape (B, J, 3, H, P), or None without usage attention.
-        residual_gate: f_phi(x) of eq. 12, shape (B, 1), where the state holds it; otherwise None.
+        residual_gate: f_phi(x) of eq. 12, shape (B, 1), if the LSTM's state holds it, else None.
     """
 
     queries: Tensor
@@ -129,7 +129,7 @@ class CompositionNetwork(nn.Module):
         if self.initial_state is not None:
             start, cell = self.initial_state.to(x.dtype)
             total = from_input + start @ recurrent_weight
-        elif self.steps == 1:  # so that every parameter has a gradient, as DDP needs it
+        elif self.steps == 1:  # gives every parameter a gradient, as DDP requires
             total = torch.addmm(from_input, x.new_zeros(x.shape[0], hidden_size), recurrent_weight)
         for _ in range(self.steps):
             if states:
@@ -151,7 +151,7 @@ class SingleStepNetwork(nn.Module):
         key_size: K, the size of a key.
         heads: H, the number of attention heads.
         gates: Whether to compute gates, one for each slot.
-        readings: Their `initialisation` is how parameters are drawn.
+        readings: Only their `initialisation` is used: how to draw parameters.
         device: Device of the parameters.
         dtype: Data type of the parameters.
     """

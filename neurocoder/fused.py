@@ -12,13 +12,13 @@ number of steps, S the size of the LSTM state, r = J * H; M = 3 memories in the 
 
 Everything between x and y has the batch as its last dimension and the step as its first, so that
 a step is contiguous, and softmax, sums and maxima over slots are vectorised; attention is
-(J, M * H, P, B). What multiplies the same tensor is one product: see `Weights`; but for R, which is
-as large as a layer's weights, and would be copied for it. Masks are numbers to multiply by, since
-`where` and `masked_fill` branch on every element.
+(J, M * H, P, B). Everything that multiplies the same tensor is one product (see `Weights`), except
+R: it is as large as a layer's weights, and would have to be copied. Masks are numbers to multiply
+by, since `where` and `masked_fill` branch on every element.
 
-Inputs meet only where the gradients of parameters are summed over the batch. It may consist of G
-groups of equal size, one after the other, each with a gradient of its own, so that all gradients of
-parameters have G as their first dimension. All else is computed for all groups at once.
+Inputs interact only where the gradients of parameters are summed over the batch. The batch may
+consist of G groups of equal size, one after the other, each with a separate gradient; the gradients
+of parameters then have G as their first dimension. All else is computed for all groups at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,8 +84,8 @@ class Weights(NamedTuple):
     """What depends on parameters alone, arranged for few products.
 
     Attributes:
-        on_input: Rows of what multiplies x, shape (4 S + P + 1, in): the LSTM's gates, M_U and the
-            residual's gate; without a residual, (4 S + P, in).
+        on_input: All that multiplies x, as rows, shape (4 S + P + 1, in): the LSTM's gates, M_U and
+            the residual's gate; without a residual, (4 S + P, in).
         on_input_bias: Their biases, a column.
         recurrent: The weights of the LSTM's state, shape (4 S, S).
         on_state: Projections of a state to queries and gates, shape (M * H * (K + P), S); without
@@ -129,9 +129,9 @@ def run(x: Tensor, weights: Weights, p: Parameters, sizes: Sizes) -> tuple[Tenso
 
     Args:
         x: Inputs, shape (B, in).
-        weights: The weights by `arrange`.
+        weights: The weights from `arrange`.
         p: The parameters.
-        sizes: Sizes that do not follow from their shapes.
+        sizes: Sizes that do not follow from the parameters' shapes.
     """
     on_x = torch.addmm(weights.on_input_bias, weights.on_input, x.t())
     gates, on_slots, residual_logit = on_x.tensor_split(_borders(weights))
@@ -160,7 +160,7 @@ def run_backward(
     """Return the gradients of x, of the keys, and of the parameters (by name)."""
     from_states, from_content, from_blend, from_apply = saved
     content, states = from_content[0], from_states[0]
-    # The derivatives of what multiplies `on_input` and `on_state` are written part by part.
+    # The derivatives of the products with `on_input` and `on_state` are written part by part.
     don_x = x.new_empty(len(weights.on_input), len(x))
     dgates, don_slots, dresidual_logit = don_x.tensor_split(_borders(weights))
     dsignals = x.new_empty(sizes.steps, len(weights.on_state), len(x))
@@ -230,7 +230,7 @@ def _signals_backward(
 def _per_group(
     product: Callable[[Tensor, Tensor], Tensor], groups: int | None, a: Tensor, b: Tensor
 ) -> Tensor:
-    """The product of a and b over the batch, their last dimension; that of every group if any."""
+    """The product of a and b over the batch, their last dimension; per group if there are any."""
     if groups is None:
         return product(a, b)
     parts = zip(a.chunk(groups, dim=-1), b.chunk(groups, dim=-1), strict=True)
@@ -247,7 +247,7 @@ def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _group_sums(a: Tensor, groups: int | None) -> Tensor:
-    """The sum of a, shape (rows, B), over the batch; that of every group if any, (G, rows)."""
+    """The sum of a, shape (rows, B), over the batch; per group if there are any, (G, rows)."""
     return a.sum(1) if groups is None else a.unflatten(1, (groups, -1)).sum(2).t()
 
 
@@ -418,10 +418,10 @@ def _blend(content: Tensor, gate: Tensor, least_used: int) -> tuple[Tensor, Save
 
 
 def _blend_backward(dattention: Tensor, content: Tensor, saved: Saved, dgate: Tensor) -> None:
-    """Overwrite dattention by the gradient of content attention, and write that of the gates."""
+    """Overwrite dattention with the gradient of content attention, and write that of the gates."""
     attention, opened, usages, leasts, chosens = saved
     if len(usages):
-        # Usage is the maximum of the attention of a step, which `grew` marks, and usage before.
+        # Usage is the maximum of earlier usage and a step's attention; `grew` marks the latter.
         grew = torch.gt(attention[1:-1], usages[:-1], out=torch.empty_like(usages[1:])).unbind()
         to_least = torch.addcmul(chosens, chosens, opened[1:], value=-1).unbind()
         highest = torch.eq(usages, usages.amax(2, keepdim=True), out=torch.empty_like(usages))
@@ -447,7 +447,7 @@ def _least_used(usage: Tensor, least_used: int, out: Tensor) -> Tensor:
     """Mask of the slots (dimension 1) whose usage is at most the l_I-th smallest.
 
     Where it is little work, all pairs of slots are compared: a slot is selected if fewer than l_I
-    slots have smaller usage. Otherwise the threshold is found, for large batches of few slots by
+    slots have smaller usage. Otherwise the threshold is computed: for large batches of few slots by
     insertion, since `kthvalue` branches on the data.
     """
     slots = usage.shape[1]
@@ -469,7 +469,7 @@ def _smallest(usage: Tensor, rank: int) -> Tensor:
     before, after = found[:-1], found[1:]
     scratch = torch.empty_like(after)
     for value in usage.unbind(1):
-        # The number before, if the new one comes before it; else the smaller of the new and this.
+        # The previous number if the new one goes before it; else the smaller of new and present.
         torch.minimum(after, torch.maximum(before, value, out=scratch), out=after)
     return after[-1]
 
@@ -552,20 +552,20 @@ def _apply_backward(
 class Fused(torch.autograd.Function):
     """The whole layer as a function of x, the `Parameters` and the 12 `KeyParameters`.
 
-    For G groups of inputs with gradients of their own, x has the shape (G, B, in), and parameters
-    have G as their first dimension too, where all are equal.
+    For G groups of inputs with separate gradients, x has the shape (G, B, in), and parameters are
+    repeated G times along a new first dimension.
 
     The outputs of all groups are one batch, shape (G * B, out).
 
-    With `create_graph=True`, and for many gradients at once, as vectorised Jacobians take them, the
-    reference implementation `plain` is differentiated instead.
+    With `create_graph=True`, and for batched gradients, as in vectorised Jacobians, the reference
+    implementation `plain` is differentiated instead.
     """
 
     @staticmethod
     def forward(ctx: Any, plain: Plain, sizes: Sizes, x: Tensor, *tensors: Any) -> Tensor:
         """Return y, and save the tensors that each part needs for backward.
 
-        Autograd would not let a view that is made in here be changed in place.
+        The output must not be a view created here: autograd would forbid changing it in place.
         """
         p, key_parameters = _split(_first_group(x, tensors))
         keys, from_keys = run_keys(p[:3], key_parameters)
@@ -605,13 +605,13 @@ def _is_batched(t: Tensor) -> bool:
 
 
 def run_each_group(plain: Plain, x: Tensor, *parameters: Tensor | None) -> Tensor:
-    """The reference implementation of every group, one after the other."""
+    """Run the reference implementation for one group after the other."""
     given = [[None] * len(x) if p is None else p.unbind() for p in parameters]
     return torch.stack([plain(*group) for group in zip(x, *given, strict=True)])
 
 
 def _first_group(x: Tensor, parameters: Sequence[Any]) -> Sequence[Any]:
-    """The parameters without the dimension of groups, if there are groups."""
+    """The parameters without the dimension of groups, if they have one."""
     if x.dim() == 2:
         return parameters
     return [None if parameter is None else parameter[0] for parameter in parameters]
@@ -633,8 +633,8 @@ def _plain_backward(
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        # Views of the inputs. One input may be computed from another, as where a layer is called
-        # twice; its gradient must not contain what comes through that other.
+        # Views of the inputs. If one input is computed from another, as when a layer is called
+        # twice, the other's gradient must not include the path through the first.
         own = [None if t is None else t.view_as(t) for t in inputs]
         y = plain(*own) if inputs[0].dim() == 2 else run_each_group(plain, *own).flatten(0, 1)
     wanted = [t for t, need in zip(own, needed, strict=True) if need]

@@ -87,14 +87,14 @@ class NeurocoderLinear(nn.Module):
     The forward pass never builds W. The factored product costs O(P (in + out) + r P) per input,
     plus in * out for the residual, instead of O(r * in * out).
 
-    Sharp attention and the choice of slots magnify rounding errors. So the layer computes in
-    float32 under autocast and with 16-bit parameters too, and only its output has the dtype that
-    `nn.Linear`'s would have. Under autocast outputs then differ from float32 by their own rounding,
-    0.2 % in bfloat16. Parameters that were converted have lost digits before: with
-    `.to(torch.bfloat16)` outputs differ by some 3 % in the mean (float16: 0.4 %; docs/layers.md),
-    and those of single inputs, for which other slots are the least used, by up to 90 %.
+    Sharp attention and the selection of slots magnify rounding errors. So the layer computes in
+    float32 even under autocast or with 16-bit parameters, and only its output has the dtype that
+    `nn.Linear`'s would have. Under autocast, outputs then differ from float32 only by their own
+    rounding, 0.2 % in bfloat16. Converted parameters, however, have already lost digits: with
+    `.to(torch.bfloat16)` outputs differ by some 3 % on average (float16: 0.4 %; docs/layers.md),
+    and by up to 90 % for single inputs whose least-used slots change.
 
-    Where the paper leaves room, its readings are arguments too, from `keys` on. The two layers in
+    Where the paper is ambiguous, the readings are arguments too, from `keys` on. The two layers in
     its authors' public continual-learning code are `authors_single_step` and `authors_multi_step`.
 
     >>> import torch
@@ -117,21 +117,22 @@ class NeurocoderLinear(nn.Module):
         usage_attention: If False, only content attention is used: w = c, without gates.
         residual: If False, there is no residual program (eq. 12).
         bias: Whether to add b, which is shared by all inputs.
-        sharpness: Inverse temperature of eq. 8. The paper has none, that is 1.0. Its authors'
-            multi-step layer has a factor 10, which is our default; their single-step layer has
-            none. But their similarity is the cosine divided by K, so that in effect they have
-            10 / K and 1 / K.
+        sharpness: Inverse temperature of eq. 8. The paper has none, that is, 1.0. The authors'
+            multi-step layer has a factor of 10, our default; their single-step layer has none. But
+            their similarity is the cosine divided by K, so their effective sharpness is 10 / K and
+            1 / K.
         keys: Where the keys of eq. 7 come from, one word or three, for M_U, M_V and M_S. "network":
-            a network of the slot with a hidden layer, our reading of the paper's "neural network".
-            "linear": a linear map of the slot. "slot": the key is part of the slot. The authors
-            have ("linear", "linear", "slot") in their single-step layer, "slot" in the other.
-        queries: What gives the queries of eq. 6. "projection": a linear map of the LSTM's state,
-            our reading. "state": the state itself, which then also holds the residual's gate, with
+            a network with a hidden layer, applied to the slot; our reading of the paper's "neural
+            network". "linear": a linear map of the slot. "slot": the key is part of the slot. The
+            authors have ("linear", "linear", "slot") in their single-step layer, "slot" in the
+            multi-step one.
+        queries: Source of the queries of eq. 6. "projection": a linear map of the LSTM's state, our
+            reading. "state": the state itself, which then also holds the residual's gate, with
             hidden_size = 3 H K + 1 (the authors' multi-step layer). "input": a linear map of x,
             without an LSTM, in a single step (their single-step layer).
-        gates: What gives the gates of eq. 11. "state": a linear map of the LSTM's state, with a
-            gate for each slot, step and head, as the paper's indices say. "input": a linear map of
-            x, with a gate for each slot (the authors).
+        gates: Source of the gates of eq. 11. "state": a linear map of the LSTM's state, with a gate
+            for each slot, step and head, as the paper's indices say. "input": a linear map of x,
+            with a gate for each slot (the authors).
         initial_state: "zero": h_0 of eq. 6 is zero, as the paper says. "learned": h_0 and c_0 are
             parameters (the authors).
         divide_by_maximum: Whether c of eq. 8 is divided by its largest entry, so that one slot has
@@ -140,13 +141,15 @@ class NeurocoderLinear(nn.Module):
             head, as in the paper. "all": the earlier steps of all heads (the authors).
         least_used_weight: "maximum": max m - m in eq. 10, as in the paper. "one": 1 - m (the
             authors).
-        first_step: l of eq. 10 at the first step, when nothing was used. "unused": zero, which is
-            eq. 10 for usage zero. "first_slots": 1 for the first least_used slots (the authors).
+        first_step: l of eq. 10 at the first step, before any slot has been used. "unused": zero, as
+            eq. 10 gives for zero usage. "first_slots": 1 for the first least_used slots (the
+            authors).
         singular_value_order: Direction of the sum of eq. 5. "backward": from the last component, as
             in the paper. "forward": from the first, so that singular values increase (the authors'
-            single-step layer). "turned": the latter, in reverse order (their multi-step layer).
+            single-step layer). "turned": those of "forward" in reverse order (their multi-step
+            layer).
         orthogonality: What L_o of eq. 2 spans. "vectors": the singular vectors, as in the paper.
-            "slots": the slots with the keys in them, whether these are used or not (the authors).
+            "slots": whole slots, including their keys, used or not (the authors).
         initialisation: "scaled": ours, for outputs and input gradients near `nn.Linear`'s scale.
             "authors": Xavier's rule for the memories with their keys, for R and for linear maps of
             x, and wide uniform weights for the LSTM.
@@ -154,12 +157,11 @@ class NeurocoderLinear(nn.Module):
         dtype: Data type of the parameters.
 
     Attributes:
-        fused: Whether calls run as one operation with a hand-written gradient, which is the
-            default and takes less time on small inputs. It does not call the layer's
-            submodules, so their hooks are not called; set it to False if you need them. (Hooks
-            that compute parameters, as of `torch.nn.utils.prune`, are refused in submodules.)
-            `torch.compile`, `torch.export`, tracing and `torch.func` never use it, nor do layers
-            with other than the default readings.
+        fused: Whether calls run as one operation with a hand-written gradient (the default), which
+            is faster on small inputs. It does not call the layer's submodules, nor their hooks; set
+            it to False if you need those. (Hooks of submodules that compute parameters, such as
+            those of `torch.nn.utils.prune`, raise an error.) `torch.compile`, `torch.export`,
+            tracing and `torch.func` never use it, nor do layers with non-default readings.
         memory: The `ProgramMemory`, with parameters `u`, `v` and `s`.
         residual: R of eq. 12, shape (in_features, out_features), or None.
         bias: b, shape (out_features,), or None.
@@ -167,7 +169,7 @@ class NeurocoderLinear(nn.Module):
 
     Raises:
         ValueError: if a size is not a positive integer, least_used is used and larger than slots,
-            sharpness is not positive and finite, or a reading is unknown or does not go with the
+            sharpness is not positive and finite, or a reading is unknown or conflicts with the
             other arguments.
     """
 
@@ -280,7 +282,7 @@ class NeurocoderLinear(nn.Module):
             self.composition_network = CompositionNetwork(
                 in_features, steps=steps, hidden_size=hidden_size, **sizes
             )
-        # Queries that are the LSTM's state have the residual's gate beside them.
+        # With queries="state", the LSTM's state also holds the residual's gate.
         self.integration_network = (
             WideLinear(in_features, 1, **factory) if residual and queries != "state" else None
         )
@@ -347,8 +349,8 @@ class NeurocoderLinear(nn.Module):
     ) -> "NeurocoderLinear":
         """Return the multi-step layer of the authors' public code, at its default sizes.
 
-        Sharpness is 10 / K. Slots that tie with the last of the least used are selected here; there
-        they are left out.
+        Sharpness is 10 / K. Slots that tie with the last of the least used are selected here, but
+        not in that code.
 
         Args:
             in_features: Size of each input.
@@ -403,7 +405,7 @@ class NeurocoderLinear(nn.Module):
 
         Raises:
             ValueError: if the last dimension of x is not in_features.
-            RuntimeError: if x has another dtype than the layer, or a submodule's parameters are
+            RuntimeError: if x and the layer differ in dtype, or a submodule's parameters are
                 computed by a hook.
         """
         check_input(x, self.in_features)
@@ -413,15 +415,15 @@ class NeurocoderLinear(nn.Module):
         return like_output(y, x).reshape(*x.shape[:-1], self.out_features)
 
     def forward_groups(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return y, shape (G, ..., out_features), with a gradient for each of G groups of inputs.
+        """Return y, shape (G, ..., out_features), with separate gradients for G groups of inputs.
 
-        As fast as `forward` of all inputs at once.
+        As fast as one call of `forward` with all inputs.
 
         Args:
-            x: Inputs, shape (G, ..., in_features), of equally many inputs per group.
-            parameters: The layer's parameters by name, each with its value repeated for every
-                group (`parameter.expand(G, *parameter.shape)`). Their gradients are those of the
-                groups, shape (G, ...).
+            x: Inputs, shape (G, ..., in_features), the same number in each group.
+            parameters: The layer's parameters by name, each repeated for every group
+                (`parameter.expand(G, *parameter.shape)`). Their gradients have shape (G, ...), one
+                per group.
 
         Raises:
             ValueError: if the last dimension of x is not in_features.
@@ -477,7 +479,7 @@ class NeurocoderLinear(nn.Module):
     def program_keys(self) -> Tensor:
         """Eq. 7 for M_U, M_V and M_S: keys of unit length for eq. 8, shape (3, P, K).
 
-        Inside `frozen_keys` and without gradients, the cached keys.
+        Inside `frozen_keys`, calls without gradients get the cached keys.
         """
         if self._frozen and not torch.is_grad_enabled():
             return self._frozen[-1].keys
@@ -497,8 +499,8 @@ class NeurocoderLinear(nn.Module):
         """Arguments of `fused.run`: all parameters except those of the key networks, and sizes.
 
         Raises:
-            RuntimeError: if the layer has other than the default readings, or parameters that a
-                hook of a submodule computes.
+            RuntimeError: if the layer has non-default readings, or parameters that a hook of a
+                submodule computes.
         """
         check_parameters_are_stored(self)
         controller = self.composition_network
@@ -540,7 +542,7 @@ class NeurocoderLinear(nn.Module):
         ) + (f", {self.readings}" if str(self.readings) else "")
 
     def __getstate__(self) -> dict[str, Any]:
-        # The parameters of a copy may change; it must not keep what this layer has cached.
+        # A copy's parameters may change, so it must not keep this layer's cache.
         return {**self.__dict__, "_frozen": ()}
 
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -603,11 +605,11 @@ class NeurocoderLinear(nn.Module):
 
     @property
     def has_default_readings(self) -> bool:
-        """Whether all readings are at their defaults, which `neurocoder.fused` is written for."""
+        """Whether all readings are at their defaults, as `neurocoder.fused` requires."""
         return self.readings == DEFAULT_READINGS
 
     def _parameter_names(self) -> tuple[str, ...]:
-        """The names of all parameters that a layer with these readings can have, in one order."""
+        """All parameter names that a layer with these readings can have, in a fixed order."""
         if self.has_default_readings:
             return _FUSED_NAMES
         return tuple(name for name, _ in self.named_parameters())
@@ -655,7 +657,7 @@ class NeurocoderLinear(nn.Module):
 
     @torch.no_grad()
     def _freeze(self) -> "_Frozen":
-        """What a call computes from parameters alone."""
+        """Compute what depends on parameters alone."""
         keys = self._program_keys()
         if not self.has_default_readings:
             return _Frozen(keys, None)
@@ -672,7 +674,7 @@ class NeurocoderLinear(nn.Module):
 class _Frozen(NamedTuple):
     """What a layer computes from its parameters alone: keys, and the arguments of `fused.run`.
 
-    These are None for a layer that does not run so.
+    The arguments are None for a layer with non-default readings, which cannot be fused.
     """
 
     keys: Tensor
@@ -721,9 +723,9 @@ _FUSED_NAMES = (
 def frozen_keys(module: nn.Module) -> Iterator[None]:
     """Cache what every `NeurocoderLinear` of a module computes from its parameters alone.
 
-    These are the keys, and the weights in the arrangement of `neurocoder.fused`. An agent that acts
-    many times between two updates need not compute them anew. Only calls without gradients use the
-    cache. If parameters change inside, outputs mix old and new ones.
+    These are the keys, and the weights as `neurocoder.fused` arranges them. An agent that acts many
+    times between two updates computes them only once. Only calls without gradients use the cache.
+    If parameters change inside the block, outputs mix old and new ones.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
     own = [layer._freeze() for layer in layers]

@@ -18,9 +18,9 @@ class ProgramMemory(nn.Module):
         u: M_U, shape (P, in_features).
         v: M_V, shape (P, out_features).
         s: M_S, shape (P, 1), the singular values before softplus (eq. 5).
-        u_key: The part of a slot of M_U that is a key, shape (P, K), or None.
-        v_key: That of M_V.
-        s_key: That of M_S.
+        u_key: The part of each slot of M_U that is its key, shape (P, K), or None.
+        v_key: The same for M_V.
+        s_key: The same for M_S.
 
     Args:
         in_features: Length of a left singular vector.
@@ -28,7 +28,7 @@ class ProgramMemory(nn.Module):
         slots: P, the number of slots of each memory.
         components: r, the number of components of an active program.
         attention_mass: Sum of the attention weights at initialisation: 1 for content attention,
-            half of that with the gate of eq. 11. It and r only affect the initial scale.
+            half of that with the gate of eq. 11. Like r, it only affects the initial scale.
         stored_keys: Sizes of the keys that are part of the slots of M_U, M_V and M_S; 0 for none.
         readings: What the orthogonality loss spans, and how parameters are drawn.
         device: Device of the parameters.
@@ -141,7 +141,7 @@ class KeyNetwork(nn.Module):
 
     It has a hidden layer because a slot may be a single number (all slots of M_S, and of M_V in a
     layer with one output). A linear map would then put all keys on one line, where cosine
-    similarity can hardly tell slots apart.
+    similarity hardly distinguishes slots.
 
     Args:
         slot_size: Size of a slot.
@@ -193,7 +193,7 @@ class LinearKeys(WideLinear):
     """
 
     def reset_for(self, memory: Tensor) -> None:  # noqa: ARG002
-        """Draw new weights, whatever the memory."""
+        """Draw new weights, which do not depend on the memory."""
         self.reset_parameters()
 
 
@@ -201,7 +201,7 @@ class StoredKeys(nn.Module):
     """f_varphi of eq. 7 where the key is part of the slot: it is returned as it is."""
 
     def reset_for(self, memory: Tensor) -> None:
-        """There is nothing to draw; the keys belong to the memory."""
+        """Do nothing: the keys belong to the memory."""
 
     def forward(self, key: Tensor) -> Tensor:
         """Return the keys, shape (P, K)."""
@@ -209,7 +209,7 @@ class StoredKeys(nn.Module):
 
 
 def make_key_network(source: KeySource, slot_size: int, key_size: int, **factory: Any) -> nn.Module:
-    """Return f_varphi of eq. 7 for one memory, as `NeurocoderLinear`'s argument `keys` names it."""
+    """Return f_varphi of eq. 7 for one memory; for the source, see `keys` of `NeurocoderLinear`."""
     if source == "slot":
         return StoredKeys()
     kind = KeyNetwork if source == "network" else LinearKeys
@@ -222,7 +222,7 @@ def singular_values(attended: Tensor, order: SingularValueOrder = "backward") ->
     Args:
         attended: Sum over i of w^sigma_in M_S(i), shape (..., r).
         order: "backward", as eq. 5 sums, from the last component to the first: decreasing.
-            "forward", from the first to the last: increasing. "turned", the latter's values in
+            "forward", from the first to the last: increasing. "turned", the values of "forward" in
             reverse order: decreasing, but the first component's own term is in every value.
 
     Returns:

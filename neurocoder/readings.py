@@ -1,4 +1,4 @@
-"""The readings of the paper that `NeurocoderLinear` can take, and which of them go together."""
+"""The readings of the paper that `NeurocoderLinear` supports, and which can be combined."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -31,10 +31,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Readings:
-    """How the paper's text is read where it leaves room; explained in `NeurocoderLinear`.
+    """How the paper's text is read where it is ambiguous; explained in `NeurocoderLinear`.
 
     Raises:
-        ValueError: naming the first field that has no such value.
+        ValueError: naming the first field with an unknown value.
     """
 
     keys: KeySource | Sequence[KeySource] = "network"
@@ -68,9 +68,9 @@ class Readings:
         return cast("tuple[KeySource, KeySource, KeySource]", self.keys)
 
     def stored_key_sizes(self, key_size: int) -> tuple[int, int, int]:
-        """How many numbers of a slot of M_U, M_V and M_S are a key.
+        """The sizes of the keys stored in the slots of M_U, M_V and M_S; 0 for none.
 
-        Where orthogonality is of whole slots, all have a key in them, whether it is used or not.
+        With orthogonality="slots" all of them store a key, used or not.
         """
         everywhere = self.orthogonality == "slots"
         u, v, s = (key_size * (everywhere or source == "slot") for source in self.key_sources)
@@ -79,7 +79,7 @@ class Readings:
     def check(
         self, *, steps: int, heads: int, key_size: int, hidden_size: int, gates: bool
     ) -> None:
-        """Raise ValueError if a layer of these sizes, with or without gates, cannot be read so."""
+        """Raise ValueError if the readings do not suit such a layer, with or without gates."""
         if self.queries == "input":
             if steps != 1:
                 raise ValueError(f"queries='input' has no LSTM: steps must be 1, got {steps}")
@@ -114,7 +114,7 @@ def state_size(heads: int, key_size: int) -> int:
     return 3 * heads * key_size + 1
 
 
-# Arguments of `NeurocoderLinear` that are the authors', apart from sizes; see its class methods.
+# The authors' arguments for `NeurocoderLinear`, apart from sizes; see its class methods.
 AUTHORS_SINGLE_STEP: Mapping[str, Any] = {
     "steps": 1,
     "usage_attention": False,

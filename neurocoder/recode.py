@@ -17,9 +17,10 @@ def recode(module: M, layer_names: Sequence[str], factory: Callable[[int, int], 
     """Replace the named `nn.Linear` layers of a model, in place, and return the model.
 
     The new layers keep their own initial weights, and take over the device, dtype and training mode
-    of the old ones. The factory decides whether a new layer has a bias. A layer that stands in
-    several places, under any of its names, is replaced by one new layer in all of them. Optimizers
-    and wrappers such as `DistributedDataParallel` hold on to parameters: create them afterwards.
+    of the old ones. The factory decides whether a new layer has a bias. A layer used in several
+    places may be given by any of its names, and is replaced by one new layer in all of them.
+    Optimizers and wrappers such as `DistributedDataParallel` hold on to parameters: create them
+    afterwards.
 
     >>> import functools, torch
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
@@ -36,11 +37,11 @@ def recode(module: M, layer_names: Sequence[str], factory: Callable[[int, int], 
     Raises:
         TypeError: if layer_names is a single string, a named layer is not an `nn.Linear`, or the
             factory does not return a module.
-        ValueError: if a name does not exist, or if something of the old layer would be lost without
-            a word: parameters that are not trained, not its own or not there yet, hooks, or a
-            weight that the module around it reads.
+        ValueError: if a name does not exist, or if part of the old layer would be lost silently:
+            parameters that are frozen, shared, computed or not initialised yet, hooks, or a weight
+            that the enclosing module reads.
 
-    Whatever is raised, also by the factory, no layer has been replaced.
+    If anything is raised, even by the factory, no layer has been replaced.
     """
     if isinstance(layer_names, str):
         raise TypeError(f"layer_names must be a list of names, got the string {layer_names!r}")
@@ -122,7 +123,7 @@ def _what_would_be_lost(module: nn.Module, layer: nn.Linear) -> str | None:
 def _read_by(parent: nn.Module, child: str) -> set[str]:
     """Return the attributes of a child that the forward pass of its parent reads."""
     if isinstance(parent, nn.TransformerEncoderLayer) and not mha.get_fastpath_enabled():
-        return set()  # its other path calls the child
+        return set()  # without its fast path, it calls the child
     forward = inspect.unwrap(type(parent).forward)
     code = getattr(forward, "__code__", None)
     instructions = [] if code is None else dis.get_instructions(code)

@@ -13,7 +13,7 @@ class FiLMLinear(nn.Module):
 
     y = gamma(x) * (x W + b) + beta(x), elementwise. In the paper the condition is a second input, a
     question about the image; here, as in all baselines, it is the layer's own input. gamma and beta
-    come from one network with a tanh layer. As in the paper it predicts gamma - 1, so that gamma
+    come from one network with a tanh layer. As in the paper, it predicts gamma - 1, so that gamma
     starts near 1 and not near 0.
 
     Args:

@@ -20,12 +20,12 @@ class MoELinear(nn.Module):
         g(x) = softmax(h(x) where it is among the k largest, -inf elsewhere),
         y = sum over the chosen e of g_e(x) (x W_e + b_e).
 
-    The 0.01 is of the authors' code (tensor2tensor), not of the paper: the balancing loss divides
-    by the spread, and its gradient is NaN where softplus has vanished.
+    The 0.01 is from the authors' code (tensor2tensor), not the paper: the balancing loss divides by
+    the spread, and its gradient is NaN where softplus has vanished.
 
     Experts that are not chosen are not computed, except by `torch.compile`, `torch.export`, tracing
-    and `torch.func`. h is computed in float32 or wider under autocast and with 16-bit parameters
-    too, since rounding would choose other experts. In evaluation mode there is no noise. Add
+    and `torch.func`. h is computed in float32 or wider even under autocast or with 16-bit
+    parameters, since rounding would select other experts. In evaluation mode there is no noise. Add
     `auxiliary_loss()` to the loss after each call, or the gate collapses to a few experts.
 
     Args:
@@ -118,7 +118,7 @@ class MoELinear(nn.Module):
 
         Raises:
             RuntimeError: if the last call was inside a transformation of `torch.func` that has
-                ended: there the loss depends on what the transformation knows alone.
+                ended: the loss then depends on values that only exist inside it.
         """
         if self._balance is None:
             return self.gate.new_zeros(())
@@ -151,7 +151,7 @@ class MoELinear(nn.Module):
     def _run_all(self, x: Tensor, gates: Tensor) -> Tensor:
         """Equal to `_run_chosen`, with every expert computed for every input.
 
-        The shapes do not depend on the gates, as graphs and `torch.func` need it.
+        The shapes do not depend on the gates, as graphs and `torch.func` require.
         """
         results = torch.einsum("bi,eio->beo", x, self.experts)
         if self.bias is not None:
@@ -182,7 +182,7 @@ class MoELinear(nn.Module):
         return torch.zeros_like(h).scatter(-1, places, torch.softmax(values, dim=-1))
 
     def _chance_of_choice(self, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
-        """P(x, e), shape (B, E): the probability that e is chosen if only its noise is redrawn.
+        """P(x, e), shape (B, E): the probability that e is chosen if only e's noise is redrawn.
 
         e is chosen if it exceeds the k-th largest of the other experts: the k-th largest of all,
         or the (k + 1)-th if e itself is among the top k.

@@ -13,8 +13,8 @@ from neurocoder._precision import WideLinear, in_full_precision, like_output, wi
 class NSMLinear(nn.Module):
     """A linear layer whose weights are a mixture of stored ones (Le, Tran and Venkatesh 2020).
 
-    A memory holds N programs, each a weight matrix V(n) with a bias, under keys k(n). The input
-    gives a query q and a strength beta > 0, and
+    A memory holds N programs, each a weight matrix V(n) with a bias and a key k(n). The input gives
+    a query q and a strength beta > 0, and
 
         a = softmax(beta * cos(q, k)),    W = sum over n of a(n) V(n),    y = x W + b.
 
@@ -23,7 +23,7 @@ class NSMLinear(nn.Module):
     forward pass never builds W: x is multiplied by the stored matrices first, and the results are
     then weighted by the attention. That takes as many multiplications, but per program and input it
     stores `out_features` numbers instead of `in_features * out_features`. Attention, which can be
-    sharp, is computed in float32 or wider under autocast and with 16-bit parameters too.
+    sharp, is computed in float32 or wider even under autocast or with 16-bit parameters.
 
     Args:
         in_features: Size of each input.
