@@ -109,7 +109,7 @@ class AtariConfig:
 
 
 def _shorten(value: object) -> str:
-    """For messages: settings may come from files that anybody wrote."""
+    """Shorten a value for messages: settings may come from anybody's files."""
     return repr(value)[:100]
 
 
@@ -130,5 +130,5 @@ def _load_action_names(rom: str, full_action_space: bool) -> tuple[str, ...]:
 
 
 def silence_emulator() -> None:
-    """Keep the emulators that are made from now on from printing a banner."""
+    """Stop emulators that are made from now on from printing a banner."""
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)

@@ -21,7 +21,7 @@ def make_atari_evaluation_env(
 ) -> gymnasium.Env[Stack, int]:
     """Make an environment that plays whole episodes by the rules of training, one at a time.
 
-    Observations are (4, 84, 84) uint8, rewards raw, and a lost life does not end anything. The
+    Observations are (4, 84, 84) uint8, rewards raw, and a lost life does not end an episode. The
     opening and the frame limit are those of `AtariTrainingEnv`, which is why they are implemented
     here: Gymnasium's own no-ops number 1 .. noop_max instead of 0 .. noop_max - 1, and ALE's own
     frame limit counts them. The number of no-ops comes from another random generator than in
@@ -30,8 +30,8 @@ def make_atari_evaluation_env(
     `render()` gives the emulator's screen in colour: (210, 160, 3) uint8 in most games, up to 250
     rows in some. `reset(seed=...)` determines the whole episode; a later `reset()` without a seed
     continues the same random streams. `info["lives"]` counts the lives left; the last step of an
-    episode has `info["milestones"]`, what it reached by the names of `envs.MILESTONES`, in the
-    games listed there.
+    episode has `info["milestones"]`, what the episode reached by the names of `envs.MILESTONES`, in
+    the games listed there.
 
     Args:
         config: The game and its rules.
@@ -156,7 +156,7 @@ class _ScreensOfStep(gymnasium.Wrapper[Stack, int, Stack, int]):
 
 
 class _Milestones(gymnasium.Wrapper[Stack, int, Stack, int]):
-    """Say at an episode's end what it has reached; sits above the frame skip."""
+    """Report at an episode's end what it reached; sits above the frame skip."""
 
     def __init__(self, env: gymnasium.Env[Stack, int], console: AtariEnv, game: str) -> None:
         super().__init__(env)

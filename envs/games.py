@@ -8,9 +8,9 @@ from functools import lru_cache
 from ale_py import roms
 
 # The emulator has no single-player variant of these. Loading one does not raise: it ends the whole
-# process with exit code 1, so they have to be refused before.
+# process with exit code 1, so they have to be refused beforehand.
 _WITHOUT_SINGLE_PLAYER = frozenset({"combat", "joust", "maze_craze", "warlords"})
-# In ids, what follows the game's name and decides on frame skip, sticky actions and observations.
+# The part of an id after the game's name; it sets frame skip, sticky actions and observations.
 _OLDER_ID = re.compile(r"(-ram)?(Deterministic|NoFrameskip)?-v[0-5]$")
 
 
@@ -81,7 +81,7 @@ def resolve_game(name: str) -> Game:
 
 
 def game_of_id(name: str) -> Game | None:
-    """The game that an older id of Gymnasium's stands for, as PongNoFrameskip-v4; None if none."""
+    """The game that an older Gymnasium id such as PongNoFrameskip-v4 stands for, or None."""
     bare, count = _OLDER_ID.subn("", name)
     return _games_by_letters().get(_letters(bare)) if count else None
 

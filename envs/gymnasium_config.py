@@ -1,7 +1,7 @@
-"""The settings of an environment that `gymnasium.make` makes, and what it is like.
+"""The settings and properties of an environment that `gymnasium.make` makes.
 
 Observations become one of two kinds: a vector, float32 of shape (D,), or an image with channels
-first, uint8 of shape (C, H, W). An image of a `Dict` space stands for the whole observation.
+first, uint8 of shape (C, H, W). Of a `Dict` space with an image, the agent sees the image alone.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 IMAGE_MODES = ("auto", "grey", "raw")
-# Registered by packages that gymnasium.make does not import by itself: id's beginning -> module.
+# The beginning of ids -> the package that registers them, which gymnasium.make does not import.
 _PACKAGES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 _ID = re.compile(r"([A-Za-z_][\w.]*:)?([\w.:-]+/)?[\w.:-]*[\w.]-v\d+")
 _DEFAULT_FPS = 30
@@ -32,13 +32,13 @@ def is_gymnasium_id(name: str) -> bool:
 
 @dataclass(frozen=True)
 class GymnasiumConfig:
-    """One environment of Gymnasium, and how its observations are shown to the agent.
+    """One Gymnasium environment, and how its observations are shown to the agent.
 
     Attributes:
         game: The id. `module:Id` imports the module first, which registers the environment.
         images: How images are shown: "grey" as stacks of the last four, in grey, scaled to 84x84,
             like those of Atari games; "raw" as they are; "auto" as "grey" if they are at least
-            32x32 of one or three channels, else as "raw" (the symbols of MiniGrid are no picture).
+            32x32 with one or three channels, else as "raw" (MiniGrid's symbols are not a picture).
         max_frames: The number of agent steps after which an episode is truncated, unless the
             environment has a lower limit of its own.
 
@@ -80,13 +80,13 @@ class GymnasiumConfig:
 
 
 def make(game: str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
-    """Make an environment by its id, with what `gymnasium.make` puts around it.
+    """Make an environment by its id, with the wrappers that `gymnasium.make` adds.
 
     Raises:
         UnusableEnvironmentError: The id is unknown, or the environment's packages are missing.
     """
     _import_package(game)
-    # An environment without pictures may have no argument render_mode.
+    # An environment without pictures may have no render_mode argument.
     arguments: dict[str, Any] = {}
     if render_mode is not None:
         arguments["render_mode"] = render_mode
@@ -99,7 +99,7 @@ def make(game: str, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
 
 
 def _import_package(game: str) -> None:
-    """Import what registers the id, where that is known. A `module:` is imported by Gymnasium."""
+    """Import the package that registers the id, if known. Gymnasium imports a `module:` itself."""
     for beginning, module in _PACKAGES.items():
         if game.startswith(beginning):
             try:
@@ -127,7 +127,7 @@ def rendering_problem(game: str) -> str | None:
             image: Any = env.render()
         finally:
             env.close()
-    except Exception as error:  # whatever an environment of unknown making raises
+    except Exception as error:  # an unknown environment may raise anything
         return f"{game} cannot be rendered: {_one_line(error)}"
     if getattr(image, "ndim", 0) != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         return f"{game} cannot be rendered: its pictures are not (height, width, 3) of uint8"
@@ -136,7 +136,7 @@ def rendering_problem(game: str) -> str | None:
 
 @cache
 def _metadata(game: str) -> dict[str, Any]:
-    """What an environment says of itself, from one that is closed at once."""
+    """An environment's metadata, from one that is closed at once."""
     env = make(game)
     try:
         return dict(env.metadata)

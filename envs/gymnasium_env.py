@@ -1,4 +1,4 @@
-"""Environments of Gymnasium, with observations and actions as agents here know them."""
+"""Gymnasium environments with the observations and actions that agents here expect."""
 
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ def make_gymnasium_env(config: GymnasiumConfig, render_mode: str | None = None) 
     """Make a single environment.
 
     Its observations are float32 of shape (D,), or uint8 of shape (C, H, W); its actions are
-    Discrete, from 0. Rewards are its own.
+    Discrete, from 0. Rewards are unchanged.
 
     Raises:
         UnusableEnvironmentError: It cannot be made, or has spaces that are not supported.
@@ -55,7 +55,7 @@ def make_gymnasium_vector_env(
 ) -> VectorEnv[Any, Any, Any]:
     """Make environments that are stepped together, one for each seed, reset with these seeds.
 
-    Of what an environment says in `info`, only its lives are passed on.
+    Of an environment's `info`, only the lives are passed on.
 
     Raises:
         UnusableEnvironmentError: As `make_gymnasium_env`.
@@ -85,7 +85,7 @@ def _make_for_training(config: GymnasiumConfig) -> Env:
 
 
 class _PlainFlags(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Make NumPy's truth values, which JSON does not know, Python's."""
+    """Convert NumPy's booleans, which JSON does not know, to Python's."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -93,10 +93,10 @@ class _PlainFlags(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class _LivesAlone(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Pass on `info["lives"]` alone, the newest where a step has none.
+    """Pass on only `info["lives"]`, or its last value where a step has none.
 
-    The rest may mean anything, and have a shape that changes, which cannot be put together with
-    that of other environments.
+    The rest may mean anything, and its shape may change, so that it cannot be stacked with that of
+    other environments.
     """
 
     _lives: int | None = None
@@ -117,7 +117,7 @@ class _LivesAlone(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class _ScreenOfStep(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Return the rendered picture of every step, the one before where there is none."""
+    """Return the rendered picture of every step, or the previous one where there is none."""
 
     _screen: Any = None
 
@@ -159,7 +159,7 @@ def _with_observations(env: Env, images: str) -> Env:
         return _with_images(env, images)
     is_stack = space.dtype == np.uint8 and len(space.shape or ()) > 3
     if isinstance(space, spaces.Box) and not is_stack:
-        with np.errstate(over="ignore"):  # the largest number of float64 is a bound, too
+        with np.errstate(over="ignore"):  # a bound may be the largest float64
             low, high = _as_vector(space.low), _as_vector(space.high)
         vector = spaces.Box(low, high, dtype=np.float32)
         return TransformObservation(env, _as_vector, vector)
@@ -182,7 +182,7 @@ def _as_vector(observation: Any) -> npt.NDArray[np.float32]:
 
 
 def _is_image(space: spaces.Space[Any]) -> bool:
-    """Whether it holds images: bytes in two or three dimensions."""
+    """Whether a space holds images: bytes in two or three dimensions."""
     is_bytes = isinstance(space, spaces.Box) and space.dtype == np.uint8
     return is_bytes and space.shape is not None and len(space.shape) in (2, 3)
 

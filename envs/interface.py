@@ -1,4 +1,4 @@
-"""The functions that agents meet environments by, of either kind: Atari games and Gymnasium's."""
+"""The functions by which agents use either kind of environment: Atari games and Gymnasium's."""
 
 from collections.abc import Sequence
 from enum import EnumMeta
@@ -42,7 +42,7 @@ class Spaces(NamedTuple):
 
     @classmethod
     def of(cls, num_actions: int, observations: Space[Any]) -> "Spaces":
-        """The sizes, with the bounds of a space of observations if it is a `Box` of vectors."""
+        """The sizes, with the bounds of the observation space if it is a `Box` of vectors."""
         shape = observations.shape or ()
         bounds: tuple[tuple[float, float], ...] = ()
         if isinstance(observations, Box) and len(shape) == 1:
@@ -60,14 +60,14 @@ class Spaces(NamedTuple):
 def resolve_environment(name: str) -> Game | str:
     """Find an Atari game by any spelling, or recognise the id of a Gymnasium environment.
 
-    Whether there is an environment of that id is known only when it is made.
+    Whether an environment with that id exists is only known when it is made.
 
     Returns:
         The game; or the id, without blanks around it.
 
     Raises:
-        UnknownGameError: The name is neither, and the message lists the closest games; or it is
-            an Atari game's id with rules of its own, such as PongNoFrameskip-v4.
+        UnknownGameError: The name is neither, and the message lists the closest games; or it is an
+            Atari id that implies other rules, such as PongNoFrameskip-v4.
         UnplayableGameError: The game exists, but the emulator cannot start it.
     """
     if "," in name:

@@ -1,6 +1,6 @@
 """Milestones: what an episode reached in its game, from the console's memory.
 
-Scores on a plateau say little about what an agent can do, and on a game without points nothing.
+Scores on a plateau say little about what an agent can do, and in a game without points nothing.
 Source of the addresses: Anand et al., Unsupervised State Representation Learning in Atari (2019),
 whose annotations are public; those of Frostbite's level, and of the single keys, were found by
 writing to the memory and looking at what the game does (`tests/envs/test_milestones.py`).
@@ -26,9 +26,9 @@ class Milestone:
 
     Attributes:
         name: The name in tags and files.
-        title: The name for people.
+        title: The name shown to people.
         measure: What an episode reached, from the memory after each of its agent steps.
-        is_share: Whether that is 0 or 1, so that the mean over episodes is a share of them.
+        is_share: Whether the measure is 0 or 1, so that its mean over episodes is a share of them.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Milestone:
 def _played(memory: Memory) -> Memory:
     """The steps before the console's demonstration, which shows a game on level 8.
 
-    It begins some time after an agent that stands still has frozen to death for the last time,
-    which ends no episode. An entry raises the level by one.
+    The demonstration begins some time after an agent that stands still has frozen to death for the
+    last time, which does not end the episode. Entering an igloo only raises the level by one.
     """
     jumps = np.flatnonzero(~np.isin(np.diff(memory[:, LEVEL].astype(int)), (0, 1)))
     return memory[: jumps[0] + 1] if len(jumps) else memory
 
 
 def _igloo_complete(memory: Memory) -> float:
-    # 255 without a block, 0 with one, 15 with its door. It is emptied again when it is entered.
+    # 255 without a block, 0 with one, 15 with its door. Entering the igloo empties it.
     built = _played(memory)[:, IGLOO_BLOCKS] == COMPLETE_IGLOO
     return float(built.any() or _level(memory) > 1)
 
@@ -92,7 +92,7 @@ def milestones_reached(game_name: str, memory: Iterable[Memory]) -> dict[str, fl
         memory: The console's memory after each agent step, (128,) each.
 
     Returns:
-        Empty for games without milestones, and environments that are no console's.
+        Empty for games without milestones, and for environments other than Atari games.
     """
     milestones = MILESTONES.get(game_name, ())
     if not milestones:

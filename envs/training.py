@@ -47,8 +47,8 @@ class AtariTrainingEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[np.int64], n
     Args:
         config: The game and its rules.
         num_envs: B, the number of copies.
-        seeds: (B,) integers in [0, 2**31), one per copy, for the first `reset` if that is given
-            none. Copies with the same seed and the same actions are identical, in any position.
+        seeds: (B,) integers in [0, 2**31), one per copy, for the first `reset` if it is given none.
+            Copies with the same seed and the same actions are identical, in any position.
         num_threads: The number of emulator threads; they help only where there are idle cores.
 
     Raises:
@@ -119,7 +119,7 @@ class AtariTrainingEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[np.int64], n
             The first observations, (B, 4, 84, 84) uint8, and `info`.
 
         Raises:
-            ValueError: The seeds are no (B,) integers in [0, 2**31), or there are options.
+            ValueError: The seeds are not (B,) integers in [0, 2**31), or there are options.
         """
         if options:
             raise ValueError(f"reset() takes no options, got {options}")
@@ -178,13 +178,13 @@ class AtariTrainingEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[np.int64], n
     def close_extras(self, **_: Any) -> None:
         """Stop the emulators and their threads; called by `close`, once."""
         self._emulators.close()
-        del self._emulators  # the threads are joined only when the C++ object goes
+        del self._emulators  # the threads are joined only when the C++ object is destroyed
 
     def _info(self, emulator_info: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
         return {"lives": emulator_info["lives"], "_lives": self._everywhere}
 
     def _check_actions(self, actions: npt.NDArray[np.int64]) -> None:
-        # Not a courtesy: ale-py 0.12.1 waits forever after an action that is out of range.
+        # Required: ale-py 0.12.1 waits forever after an action that is out of range.
         if actions.shape != (self.num_envs,) or actions.dtype != np.int64:
             raise ValueError(
                 f"actions must be ({self.num_envs},) int64, got {actions.shape} {actions.dtype}"
