@@ -1,11 +1,11 @@
-"""Exploration bonuses: rewards for observations that were seen rarely, by counts.
+"""Exploration bonuses: rewards, based on counts, for observations that were rarely seen.
 
-All workers share the counts without a lock, as they share the parameters: of two that count at the
-same moment, one may be lost, and nobody waits.
+All workers share the counts without a lock, as they share the parameters: of two counts at the same
+moment, one may be lost, but no worker waits.
 
 To add one, give it a name among the choices of `TrainConfig.bonus`, a default scale in
-`bonus_scale` there, and a class in `BONUSES` here. Its state is integer counts, which workers share
-and checkpoints keep; a bonus that is learned has no place for its parameters.
+`bonus_scale` there, and a class in `BONUSES` here. Its only state is integer counts, which workers
+share and checkpoints keep; there is no place for the parameters of a learned bonus.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ HASH_BITS = 256
 # The number of counters that hashes are spread over is two to the power of this.
 TABLE_BITS = 21
 MAX_COUNTERS = 2**22
-# Vectors with larger bounds are taken for unbounded.
+# Components of vectors with larger bounds are treated as unbounded.
 _LARGEST_BOUND = 1e6
 
 
@@ -42,7 +42,7 @@ def num_counters(config: TrainConfig, spaces: Spaces) -> int:
     """The number of counters, int64, that the settings' bonus needs; 0 without a bonus.
 
     Raises:
-        SettingError: If the bonus is not for such observations.
+        SettingError: If the bonus does not support such observations.
     """
     if config.bonus == "none":
         return 0
@@ -58,7 +58,7 @@ def make_bonus(config: TrainConfig, spaces: Spaces, counts: Tensor) -> Bonus | N
     Args:
         config: The settings.
         spaces: The shape of an observation.
-        counts: The counts so far, int64, shape (`num_counters`,); they are counted on in place.
+        counts: The counts so far, int64, shape (`num_counters`,), updated in place.
     """
     if config.bonus == "none":
         return None
@@ -66,14 +66,14 @@ def make_bonus(config: TrainConfig, spaces: Spaces, counts: Tensor) -> Bonus | N
 
 
 class CountBonus(Protocol):
-    """A bonus by counts, of the interface that `make_bonus` needs."""
+    """A count-based bonus, with the interface that `make_bonus` needs."""
 
     def __init__(self, spaces: Spaces, counts: npt.NDArray[np.int64], scale: float) -> None:
-        """For observations of a shape, with counts that are counted on in place."""
+        """Take the shape of an observation, and counts that are updated in place."""
 
     @staticmethod
     def num_counters(game: str, spaces: Spaces) -> int:
-        """The size of the counts; ValueError, with the reason, if it is not for these spaces."""
+        """The number of counts; ValueError, with the reason, if the spaces are not supported."""
 
     def __call__(
         self, observations: npt.NDArray[Any], counting: npt.NDArray[np.bool_]
@@ -97,8 +97,9 @@ class PixelCounts:
     Args:
         spaces: The shape of an observation, (C, H, W).
         counts: int64, shape (pixels * levels,).
-        scale: The bonus at a pseudo-count of about 1. No bonus is over ten times this, and one that
-            is new in k pixels stays near that for many visits: r is at most 2^-k at the second.
+        scale: The bonus at a pseudo-count of about 1. No bonus exceeds ten times this. For a frame
+            that is new in k pixels, it stays near that for many visits: r is at most 2^-k at the
+            second.
     """
 
     @staticmethod
@@ -122,15 +123,15 @@ class PixelCounts:
     def __call__(
         self, observations: npt.NDArray[np.uint8], counting: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.float32]:
-        """The bonuses of one step of N games, all by the counts before it; then count them.
+        """Return the bonuses of one step of N games, all by the counts before it; then count it.
 
         Args:
             observations: Shape (N, C, H, W).
-            counting: Bool, shape (N,): the others get no bonus, and are not counted.
+            counting: Bool, shape (N,): false for games that get no bonus and are not counted.
         """
         levels = frames_of(observations)[counting] // (256 // self._levels)
         counters = self._first_counter + levels
-        # Every frame has added one to every pixel: to the first one, too.
+        # Every frame adds one to each pixel, so the counts of the first pixel add up to n.
         total = self._counts[: self._levels].sum()
         bonuses = np.zeros(len(observations), np.float32)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -149,12 +150,12 @@ class SimHash:
 
         phi(s) = sgn(A s), with A of k = 256 rows drawn from N(0, 1),   bonus = scale / sqrt(n(phi))
 
-    with n counted in a table of fixed size, of which a cell may belong to several hashes. Frames
-    are scaled to [-1, 1].
+    with n counted in a table of fixed size, in which several hashes may share a cell. Frames are
+    scaled to [-1, 1].
 
-    Of other observations the signs would tell too little. In small images of symbols all but a few
-    numbers are the same: their bytes are the hash. The direction of a vector is not where it is:
-    its components are scaled to [-1, 1] by their bounds, or x to sgn(x) ln(1 + |x|) where there are
+    Other observations would often share their signs. Small images of symbols differ in only a few
+    numbers, so their bytes are the hash. For vectors, sgn(A s) only depends on the direction of s,
+    so components are scaled to [-1, 1] by their bounds, or x to sgn(x) ln(1 + |x|) where there are
     none, and phi(s) = sgn(A s + b), with b drawn like A.
 
     Source: Tang et al., #Exploration: A Study of Count-Based Exploration for Deep Reinforcement
@@ -163,7 +164,7 @@ class SimHash:
     Args:
         spaces: The shape of an observation, (C, H, W), or (D,) with its bounds.
         counts: int64, shape (2 ** `TABLE_BITS`,).
-        scale: The bonus of what was never seen before.
+        scale: The bonus of an observation never seen before.
     """
 
     @staticmethod
@@ -231,10 +232,10 @@ class _Scaling:
 
 
 def frames_of(observations: npt.NDArray[np.uint8]) -> Frames:
-    """What counts of images, as bytes, shape (N, pixels).
+    """The part of images that is counted, as bytes, shape (N, pixels).
 
-    Of a stack, its newest frame. Colours are averaged, and blocks of pixels, so that 84x84 becomes
-    42x42. Images with a side below 42 stay as they are.
+    Of a stack, this is the newest frame. Colours and blocks of pixels are averaged, so that 84x84
+    becomes 42x42. Images with a side below 42 stay as they are.
 
     Args:
         observations: Shape (N, C, H, W).
@@ -254,11 +255,11 @@ def frames_of(observations: npt.NDArray[np.uint8]) -> Frames:
 
 
 def _frame_layout(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The numbers of pixels, and of levels of each, that count of an image of shape (C, H, W)."""
+    """The numbers of counted pixels, and of levels of each, for images of shape (C, H, W)."""
     pixels = frames_of(np.zeros((1, *shape), np.uint8)).shape[1]
     return pixels, PICTURE_LEVELS if _is_picture(shape) else SYMBOL_LEVELS
 
 
 def _is_picture(shape: tuple[int, ...]) -> bool:
-    """Whether images of shape (C, H, W) are large enough not to be of symbols."""
+    """Whether images of shape (C, H, W) are large enough to be pictures, not symbols."""
     return min(shape[1:]) >= FRAME_SIZE

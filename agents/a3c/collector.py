@@ -46,8 +46,8 @@ class Collector:
     Args:
         env: Any Gymnasium vector environment of W * B that `spaces_of` accepts; it is reset
             here. The first B belong to the first worker, the next B to the second, and so on.
-            `info["lives"]`, where there is one, tells of lost lives, and `info["episode"]` of
-            finished episodes where `info["_episode"]` is true, as
+            Lost lives are read from `info["lives"]`, if there, and finished episodes from
+            `info["episode"]` where `info["_episode"]` is true, as
             `gymnasium.wrappers.vector.RecordEpisodeStatistics` writes them; elsewhere the rewards
             are summed up.
         network: The network that acts; its parameters change only between two calls of `collect`.
@@ -90,7 +90,7 @@ class Collector:
         self._steps = _Steps(num_steps, env.num_envs, self.spaces.num_actions)
 
     def make_rollouts(self) -> Rollout:
-        """Allocate the rollouts of all workers, which are the first dimension of every field."""
+        """Allocate the rollouts of all workers, stacked in the first dimension of every field."""
         return Rollout.zeros(
             len(self.generators),
             self.num_steps,
@@ -104,7 +104,7 @@ class Collector:
         """Play T steps in every environment.
 
         Args:
-            rollouts: Each worker's, filled with its steps.
+            rollouts: One for each worker, filled with its steps.
             cache: Filled with what the torso computes, if given: `Torso.make_cache` of the first
                 T * B of every rollout's observations.
         """
@@ -176,7 +176,7 @@ class Collector:
         # In NEXT_STEP mode, the step after an end ignores its action and starts a new episode.
         self._starts = ignored = self._ended_before
         self._ended_before = ended = terminated | truncated
-        # Lives may rise within an episode (a bonus) and change freely from one to the next; some
+        # Lives may rise within an episode (a bonus life) and change freely between episodes; some
         # games have none at all. Only a fall within a running episode is a lost life.
         lives = info.get("lives", self._lives)
         life_lost = (lives < self._lives) & ~(terminated | ignored)
@@ -188,8 +188,8 @@ class Collector:
         return rewards, terminated, life_lost, truncated
 
     def _finish_episodes(self, ended: npt.NDArray[np.bool_], info: dict[str, Any]) -> None:
-        # Not every environment that ends has its own: a wrapper inside a time limit sees no
-        # truncation, and others mean something else by the name.
+        # Not every episode's end comes with statistics: a wrapper inside a time limit sees no
+        # truncation, and other environments mean something else by the name.
         own = info.get("episode")
         if not isinstance(own, dict) or not own.keys() >= {"r", "l"}:
             own = {}
@@ -203,7 +203,7 @@ class Collector:
 
 
 class _Steps:
-    """What happens in T steps of N environments, apart from observations: as arrays.
+    """What happens in T steps of N environments, except observations, as NumPy arrays.
 
     The environments use NumPy, and writing a few numbers takes a tenth of a tensor's time.
 

@@ -1,4 +1,4 @@
-"""What becomes of the gradient of the loss before it is applied, for worker and learner."""
+"""How worker and learner process the gradient of the loss before it is applied."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class Orthogonality(NamedTuple):
 
     Attributes:
         loss: The loss, a scalar.
-        gradients: Where to add it, a view of the flat gradients, and what, for every parameter
-            that the loss depends on.
+        gradients: For every parameter that the loss depends on, a view of the flat gradients, and
+            the gradient to add to it.
         is_finite: Whether the gradient's norm is finite.
     """
 
@@ -33,7 +33,7 @@ def orthogonality_gradient(network: ActorCritic, config: TrainConfig) -> Orthogo
     """Compute the orthogonality loss and `orthogonality_coef` times its gradient.
 
     Args:
-        network: The network, by `flatten_parameters_`.
+        network: The network, after `flatten_parameters_`.
         config: The settings.
     """
     loss = network.orthogonality_loss()
@@ -53,7 +53,7 @@ def orthogonality_gradient(network: ActorCritic, config: TrainConfig) -> Orthogo
 
 @dataclass(frozen=True)
 class GradientStep:
-    """What is known of a gradient that is ready to be applied.
+    """Whether a gradient can be applied, and its metrics.
 
     Attributes:
         is_finite: Whether the gradient is finite; if not, it must be skipped.
@@ -76,8 +76,8 @@ def clip_gradients(
         config: The settings.
     """
     norm = float(flat.gradients.norm())
-    # The norms, not each number: they overflow where an optimizer's squared gradients would, and
-    # checking each number would take a twentieth of the update.
+    # Check the norms, not each number: they overflow where an optimizer's squared gradients would,
+    # and checking each number would take a twentieth of the update.
     if not math.isfinite(norm) or not orthogonality.is_finite:
         return GradientStep(is_finite=False, metrics={})
     clipped = norm > config.max_grad_norm
@@ -93,7 +93,7 @@ def clip_gradients(
         "losses/explained_variance": loss.explained_variance,
         "losses/orthogonality": orthogonality.loss.to(loss.policy.device),
     }
-    # All at once: on another device, each of them would have to be waited for.
+    # All at once: from another device, each number would have to be waited for.
     numbers = torch.stack([term.detach() for term in terms.values()]).tolist()
     metrics = dict(zip(terms, numbers, strict=True))
     metrics |= {"losses/grad_norm": norm, "losses/clipped_updates": float(clipped)}

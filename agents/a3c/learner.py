@@ -27,7 +27,7 @@ class Learner:
         self.config, self.network, self.flat, self.store = config, network, flat, store
 
     def update(self, rollout: Rollout) -> Update:
-        """Make one update; as `WorkerGroup.updates`, but with V-trace for the returns."""
+        """Make one update, as in `WorkerGroup.updates`, but with V-trace for the returns."""
         output = unroll(self.network, rollout)
         log_ratios = log_prob(output.logits.detach(), rollout.actions) - log_prob(
             rollout.behaviour_logits, rollout.actions

@@ -2,7 +2,7 @@
 
 Shapes: T steps, B environments, A actions. `mask_t` (T, B) is one for steps that count and zero for
 the ignored ones; every loss is a mean over the steps that count. All tensors may have a further
-first dimension of W workers, each of whom then has losses of its own, shape (W,).
+first dimension of W workers; every worker then has separate losses, shape (W,).
 """
 
 from typing import NamedTuple
@@ -107,7 +107,7 @@ def explained_variance(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
 
 
 def masked_mean(x_t: Tensor, mask_t: Tensor) -> Tensor:
-    """Mean of x_t over the steps that count; zero where none does. Shapes (T, B)."""
+    """Mean of x_t over the steps that count; zero if none does. Shapes (T, B)."""
     # Selecting, not multiplying: an ignored step may hold anything, and 0 * inf is not 0.
     steps = (-2, -1)
     return torch.where(mask_t.bool(), x_t, 0.0).sum(steps) / mask_t.sum(steps).clamp_min(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class SharedOptimizer(Protocol):
-    """Applies one gradient to shared parameters, whose state is shared too."""
+    """Applies one gradient to shared parameters; its own state is shared too."""
 
     def step(self, gradient: Tensor, learning_rate: float, updates: int) -> None:
         """Apply a gradient of shape (N,); `updates` is how many were applied before it."""

@@ -10,7 +10,7 @@ class ParameterStore(Protocol):
 
     @property
     def bonus_counts(self) -> Tensor:
-        """What the bonus of all workers has counted, int64, for them to count on in place."""
+        """The counts of the exploration bonus, int64, which all workers update in place."""
         ...
 
     def pull(self, out: Tensor) -> None:

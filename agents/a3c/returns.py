@@ -21,9 +21,9 @@ def lambda_returns(
     `G - v_tm1` is generalised advantage estimation (Schulman et al. 2016, eq. 16); with lambda 1 it
     is the n-step advantage of A3C (Mnih et al. 2016, Algorithm S3).
 
-    How a step ended is said by two numbers: discount_t = 0 where nothing follows (termination, or a
-    lost life in training); lambda_t = 0 where the trace must be cut though the state goes on being
-    worth something (truncation: the return bootstraps from the last observation's value).
+    Two numbers say how a step ended: discount_t = 0 where nothing follows (termination, or a lost
+    life in training); lambda_t = 0 where the trace must be cut although the state still has a value
+    (truncation: the return bootstraps from the last observation's value).
 
     Args:
         r_t: Rewards, shape (T, B).
@@ -94,7 +94,7 @@ def vtrace(
         delta_t = rho_t (r_t + discount_t v_t - v_tm1)
         G_t - v_tm1 = delta_t + discount_t c_t (G_{t+1} - v_t),   G_T = v_T
 
-    and the advantage, whose bootstrap is mixed by lambda as the return's is, is
+    and the advantage, with the same mixed bootstrap as the return, is
 
         A_t = rho_t (r_t + discount_t ((1 - lambda_t) v_t + lambda_t G_{t+1}) - v_tm1).
 
@@ -107,8 +107,8 @@ def vtrace(
         v_tm1: Values of the observations acted on, shape (T, B).
         bootstrap_value: Value v_T of the observation after the last step, shape (B,).
         log_ratio_t: log pi(a_t) - log mu(a_t), shape (T, B).
-        clip_rho: Bound of rho; it says which policy's values are learned.
-        clip_c: Bound of c; it says how fast.
+        clip_rho: Bound of rho; it determines which policy's values are learned.
+        clip_c: Bound of c; it determines how fast.
 
     Raises:
         ValueError: If the shapes do not match.

@@ -17,7 +17,7 @@ Fields = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 class Rollout:
     """T steps of B environments, and the observation after the last step.
 
-    All fields may be views of memory that is written again and again.
+    All fields may be views of memory that is reused.
 
     Attributes:
         observations: Images, uint8, shape (T + 1, B, C, H, W), channels last in memory; or vectors,
@@ -30,7 +30,7 @@ class Rollout:
         behaviour_logits: Logits of the policy that acted, shape (T, B, A).
         rewards: Raw rewards, float32, shape (T, B).
         bonuses: Bonuses for the observations that the steps led to, float32, shape (T, B); zero
-            without one, and where `mask` is false.
+            without a bonus, and where `mask` is false.
         discounts: gamma, or 0 where the episode terminated or a life was lost, shape (T, B).
         lambdas: lambda, or 0 where the episode was truncated, shape (T, B).
         mask: False for the step after an episode's end, whose action is ignored, shape (T, B).
@@ -60,9 +60,9 @@ class Rollout:
 
     @classmethod
     def batch(cls, memory: dict[str, Tensor]) -> "Rollout":
-        """View the memory of N rollouts, shapes (N, ...), as one rollout of N times the B."""
+        """View the memory of N rollouts, shapes (N, ...), as one rollout of N * B environments."""
         observations = _channels_first(memory["observations"].transpose(0, 1))
-        # Time stays first. All other fields are small and copied into that order.
+        # Time comes first. All fields but observations are small and copied into that order.
         folded = {
             name: field.transpose(0, 1).flatten(1, 2)
             for name, field in memory.items()
@@ -74,7 +74,7 @@ class Rollout:
     def zeros(
         cls, count: int, num_steps: int, num_envs: int, spaces: Spaces, state_size: int
     ) -> "Rollout":
-        """Allocate `count` rollouts of zeros: one more dimension, the first, of every field."""
+        """Allocate `count` rollouts of zeros, in an additional first dimension of every field."""
         fields = rollout_fields(num_steps, num_envs, spaces, state_size)
         return cls.from_memory(
             {
@@ -84,7 +84,7 @@ class Rollout:
         )
 
     def unbind(self) -> list["Rollout"]:
-        """View the single rollouts of what `zeros` allocated."""
+        """View the single rollouts that `zeros` allocated."""
         names = vars(self).keys()
         each = zip(*(field.unbind() for field in vars(self).values()), strict=True)
         return [Rollout(**dict(zip(names, fields, strict=True))) for fields in each]
@@ -150,7 +150,7 @@ def unroll_workers(
     torso_features: Tensor,
     parameters: Mapping[str, Tensor],
 ) -> UnrollOutput:
-    """Run core and heads over the rollouts of W workers, with gradients that are told apart.
+    """Run core and heads over the rollouts of W workers, with separate gradients.
 
     Args:
         network: The network that played them, its parameters unchanged.

@@ -55,8 +55,8 @@ def push_gradient(
 ) -> Update:
     """Clip the gradient of a rollout's loss, and push it if it is finite.
 
-    A rollout without a step that counts teaches nothing: with a gradient of zero, the optimizer
-    would still move all parameters by their momentum.
+    A rollout without a step that counts is skipped: even with a gradient of zero, the optimizer
+    would move all parameters by their momentum.
 
     Args:
         flat: The flat parameters, and the gradient of the loss.

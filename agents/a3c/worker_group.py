@@ -1,8 +1,8 @@
 """The actor-learners of one process: Algorithm S3 of the A3C paper, with n-step returns or GAE.
 
 Every worker has its own environments, rollout, gradient and update. The workers of a process share
-one copy of the parameters: it is pulled once, and acts and learns for all of them in one batch. The
-gradients of the workers are told apart and pushed one after the other.
+one copy of the parameters, which is pulled once; they act and learn in one batch. Their gradients
+are separate, and pushed one after the other.
 """
 
 from collections.abc import Callable, Iterator
@@ -47,8 +47,8 @@ class GroupSpec:
         workers: The indices of the W workers.
         incarnation: Differs at every start of these workers, in resumed runs too; with a worker's
             index, it seeds the worker's environments and actions.
-        group_class: Makes the workers of a process that learn themselves; importable by name,
-            because it is sent to other processes.
+        group_class: Makes the workers of a process, where they learn themselves; importable by
+            name, because it is sent to other processes.
     """
 
     config: TrainConfig
@@ -98,7 +98,7 @@ class WorkerGroup(ActorGroup):
 
     Attributes:
         rollouts: The newest rollout of each worker.
-        torso_caches: What the torso computed for it, for each worker.
+        torso_caches: What the torso computed for each of these rollouts.
     """
 
     def __init__(self, spec: GroupSpec, store: ParameterStore) -> None:
@@ -108,7 +108,7 @@ class WorkerGroup(ActorGroup):
         acted_on = self._all_rollouts.observations[:, :-1].flatten(1, 2)
         self._torso_cache = self.network.torso.make_cache(acted_on)
         self.torso_caches = [self._torso_cache.worker(i) for i in range(len(self.workers))]
-        # What gradients are taken by, one of each worker: features, parameters of core and heads.
+        # Gradients are taken of these, per worker: features, and parameters of core and heads.
         self._features = self._torso_cache.features.detach().requires_grad_()
         self._parameters = {
             name: parameter
@@ -162,7 +162,7 @@ class WorkerGroup(ActorGroup):
             )
 
     def _gradients(self, losses: Tensor) -> Iterator[list[Tensor]]:
-        """For each worker, the gradient of its loss by all parameters, in the module's order."""
+        """Each worker's gradient of its loss, for all parameters in the module's order."""
         by = [self._features, *self._parameters.values()]
         dfeatures, *gradients = torch.autograd.grad(losses.sum(), by, materialize_grads=True)
         for i, torso_cache in enumerate(self.torso_caches):
@@ -171,7 +171,7 @@ class WorkerGroup(ActorGroup):
 
 
 def _randomness(spec: GroupSpec, worker: int) -> tuple[np.ndarray, np.random.Generator]:
-    """A worker's seeds of its environments, and its generator of actions.
+    """The seeds of a worker's environments, and its generator of actions.
 
     They depend on the worker alone, not on which others its process hosts.
     """
