@@ -1,1 +1,1 @@
-"""The actor-critic network: torso, core and heads, and what its programs are."""
+"""The actor-critic network: torso, core and heads, and the inspection of its programs."""

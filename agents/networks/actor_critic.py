@@ -40,7 +40,7 @@ class ActorCritic(nn.Module):
         config: The settings; its group "network" and that of the head matter here.
 
     Raises:
-        SettingError: If the torso is not for such observations.
+        SettingError: If the torso does not support such observations.
     """
 
     def __init__(self, spaces: Spaces, config: TrainConfig) -> None:
@@ -86,7 +86,7 @@ class ActorCritic(nn.Module):
 
         Args:
             observations: Shape (T, B, ...), or (T, N, B / N, ...) for a batch of N rollouts that
-                each lie in one piece of memory, images with channels last.
+                are each contiguous in memory, images with channels last.
         """
         if not self.spaces.has_images:
             vectors = observations.flatten(1, -2)
@@ -112,14 +112,14 @@ class ActorCritic(nn.Module):
         episode_starts: Tensor,
         parameters: Mapping[str, Tensor],
     ) -> ActorCriticOutput:
-        """`forward_heads` for W workers at once, with gradients that are told apart.
+        """`forward_heads` for W workers at once, with separate gradients.
 
         Args:
             torso_features: Shape (W, T, B, F).
             state: The core's state before the first step, shape (W, 2, B, S).
             episode_starts: Bool, shape (W, T, B).
-            parameters: Those of core and heads by name, by `repeat_parameters`. The gradients of
-                the workers are those of their rows.
+            parameters: Those of core and heads by name, from `repeat_parameters`. Each worker's
+                gradients are those of its rows.
 
         Returns:
             The logits, shape (W, T, B, A), the values, shape (W, T, B), and the core's last state,
@@ -140,7 +140,7 @@ class ActorCritic(nn.Module):
 
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
-        """Inside, parameters must not change; whatever needs no gradient is faster there."""
+        """A context in which parameters must not change; calls without a gradient are faster."""
         with ExitStack() as stack:
             stack.enter_context(frozen_keys(self))
             for part in (self.torso, self.inference_actor, self.inference_critic):

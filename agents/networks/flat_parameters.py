@@ -45,8 +45,8 @@ def flatten_parameters_(module: nn.Module) -> FlatParameters:
 def repeat_parameters(module: nn.Module, count: int) -> dict[str, Tensor]:
     """Return a module's parameters by name, each repeated without a copy, shape (count, ...).
 
-    Whatever uses the i-th of each leaves its gradient in the i-th row, apart from the others'. The
-    values are the module's own, and change with them.
+    Computing with the i-th row of each leaves the gradient in that row alone. The values are the
+    module's own, and change with them.
     """
     return {
         name: parameter.detach().expand(count, *parameter.shape).requires_grad_()

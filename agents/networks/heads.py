@@ -1,11 +1,11 @@
-"""The heads that agents differ by: from the settings to the layer of actor and critic.
+"""The heads, in which agents differ: from the settings to the layer of actor and critic.
 
-A head is made from in_features and out_features, and called like `nn.Linear`. What it computes
-depends on its input and its parameters alone: parameters are what workers share and checkpoints
-hold, buffers are neither.
+A head is made from in_features and out_features, and called like `nn.Linear`. Its output depends on
+its input and its parameters alone: workers share parameters and checkpoints store them, but not
+buffers.
 
-To add one, give it a name among the choices of `TrainConfig.head`, settings of its own where it
-needs any, and a function here. Everything else takes it up by that name.
+To add one, give it a name among the choices of `TrainConfig.head`, its own settings if it needs
+any, and a function here. Everything else finds it by that name.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +27,12 @@ def head_factory(config: TrainConfig) -> Head:
 
 
 def forward_groups(head: nn.Module, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Call a head for G groups of inputs whose gradients are told apart.
+    """Call a head for G groups of inputs with separate gradients.
 
     Args:
         head: The head.
         x: Shape (G, ..., in_features).
-        parameters: By `repeat_parameters`, whose gradients become those of the groups.
+        parameters: From `repeat_parameters`; their rows get the gradients of the groups.
 
     Returns:
         y, shape (G, ..., out_features).

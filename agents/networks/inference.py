@@ -37,12 +37,12 @@ class InferenceHead:
 
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
-        """Inside, parameters must not change."""
+        """A context in which parameters must not change."""
         yield
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Return y, shape (B, out), without a gradient, of x, shape (B, in)."""
+        """Return y, shape (B, out), for x, shape (B, in), without a gradient."""
         return self.layer(x)
 
 
@@ -57,7 +57,7 @@ class CompiledNeurocoderHead(InferenceHead):
 
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
-        """Inside, parameters must not change."""
+        """A context in which parameters must not change."""
         before, self._cached = self._cached, self._arguments() if self._is_compiled else None
         try:
             yield
@@ -66,7 +66,7 @@ class CompiledNeurocoderHead(InferenceHead):
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Return y, shape (B, out), without a gradient, of x, shape (B, in)."""
+        """Return y, shape (B, out), for x, shape (B, in), without a gradient."""
         if not self._is_compiled:
             return self.layer(x)
         # Imported lazily: it takes a while, and other heads do not need it.

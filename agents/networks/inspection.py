@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 class NeurocoderProgram:
     """What the controller of a `NeurocoderLinear` chose; `neurocoder.Composition` as arrays.
 
-    The dots stand for no dimension at one agent step and T for an episode; r components, P slots.
+    The dots are no dimension for one agent step, and T for an episode; r components, P slots.
 
     Attributes:
         u_attention: w^u of eq. 11, shape (..., r, P); it does not sum to one.
@@ -135,5 +135,5 @@ def _stack_programs(programs: Sequence[Program | None]) -> Program | None:
 
 
 def _array(tensor: Tensor) -> Floats:
-    # A copy: an inference head may use its memory again at the next agent step.
+    # A copy: an inference head may reuse its memory at the next agent step.
     return np.array(tensor.detach().float().cpu().numpy())

@@ -1,8 +1,8 @@
 """An LSTM over T steps of B environments, with a hand-written gradient.
 
 Step by step, autograd would add up a gradient of all weights at every step, reading and writing
-megabytes each time. Here a step back is one small product, and the weights' gradient is a single
-product over all steps at the end.
+megabytes each time. Here a backward step is one small product, and the weights' gradient is a
+single product over all steps at the end.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ class LSTMSequence(torch.autograd.Function):
 
         c_t = f c + i g,   h_t = o tanh(c_t).
 
-    The batch may consist of W groups of B / W, one after the other, with gradients of their own:
-    the weights then have W, and equal values, in a further first dimension.
+    The batch may consist of W groups of B / W, one after the other, with separate gradients: the
+    weights are then repeated W times along a new first dimension.
     """
 
     @staticmethod
@@ -85,7 +85,7 @@ class LSTMSequence(torch.autograd.Function):
         hiddens_before, cells_before = before
         input_gate, forget_gate, cell_gate, output_gate = gates.unbind(2)
         tanh_cells = tanh_cells[1:]
-        # What a gate's derivative is multiplied by: of c for i, f and g, of h for o.
+        # The gates' derivatives are these factors times those of c (for i, f and g) or h (for o).
         factors = torch.stack(
             [
                 cell_gate * input_gate * (1 - input_gate),
@@ -118,7 +118,7 @@ class LSTMSequence(torch.autograd.Function):
 
 
 def _weight_gradient(dgates: Tensor, inputs: Tensor, groups: int | None) -> Tensor:
-    """Sum over steps and batch, or the batch of every group, of outer products."""
+    """Sum of outer products over the steps and the batch, or the batch of every group."""
     return _by_group(dgates, groups).transpose(-1, -2) @ _by_group(inputs, groups)
 
 

@@ -15,10 +15,10 @@ HIDDEN_SIZE = 64
 class MLPTorso(nn.Module):
     """Two layers of 64 with tanh over normalised vectors; it has the interface of `Torso`.
 
-    Nothing is kept from acting but the observations: so small a network is run again.
+    Only the observations are kept from acting: so small a network is run again.
 
     Args:
-        size: D, of an observation.
+        size: D, the size of an observation.
     """
 
     kind = "mlp"
@@ -39,7 +39,7 @@ class MLPTorso(nn.Module):
 
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
-        """Inside, parameters must not change; nothing depends on them alone."""
+        """A context in which parameters must not change; nothing is cached here."""
         yield
 
     @torch.no_grad()

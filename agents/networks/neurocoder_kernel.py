@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 MEMORIES = 3
-# Sums may be reordered, and so run along vectors; that NaN is NaN stays.
+# Sums may be reordered, and so vectorised; NaN stays NaN.
 _OPTIONS: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
     "error_model": "numpy",
@@ -159,7 +159,7 @@ def _blend(content, gate, usage, least_used, attention):  # type: ignore[no-unty
         less = 0
         for q in range(slots):
             less += usage[q] < usage[p]
-        # Fewer than l_I slots are used less than the l_I-th or one that ties with it.
+        # Fewer than l_I slots are used less than the l_I-th slot, or one that ties with it.
         weight = highest - usage[p] if less < least_used else _ZERO
         attention[p] = gate[p] * content[p] + (_ONE - gate[p]) * weight
     for p in range(slots):
@@ -170,7 +170,7 @@ def _blend(content, gate, usage, least_used, attention):  # type: ignore[no-unty
 def _apply(x, on_u, attention, v, s, residual, gate, y):  # type: ignore[no-untyped-def]
     """Eq. 1, 3, 4, 5 and 12, of one input: add to y what attention, (J, M * H, P), makes of x.
 
-    on_u, shape (P,), is x on the stored vectors of M_U; gate is that of the residual.
+    on_u, shape (P,), is M_U x; gate is that of the residual.
     """
     steps, heads, slots = len(attention), attention.shape[1] // MEMORIES, on_u.size
     sigma = last_sigma = _ZERO
@@ -220,7 +220,7 @@ def _forward(  # type: ignore[no-untyped-def]
     sharpness,
     y,
 ):
-    """Write y, shape (B, out), of x, shape (B, in); the rest as in `neurocoder.fused`."""
+    """Write y, shape (B, out), for x, shape (B, in); the rest is as in `neurocoder.fused`."""
     batch, (slots, key_size), size = len(x), keys.shape[1:], recurrent_weight.shape[1]
     rows = MEMORIES * heads
     from_input = np.empty((batch, 4 * size), np.float32)
@@ -277,7 +277,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 def _compile(function: Callable[..., Any], signature: str) -> Callable[..., Any]:
-    """Compile, or load what was compiled; whatever is wrong with what was stored costs seconds."""
+    """Compile, or load what was compiled before; unusable files only cost seconds."""
     try:
         return njit(signature, cache=True, **_OPTIONS)(function)
     except Exception as error:

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 CLIP = 10.0
-# Past so many observations, newer ones count more; a larger count would not fit into float32.
+# After so many observations, newer ones count more; a larger count would not fit into float32.
 MAX_COUNT = 2.0**23
 _EPS = 1e-8
-# Squares of much larger numbers overflow float32, and one makes a variance infinite for good.
+# Squares of much larger numbers overflow float32; a single one makes a variance infinite for good.
 MAX_MAGNITUDE = 1e15
 
 
@@ -18,7 +18,7 @@ class RunningNormalization(nn.Module):
     loaded with all others, and an optimizer, whose steps on them are zero, leaves them alone.
 
     Args:
-        size: D, of an observation.
+        size: D, the size of an observation.
 
     Attributes:
         statistics: Count, means and variances, shape (1 + 2 D,).
@@ -66,7 +66,7 @@ def merge_statistics_(statistics: Tensor, others: Tensor) -> None:
 
     Args:
         statistics: As `RunningNormalization.statistics`.
-        others: The same of at least one other observation.
+        others: The statistics of at least one other observation.
     """
     count, mean, variance = split_statistics(statistics)
     added, other_mean, other_variance = split_statistics(others)
@@ -74,8 +74,8 @@ def merge_statistics_(statistics: Tensor, others: Tensor) -> None:
     difference = other_mean - mean
     squares = variance * count + other_variance * added
     squares += difference.square() * (count * added / total)
-    # Other workers read and write without a lock: each number is replaced at once. If two add a
-    # mean to what both found empty, it is there once, not twice.
+    # Other workers read and write without a lock, so each number is replaced at once. If two
+    # workers find the statistics empty, the mean of one remains, not the sum of both.
     mean.copy_(mean + difference * (added / total))
     variance.copy_(squares / total)
     count.copy_(total.clamp(max=MAX_COUNT))
@@ -91,12 +91,12 @@ def add_observations_(row: Tensor, observations: Tensor) -> None:
     """Add a batch of observations to a row of `empty_sums`, in place.
 
     A row holds count, offset, and the sums of x - offset and of its squares, for an offset near x.
-    With a single writer, which never goes back, nothing is lost or counted twice however often
-    others read it.
+    With a single writer that only ever adds, nothing is lost or counted twice however often others
+    read the row.
 
     Args:
         row: Shape (1 + 3 D,).
-        observations: Shape (N, D); which are left out, `merge_observations_` says.
+        observations: Shape (N, D); `merge_observations_` says which are left out.
     """
     observations = _without_extremes(observations).double()
     if len(observations) == 0:
@@ -110,7 +110,7 @@ def add_observations_(row: Tensor, observations: Tensor) -> None:
 
 
 def statistics_between(before: Tensor, after: Tensor) -> Tensor:
-    """The statistics of what was added to rows of sums between two looks at them.
+    """The statistics of the observations added to rows of sums between two readings.
 
     Args:
         before: Shape (rows, 1 + 3 D).

@@ -61,7 +61,7 @@ def program_statistics(
     Args:
         network: The network whose heads are inspected.
         torso_features: Output of its torso, shape (T, B, F).
-        initial_state: Of its core before the first step, shape (2, B, S).
+        initial_state: State of its core before the first step, shape (2, B, S).
         episode_starts: Bool, shape (T, B): true where an observation is an episode's first.
         mask: Bool, shape (T, B): false for ignored steps.
     """
@@ -106,7 +106,7 @@ def layer_statistics(layer: NeurocoderLinear, x: Tensor) -> dict[str, float]:
         variations[f"attention_variation_{name}"] = float(w.std(dim=0).mean() / w.mean())
     used = attentions["u"].mean(dim=(0, 1))
     sigma = program.singular_values
-    smallest = sigma.amin(1)  # the last or the first one, by the order in which they are summed up
+    smallest = sigma.amin(1)  # the last or the first one, depending on the order of summation
     statistics = {
         "attention_entropy": sum(entropies) / 3,
         "attention_variation": sum(variations.values()) / 3,

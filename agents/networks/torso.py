@@ -1,8 +1,8 @@
 """The convolutional torso, which runs forward while acting and backward while learning.
 
 A worker learns from what it has just played, with the parameters it played with. Learning would
-recompute exactly the torso's forward pass while acting, so its outputs are cached instead, and
-learning starts with the backward pass.
+repeat exactly the torso's forward pass from acting, so its outputs are cached, and learning starts
+with the backward pass.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from envs.config import OBSERVATION_SHAPE
 
 OBSERVATIONS_PER_CHUNK = 40
-# Of version 5; CV_CN_MAX.
+# CV_CN_MAX of version 5.
 _MAX_CHANNELS_OF_OPENCV = 128
 
 
@@ -26,7 +26,7 @@ _MAX_CHANNELS_OF_OPENCV = 128
 class TorsoCache:
     """Inputs and outputs of the torso's layers, kept for the backward pass.
 
-    Of N observations each of W workers, who act together and learn one after the other; one
+    For N observations of each of W workers, which act together and learn one after the other; one
     worker's cache has the same tensors without the first dimension.
 
     Attributes:
@@ -117,7 +117,7 @@ class Torso(nn.Module):
 
     @contextmanager
     def cached_weights(self) -> Iterator[None]:
-        """Inside, parameters must not change; without a gradient, weights are converted once."""
+        """A context in which parameters must not change; weights are converted once."""
         before = self._cached
         with torch.no_grad():
             self._cached = self._weights()
@@ -130,8 +130,8 @@ class Torso(nn.Module):
     def make_cache(self, observations: Tensor) -> TorsoCache:
         """Allocate a cache for observations, shape (W, N, C, H, W), channels last in memory.
 
-        The observations themselves are not copied: whoever writes into them calls
-        `forward_cached` for these rows next.
+        The observations are not copied: after writing rows of them, call `forward_cached` for these
+        rows.
         """
         workers = observations.shape[:2]
         convolution_outputs, x = [], observations[0, :1].to(self._dtype)
@@ -247,7 +247,7 @@ class _Convolution(NamedTuple):
         return dweight, dbias
 
     def input_gradient(self, dy: Tensor, x: Tensor) -> Tensor:
-        """Gradient of that whose ReLU is the input x."""
+        """Gradient of the values whose ReLU is the input x."""
         (out, channels, size, _), s = self.weight.shape, self.stride
         if size != 2 * s or any(side % s for side in x.shape[-2:]):
             return _relu_backward(self._backward(dy, x, [True, False, False])[0], x)
@@ -259,7 +259,7 @@ class _Convolution(NamedTuple):
         # Shape (N, rows of blocks, row in a block, blocks of a row, column in a block and channel).
         rows = dx.movedim(1, -1).unflatten(-1, (s, s * channels)).transpose(2, 3)
         x_rows = x.movedim(1, -1).view(rows.shape)
-        # Written in the order of x, which the blocks are not in.
+        # Written in the memory order of x, which differs from that of the blocks.
         masked = torch.empty_like(x_rows)
         torch.ops.aten.threshold_backward.grad_input(rows, x_rows, 0, grad_input=masked)
         return masked.view(x.movedim(1, -1).shape).movedim(-1, 1)
@@ -281,7 +281,7 @@ class _Convolution(NamedTuple):
 
 
 class _Weights(NamedTuple):
-    """All weights as they are computed with: those of undivided bytes.
+    """All weights as they are used: the first convolution's are for undivided bytes.
 
     Attributes:
         convolutions: The convolutions.
