@@ -81,7 +81,7 @@ class EvenSampler(EpisodeCallback):
         self._seen += 1
 
     def summary(self) -> dict[str, HeadSummary]:
-        """Of actor and critic, where they are Neurocoder heads; empty if nothing was added."""
+        """Summarise the heads that are Neurocoders; empty if nothing was added."""
         if not self._kept:
             return {}
         outputs = stack_outputs(self._kept)

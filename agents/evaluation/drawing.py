@@ -31,7 +31,7 @@ LARGE, HEADING, NOTE, TICK = 34, 16, 12, 11  # sizes of text
 # Attention is drawn by its square root: most of it is below a tenth, and would all look black.
 ATTENTION_TICKS = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
 # Text and lines are drawn this many times larger and averaged. Pillow's lines have hard edges, and
-# its small letters stand at whole pixels, unevenly.
+# its small letters are placed unevenly, at whole pixels.
 _SUPERSAMPLING = 4
 _VIRIDIS: npt.NDArray[np.uint8] = np.asarray(
     cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS), np.uint8
@@ -67,7 +67,7 @@ class Box(NamedTuple):
         return self.y + self.height // 2 + 4
 
     def inset(self, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0) -> "Box":
-        """The box without so many pixels at its edges."""
+        """The box without the given numbers of pixels at its edges."""
         width, height = self.width - left - right, self.height - top - bottom
         return Box(self.x + left, self.y + top, width, height)
 
@@ -158,8 +158,8 @@ def draw_line(
         box: The plot.
         values: Oldest first; the last `length` are drawn.
         length: How many values the box is wide, at least 2.
-        low: The value at its lower edge.
-        high: The value at its upper edge, above `low`.
+        low: The value at the box's lower edge.
+        high: The value at the box's upper edge, above `low`.
     """
     fill_rect(canvas, box, GROUND)
     if low < 0 < high:
@@ -187,7 +187,7 @@ def draw_line(
 def draw_heat_map(canvas: Canvas, box: Box, attention: npt.NDArray[np.floating]) -> None:
     """Attention, shape (r, P) in [0, 1], as r rows of P cells; viridis over its square root.
 
-    Cells are as large as the box allows, up to a pixel; more than there is room for are averaged.
+    Cells fill the box, equal in size up to a pixel; more than there is room for are averaged.
     """
     shades = 255 * np.sqrt(np.clip(np.nan_to_num(attention), 0.0, 1.0)).astype(np.float32)
     rows, columns = shades.shape
@@ -219,7 +219,7 @@ def draw_ticks(canvas: Canvas, box: Box, left: str, middle: str, right: str) -> 
 
 
 def _clip(share: float, low: float) -> float:
-    """Into [low, 1]; what is not a number is 0."""
+    """Clip to [low, 1]; NaN becomes 0."""
     return 0.0 if share != share else min(max(share, low), 1.0)
 
 

@@ -1,6 +1,6 @@
 """Video encoders: ffmpeg with H.264, and OpenCV with VP9 where there is no ffmpeg.
 
-The wheel of imageio-ffmpeg brings an ffmpeg, which runs in a process of its own. OpenCV takes some
+The wheel of imageio-ffmpeg brings an ffmpeg, which runs in a separate process. OpenCV takes some
 twenty times longer.
 """
 
@@ -90,8 +90,8 @@ class FFmpegEncoder:
 
     def __init__(self, ffmpeg: str, path: Path, width: int, height: int, fps: int) -> None:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps}"]
-        # The index goes to the front of the file, so that it plays before it has arrived whole.
-        # Without "file:", a colon in a name would end that of a protocol.
+        # The index goes to the front of the file, so that it plays before it is downloaded fully.
+        # Without "file:", what precedes a colon in a name would be taken for a protocol.
         target = ["-movflags", "+faststart", "-y", f"file:{path}"]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `kill`)
         # Its own session: Ctrl-C is for this program, which may still want to finish the video.
@@ -150,7 +150,7 @@ class FFmpegEncoder:
             return f"ffmpeg was killed by {signal.Signals(-code).name}"
         self._errors.seek(0)
         lines = self._errors.read(10_000).decode(errors="replace").splitlines()
-        # "[libx264 @ 0x55d0c0] height not divisible by 2": the part of ffmpeg says nothing here.
+        # "[libx264 @ 0x55d0c0] height not divisible by 2": the part of ffmpeg does not matter here.
         reason = re.sub(r"^(\[.*?\] *)+", "", lines[0]) if lines else f"exit code {code}"
         return f"ffmpeg failed: {reason}"
 

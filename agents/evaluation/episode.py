@@ -32,9 +32,10 @@ class StepResult:
         reward: The raw reward.
         length: Agent steps of this episode so far, this one included.
         score: The raw return of this episode so far.
-        newest: What the agent sees after it: the observation, of a stack only the newest image.
-        info: The environment's; with `info["screens"]`, every emulator frame of the step, where a
-            callback needs frames.
+        newest: What the agent sees after the step: the observation, or only the newest image of a
+            stack.
+        info: The environment's info; where a callback needs frames, `info["screens"]` is every
+            emulator frame of the step.
     """
 
     action: int
@@ -58,8 +59,8 @@ class EpisodeResult:
         screen_hash: Hash of the console's last screen, see `hash_screen`; empty in environments
             other than Atari games, whose pictures depend on fonts and drivers.
         truncated: Whether the frame limit ended it, rather than the game.
-        trajectory_hash: SHA-256 of every action and the observation that followed it, of a stack
-            only the newest frame. Score and last screen alone would not tell of an episode that
+        trajectory_hash: SHA-256 of every action and the observation that followed it, or only the
+            newest frame of a stack. Score and last screen alone would not reveal an episode that
             took another way to the same place.
         milestones: What the episode reached, by the names of `envs.MILESTONES`; empty in games that
             have none.
@@ -149,7 +150,7 @@ def run_episodes(
         env: The environment; made with `keep_screens` where a callback needs frames. The caller
             closes it.
         policy: Chooses the actions.
-        seeds: With the actions, a seed decides everything in its episode.
+        seeds: With the actions, a seed determines its whole episode.
         callbacks: Called in this order. What they raise aborts the episode.
         should_stop: Called before each agent step; once true, the episode is aborted, and no
             further one starts.
@@ -214,7 +215,7 @@ def _play(
         step = StepResult(action, float(reward), len(actions), score, newest, info)
         for callback, wants_output in zip(callbacks, inspects, strict=True):
             callback.on_step(step, output if wants_output else None)
-    # Not one that an id of Gymnasium's stands for: that is rendered in videos alone.
+    # Not an Atari game made by its Gymnasium id: that is only rendered for videos.
     is_console = isinstance(env.unwrapped, AtariEnv) and env.unwrapped.spec is None
     screen: Any = env.render() if is_console else None
     return EpisodeResult(

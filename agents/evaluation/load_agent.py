@@ -20,7 +20,7 @@ from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import RunFolderError, open_run
 from envs import Spaces
 
-# Of what replays keep.
+# Replays keep names of at most this length.
 _LONGEST_NAME = 200
 
 
@@ -30,7 +30,7 @@ class LoadedAgent:
 
     Attributes:
         network: Ready to act.
-        checkpoint: The file's name, after that of its run if it is another's.
+        checkpoint: The file's name, preceded by its run's if that is another run.
         global_step: Agent steps it was trained for.
     """
 
@@ -39,7 +39,7 @@ class LoadedAgent:
     global_step: int
 
 
-# How a message shows them; other settings are shown as flags.
+# How a message shows these settings; others are shown as flags.
 _WORDS = {
     "head": "a {} head",
     "core": "core {}",
@@ -51,7 +51,7 @@ _WORDS = {
 
 
 def _identity(config: TrainConfig) -> list[str]:
-    """The settings that an agent is told apart by: of its network, and of what it plays."""
+    """The settings that distinguish an agent: those of its network, and of what it plays."""
     names = {"game", *vars(config.env)}
     groups = {"network", f"{config.head} head"}
     return [
@@ -63,18 +63,18 @@ def _identity(config: TrainConfig) -> list[str]:
 
 
 def _check_same_agent(path: Path, checkpoint: Checkpoint, config: TrainConfig) -> None:
-    """Raise CheckpointError if a checkpoint says that it plays otherwise than the run's agents.
+    """Raise CheckpointError if a checkpoint's agent differs from the run's agents.
 
-    That is with another network, even if its parameters have the same shapes, or by other rules.
+    It differs if it has another network, even with parameters of the same shapes, or other rules.
 
-    Its settings are in the file; in an older one, beside it in the run's `config.json`.
+    Its settings are in the file, or for an older file, in the `config.json` of its run.
     """
     settings = checkpoint.training_state.config
     if not settings:
         try:
             settings = asdict(open_run(path.parent.parent)[1])
         except RunFolderError:
-            return  # nothing is known of it but its parameters
+            return  # only its parameters are known
     ours = asdict(config)
     names = _identity(config)
     differing = [name for name in names if settings.get(name, ours[name]) != ours[name]]
@@ -97,14 +97,14 @@ def load_agent(
     *,
     spaces: Spaces | None = None,
 ) -> LoadedAgent:
-    """Build a run's network and fill it.
+    """Build a run's network and load its parameters.
 
     Args:
         folder: The run directory, as `open_run` returns it with the settings.
         config: The run's settings.
         which: "latest" (the newest sound checkpoint), "best", or a file.
         spaces: Those of the environment, `agents.a3c.collector.spaces_of(env)`, for a run that was
-            trained with a `make_env` of its own; by default, those of what `config.game` names.
+            trained with a custom `make_env`; by default, those of what `config.game` names.
 
     Raises:
         CheckpointError: If there is none that can be used.
@@ -119,7 +119,7 @@ def load_agent(
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)
     else:
         path = best_checkpoint(folder / "checkpoints") if which == "best" else Path(which)
-        # Who it is comes first: "a linear head" says more than the names of parameters that differ.
+        # Settings come first: "a linear head" says more than the names of parameters that differ.
         checkpoint = load_checkpoint(path)
         _check_same_agent(path, checkpoint, config)
         try:

@@ -51,7 +51,7 @@ from envs import action_names
 
 WIDTH = 1280
 CURVE_SECONDS = 20
-REWARD_SECONDS = 2 / 3  # a reward is one step's; shown for as long, it can be read
+REWARD_SECONDS = 2 / 3  # a reward lasts one step; shown for this long, it can be read
 
 # The layout. Everything is drawn into one of these.
 _GAME = Box(0, 0, GAME_WIDTH, GAME_HEIGHT)
@@ -194,7 +194,7 @@ class Overlay:
         self._values.append(value)
         self._highest.include(value if value > 0 else 0.0)
         self._lowest.include(-value if value < 0 else 0.0)
-        # Noise on the other side of zero is no reason for another half of an axis.
+        # Noise on the other side of zero does not justify the other half of the axis.
         high, low = self._highest.end, -self._lowest.end
         high = high if high > -low / 20 else 0.0
         low = low if -low > high / 20 else 0.0

@@ -29,8 +29,9 @@ def _warn_once(problem: str) -> None:
 class Recorder(EpisodeCallback):
     """Writes `replays/NAME.npz` and `videos/NAME.mp4` of every episode.
 
-    NAME holds step, mode, seed and score, as in `step_000000020000_greedy_seed_17_score_260`. What
-    cannot be written costs a warning, never the episode; a failing video never costs the replay.
+    NAME holds step, mode, seed and score, as in `step_000000020000_greedy_seed_17_score_260`. A
+    file that cannot be written causes a warning, but the episode goes on; a failing video does not
+    affect the replay.
 
     Args:
         folder: The run directory.

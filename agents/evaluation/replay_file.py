@@ -1,7 +1,7 @@
 """Replays: the actions of an episode, and all it takes to play it again without any network.
 
 A replay is an `.npz` file of two arrays: `actions`, uint8, and `trace`, the rest as one line of
-JSON. Loading one never runs code; playing one of an environment that its id gives a module, as in
+JSON. Loading one never runs code; playing one whose environment id names a module, as in
 `module:Name-v0`, imports that module. A replay is valid as long as the emulator and the ROM, or the
 environment, stay the same, which is why it holds a version.
 """
@@ -27,12 +27,12 @@ from envs import AtariConfig, EnvConfig, GymnasiumConfig
 
 FORMAT_VERSION = 1
 # The longest episode that the settings allow has 25 M agent steps; its description is a few hundred
-# characters. What claims to be larger is no replay, and is not unpacked.
+# characters. A file that claims to be larger is no replay, and is not unpacked.
 MAX_BYTES = 32 * 2**20
 MAX_TEXT = 2**16
 # Attributes of `EpisodeResult` that have another name in the file.
 _KEYS = {"trajectory_hash": "course_hash"}
-# From when there were Atari games only.
+# Its name is from when there were only Atari games.
 _VERSION_KEY = "ale_version"
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -57,7 +57,7 @@ class Replay:
         episode: Seed, actions, score, length, last screen.
         checkpoint: Name of the network's file; empty for random play.
         global_step: Agent steps the network was trained for; None for random play.
-        env_version: The version of the package that has the environment when it was played; see
+        env_version: The version of the environment's package when the episode was played; see
             `env_version`.
     """
 
@@ -120,7 +120,7 @@ def load_replay(path: str | Path) -> Replay:
         raise ReplayError(f"{path}: not a replay, it lacks {error.args[0]}") from error
     except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ReplayError(f"{path}: {error}") from error
-    except Exception as error:  # zlib, zipfile and numpy have more ways to dislike a damaged file
+    except Exception as error:  # zlib, zipfile and numpy raise many types for a damaged file
         raise ReplayError(f"{path}: damaged ({type(error).__name__}: {error})") from error
 
 
@@ -159,7 +159,7 @@ def _read_npz(path: Path, limits: Mapping[str, int], max_bytes: int) -> dict[str
 
 def _read_array(archive: zipfile.ZipFile, name: str, limit: int) -> npt.NDArray[Any]:
     member = archive.getinfo(f"{name}.npy")
-    # The others may ask for gigabytes to unpack into.
+    # Other types may take gigabytes to unpack.
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"its {name} are packed in a way that numpy never does")
     with archive.open(member) as file:
@@ -187,7 +187,7 @@ def _read_settings(settings: Any) -> EnvConfig:
     """Raises TypeError or ValueError for what no environment can have."""
     if not isinstance(settings, dict):
         raise TypeError(f"its settings are {repr(settings)[:200]}")
-    # Only Atari games have it, and `images` only others.
+    # Only environments other than Atari games have `images`.
     kind = GymnasiumConfig if "images" in settings else AtariConfig
     names = {spec.name for spec in fields(kind)}
     # Files from before frame skip was a setting lack it.

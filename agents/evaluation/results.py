@@ -17,7 +17,7 @@ from envs import human_normalised
 
 log = logging.getLogger("train")
 
-# Rows of training, and of playing a run by hand: that leaves what training wrote as it is.
+# Rows of training, and of playing a run by hand, which leaves the rows of training as they are.
 EVALUATIONS = "eval/evaluations.csv"
 PLAYED = "eval/played.csv"
 # The source of the evaluator process's rows.
@@ -227,7 +227,7 @@ def truncate_after_step(folder: Path, global_step: int) -> None:
 
 
 def _renew_header(path: Path) -> None:
-    """Put today's header into a file that an older version began; its rows stay as they are."""
+    """Put the current header into a file that an older version began; its rows stay unchanged."""
     old, new = (_csv_line(columns).encode() for columns in (_OLD_COLUMNS, COLUMNS))
     if path.exists() and (data := path.read_bytes()).startswith(old):
         write_atomically(path, new + data[len(old) :])

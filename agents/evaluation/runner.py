@@ -1,7 +1,7 @@
 """Evaluating a network, or random play, on whole episodes.
 
-The protocol: raw scores of whole episodes, by the rules the run trained with, and no ending at a
-lost life. Everything about an episode follows from its seed.
+The protocol: raw scores of whole episodes, by the rules the run trained with; a lost life does not
+end an episode. Everything about an episode follows from its seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ class EvaluationPolicy:
 
     def reset(self, seed: int) -> None:
         """Prepare for the episode with this seed."""
-        # Not the seed alone: the environment draws its opening from that very stream.
+        # Not the seed alone: the environment draws its opening from that seed's stream.
         self._random = np.random.default_rng((seed, _PURPOSE, 1))
         self._generator = torch.Generator().manual_seed(seed)
         if self._network is not None:
@@ -111,7 +111,7 @@ def evaluate_policy(
     callbacks: Sequence[EpisodeCallback] = (),
     should_stop: Callable[[], bool] | None = None,
 ) -> list[EpisodeResult]:
-    """Play whole episodes by the rules of a training run; say so where they stand still.
+    """Play whole episodes by the rules of a training run; warn where play stands still.
 
     Args:
         network: The network that acts; None for random play. Its parameters must not change
@@ -140,7 +140,7 @@ def evaluate_policy(
 def episode_seeds(seed: int, episodes: int) -> list[int]:
     """Distinct seeds of a number of episodes, in [0, 2**31), that training never uses.
 
-    Fewer episodes have the first seeds of more episodes; all modes play the same ones.
+    Fewer episodes get the first of the seeds of more episodes; all modes play the same seeds.
     """
     # Among n draws some n**2 / 2**32 pairs are equal: the reserve is for those.
     drawn = np.random.default_rng((seed, _PURPOSE)).integers(
@@ -154,6 +154,6 @@ def make_network(config: TrainConfig, of: Spaces | None = None) -> ActorCritic:
 
     Args:
         config: The run's settings.
-        of: The spaces of its environment, if that is another than the settings name.
+        of: The spaces of its environment, if that is not the one the settings name.
     """
     return ActorCritic(of or spaces(config.env), config).eval()

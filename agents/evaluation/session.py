@@ -43,7 +43,7 @@ from agents.system.output import TolerantStream, print_to_stderr
 from agents.system.resources import free_disk_space
 from agents.system.signals import StopSignals
 
-# Enough for some minutes of video; looked at before playing.
+# Enough for some minutes of video; checked before playing.
 MIN_RECORDING_BYTES = 8 * 2**20
 _WIDEST_TABLE = 1000
 
@@ -140,7 +140,7 @@ class EvaluationSession:
         return self._signals.received is not None
 
     def _print_table(self, table: Table) -> None:
-        """Print a table with all digits, also where the terminal is too narrow for its rows."""
+        """Print a table with all digits, even where the terminal is too narrow for its rows."""
         everything = self._console.options.update(width=_WIDEST_TABLE)
         needed = Measurement.get(self._console, everything, table).maximum
         self._console.print(table, width=max(needed, self._console.width), crop=False)

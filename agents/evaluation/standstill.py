@@ -1,4 +1,4 @@
-"""Says where play stands still, as in games that wait for FIRE."""
+"""Warns where play stands still, as in games that wait for FIRE."""
 
 import logging
 
@@ -10,15 +10,15 @@ from envs import AtariConfig, EnvConfig, action_names
 log = logging.getLogger("train")
 
 STANDSTILL_STEPS = 1000
-# Environments of which it was said: once is enough.
+# Environments that were warned about: once is enough.
 _named: set[EnvConfig] = set()
 
 
 class StandstillHint(EpisodeCallback):
     """Logs a warning, once, after `STANDSTILL_STEPS` without a reward or anything new to see.
 
-    New is an observation, of a stack its newest image, that the episode has not had before: a
-    paddle that goes to and fro, or a light that blinks, is soon nothing new. Episodes go on.
+    An observation (of a stack, the newest image) is new if the episode has not had it before: a
+    paddle that moves to and fro, or a blinking light, is soon nothing new. Episodes go on.
 
     Args:
         env: The environment, and its rules.
@@ -28,11 +28,11 @@ class StandstillHint(EpisodeCallback):
         self._env = env
 
     def on_start(self, mode: str, seed: int) -> None:  # noqa: ARG002
-        """Forget the episode before."""
+        """Forget the previous episode."""
         self._mode, self._seen, self._last_new = mode, set[int](), 0
 
     def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:  # noqa: ARG002
-        """Look for news."""
+        """Look for a reward or a new observation."""
         seen = hash(step.newest.tobytes())
         if step.reward or seen not in self._seen:
             self._seen.add(seen)

@@ -26,7 +26,7 @@ from envs import action_names
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """An episode of T agent steps; index t holds the output at t, and what its action brought.
+    """An episode of T agent steps; index t holds the output at step t and its action's result.
 
     With a Neurocoder head of the default size an agent step takes 5 kB, and a screen 100 kB.
 
@@ -40,7 +40,7 @@ class Trajectory:
         actor: The programs of the policy's head: a `NeurocoderProgram` of attentions (T, r, P),
             singular values (T, r) and gate (T,) or None; a `HypernetProgram` of embeddings (T, E);
             or None where the head is linear.
-        critic: The same of the value's head.
+        critic: The same for the value's head.
         screens: The emulator's last frame of each agent step in colour, uint8,
             (T, height, width, 3), or None where they were not asked for.
     """
@@ -90,7 +90,7 @@ def replay_trajectory(
 ) -> Trajectory:
     """Play a recorded episode again, and keep what a network computes for its observations.
 
-    With the network that played it, this is what it computed then.
+    If the network is the one that played, this is what it computed then.
 
     Args:
         replay: The recorded episode.
@@ -99,7 +99,7 @@ def replay_trajectory(
 
     Raises:
         ReplayError: If the game has no such actions.
-        ReplayMismatchError: If it is not the same episode again.
+        ReplayMismatchError: If the outcome differs from the recorded one.
         ValueError: If the network has another number of actions than the game.
     """
     names = action_names(replay.settings)

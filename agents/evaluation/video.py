@@ -166,7 +166,7 @@ class VideoWriter:
             path: Another path than the writer was made with, in the same folder.
 
         Raises:
-            VideoError: if it is not whole, as on a full disk; nothing is left of it then.
+            VideoError: if the file is incomplete, as on a full disk; it is deleted then.
         """
         self.path = path or self.path
         try:
@@ -204,7 +204,7 @@ class VideoWriter:
             self.discard()
 
     def _open(self, frame: Image) -> Encoder:
-        self._temporary.touch()  # says why it cannot be written better than an encoder does
+        self._temporary.touch()  # fails with a clearer reason than an encoder gives
         height, width, _ = _with_even_sides(frame).shape
         return open_encoder(self._temporary, width, height, self.fps)
 
