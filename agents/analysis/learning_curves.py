@@ -26,7 +26,7 @@ METRICS = (TRAINING, SAMPLED, GREEDY)
 # Settings outside those of network, learning and environment that a curve depends on: the learning
 # rate decays over the budget, updates have the size of a worker's batch, and machines lag.
 SCALE = ("total_timesteps", "workers", "envs_per_worker", "cluster", "sync_updates", "max_lag")
-# Settings whose value needs a better name than their own.
+# Setting and value -> a clearer name than its own.
 _NAMES: dict[tuple[str, object], str] = {
     ("neurocoder_steps", 1): "single-step",
     ("neurocoder_usage_attention", False): "no usage attention",
@@ -34,8 +34,8 @@ _NAMES: dict[tuple[str, object], str] = {
 }
 # Settings whose words, such as "none", need the setting's name.
 _NAMED = ("learner", "images", "reward")
-# Evaluations are of the first parameters after the step at which they were due, a few updates later
-# at most; this is the share of the interval that they may be late.
+# An evaluation is of the first parameters after the step at which it was due, a few updates later
+# at most; this is the share of the interval by which it may be late.
 _MAX_DELAY = 1 / 8
 
 
@@ -132,9 +132,8 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
         folder: The run directory; the run may be unfinished.
         metric: "training" (mean return of the last 100 training episodes), or the evaluations
             during training, "sampled" or "greedy". Their steps are rounded down to the multiple of
-            `--eval-interval` at which they were due, so that seeds can be compared; where they were
-            played much later, as if a resumed run had another interval before, they are those at
-            which they were played.
+            `--eval-interval` at which they were due, so that seeds can be compared; evaluations
+            played much later, as if a resumed run had another interval before, keep their steps.
 
     Raises:
         NoDataError: If there is no data yet.
@@ -247,7 +246,7 @@ def _evaluation_points(
     interval = max(config.eval_interval, 1)
     due = steps // interval * interval
     in_time = (steps - due <= interval * _MAX_DELAY) & (due > 0)
-    # One that a stop cut short was made up for where the run was resumed, and stays there.
+    # An evaluation that a stop cut short was repeated where the run was resumed, and stays there.
     rounded = np.where(in_time, due, steps)
     if (np.diff(rounded) > 0).all():
         steps = rounded

@@ -125,7 +125,7 @@ def _panel(
         panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
     skips = {curve.frame_skip for curve in curves}
     if axis != HOURS and len(skips) == 1 and (skip := skips.pop()) not in (None, 1):
-        # Only where an agent step is as long for all of them, and longer than a frame.
+        # Only where an agent step is equally long in all of them, and longer than a frame.
         factor = skip if axis == STEPS else 1 / skip
         other = panel.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
         other.set_xlabel(_AXIS_LABELS[FRAMES if axis == STEPS else STEPS], fontsize=8, color=_GREY)

@@ -56,7 +56,7 @@ class ReportHeader:
         rewards: The rewards that values estimate.
         parameters: Number of parameters of the network, of the actor and of the critic.
         checkpoint: File name of the checkpoint.
-        global_step: Agent steps it was trained for.
+        global_step: Agent steps the network was trained for.
         settings: Flags and values of the settings that are not the defaults.
         date: Date of the report.
     """
