@@ -23,13 +23,13 @@ log = logging.getLogger("train")
 
 SUFFIX = ".safetensors"
 BEST = f"best{SUFFIX}"
-# What formats 1 and 2 were named, though they are safetensors files too.
+# The suffix of formats 1 and 2, though they are safetensors files too.
 _OLD_SUFFIX = ".pt"
 _NAME = re.compile(r"step_[0-9]{12,15}(\.safetensors|\.pt)")
-# Of a file that is not compared with a network: far more than any network here.
+# For a file that is not compared with a network: far more than any network here takes.
 MAX_BYTES = 2**30
 _BONUS_COUNTS = "bonus/counts"
-# Far more than the bonuses here count with.
+# Far more than the counts of any bonus here.
 MAX_BONUS_BYTES = 2**25
 # Optimizers keep one or two tensors per parameter; with room for others to come.
 MAX_STATE_TENSORS = 4
@@ -48,7 +48,7 @@ class Checkpoint:
         optimizer_state: By the same names: shape (k, ...) for a parameter of shape (...). Empty in
             a checkpoint that is only evaluated.
         training_state: Counters, results and settings.
-        bonus_counts: What the exploration bonus has counted, int64; None without one.
+        bonus_counts: The counts of the exploration bonus, int64; None without one.
     """
 
     parameters: dict[str, Tensor]
@@ -86,7 +86,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def save_best(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write `best.safetensors`, in place of an older one whatever its name ends in.
+    """Write `best.safetensors`, in place of an older one, whatever its suffix.
 
     Raises:
         OSError: If writing fails; the message names the file.
@@ -146,11 +146,11 @@ def load_checkpoint(
     Args:
         path: The file.
         expected: The network's parameters, of which names, shapes and types must match; they may be
-            on the meta device. A file larger than a checkpoint of them is not read.
+            on the meta device. A file larger than a checkpoint of these is not read.
         num_state_tensors: The number k of tensors that the optimizer keeps per parameter, which the
             file must have too, unless it has none at all; None if they do not matter.
-        bonus_counts: The counts of the run's bonus, of which the file's must have the shape; empty
-            for a run without one; None if they do not matter.
+        bonus_counts: The counts of the run's bonus, whose shape the file's counts must have; empty
+            for a run without a bonus; None if they do not matter.
 
     Raises:
         CheckpointError: If the file is missing, damaged, of another format, or does not match.
@@ -234,7 +234,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def best_checkpoint(folder: Path) -> Path:
-    """The file of the best checkpoint, whether there is one or not."""
+    """The file of the best checkpoint, whether it exists or not."""
     best = folder / BEST
     old = best.with_suffix(_OLD_SUFFIX)
     return old if old.exists() and not best.exists() else best
@@ -274,7 +274,7 @@ def _check_tensors(what: str, found: Mapping[str, Tensor], expected: Mapping[str
 
 
 def _check_counts(found: Tensor | None, expected: Tensor) -> None:
-    """Raise ValueError unless counts have that type and shape; for no counts, shape (0,)."""
+    """Raise ValueError unless counts have the expected type and shape, (0,) for no counts."""
     if found is None:
         found = expected.new_zeros(0)
     ours, theirs = (f"{t.dtype} {list(t.shape)}" for t in (expected, found))

@@ -26,7 +26,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Return a type of arguments for `argparse`: whole numbers within these limits."""
+    """Return an `argparse` type for whole numbers within these limits."""
 
     def parse(text: str) -> int:
         try:
@@ -47,8 +47,8 @@ seed_number = whole_number(0, 2**32 - 1)
 def use_one_thread() -> None:
     """Have torch compute in one thread, here and in processes started from here.
 
-    Call it before torch is imported. With one process for each core more threads would only take
-    turns, and a network this small is not faster with more.
+    Call it before torch is imported. With one process for each core, more threads would only take
+    turns, and a network this small is no faster with more.
     """
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
@@ -81,14 +81,14 @@ def warn_of_assumptions(folder: Path) -> None:
 def parse_args(argv: Sequence[str]) -> TrainConfig:
     """Return the settings given by a command line.
 
-    With `--resume` they are those of that run, overridden by the flags given. A bad flag or value
-    is printed as one line that names it, with exit code 2.
+    With `--resume`, these are the settings of that run, overridden by the flags given. A bad flag
+    or value is printed as one line that names it, with exit code 2.
     """
     parser = CommandParser(
         prog="train_a3c.py",
         description="Train an A3C agent with Neurocoder, HyperNet or linear heads.",
         allow_abbrev=False,
-        # What is in the result was typed; defaults are the dataclass's own.
+        # The result holds only what was typed; defaults are the dataclass's own.
         argument_default=argparse.SUPPRESS,
     )
     groups: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
     overrides = vars(parser.parse_args(argv))
     try:
         for spec in dataclasses.fields(TrainConfig):
-            if spec.name in overrides:  # before a run is looked for by it
+            if spec.name in overrides:  # before it is used to find a run
                 validate(spec, overrides[spec.name])
         return resumed_config(overrides) if overrides.get("resume") else TrainConfig(**overrides)
     except SettingError as error:

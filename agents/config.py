@@ -21,7 +21,7 @@ from envs import (
 
 # Training returns are shown as the mean over this many episodes.
 RECENT_EPISODES = 100
-# Also for whole numbers, which Python does not bound.
+# A limit for whole numbers too, which Python does not bound.
 _MAX_NUMBER = 1e300
 _MAX_PATH_LENGTH = 4096
 
@@ -91,8 +91,8 @@ def setting(
         mutable_on_resume: whether a resumed run may be given another value.
         **limits: `choices`, or `high` (the largest allowed) with `low` (the smallest allowed) or
             `above` (the exclusive lower bound); for a text `max_length` in characters, or
-            `pattern`, what all of it must match, with `allowed`, the same for people; `metavar`, what
-            stands for the value in `--help`.
+            `pattern`, which the whole text must match, with `allowed`, the same in words;
+            `metavar`, the value's placeholder in `--help`.
     """
     return field(
         # None until what it depends on is known.
@@ -250,7 +250,7 @@ class TrainConfig:
 
     @property
     def learned_rewards(self) -> str:
-        """The rewards that are learned from, for people."""
+        """The rewards that are learned from, in words."""
         rewards = {"clip": "clipped rewards", "none": "rewards", "symlog": "symlog rewards"}
         return rewards[self.reward] + ("" if self.bonus == "none" else " and bonus")
 
@@ -266,7 +266,7 @@ class TrainConfig:
         return self.learning_rate * max(0.0, 1.0 - global_step / self.total_timesteps)
 
 
-# What the layers of the authors' code leave no choice of, with its defaults.
+# Settings that the layers of the authors' code do not leave open, with their defaults.
 _FIXED_BY_AUTHORS = {
     name: TrainConfig.__dataclass_fields__[name].default
     for name in (
@@ -283,7 +283,7 @@ INCIDENTAL = frozenset(
     }
 )
 
-# What these are in other environments.
+# The values of these settings in other environments.
 _ATARI_ONLY = {
     "frame_skip": 1,
     "sticky_actions": 0.0,
@@ -304,7 +304,7 @@ def _resolved(game: Any) -> str:
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The values that a setting chooses from."""
+    """The values that a setting may have."""
     found: tuple[str, ...] = TrainConfig.__dataclass_fields__[name].metadata["choices"]
     return found
 

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and text that is safe to show in one line.
+"""Errors that the user can fix, and text that is safe to show in one line.
 
 Imports nothing heavy: the replay command runs without torch.
 """
@@ -10,7 +10,7 @@ _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 class UserError(Exception):
-    """Something the user can mend; commands print the message as one line and exit with code 2."""
+    """Something the user can fix; commands print the message as one line and exit with code 2."""
 
 
 class MachineError(UserError):
@@ -31,6 +31,6 @@ def escape_to_one_line(text: str, max_length: int = 1000) -> str:
 def is_printable(text: str) -> bool:
     """Whether a text can be shown in one line and written to a file.
 
-    Unlike `str.isprintable`, this lets pass what is legal in a file name, such as a no-break space.
+    Unlike `str.isprintable`, this accepts what is legal in a file name, such as a no-break space.
     """
     return not any(unicodedata.category(c) in _UNPRINTABLE for c in text)

@@ -13,7 +13,7 @@ log = logging.getLogger("train")
 
 # The directory in a run that `latest` points to.
 VIEW = ".latest"
-# What it shows of the run, as soon as it exists.
+# The parts of the run that it shows, as soon as they exist.
 _LINKED = (
     "checkpoints",
     "config.json",
@@ -41,7 +41,7 @@ def update_latest(folder: Path) -> None:
     """Point `latest` to a run, replacing an older link in one step so that it never dangles.
 
     The new link is made in the run directory, where stale temporary files are removed when the run
-    is resumed. If links cannot be made there, as on exFAT, that is a warning, and an older `latest`
+    is resumed. If links cannot be made there, as on exFAT, this is a warning, and an older `latest`
     stays.
 
     Args:

@@ -13,7 +13,7 @@ def train(
 ) -> int:
     """Train until the budget is spent, a signal comes, or the run fails.
 
-    A script that calls this with worker processes needs `if __name__ == "__main__":`, for they
+    A script that calls this with worker processes needs `if __name__ == "__main__":`, because they
     import the script.
 
     Args:
@@ -22,8 +22,8 @@ def train(
         argv: The command line, kept in `meta.json`.
         make_env: Makes the environments of a process from the settings and their seeds, one each:
             any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
-            seed, so it must use the seeds before, as by `env.reset(seed=seeds.tolist())`. It must
-            be importable by name, for it is sent to other processes. Evaluation plays what
+            seed, so `make_env` must use the seeds, as by `env.reset(seed=seeds.tolist())`. It must
+            be importable by name, because it is sent to other processes. Evaluation plays what
             `config.game` names, and is left out where that is not this environment.
 
     Returns:

@@ -97,7 +97,7 @@ def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
 
 
 def _warn_of_different_scales(curves: Sequence[LearningCurve]) -> None:
-    """Say so where runs that become one curve differ in more than the seed."""
+    """Warn where runs that become one curve differ in more than the seed."""
     scales: dict[tuple[str, tuple[str, ...]], list[tuple[object, ...]]] = {}
     for curve in curves:
         scales.setdefault((curve.game, curve.parts), []).append(curve.scale)

@@ -133,7 +133,7 @@ def _load_player(folder: Path, config: "TrainConfig", global_step: int | None) -
 
 @contextmanager
 def _look_on(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwork]"]:
-    """Inside, the network of a run that played may look on, else its newest; with its overlay.
+    """A context with a run's overlay and network: the network that played, else the newest.
 
     Raises:
         OverlayError: If the run is of another game.

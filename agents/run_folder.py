@@ -175,7 +175,7 @@ def resolve_resumed(config: TrainConfig) -> TrainConfig:
         spec.name
         for spec in fields(TrainConfig)
         if not spec.metadata["mutable_on_resume"]
-        and spec.name != "run_dir"  # the run may have been moved since that was written down
+        and spec.name != "run_dir"  # the run may have been moved since it was written
         and getattr(config, spec.name) != getattr(stored, spec.name)
     ]
     if changed:

@@ -1,4 +1,4 @@
-"""TrainingState: what a run knows of itself, besides its tensors, and keeps in its checkpoints."""
+"""TrainingState: what a run keeps in its checkpoints besides tensors."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-# Larger numbers than this are taken for damage.
+# Larger numbers are taken for damage.
 _MAX = 10**15
 
 
@@ -27,8 +27,8 @@ class TrainingState:
         mean_return: The mean score that made this the best checkpoint; None in others.
         config: The settings of the run.
         sessions: How often the run had been resumed before.
-        make_env: What made its environments: the name of a `make_env` of one's own, empty if the
-            settings name them; None in checkpoints of older versions.
+        make_env: What made its environments: the name of a custom `make_env`, or empty if the
+            settings name the environment; None in checkpoints of older versions.
     """
 
     global_step: int = 0
