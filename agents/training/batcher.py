@@ -42,10 +42,10 @@ class _InFlightBatch:
 
 
 class RolloutBatcher:
-    """Takes rollouts from the queue, those that have waited longest first.
+    """Takes rollouts from the queue, oldest first.
 
-    The next batch is copied while the learner computes: on CUDA in a stream of its own and from
-    pinned memory, so that both run at the same time.
+    The next batch is copied while the learner computes. On CUDA the copy runs in its own stream and
+    from pinned memory, so that the two overlap.
 
     Args:
         queue: The rollout queue.
@@ -66,7 +66,7 @@ class RolloutBatcher:
     def next_batch(self) -> Batch | None:
         """Return the next batch, or None if too few rollouts are waiting.
 
-        It is valid until the next call; all work on it must be done by then.
+        The batch is valid until the next call; all work on it must be done by then.
         """
         in_flight = self._in_flight or self._start_copy()
         if in_flight is None:
@@ -114,7 +114,7 @@ def pin_memory(memory: Tensor, owner: object) -> None:
     """
     size = memory.numel() * memory.element_size()
     torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), size, 0))
-    # Keeps the memory alive too: memory unmapped while pinned could not be pinned again.
+    # This also keeps the memory alive: memory unmapped while pinned could not be pinned again.
     unpin = weakref.finalize(
         owner, lambda memory: torch.cuda.cudart().cudaHostUnregister(memory.data_ptr()), memory
     )

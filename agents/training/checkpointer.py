@@ -1,4 +1,4 @@
-"""Checkpointer: when a run is saved, and how a resumed run restores its state."""
+"""Checkpointer: decides when a run is saved, and restores the state of a resumed run."""
 
 import logging
 import math
@@ -32,7 +32,7 @@ class Checkpointer:
 
     Args:
         config: The settings.
-        network: Gives the names and shapes of the parameters; not kept.
+        network: Gives the names and shapes of the parameters; no reference to it is kept.
         shared: The state that is saved and restored.
     """
 
@@ -48,11 +48,11 @@ class Checkpointer:
         return time.monotonic() - self._last_time >= self.config.checkpoint_interval
 
     def save(self, folder: Path, state: TrainingState) -> Path | None:
-        """Write a checkpoint; if that fails, log it and go on.
+        """Write a checkpoint; log a failure instead of raising.
 
         Args:
             folder: The run directory.
-            state: What the run knows; counters and settings are filled in here.
+            state: The training state; counters and settings are filled in here.
 
         Returns:
             The file, or None if nothing was trained yet or nothing could be written.
@@ -60,7 +60,8 @@ class Checkpointer:
         self._last_time = time.monotonic()
         if self.shared.global_step == 0:
             return None
-        # Read before the copy: a step counted twice is a smaller harm than one learned twice.
+        # Counts are read before the parameters: a step counted twice does less harm than a step
+        # learned twice.
         state = replace(
             state,
             global_step=self.shared.global_step,
@@ -93,8 +94,8 @@ class Checkpointer:
     ) -> None:
         """Write `best.safetensors` if no evaluation of this run has been better.
 
-        Its score is that of the evaluation which selected it, and so too high on average: results
-        are reported of the latest checkpoint.
+        The score stored with it comes from the evaluation that selected it, and so is too high on
+        average. Results are therefore reported for the latest checkpoint.
 
         Args:
             folder: The run directory.
@@ -115,9 +116,9 @@ class Checkpointer:
         self._best_return = mean_return
 
     def restore(self, folder: Path) -> TrainingState:
-        """Fill the shared state from the newest sound checkpoint of a run.
+        """Fill the shared state from the newest intact checkpoint of a run.
 
-        If it has no optimizer state, the optimizer starts anew, with a warning.
+        If it has no optimizer state, the optimizer starts afresh, with a warning.
 
         Args:
             folder: The run directory.
@@ -126,7 +127,7 @@ class Checkpointer:
             The checkpoint's training state.
 
         Raises:
-            CheckpointError: If there is none that can be used.
+            CheckpointError: If no checkpoint can be used.
         """
         expected = unflatten(self.shared.parameters, self._shapes)
         path, checkpoint = load_newest_checkpoint(
@@ -141,7 +142,7 @@ class Checkpointer:
             self._copy_into(self.shared.optimizer_state, checkpoint.optimizer_state)
         else:
             log.warning("%s has no optimizer state: the optimizer starts anew", path.name)
-            # Adam corrects its averages by the number of updates in them.
+            # Adam's bias correction depends on the number of updates in its averages.
             state = replace(state, updates=0)
         if checkpoint.bonus_counts is not None:
             self.shared.bonus_counts.copy_(checkpoint.bonus_counts)

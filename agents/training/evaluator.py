@@ -51,7 +51,7 @@ from agents.training.shared_state import SharedState
 log = logging.getLogger("train")
 
 _GIVEN_UP = "the evaluation at agent step %s was given up"
-# Give up after this many consecutive failures without a completed evaluation.
+# Give up after this many failures in a row.
 MAX_FAILURES_IN_A_ROW = 4
 # Kill an evaluator that has made no progress for this long; finishing a long video takes a while.
 HANG_TIMEOUT_S = 600.0
@@ -60,7 +60,7 @@ HANG_TIMEOUT_S = 600.0
 class EvaluatorProcess:
     """The supervisor's side: decides when to evaluate, and starts and stops the process.
 
-    Whatever happens to an evaluation, training goes on.
+    Training continues whatever happens to an evaluation.
 
     Args:
         config: The settings.
@@ -78,7 +78,7 @@ class EvaluatorProcess:
         self._child: ChildProcess | None = None
         self._evaluating: int | None = None
         self.deaths = self._failures_in_a_row = 0
-        # Agent steps that the evaluator process has played; written by it alone.
+        # Agent steps that the evaluator process has played; only that process writes here.
         self._agent_steps = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._heartbeats: Watchdog[str] = Watchdog(HANG_TIMEOUT_S)
         self._next_step = self._first_due(shared.global_step)
@@ -104,7 +104,7 @@ class EvaluatorProcess:
         return [self._child] if self._child else []
 
     def evaluate_in_process(self, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
-        """Evaluate in this process; if that fails, log it and return None."""
+        """Evaluate in this process; log a failure and return None."""
         step = self._take_snapshot()
         try:
             network = make_network(self.config)
@@ -185,9 +185,9 @@ class EvaluatorProcess:
         self._schedule_next()
 
     def _schedule_next(self) -> None:
-        """Schedule the next evaluation after one has ended, in whatever way.
+        """Schedule the next evaluation, however the last one ended.
 
-        Intervals that ended meanwhile are skipped, except for the last one of the run.
+        Evaluations that fell due meanwhile are skipped, except for the last one of the run.
         """
         now, evaluated, self._evaluating = self.shared.global_step, self._evaluating, None
         is_over = now >= self.config.total_timesteps
@@ -195,7 +195,7 @@ class EvaluatorProcess:
         self._next_step = self._first_due_after(last)
 
     def _first_due(self, step: int) -> int:
-        """The step at which a session that begins at a step evaluates first."""
+        """The step of the first evaluation in a session that begins at `step`."""
         after = self._first_due_after(step)
         before = after - max(self.config.eval_interval, 1)
         if not (self.config.eval_interval and before):
@@ -206,7 +206,7 @@ class EvaluatorProcess:
             log.error("which evaluations there are is not known: %s", error)
             return after
         evaluated = max((r.global_step or 0 for r in rows if r.source == TRAINING), default=0)
-        # At once, if the session before was stopped before it could finish that one.
+        # Evaluate at once if the previous session was stopped before it finished this evaluation.
         return after if evaluated >= before else before
 
     def _first_due_after(self, step: int) -> int:
@@ -227,8 +227,8 @@ def run_evaluator(
         connection: To the parent.
         config: The settings.
         folder: The run directory.
-        snapshot: Parameters, shared, shape (N,); unchanged until the answer is sent.
-        agent_steps: Shared, int64, shape (1,); counts every agent step, as a heartbeat.
+        snapshot: Shared parameters, shape (N,); unchanged until the answer is sent.
+        agent_steps: Shared, int64, shape (1,); counts agent steps, as a heartbeat.
     """
     requests: queue.SimpleQueue[int] = queue.SimpleQueue()
     init_child(connection, on_message=requests.put)
@@ -257,12 +257,12 @@ def play_evaluation(
         config: The settings.
         folder: The run directory.
         network: The network that acts.
-        global_step: When its parameters were taken.
+        global_step: The step at which its parameters were copied.
         callbacks: Called during each episode.
         should_stop: Called before each agent step; once true, the evaluation is aborted.
 
     Returns:
-        The scores; none if it was aborted.
+        The scores; empty if the evaluation was aborted.
     """
     scalars: dict[str, float] = {}
     texts = []
@@ -271,7 +271,7 @@ def play_evaluation(
     unwritten = 0
     seeds = episode_seeds(config.seed, config.eval_episodes)
     for mode in (SAMPLED, GREEDY):
-        # Greedy play may stand still, and would show one state a thousand times.
+        # Greedy play may get stuck, and would show the same state a thousand times.
         watching = [*callbacks, sampler] if mode == SAMPLED else callbacks
         first = [Recorder(folder, config, global_step=global_step)] if config.capture_video else []
         # Only the first episode is recorded.

@@ -15,8 +15,8 @@ log = logging.getLogger("train")
 # Give up after this many consecutive crashes without an update.
 MAX_FAILED_STARTS = 3
 PAUSE_AFTER_FAILED_START_S = 0.5
-# Give up after more restarts of one process within the window. Counted for each process, so that
-# the bound means the same for two workers and for a hundred.
+# Give up after more than this many restarts of one process within the window. Restarts are counted
+# per process, so that the limit means the same for two workers and for a hundred.
 MAX_RESTARTS = 10
 RESTART_WINDOW_S = 600.0
 
@@ -33,7 +33,7 @@ class ManagedProcess:
         target: Maps an incarnation to a function that can be imported by name, and its arguments.
         progress: Returns a count of what the process has done.
         heartbeat: Returns a value that changes while the process is alive.
-        incarnation: The first incarnation; the next one is greater by one.
+        incarnation: The number of the first incarnation; each restart adds one.
 
     Attributes:
         child: The process; None while it does not run.
@@ -68,7 +68,7 @@ class ManagedProcess:
         try:
             self.child = start_child(context, name, target, *arguments)
         except OSError as error:
-            # It takes a moment until a killed fork server is noticed and replaced.
+            # It takes a moment for a killed fork server to be noticed and replaced.
             time.sleep(PAUSE_AFTER_FAILED_START_S)
             self._start_again(f"could not be started: {error}")
 

@@ -12,7 +12,7 @@ from agents.training.shared_state import SharedState
 
 
 class _Store:
-    """Parameters, shape (N,), and what steps their optimizer; the shared state has the counts."""
+    """Parameters, shape (N,), and their optimizer; the counts are in the shared state."""
 
     def __init__(
         self, shared: SharedState, config: TrainConfig, parameters: Tensor, optimizer_state: Tensor
@@ -36,7 +36,7 @@ class _Store:
 
     @cached_property
     def _optimizer(self) -> SharedOptimizer:
-        """Made at the first push: it takes memory, and rollout workers only pull."""
+        """The optimizer, made at the first push: it takes memory, and rollout workers only pull."""
         optimizer = OPTIMIZERS[self.config.optimizer]
         return optimizer(self.parameters, self.optimizer_state, eps=self.config.optimizer_eps)
 
@@ -47,7 +47,7 @@ class SharedMemoryStore(_Store):
     Args:
         shared: The shared state.
         config: The settings.
-        row: The row of `SharedState.observed` that this process writes alone.
+        row: The row of `SharedState.observed` that only this process writes.
     """
 
     def __init__(self, shared: SharedState, config: TrainConfig, row: int = 0) -> None:
@@ -65,7 +65,7 @@ class DeviceStore(_Store):
     """The central learner's parameters and optimizer state, on its device.
 
     Args:
-        shared: The shared state they start from.
+        shared: The shared state to start from.
         config: The settings.
         parameters: The learner's flat parameters, on its device, shape (N,).
     """

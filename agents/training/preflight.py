@@ -1,4 +1,4 @@
-"""What this machine can hold, checked before anything is started."""
+"""Checks, before anything is started, of whether this machine can hold the run."""
 
 import logging
 import math
@@ -32,15 +32,15 @@ log = logging.getLogger("train")
 
 
 def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
-    """Build the network, or refuse what this machine cannot hold; say where settings make no sense.
+    """Build the network, or refuse a run that this machine cannot hold; warn of needless processes.
 
-    Parameters are counted as they come, before they are filled: what would take too much is given
-    up long before it does. (To build it on torch's meta device first would take a second, and 100
-    MB, because torch draws random numbers there with its compiler.)
+    Parameters are counted as they are registered, before they are filled, so a network that is too
+    large is refused long before it takes the memory. (Building it on torch's meta device first
+    would take a second, and 100 MB, because torch draws random numbers there with its compiler.)
 
     Raises:
         SettingError: naming the flag to lower.
-        MachineError: where something else than a flag has to change.
+        MachineError: if something other than a flag has to change.
     """
     check_learner(config)
     check_rollouts(config, spaces)
@@ -79,10 +79,10 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
 
 
 def check_env(config: TrainConfig, make_env: EnvironmentFactory) -> Spaces:
-    """Return the sizes of an environment's spaces, from one that is closed at once.
+    """Return the sizes of the environment's spaces; makes one, and closes it at once.
 
     Raises:
-        SettingError: If it cannot be made, or not be used.
+        SettingError: If the environment cannot be made or used.
     """
     try:
         env = make_env(config, np.zeros(1, np.int64))
@@ -97,7 +97,7 @@ def check_env(config: TrainConfig, make_env: EnvironmentFactory) -> Spaces:
 
 
 def evaluation_problem(config: TrainConfig, network: ActorCritic) -> str | None:
-    """Why a network cannot be evaluated on what the settings name, as one line; None if it can."""
+    """Why a network cannot be evaluated on the settings' game, as one line; None if it can."""
     try:
         named = spaces(config.env)
     except UnusableEnvironmentError as error:
@@ -108,10 +108,10 @@ def evaluation_problem(config: TrainConfig, network: ActorCritic) -> str | None:
 
 
 def check_learner(config: TrainConfig) -> None:
-    """Refuse a device that is not there. This touches no device: only the learner's process does.
+    """Refuse a device that does not exist, without touching it: only the learner's process may.
 
     Raises:
-        SettingError: that says what torch sees.
+        SettingError: saying what torch supports or sees.
     """
     if not config.learner.startswith("cuda"):
         return
@@ -125,7 +125,7 @@ def check_learner(config: TrainConfig) -> None:
 
 
 def check_rollouts(config: TrainConfig, spaces: Spaces) -> None:
-    """Refuse rollouts that the memory cannot hold while all workers learn.
+    """Refuse rollouts that do not fit in memory while all workers learn.
 
     Raises:
         SettingError: naming the flag to lower.
@@ -133,7 +133,7 @@ def check_rollouts(config: TrainConfig, spaces: Spaces) -> None:
     rollouts = config.learner_batch if config.uses_central_learner else max(config.workers, 1)
     samples = rollouts * config.envs_per_worker * config.num_steps
     observation = math.prod(spaces.observation_shape) * (1 if spaces.has_images else 4)
-    # About four more bytes a pixel, or number, for what the network's layers made of it.
+    # About four more bytes per pixel, or number, for the activations of the network's layers.
     needed = samples * (observation + 4 * math.prod(spaces.observation_shape))
     if config.head == "neurocoder":
         components = config.neurocoder_steps * config.neurocoder_heads
@@ -163,7 +163,7 @@ def _check_memory(size: int, config: TrainConfig) -> None:
             "too many for this machine"
         )
         raise SettingError("head", config.head, allowed)
-    # Parameters and gradients of every process, its own part of Python, and the shared state.
+    # Each process's parameters, gradients and Python interpreter, and the shared state.
     processes = len(spread_workers(config))
     needed = processes * (2 * copy + 30 * 2**20) + 4 * copy
     if needed > available:
@@ -174,8 +174,8 @@ def _check_memory(size: int, config: TrainConfig) -> None:
 
 
 def _check_shared_memory(size: int, config: TrainConfig, more: int) -> None:
-    """Where it is too small, a write ends the process with a bus error, without a word."""
-    # Parameters, optimizer statistics, and what the evaluator plays with; then counters.
+    """Refuse too little: a write would end the process with a bus error and no message."""
+    # Parameters, optimizer statistics, and the evaluator's snapshot; then counters.
     copies = 2 + OPTIMIZERS[config.optimizer].num_state_tensors
     needed = copies * 4 * size + 64 * (config.workers + 1) + more + 2**20
     remedy = (
@@ -195,7 +195,7 @@ def _check_shared_memory(size: int, config: TrainConfig, more: int) -> None:
 
 
 def _check_disk(size: int, config: TrainConfig, counts: int) -> None:
-    """A checkpoint is written beside the one before it, which is deleted afterwards."""
+    """Require room for two checkpoints: a new one is written before the old one is deleted."""
     tensors = 1 + OPTIMIZERS[config.optimizer].num_state_tensors
     needed = 2 * (tensors * 4 * size + counts) + 2**20
     free = free_disk_space(Path(config.run_dir))
@@ -208,7 +208,7 @@ def _check_disk(size: int, config: TrainConfig, counts: int) -> None:
 
 
 def _check_descriptors(config: TrainConfig) -> None:
-    """Raise the limit of open files where that is allowed."""
+    """Raise the limit on open files, where that is allowed."""
     processes = len(spread_workers(config))
     descriptors = 4 * processes + 100
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

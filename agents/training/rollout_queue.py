@@ -1,15 +1,15 @@
-"""The rollout queue: shared memory in which workers leave rollouts for the learner.
+"""The rollout queue: shared memory through which workers pass rollouts to the learner.
 
-Every worker owns a ring of entries. Two counts say who may touch them: `write_count`, which the
-worker alone raises when a rollout is complete, and `read_count`, which the learner alone raises
-when it has copied one. Entry n of a worker belongs to the learner while
-`read_count <= n < write_count`, and to the worker otherwise. So there is no lock, and nothing to
-recover after a crash: what a killed worker was writing is not counted, and its successor overwrites
-it; what a killed learner had not copied is there for the next. A worker whose ring is full waits,
-and the memory never grows.
+Every worker owns a ring of entries. Two counts say who may touch them: `write_count`, which only
+the worker raises when a rollout is complete, and `read_count`, which only the learner raises when
+it has copied one. Entry n of a worker belongs to the learner while `read_count <= n < write_count`,
+and to the worker otherwise. So there is no lock, and nothing to recover after a crash: a rollout
+that a killed worker was writing is not counted, and is overwritten by its successor; rollouts that
+a killed learner had not copied are there for the next learner. A worker whose ring is full waits,
+so the memory never grows.
 
-A rollout lies in one piece of memory, so that it is copied to a device at once. That one process
-sees another's writes in order relies on x86 processors.
+A rollout is contiguous, so that a single copy moves it to a device. The queue relies on x86
+processors, on which a process sees another's writes in order.
 """
 
 import math
@@ -70,7 +70,7 @@ class RolloutLayout:
             piece = memory[..., begin : begin + size]
             if size:
                 views[name] = piece.view(dtype).unflatten(-1, shape)
-            else:  # the state of a core without one: no bytes, which cannot be viewed
+            else:  # a core without state: a view of no bytes is not possible
                 views[name] = memory.new_zeros((*memory.shape[:-1], *shape), dtype=dtype)
             begin += _aligned_size((dtype, shape))
         return views
@@ -83,15 +83,15 @@ class RolloutQueue:
     Attributes:
         layout: The layout of an entry.
         memory: uint8, shape (W, k, nbytes).
-        versions: int64, shape (W, k): the number of updates before the parameters that acted were
+        versions: int64, shape (W, k): the number of updates when the acting parameters were
             pulled.
         times: float64, shape (W, k): when a rollout was completed, in seconds of `time.monotonic`.
-        write_count: int64, shape (W,): rollouts each worker has completed; written by it alone.
-        read_count: int64, shape (W,): rollouts the learner has copied; written by it alone.
-        heartbeats: int64, shape (W + 1,): signs of life, also while waiting; each written by one
-            worker alone, the last by the learner.
+        write_count: int64, shape (W,): rollouts completed by each worker, its only writer.
+        read_count: int64, shape (W,): rollouts copied by the learner, its only writer.
+        heartbeats: int64, shape (W + 1,): signs of life, also while waiting; one for each worker,
+            and the last for the learner, each with a single writer.
         sync_requests: int64, shape (2,): how often the parent has requested the optimizer state,
-            and the request that the learner answered last.
+            and the number of the request that the learner answered last.
     """
 
     layout: RolloutLayout
@@ -129,7 +129,7 @@ class RolloutQueue:
         return int((self.write_count - self.read_count).sum())
 
     def acquire(self, worker: int) -> int | None:
-        """Return the entry that a worker may fill next; None while all of its rollouts wait."""
+        """Return the entry that a worker may fill next; None while its ring is full."""
         written, count = int(self.write_count[worker]), self.memory.shape[1]
         return written % count if written - int(self.read_count[worker]) < count else None
 
@@ -148,7 +148,7 @@ def rollout_layout(config: TrainConfig, network: ActorCritic) -> RolloutLayout:
 
 
 def entries_per_worker(config: TrainConfig) -> int:
-    """Return k: one to fill, and for all workers together two batches, one of them waiting."""
+    """Return k: one entry to fill, and enough for two batches over all workers, one waiting."""
     return 1 + math.ceil(2 * config.learner_batch / max(config.workers, 1))
 
 

@@ -1,4 +1,4 @@
-"""Rollout workers: they act for the central learner, and do not learn themselves."""
+"""Rollout workers, which act for the central learner and do not learn themselves."""
 
 import time
 from multiprocessing.connection import Connection
@@ -37,7 +37,7 @@ class RolloutWorkerGroup(ActorGroup):
         """Collect and commit a rollout of each worker.
 
         Returns:
-            A record of each; none, and nothing was played, if one of the workers has no free entry.
+            A record of each; none if a worker has no free entry, in which case nothing was played.
         """
         for worker in self.workers:
             self.queue.heartbeats[worker] += 1
@@ -45,7 +45,7 @@ class RolloutWorkerGroup(ActorGroup):
         entries = {worker: entry for worker, entry in free.items() if entry is not None}
         if len(entries) < len(free):
             return []
-        # Read before the pull: parameters published while they are copied are newer than this. Such
+        # The version is read before the pull: parameters published during the copy are newer. Such
         # a mixture of two versions is a policy like any other, and its logits are recorded.
         version = self.shared.updates
         self.store.pull(self.flat.parameters)

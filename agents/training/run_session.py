@@ -39,7 +39,7 @@ class RunSession:
     Args:
         config: The settings.
         argv: The command line.
-        checkpointer: Fills the shared state from the newest sound checkpoint.
+        checkpointer: Fills the shared state from the newest intact checkpoint.
         make_env: What makes the environments, as in `TrainingState`.
 
     Attributes:
@@ -81,7 +81,7 @@ class RunSession:
         reaper().clean_temp_files_on_exit(self.folder)
 
     def start_logging(self, screen: logging.Handler) -> None:
-        """Log to the terminal, and with times and in more detail to `train.log`.
+        """Log to the terminal and, with times and in more detail, to `train.log`.
 
         Args:
             screen: The handler for the terminal.
@@ -98,7 +98,7 @@ class RunSession:
             log.addHandler(handler)
 
     def truncate_evaluations(self) -> None:
-        """Remove evaluations of steps after the checkpoint; if that fails, log it and go on."""
+        """Remove evaluations of steps after the checkpoint; log a failure instead of raising."""
         if self.state is None:
             return
         try:
@@ -107,7 +107,7 @@ class RunSession:
             log.error("evaluations of the lost steps stay in their file: %s", error)
 
     def update_meta(self, **changes: Any) -> None:
-        """Change entries of the run's `meta.json`; if that fails, log it and go on."""
+        """Change entries of the run's `meta.json`; log a failure instead of raising."""
         try:
             update_meta(self.folder, **changes)
         except (OSError, ValueError) as error:
@@ -172,7 +172,7 @@ class RunSession:
 
         Args:
             status: "finished", "interrupted" or "failed".
-            failure: What the run failed of, if it did.
+            failure: Why the run failed, if it did.
             saved: The newest checkpoint, if there is one.
             global_step: Agent steps of the run.
             statistics: The run's statistics.
@@ -207,19 +207,19 @@ class RunSession:
 
 
 def check_environments(folder: Path, make_env: str) -> None:
-    """Refuse to go on with environments that something else makes than in the sessions before.
+    """Refuse to resume with environments that are made differently than in earlier sessions.
 
     Args:
         folder: The run directory.
         make_env: What makes them now, as in `TrainingState`.
 
     Raises:
-        SettingError: If settings named them and a `make_env` of one's own would make them now, or
-            the other way round.
+        SettingError: If the settings named them and now a custom `make_env` would make them, or
+            vice versa.
     """
     before = _make_env_of(folder)
     if before is None or bool(before) == bool(make_env):
-        return  # of two makers of one's own, one may only be named anew
+        return  # a custom make_env may merely have been renamed
     was, now = (
         f"those of {maker}" if maker else "those that its settings name"
         for maker in (before, make_env)
@@ -231,14 +231,14 @@ def check_environments(folder: Path, make_env: str) -> None:
 
 def _make_env_of(folder: Path) -> str | None:
     for path in reversed(list_checkpoints(folder / "checkpoints")):
-        # Of those that cannot be read, restoring tells.
+        # Checkpoints that cannot be read are reported on restoring.
         with contextlib.suppress(CheckpointError):
             return read_checkpoint(path).training_state.make_env
     return None
 
 
 class _LogFile(logging.FileHandler):
-    """`train.log`; what a full disk has no room for is lost, for the terminal shows it too."""
+    """`train.log`; lines are lost while the disk is full, as the terminal shows them too."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         if not isinstance(sys.exc_info()[1], OSError):

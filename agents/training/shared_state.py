@@ -1,7 +1,7 @@
-"""What the processes share: parameters, optimizer state, counters and a bonus's counts.
+"""What the processes share: parameters, optimizer state, counters and the bonus's counts.
 
 There is no lock. Workers read and write the same parameters at the same time (Hogwild, as in A3C),
-and every counter has a single writer, so a process that is killed takes nothing with it.
+and every counter has a single writer, so killing a process corrupts nothing.
 """
 
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class SharedState:
     Attributes:
         parameters: Shape (N,), float32.
         optimizer_state: Shape (k, N), float32.
-        counters: int64, shape (learners + 1, 3): a column for each `Counter`. Row i is written by
-            the i-th process that learns alone: worker i, or the central learner, or the cluster's
-            driver. The last row holds the counts of the checkpoint that was resumed.
-        observed: In a node of a cluster whose observations are normalised, their sums, shape
+        counters: int64, shape (learners + 1, 3): a column for each `Counter`. Only the i-th learner
+            writes row i: worker i, or the central learner, or the cluster's driver. The last row
+            holds the counts of the checkpoint that was resumed.
+        observed: In a node of a cluster that normalises observations, their sums, shape
             (workers, 1 + 3 D), see `add_observations_`. A process writes the row of its first
             worker. None elsewhere.
-        stop: int64, shape (1,): not zero when the workers should exit; written by the parent alone.
-        bonus_counts: int64: what the exploration bonus has counted; empty without one.
+        stop: int64, shape (1,): nonzero when the workers should exit; only the parent writes it.
+        bonus_counts: int64: counts of the exploration bonus; empty without one.
     """
 
     parameters: Tensor
@@ -58,7 +58,7 @@ class SharedState:
         Args:
             module: The module whose parameters are shared.
             num_state_tensors: k.
-            learners: The number of processes that learn.
+            learners: The number of learners, each with a row of `counters`.
             num_counters: The size of `bonus_counts`.
         """
         parameters = flatten(module)
@@ -95,15 +95,15 @@ class SharedState:
         return int(self.counters[:, Counter.SKIPPED].sum())
 
     def is_over(self, total_timesteps: int) -> bool:
-        """Whether the workers should exit: when told to, or once the budget is spent."""
+        """Whether the workers should exit: they were told to, or the budget is spent."""
         return bool(self.stop) or self.global_step >= total_timesteps
 
     def count(self, row: int, *, is_applied: bool, agent_steps: int) -> None:
         """Count one update.
 
         Args:
-            row: The row of the process that made it.
-            is_applied: Whether its gradient was applied, or skipped.
+            row: The row of the learner that made it.
+            is_applied: Whether its gradient was applied rather than skipped.
             agent_steps: The agent steps that it learned from.
         """
         self.counters[row, Counter.UPDATES if is_applied else Counter.SKIPPED] += 1

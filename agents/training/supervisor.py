@@ -50,7 +50,7 @@ PoolClass = Callable[[GroupSpec, SharedState, RolloutQueue | None], WorkerPool]
 
 
 class NotFiniteError(TrainingFailedError):
-    """No update is finite any more; the parameters are not worth a checkpoint."""
+    """Updates are no longer finite; the parameters are not worth a checkpoint."""
 
 
 def train(
@@ -60,20 +60,20 @@ def train(
     group_class: GroupClass = WorkerGroup,
     pool_class: PoolClass = WorkerPool,
 ) -> int:
-    """Train on this machine, or with the processes of `pool_class`; see `agents.launch.train`.
+    """Train with the processes of `pool_class`; see `agents.launch.train`.
 
     Args:
         config: The settings.
         argv: The command line, kept in `meta.json`.
         make_env: Makes the environments of a process.
-        group_class: Makes the workers of a process that learn themselves; importable by name.
+        group_class: Makes the workers of a process, if they learn themselves; importable by name.
         pool_class: Makes the processes that train.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: As there.
+        UserError: As in `agents.launch.train`.
     """
     if config.workers > 0 and getattr(current_process(), "_inheriting", False):
         raise UserError(
@@ -96,7 +96,7 @@ class TrainingRun:
         argv: The command line.
         make_env: Makes the environments of a process.
         signals: Tells when to stop.
-        group_class: Makes the workers of a process that learn themselves.
+        group_class: Makes the workers of a process, if they learn themselves.
         pool_class: Makes the processes that train.
     """
 
@@ -111,11 +111,11 @@ class TrainingRun:
     ) -> None:
         if config.resume:
             config = resolve_resumed(config)
-            # First: of environments of other spaces, less telling errors would come.
+            # First: environments with other spaces would raise less helpful errors.
             check_environments(Path(config.resume), _maker(make_env))
         self.config, self.signals = config, signals
         torch.manual_seed(config.seed)
-        # The machines of a cluster check themselves what they can hold.
+        # Each machine of a cluster checks for itself what it can hold.
         own = replace(config, workers=1) if config.uses_cluster else config
         network = build_network(check_env(config, make_env), own)
         self.shared = SharedState.for_training(network, config)
@@ -146,7 +146,7 @@ class TrainingRun:
         self._unwritten = 0
 
     def execute(self) -> int:
-        """Train, and save at the end in any case; return the exit code."""
+        """Train, save at the end whatever happens, and return the exit code."""
         self.session.log_start(len(self.shared.parameters))
         failure: TrainingFailedError | None = None
         try:
@@ -172,13 +172,13 @@ class TrainingRun:
         return self._conclude(failure, saved)
 
     def close(self) -> None:
-        """Flush and close what is open."""
+        """Flush and close all files."""
         self.metrics.close()
         self.session.close()
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent or a signal has come."""
+        """Whether the budget is spent or a signal was received."""
         spent = self.shared.global_step >= self.config.total_timesteps
         return spent or self.signals.received is not None
 
@@ -188,7 +188,7 @@ class TrainingRun:
         return self._restarts_before + self.pool.restarts + self.evaluations.deaths
 
     def _train_in_process(self) -> None:
-        """Train serially in this process: deterministic, with the workers' code."""
+        """Train serially in this process: deterministic, and with the code of the workers."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
         runner: WorkerRunner | SerialLearner
@@ -224,7 +224,7 @@ class TrainingRun:
             self._log_and_checkpoint()
 
     def _receive(self, timeout: float) -> list[ManagedProcess]:
-        """Handle the records that arrive; return the workers and learner that have exited."""
+        """Handle incoming records; return the processes that have exited."""
         messages, exited = poll([*self.pool.children, *self.evaluations.children], timeout)
         for _, record in messages:
             self._handle(record)
@@ -247,7 +247,7 @@ class TrainingRun:
         self.pool.kill()
 
     def _finish_evaluations(self) -> None:
-        """Wait for the evaluation in progress and one that is due, unless a signal comes."""
+        """Finish the evaluation in progress and the one that is due, unless a signal comes."""
         if self.evaluations.is_pending and self.signals.received is None:
             log.info("training is over; waiting for the last evaluation (Ctrl-C skips it)")
         while self.evaluations.is_pending and self.signals.received is None:
@@ -299,7 +299,7 @@ class TrainingRun:
 
     def _log_and_checkpoint(self) -> None:
         self.metrics.log_if_due(self.shared.global_step, self._gauges())
-        # Not while updates fail: that checkpoint might replace one that can be trained on.
+        # Not while updates fail: the checkpoint might replace one that training can resume from.
         if not self.checkpointer.due or self._nonfinite_in_a_row:
             return
         if self.pool.sync_state is SyncState.IDLE:
@@ -307,7 +307,7 @@ class TrainingRun:
         if self.pool.sync_state is SyncState.READY:
             self.pool.finish_sync()
             self._save()
-            # For whoever reads the log a week later.
+            # For anyone who reads the log later.
             status = self.metrics.status(self.shared.global_step, self._gauges())
             log.debug("%s", status_line(status))
 
@@ -324,7 +324,7 @@ class TrainingRun:
         """Save at the end of training; return the newest checkpoint, if there is one."""
         older = list_checkpoints(self.folder / "checkpoints")
         saved = older[-1] if older else None
-        # Parameters that are no longer finite would only displace a better checkpoint.
+        # Parameters that give no finite update would only displace a better checkpoint.
         if saved is None or not isinstance(failure, NotFiniteError):
             last = self._save()
             self._unwritten += last is None and self.shared.global_step > 0
@@ -358,7 +358,7 @@ class TrainingRun:
 
 
 def _maker(make_env: EnvironmentFactory) -> str:
-    """The name of a `make_env` of one's own; empty for the environments that settings name."""
+    """The name of a custom `make_env`; empty for the environments that settings name."""
     if make_env is make_training_env:
         return ""
     name = getattr(make_env, "__qualname__", type(make_env).__qualname__)

@@ -1,4 +1,4 @@
-"""The processes that train: those of the workers, and the central learner if there is one."""
+"""The processes that train: the workers' and, if there is one, the central learner's."""
 
 import logging
 import time
@@ -21,13 +21,13 @@ from agents.training.worker_process import run_workers, spread_workers
 
 log = logging.getLogger("train")
 
-# A process that uses no CPU for so long, and makes no progress, is killed.
+# A process that uses no CPU for this long, and makes no progress, is killed.
 STILL_TIMEOUT_S = 60.0
-# So is one that computes for so long without an update, or for as long as the slowest update could
-# take. On an overloaded machine, a start-up of a second takes minutes.
+# So is a process that computes for this long, and longer than the slowest update could take,
+# without an update. On an overloaded machine, a start-up of a second takes minutes.
 HANG_TIMEOUT_S = 600.0
 SLOWEST_SAMPLE_S = 0.1
-# Checking all processes takes 0.3 ms, a third of the parent's other work for an update.
+# Checking all processes takes 0.3 ms, a third of the parent's other work per update.
 CHECK_INTERVAL_S = 0.5
 # Processes that take longer to exit are killed, so that a run stops soon when told to.
 STOP_TIMEOUT_S = 5.0
@@ -45,13 +45,13 @@ class WorkerPool:
     """The workers of a run, and its central learner if there is one.
 
     Args:
-        spec: The specification of any group of workers in its first incarnation.
+        spec: The specification of any of the groups of workers, in its first incarnation.
         shared: The shared state.
         queue: The rollout queue; None if the workers learn themselves.
 
     Attributes:
         groups: The indices of the workers that each process hosts.
-        worker_processes: These processes, in the same order.
+        worker_processes: The processes of these groups, in the same order.
         learner: The central learner; None if the workers learn themselves.
         stop_timeout: Seconds that the processes have to exit.
     """
@@ -74,7 +74,7 @@ class WorkerPool:
 
     @property
     def processes(self) -> list[ManagedProcess]:
-        """The processes that run."""
+        """The processes that are running."""
         return [process for process in self._all_processes if process.child]
 
     @property
@@ -84,7 +84,7 @@ class WorkerPool:
 
     @property
     def workers_alive(self) -> int:
-        """The number of workers whose process runs."""
+        """The number of workers whose process is running."""
         processes = zip(self.worker_processes, self.groups, strict=True)
         return sum(len(workers) for process, workers in processes if process.child)
 
@@ -95,21 +95,21 @@ class WorkerPool:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """TensorBoard tag -> present value, of what only some pools have."""
+        """TensorBoard tag -> current value, of quantities that only some pools have."""
         return {}
 
     def start(self) -> None:
         """Start all processes.
 
         Raises:
-            TrainingFailedError: If this fails again and again.
+            TrainingFailedError: If this fails repeatedly.
         """
         for process in self._all_processes:
             process.start()
 
     @property
     def sync_state(self) -> SyncState:
-        """The state of the request for the optimizer state, which the learner has on its device."""
+        """The state of the request for the optimizer state, which is on the learner's device."""
         if not self._sync_requested:
             return SyncState.IDLE
         if self._sync_requests is None or self.learner is None or self.learner.child is None:
@@ -118,7 +118,7 @@ class WorkerPool:
         return SyncState.READY if requested == answered else SyncState.REQUESTED
 
     def request_sync(self) -> None:
-        """Request the optimizer state in shared memory; `sync_state` tells when it is there."""
+        """Ask for the optimizer state in shared memory; `sync_state` tells when it is there."""
         self._sync_requested = True
         if self._sync_requests is not None and self.learner and self.learner.child:
             self._sync_requests[0] += 1
@@ -130,8 +130,8 @@ class WorkerPool:
     def kill_hung(self) -> None:
         """Kill processes that have made no progress for too long.
 
-        Their connections end then, and they are restarted like others that died. However often it
-        is called, it checks twice a second.
+        Their connections then end, and they are restarted like any process that died. Checks are
+        made at most twice a second, however often this is called.
         """
         now = time.monotonic()
         if now - self._last_check < CHECK_INTERVAL_S:
@@ -147,7 +147,7 @@ class WorkerPool:
                 processes[name].kill()
 
     def kill(self) -> None:
-        """Kill the processes that still run."""
+        """Kill the processes that are still running."""
         processes = self.processes
         for process in processes:
             log.warning("%s does not end; killing it", process.name)
@@ -157,7 +157,7 @@ class WorkerPool:
 
     @property
     def _all_processes(self) -> list[ManagedProcess]:
-        """The learner, if there is one, and the worker processes, whether they run or not."""
+        """The learner, if there is one, and the worker processes, running or not."""
         return [*([self.learner] if self.learner else []), *self.worker_processes]
 
     def _make_worker_process(self, workers: range) -> ManagedProcess:
@@ -193,9 +193,9 @@ class WorkerPool:
 def hang_timeout(config: TrainConfig) -> float:
     """Return the seconds without progress after which a process is considered hung.
 
-    A process makes progress with every update of one of its workers. A start-up, or an update of
-    the usual size, takes seconds; with long rollouts or many workers per core it may take longer,
-    as all workers of a process act before the first of them learns.
+    Every update of one of its workers is progress. A start-up, or an update of the usual size,
+    takes seconds. With long rollouts or many workers per core an update may take longer, because
+    all workers of a process act before the first of them learns.
     """
     processes = max(len(spread_workers(config)), 1)
     rollouts = max(config.workers, 1) / min(available_cpus(), processes)

@@ -18,12 +18,12 @@ from agents.system.resources import available_cpus
 from agents.training.parameter_stores import SharedMemoryStore
 from agents.training.shared_state import Counter, SharedState
 
-# Program statistics take about twenty forward passes, which is negligible once in so many updates.
+# Program statistics cost about twenty forward passes: negligible once in this many updates.
 UPDATES_BETWEEN_DIAGNOSTICS = 100
 
 
 def spread_workers(config: TrainConfig) -> list[range]:
-    """Return the workers of each process: as evenly as possible, in the order of their indices."""
+    """Return the workers of each process: spread evenly, in the order of their indices."""
     if config.workers == 0:
         return []
     processes = min(config.processes or available_cpus(), config.workers)
@@ -32,7 +32,7 @@ def spread_workers(config: TrainConfig) -> list[range]:
 
 
 class WorkerRunner:
-    """Counts the updates of a group of workers, and adds program statistics to some.
+    """Counts the updates of a group of workers, and adds program statistics to some of them.
 
     Args:
         spec: The specification of the workers.
@@ -50,7 +50,7 @@ class WorkerRunner:
         return self.group.env
 
     def updates(self) -> Iterator[Update]:
-        """Make one update of each worker, and yield it once it is counted."""
+        """Make one update of each worker, and yield each once it is counted."""
         for worker, update in zip(self.group.workers, self.group.updates(), strict=True):
             if update.is_applied and self._diagnostics_due(worker):
                 update = replace(update, metrics=update.metrics | self._program_statistics())
