@@ -1,1 +1,1 @@
-"""What touches the operating system: files, processes, signals, limits."""
+"""The interface to the operating system: files, processes, signals, limits."""

@@ -33,7 +33,7 @@ class ChildProcess:
     def kill(self) -> None:
         """Kill the process, even if it is stopped.
 
-        Not with `Process.kill`, which does nothing once the fork server is gone.
+        `Process.kill` is not used, as it does nothing once the fork server is gone.
         """
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGKILL)
@@ -68,20 +68,20 @@ def start_child(context: Any, name: str, target: Callable[..., None], *args: Any
 
 
 def init_child(connection: Connection, *, on_message: Callable[[Any], None] | None = None) -> None:
-    """Prepare a child process; the first call of every target.
+    """Prepare a child process; every target calls this first.
 
     Ctrl-C and a closed terminal are left to the parent, the process exits when the parent does, and
-    torch and OpenCV compute in one thread.
+    torch and OpenCV use one thread.
 
     Args:
         connection: The connection to the parent.
-        on_message: Called in a thread with each message from the parent. Without it the parent
-            sends nothing.
+        on_message: Called in a thread with each message from the parent. If None, the parent must
+            send nothing.
     """
-    # These reach the whole process group; the parent handles them.
+    # These signals reach the whole process group; the parent handles them.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # Blocked while the fork server started, and inherited from it.
+    # Inherited as blocked from the fork server, which was started that way.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     # Environments may start processes of their own, which end when their connections close.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
@@ -92,8 +92,8 @@ def init_child(connection: Connection, *, on_message: Callable[[Any], None] | No
     cv2.setNumThreads(0)
 
     def listen() -> None:
-        # The operating system closes the connection however the parent dies. Waiting for the
-        # process itself would not do: a child's parent is the fork server.
+        # The operating system closes the connection however the parent dies. Waiting for the parent
+        # process would not work: to the system, a child's parent is the fork server.
         try:
             while True:
                 message = connection.recv()
@@ -126,9 +126,9 @@ def poll(
 ) -> tuple[list[tuple[ChildProcess, Any]], list[ChildProcess]]:
     """Wait for messages from child processes.
 
-    A child has exited when its connection is at its end: the operating system closes it however a
-    process dies, and only after everything sent has been read. One that sends something that cannot
-    be unpickled counts as exited too.
+    A child has exited when its connection has ended: the operating system closes it however the
+    process dies, and the end is seen only after everything sent has been read. A child that sends
+    something that cannot be unpickled also counts as exited.
 
     Args:
         children: The processes to poll.

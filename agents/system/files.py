@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and that may have been damaged by a crash.
+"""Files: written whole or not at all, and read even if a crash has damaged them.
 
 Imports nothing heavy: the replay command runs without torch.
 """
@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 import psutil
 
-# Of a CSV file: far more than a run of a year writes.
+# Largest CSV file that is read: far more than a year-long run writes.
 MAX_CSV_BYTES = 2**28
 
 
@@ -23,7 +23,7 @@ class CsvRow(NamedTuple):
     """One line of a CSV file.
 
     Attributes:
-        line: The line as it stands in the file, with its newline where it has one.
+        line: The line as it is in the file, with its newline if it has one.
         cells: The cells; empty if the line cannot be parsed.
     """
 
@@ -32,14 +32,14 @@ class CsvRow(NamedTuple):
 
 
 def lock_file(path: Path) -> IO[bytes]:
-    """Lock a file until what is returned is closed, or this process ends in any way.
+    """Lock a file until the returned file is closed, or this process ends in any way.
 
     Args:
         path: The file, created if it does not exist; its content stays.
 
     Raises:
         BlockingIOError: If another process holds the lock.
-        OSError: If the file cannot be opened, or its file system has no locks.
+        OSError: If the file cannot be opened, or its file system does not support locks.
     """
     file = path.open("ab")
     try:
@@ -74,8 +74,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 def read_csv_rows(path: Path) -> list[CsvRow]:
     """Read a CSV file that a crash may have truncated or filled with zeros.
 
-    The file is parsed line by line, so that a quote opened by damage does not swallow the lines
-    after it. A last line without a newline may still be being written.
+    The file is parsed line by line, so that a stray quote does not swallow the lines after it. A
+    last line without a newline may be incomplete, as another process may be writing it.
 
     Returns:
         One row per line, the header included. A line that is not CSV, or holds NUL bytes or bytes
@@ -85,7 +85,7 @@ def read_csv_rows(path: Path) -> list[CsvRow]:
         OSError: If the file cannot be read, is over `MAX_CSV_BYTES` or is not a regular file.
     """
     try:
-        # Spreadsheets put a mark before the first column.
+        # Spreadsheets write a byte order mark before the first column.
         text = read_bounded(path, MAX_CSV_BYTES).decode("utf-8-sig", errors="replace")
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(path)) from error
@@ -104,15 +104,15 @@ def _parse_csv_line(line: str) -> list[str]:
 
 
 def parse_count(text: str) -> int | None:
-    """The number a CSV cell holds in plain ASCII digits, or None."""
+    """The number in a CSV cell that holds only ASCII digits; None for other cells."""
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine crashes.
+    """Write a file whole or not at all, even if the machine crashes.
 
     Raises:
-        OSError: If writing fails, with the file's name; an existing file is kept.
+        OSError: If writing fails; it names the file. An existing file is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -134,7 +134,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def remove_stale_temp_files(folder: Path) -> None:
-    """Delete the temporary files that killed processes have left.
+    """Delete the temporary files that killed processes have left behind.
 
     Args:
         folder: Searched recursively for `.NAME.PID.tmp`, optionally with one more suffix. Files of
@@ -150,5 +150,5 @@ def remove_stale_temp_files(folder: Path) -> None:
 def _pid_exists(pid: int) -> bool:
     try:
         return psutil.pid_exists(pid)
-    except OverflowError:  # the name was not made here
+    except OverflowError:  # not a name that `write_atomically` made
         return True

@@ -1,8 +1,8 @@
-"""Messages from child processes to their parent, read without blocking on an incomplete one.
+"""Messages from child processes to their parent, which never blocks on an incomplete message.
 
-`Connection.recv` blocks until a message is complete: a child that is stopped while it writes one
-would stop its parent too. So the parent reads what is there and keeps the incomplete rest. The
-processes share no lock: what a child was writing when it was killed is discarded.
+`Connection.recv` blocks until a message is complete: a child that is stopped in the middle of one
+would stop its parent too. So the parent reads the bytes that have arrived and keeps an incomplete
+message for later. The processes share no lock; a message cut short by a kill is discarded.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-# Precedes each message: its number of bytes.
+# The header of each message: its number of bytes.
 LENGTH = struct.Struct("!Q")
 READ_SIZE = 1 << 16
 
@@ -35,7 +35,7 @@ class CrashRecord:
 
 @dataclass
 class FailureRecord:
-    """The last message of a process without which the run cannot go on.
+    """The last message of a process that cannot go on, and without which the run cannot either.
 
     Attributes:
         reason: Why, as one line.
@@ -45,7 +45,7 @@ class FailureRecord:
 
 
 def pack(message: Any) -> bytes:
-    """A message as the bytes that go through the connection."""
+    """The bytes of a message, as sent through the connection."""
     payload = pickle.dumps(message)
     return LENGTH.pack(len(payload)) + payload
 
@@ -65,7 +65,7 @@ class ForwardingHandler(logging.Handler):
     """Forwards log records to another process, which has the log file and the terminal.
 
     Args:
-        forward: Takes each record on its way.
+        forward: Sends a record.
     """
 
     def __init__(self, forward: Callable[[logging.LogRecord], None]) -> None:
@@ -73,7 +73,7 @@ class ForwardingHandler(logging.Handler):
         self._forward = forward
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Forward a record as it reads: its arguments may be such as cannot be pickled."""
+        """Forward a record with its text formatted, as some arguments cannot be pickled."""
         text = {"msg": self.format(record), "args": None, "exc_info": None, "exc_text": None}
         with contextlib.suppress(OSError):  # the other process is gone
             self._forward(logging.makeLogRecord(vars(record) | text))
@@ -91,7 +91,7 @@ class MessageReader:
         self._unread = bytearray()
 
     def read(self) -> list[Any]:
-        """Read what is there, at least one byte; return the messages that are complete now.
+        """Read what has arrived, at least one byte; return the messages that are now complete.
 
         Raises:
             EOFError: If the child has closed its end and nothing is left.

@@ -1,4 +1,4 @@
-"""Standard output that may break: a closed terminal or pipe, a full disk, an odd encoding."""
+"""Standard output that may fail: a closed terminal or pipe, a full disk, a limited encoding."""
 
 import contextlib
 import io
@@ -8,10 +8,10 @@ from typing import Any, TextIO
 
 
 class TolerantStream:
-    """A text stream that loses what cannot be written, instead of raising.
+    """A text stream that drops what cannot be written, instead of raising.
 
     Args:
-        stream: Where the text goes. All but writing is passed on to it.
+        stream: Where the text goes. Everything but writing is delegated to it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -33,7 +33,7 @@ class TolerantStream:
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """Have standard output print escape sequences for what its encoding lacks."""
+    """Have standard output print escape sequences for characters that its encoding lacks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -45,7 +45,7 @@ def print_to_stderr(text: str) -> None:
 
 
 def flush_output() -> None:
-    """Flush at the end of a command; where that fails, let Python not try it again and complain."""
+    """Flush at the end of a command; if that fails, keep Python from retrying and complaining."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:  # closed from the start
             continue

@@ -14,9 +14,9 @@ from typing import Any
 from agents.system.reaper import Reaper
 from agents.system.signals import STOP_SIGNALS
 
-# In each step a worker touches its emulators, parameters and activations: megabytes each, and more
-# pages of 4 KiB than the processor's TLB holds. glibc's allocator asks for pages of 2 MiB if this
-# variable says so at program start (https://sourceware.org/glibc/manual/latest/html_node/
+# In each step a worker touches its emulators, parameters and activations: megabytes each, in more
+# 4 KiB pages than the processor's TLB holds. glibc's allocator uses pages of 2 MiB if this variable
+# says so at program start (https://sourceware.org/glibc/manual/latest/html_node/
 # Tunables.html). macOS's allocator and glibc before 2.35 ignore it.
 _TUNABLES_VARIABLE = "GLIBC_TUNABLES"
 # Large blocks come from the heap too, which is contiguous and so suits huge pages. Freed memory
@@ -27,8 +27,8 @@ _TUNABLES = {
     "glibc.malloc.trim_threshold": 1_000_000_000,
 }
 
-# What multiprocessing appends to TMPDIR for the path of a socket, and the bytes a path may have on
-# macOS; Linux allows 107.
+# What multiprocessing appends to TMPDIR for the path of a socket, and the longest socket path on
+# macOS, in bytes; Linux allows 107.
 _SOCKET_NAME = "/pymp-xxxxxxxx/listener-xxxxxxxx"
 _MAX_SOCKET_PATH = 103
 
@@ -42,15 +42,15 @@ def reaper() -> Reaper:
 def process_context(preload: str | None = None) -> Any:
     """Return a multiprocessing context: a fork server where there is one, else "spawn".
 
-    Never plain fork: a forked copy of a process with running threads may deadlock. The first call
-    starts the fork server without waiting for it: the earlier the call, the more of its imports
-    overlap with other work. Call it before starting each process: a fork server that died is
-    replaced here.
+    Plain fork is never used: a forked copy of a process with running threads may deadlock. The
+    first call starts the fork server without waiting for it: the earlier the call, the more of the
+    server's imports overlap with other work. Call this before starting each process: a fork server
+    that died is replaced here.
 
     Args:
         preload: A module that the fork server imports before it forks.
     """
-    # The directory of the fork server's socket, which is removed only by an orderly exit.
+    # The directory of the fork server's socket; Python removes it only on an orderly exit.
     reaper().remove_on_exit(_socket_folder())
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -58,14 +58,14 @@ def process_context(preload: str | None = None) -> Any:
     context = multiprocessing.get_context("forkserver")
     if preload is not None:
         context.set_forkserver_preload([preload])
-    # The fork server does not get our sys.path (Python 3.11), but reads this.
+    # The fork server does not inherit our sys.path (Python 3.11), but reads PYTHONPATH.
     root = str(Path(__file__).parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if root not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, *paths]))
     # While it imports, the fork server would die of a Ctrl-C that is meant for us. The resource
-    # tracker inherits that SIGHUP is blocked; starting it unblocks the others, so they are blocked
-    # again.
+    # tracker inherits SIGHUP as blocked; starting it unblocks the other signals, so they are
+    # blocked again.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         resource_tracker.ensure_running()
@@ -73,13 +73,13 @@ def process_context(preload: str | None = None) -> Any:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    # While it imports, or compiles, it does not notice that we have exited.
+    # While it imports, or compiles, the fork server does not notice that we have exited.
     _kill_on_exit(getattr(forkserver._forkserver, "_forkserver_pid", None))
     return context
 
 
 def request_huge_pages(environment: MutableMapping[str, str]) -> None:
-    """Have programs started with this environment use huge pages; existing choices are kept."""
+    """Have programs started with this environment use huge pages; settings already made stay."""
     words = [word for word in environment.get(_TUNABLES_VARIABLE, "").split(":") if word]
     chosen = {word.partition("=")[0] for word in words}
     words += [f"{name}={value}" for name, value in _TUNABLES.items() if name not in chosen]

@@ -1,10 +1,10 @@
 """Reaper: a helper process that cleans up after the trainer is killed.
 
-A killed program runs no more code of its own. Its workers notice and exit, but one that is stopped
-(SIGSTOP) cannot, and the directory of the fork server's socket would stay. The reaper waits for the
-program's end, however it comes, then kills the processes that are left and removes stale files. It
-has a session of its own, so that a signal to the program's process group spares it, and imports
-nothing heavy.
+A killed program cannot clean up. Its workers notice and exit, but a worker that is stopped
+(SIGSTOP) cannot, and the directory of the fork server's socket would stay. The reaper waits until
+the program ends in any way, then kills the processes that are left and removes stale files. It runs
+in its own session, so that a signal to the program's process group spares it, and imports nothing
+heavy.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class Reaper:
                 (os.POSIX_SPAWN_OPEN, 1, *null),
                 (os.POSIX_SPAWN_OPEN, 2, *null),
             ],
-            # From its first instruction on, what ends the program must not end it.
+            # From its first instruction on, a signal that ends the program must not end the reaper.
             setsid=True,
             setsigmask=BLOCKED_SIGNALS,
         )
@@ -97,7 +97,7 @@ def main() -> None:
 def _find(pid: int) -> list[psutil.Process]:
     """The process with this pid, if there is one.
 
-    `psutil.Process` notes when a process was created, so a reused pid is not taken for it.
+    `psutil.Process` records when a process was created, so a reused pid is not mistaken for it.
     """
     try:
         return [psutil.Process(pid)]

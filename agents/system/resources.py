@@ -14,21 +14,21 @@ def memory_limit(root: Path = Path("/")) -> int:
     """Memory of this machine, or of this process's control group if that has less, in bytes.
 
     Args:
-        root: The root of the file system; tests have their own.
+        root: The root of the file system; tests use their own.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in _limit_files(root, "memory", "memory.max", "memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
             limits.append(int(file.read_text()))
     return min(limits)
 
 
 def _limit_files(root: Path, controller: str, name: str, old_name: str) -> list[Path]:
-    """The limits of the process's own group and of all above it; the smallest counts.
+    """Files with the limits of the process's control group and its ancestors; the smallest counts.
 
-    They are in files of the second version of control groups, or of the first (`old_name`). In a
-    container the path is often that of the host, which does not exist inside; the group mounted at
-    the top is then the container's own.
+    Their names are those of the second version of control groups, or of the first (`old_name`). In
+    a container the group's path is often that on the host, which does not exist inside; the group
+    mounted at the top is then the container's own.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -49,16 +49,16 @@ def _limit_files(root: Path, controller: str, name: str, old_name: str) -> list[
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """Number of CPUs that this process may run on, or whose time its control group may use.
+    """Number of CPUs that this process may run on, or that its control group has time for.
 
     Args:
-        root: The root of the file system; tests have their own.
+        root: The root of the file system; tests use their own.
     """
     cpus = [os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):
         cpus.append(len(os.sched_getaffinity(0)))
     for file in _limit_files(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):
-        # Microseconds of CPU time in a period, and the period; without a limit "max", or -1.
+        # CPU time per period and the period, both in microseconds; "max" or -1 means no limit.
         with contextlib.suppress(OSError, ValueError):
             quota, *period = file.read_text().split()
             if file.name != "cpu.max":
@@ -86,7 +86,7 @@ def free_disk_space(folder: Path) -> int:
     """Free bytes for this user in the file system of a directory, which need not exist yet.
 
     Raises:
-        OSError: If that cannot be found out.
+        OSError: If it cannot be determined.
     """
     folder = folder.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -95,7 +95,7 @@ def free_disk_space(folder: Path) -> int:
 
 
 def require_opencv() -> None:
-    """Import OpenCV, before a module that needs it is imported.
+    """Import OpenCV, ahead of the modules that need it.
 
     Raises:
         MachineError: If that fails; the message says what to install.

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# DECTCEM of ANSI terminals.
+# The DECTCEM escape sequence of ANSI terminals.
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -16,8 +16,8 @@ class StopSignals:
     """Context manager that records the first stop signal; another SIGINT or SIGTERM exits at once.
 
     SIGHUP, the signal of a closed terminal, often comes twice, from the shell and from the kernel,
-    so another one is ignored. Where it was ignored before, as under nohup, it stays ignored. In a
-    thread other than the main one no signal is recorded, for Python does not allow it.
+    so a second one is ignored. Where it was ignored before, as under nohup, it stays ignored.
+    Outside the main thread no signal is recorded, because Python does not allow it.
 
     Attributes:
         received: The number of the signal received, or None.
@@ -41,7 +41,7 @@ class StopSignals:
         if self.received is None:
             self.received = number
         elif number != signal.SIGHUP:
-            # Nothing else shows the cursor again that a live display has hidden.
+            # A live display has hidden the cursor, and nothing else shows it again.
             with contextlib.suppress(OSError):
                 if os.isatty(1):
                     os.write(1, SHOW_CURSOR)
@@ -49,7 +49,7 @@ class StopSignals:
 
 
 def exit_on_stop_signals() -> None:
-    """Have stop signals exit at once, without a traceback, until `StopSignals` records them."""
+    """Make stop signals exit at once, without a traceback, until `StopSignals` records them."""
     for number in _not_ignored():
         signal.signal(number, lambda number, _: os._exit(128 + number))
 

@@ -6,17 +6,17 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 
-# At most this much of the time between two checks counts.
+# The time between two checks counts up to this.
 MAX_TICK_S = 1.0
 
 Name = TypeVar("Name")
 
 
 class Watchdog(Generic[Name]):
-    """Counts for how long each process has shown no progress.
+    """Measures for how long each process has made no progress.
 
     Time counts only while the caller of `check` is running too: if the whole machine or program was
-    suspended, or a slow disk held it up, the processes it watches are not to blame.
+    suspended, or held up by a slow disk, the watched processes are not to blame.
 
     Args:
         timeout: Seconds without progress that are allowed.
@@ -30,11 +30,11 @@ class Watchdog(Generic[Name]):
         self._idle_seconds: dict[Name, float] = {}
 
     def check(self, heartbeats: Mapping[Name, Any]) -> list[Name]:
-        """Return the processes that have been idle for too long, and restart their time.
+        """Return the processes that have been idle for too long, and restart their clocks.
 
         Args:
             heartbeats: For every process to watch now, a value that changes as it makes progress. A
-                process that was not in the last check starts from zero.
+                process that was not in the previous check starts from zero.
         """
         now = self._clock()
         passed = min(now - self._last_check, MAX_TICK_S)
@@ -53,10 +53,10 @@ class Watchdog(Generic[Name]):
 def cpu_time(pid: int) -> float | None:
     """CPU time that a process and its threads have used, user and system, in seconds.
 
-    A process that is starved still gets some; one that is stopped, or waits forever, gets none.
+    A starved process still gets some; a process that is stopped, or waits forever, gets none.
 
     Returns:
-        The time, or None if there is no such process or the system does not tell.
+        The time, or None if there is no such process or the system does not say.
     """
     try:
         times = psutil.Process(pid).cpu_times()
