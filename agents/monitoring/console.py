@@ -1,6 +1,6 @@
 """The console during training: a live panel, plain lines, or nothing.
 
-Whatever happens to the terminal, or the file that takes its place, the run goes on.
+The run goes on whatever happens to the terminal, or to the file that output is redirected to.
 """
 
 import errno
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from agents.system.output import escape_what_cannot_be_encoded, print_to_stderr
 
-# Of a pipe, a terminal and a file that are closed.
+# Errors of writing to a closed pipe, terminal and file.
 _CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
@@ -33,16 +33,16 @@ class Status:
         global_step: Agent steps so far.
         total_timesteps: The budget in agent steps.
         steps_per_second: Rate over the last logging interval.
-        seconds_left: Time until the budget is spent at the mean rate.
+        seconds_left: Time until the budget is spent, at the mean rate.
         elapsed: Seconds of training, earlier sessions included.
         episodes: Number of episodes that ended.
         recent_return: Mean raw return of the last episodes and their number, as text.
         best_return: Highest raw return of an episode; NaN before the first.
         evaluation: The last evaluation as text; empty before the first.
-        workers_alive: Number of workers whose process runs.
+        workers_alive: Number of workers whose process is running.
         restarts: Number of workers that were restarted.
         skipped: Number of updates skipped because of a gradient that was not finite.
-        cluster: What a cluster's machines exchange, as text; empty on one machine.
+        cluster: Figures of the exchange between machines, as text; empty on one machine.
     """
 
     title: str
@@ -83,9 +83,9 @@ class Display(Protocol):
 def make_display(*, quiet: bool) -> Display:
     """Return a live panel on a terminal, lines elsewhere, or the quiet display.
 
-    What standard output cannot encode is printed as an escape sequence from now on.
+    From now on, characters that standard output cannot encode are printed as escape sequences.
     """
-    # Python has no standard output if that was closed at the start (`>&-`).
+    # Python has no standard output if it was closed at the start (`>&-`).
     if quiet or sys.stdout is None:
         return QuietDisplay()
     escape_what_cannot_be_encoded()
@@ -190,10 +190,10 @@ class LiveDisplay:
 
 
 class _DisplayHandler(logging.Handler):
-    """Prints messages by a display's own means, among the progress.
+    """Prints log messages through a display, in between the progress.
 
-    Unlike `rich.logging.RichHandler` it breaks no long line, so that commands can be copied, and
-    survives a terminal that is closed.
+    Unlike `rich.logging.RichHandler` it does not break long lines, so that commands can be copied,
+    and survives a closed terminal.
     """
 
     def __init__(self, inform: Callable[[str], None], warn: Callable[[str], None]) -> None:
@@ -206,7 +206,7 @@ class _DisplayHandler(logging.Handler):
 
 
 def _is_closed(error: OSError | ValueError) -> bool:
-    """Whether an error in writing means that there is no terminal, pipe or file any more."""
+    """Whether a write error means that the terminal, pipe or file is closed."""
     return not isinstance(error, OSError) or error.errno in _CLOSED
 
 
@@ -262,7 +262,7 @@ def status_panel(status: Status) -> Group:
 
 
 def format_seconds(seconds: float) -> str:
-    """Format seconds as h:mm:ss, with the days in front if there are any."""
+    """Format seconds as h:mm:ss, preceded by the days if there are any."""
     if not math.isfinite(seconds):
         return "-"
     minutes, second = divmod(int(seconds), 60)

@@ -19,8 +19,8 @@ from envs import PLATEAUS
 class TrainingLogger:
     """Writes a run's statistics to its files and shows them on the console.
 
-    A resumed run continues its curves: what was written after its checkpoint is removed from
-    `progress.csv`, and TensorBoard is told to drop it.
+    A resumed run continues its curves: points after its checkpoint are removed from `progress.csv`,
+    and TensorBoard is told to drop them.
 
     Args:
         folder: The run directory.
@@ -52,7 +52,7 @@ class TrainingLogger:
         if resumed_at is not None:
             truncate_after_step(folder / PROGRESS_CSV, resumed_at)
         self._csv = ProgressCsv(folder)
-        # TensorBoard drops what earlier event files hold from the purge step on.
+        # TensorBoard drops earlier events from the purge step on.
         self._tensorboard = TensorBoardWriter(
             folder, purge_step=None if resumed_at is None else resumed_at + 1
         )
@@ -99,7 +99,7 @@ class TrainingLogger:
 
         Args:
             global_step: Agent steps so far.
-            gauges: TensorBoard tag -> present value.
+            gauges: TensorBoard tag -> current value.
             force: Write a row now.
         """
         now = time.monotonic()
@@ -114,17 +114,17 @@ class TrainingLogger:
 
         Args:
             global_step: Agent steps so far.
-            gauges: TensorBoard tag -> present value.
+            gauges: TensorBoard tag -> current value.
         """
         self._write(global_step, gauges)
         self.statistics.end_training()
 
     def show_last(self, global_step: int, gauges: Mapping[str, float]) -> None:
-        """Show on the console how the run ended, the last evaluation included, and close it.
+        """Show how the run ended, including the last evaluation, and close the console.
 
         Args:
             global_step: Agent steps so far.
-            gauges: TensorBoard tag -> present value.
+            gauges: TensorBoard tag -> current value.
         """
         self.display.show(self.status(global_step, gauges), new_row=True)
         self.display.close()
@@ -134,7 +134,7 @@ class TrainingLogger:
 
         Args:
             global_step: Agent steps so far.
-            gauges: TensorBoard tag -> present value.
+            gauges: TensorBoard tag -> current value.
         """
         statistics, config = self.statistics, self._config
         mean_rate = statistics.mean_steps_per_second(global_step)
@@ -163,8 +163,8 @@ class TrainingLogger:
         self._csv.close()
 
     def _write(self, global_step: int, gauges: Mapping[str, float]) -> None:
-        # The last row of a run may be due right after another one, and the first of a resumed run
-        # at the step of its checkpoint: no step has two rows.
+        # No step has two rows: a run's last row may be due right after another one, and the first
+        # row of a resumed run at the step of its checkpoint.
         if global_step == self._written_step:
             return
         self._written_step = global_step

@@ -1,4 +1,4 @@
-"""Statistics of training, gathered from the records of workers, learner and evaluator."""
+"""Statistics of training, from the records of workers, learner and evaluator."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from envs import Episode
 
 
 class TrainingStatistics:
-    """Sums and means of what has happened in a run; writes nothing.
+    """Sums and means over a run; writes nothing.
 
     Args:
         state: The training state of the checkpoint that is resumed; None for a new run.
@@ -76,7 +76,7 @@ class TrainingStatistics:
         return (self._end_time or time.monotonic()) - self._start_time
 
     def end_training(self) -> None:
-        """Stop the clock: what comes now, such as the last evaluation, is not training."""
+        """Stop the clock: what follows, such as the last evaluation, is not training."""
         self._end_time = time.monotonic()
 
     def mean_steps_per_second(self, global_step: int) -> float:
@@ -86,7 +86,7 @@ class TrainingStatistics:
 
     def state(self) -> TrainingState:
         """What a checkpoint stores of these statistics."""
-        # A checkpoint with numbers that are not finite would be refused when it is read.
+        # A checkpoint with non-finite numbers would be rejected when it is read.
         finite = [e for e in self.recent if math.isfinite(e.raw_return)]
         return TrainingState(
             episodes=self.episodes,
@@ -154,7 +154,7 @@ class TrainingStatistics:
         return scalars
 
     def results(self) -> dict[str, float]:
-        """The figures a run is compared by, for TensorBoard's HPARAMS page; some may be NaN."""
+        """The figures that runs are compared by, for TensorBoard's HPARAMS page; may be NaN."""
         results = {
             "recent_return": self.recent_return,
             "best_return": self.best_return,

@@ -50,7 +50,7 @@ COLUMNS = (
 )
 # What a learning curve needs.
 ESSENTIAL = ("wall_time", "global_step", "episodes", "recent_return", "SPS")
-# Rows kept for later while the disk is full.
+# Rows kept in memory while the disk is full.
 _MAX_PENDING_ROWS = 10_000
 
 
@@ -70,7 +70,7 @@ class ProgressCsv:
         self._file: IO[str] | None = self._open()
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Write a row, after those that could not be written earlier; errors are logged.
+        """Write a row, preceded by rows that could not be written earlier; errors are logged.
 
         Args:
             row: Column -> value. Unknown columns are dropped, missing ones stay empty.
@@ -106,8 +106,8 @@ class ProgressCsv:
             self._file.write(text.getvalue())
             self._file.flush()
         except OSError:
-            # Half a row may have been written. The rest is still in Python's buffer, and would
-            # follow the rows that are written later: close the file and start from its last end.
+            # Half a row may have been written. The rest is still in Python's buffer, and would be
+            # written after later rows: close the file and truncate it to its last good end.
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
@@ -121,9 +121,9 @@ def truncate_after_step(path: Path, global_step: int) -> None:
     """Remove the rows after a step, and damaged ones, from a `progress.csv`.
 
     The columns become those of this version; unknown ones are dropped, missing ones stay empty. If
-    damaged rows are more than a last one that was cut short, or a column is missing that curves
-    need, the file is kept beside it as `progress.csv.damaged`. A file that cannot be read or
-    written stays as it is, which is logged: of rows that overlap, readers take the later ones.
+    any row is damaged, apart from a last one that was cut short, or a column that curves need is
+    missing, the old file is kept as `progress.csv.damaged`. A file that cannot be read or written
+    stays as it is, which is logged; where rows overlap, readers take the later ones.
 
     Args:
         path: The file. Nothing happens if it does not exist.

@@ -19,7 +19,7 @@ from agents.networks.program_statistics import HeadSummary
 
 log = logging.getLogger("train")
 
-# TensorBoard's default bins grow by a tenth from one to the next: too wide for values in (0, 1).
+# TensorBoard's default bins are each a tenth wider than the last: too wide for values in (0, 1).
 _BINS: dict[str, Any] = {
     "singular_values": 40,
     "attention_entropy": np.linspace(0, 1, 101),
@@ -30,7 +30,7 @@ _BINS: dict[str, Any] = {
 class TensorBoardWriter:
     """Writes a run's events; errors, such as a full disk, are logged and do not end the run.
 
-    The file is opened at the first write, and after an error another one at the next.
+    The file is opened at the first write; after an error, the next write opens another file.
 
     Args:
         folder: The run directory.
@@ -87,9 +87,9 @@ class TensorBoardWriter:
 
         Args:
             config: The run's settings; `INCIDENTAL` ones are left out.
-            results: Name -> value, written as `results/NAME`; what is not finite is left out.
+            results: Name -> value, written as `results/NAME`; non-finite values are left out.
             global_step: Agent steps so far.
-            finished: Whether the budget is spent; otherwise the page shows no end of the run.
+            finished: Whether the budget is spent; otherwise the page shows the run as unfinished.
         """
         settings = {name: v for name, v in asdict(config).items() if name not in INCIDENTAL}
         metrics = {f"results/{name}": v for name, v in results.items() if math.isfinite(v)}
@@ -129,7 +129,7 @@ class TensorBoardWriter:
 def _write_programs(
     writer: SummaryWriter, programs: Mapping[str, HeadSummary], global_step: int
 ) -> None:
-    # Imported late: other heads draw nothing, and not every machine that trains has OpenCV.
+    # Imported late: other heads have no programs, and not every training machine has OpenCV.
     from agents.evaluation.program_plots import attention_picture
 
     for head, summary in programs.items():
@@ -144,7 +144,7 @@ def _write_programs(
 
 @functools.cache
 def _silence_writer_threads() -> None:
-    """Suppress the traceback of TensorBoard's thread on OSError: its caller gets the error too."""
+    """Suppress the traceback of TensorBoard's thread on OSError, which its caller gets as well."""
     previous = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -156,7 +156,7 @@ def _silence_writer_threads() -> None:
 
 
 def _remove_empty_event_files(folder: Path) -> None:
-    """Remove the empty files that attempts to write to a full disk leave."""
+    """Remove the empty files that are left by attempts to write to a full disk."""
     for path in folder.glob("events.out.tfevents.*"):
         with contextlib.suppress(OSError):
             if path.stat().st_size == 0:
