@@ -1,4 +1,4 @@
-"""Training on several machines, by Ray: one parameter server, and a node on every machine."""
+"""Training on several machines with Ray: one parameter server, and a node on every machine."""
 
 import importlib.util
 

@@ -1,9 +1,9 @@
-"""The driver of a cluster: a process beside the supervisor that alone speaks with Ray.
+"""The driver of a cluster: the process beside the supervisor that talks to Ray; nothing else does.
 
-It starts the parameter server and the nodes, replaces those that are lost, sends the nodes' records
-on, and keeps a copy of the server's state in memory that it shares with the supervisor. From that
-the supervisor evaluates and writes checkpoints, as on one machine, and a lost server is replaced.
-Whatever Ray does to this process, the supervisor and its run folder are apart from it.
+It starts the parameter server and the nodes, replaces those that are lost, forwards the nodes'
+records, and keeps a copy of the server's state in memory that it shares with the supervisor. From
+this copy the supervisor evaluates and writes checkpoints, as on one machine, and the driver starts
+a new server. Whatever Ray does to this process, it cannot harm the supervisor and its run folder.
 """
 
 import logging
@@ -44,24 +44,24 @@ from agents.training.shared_state import SharedState
 
 # Seconds that a node trains before it reports.
 STEP_S = 0.5
-# Seconds between two looks at the server's parameters, and at the machines; a lost server costs as
-# much training. The optimizer's state is fetched more rarely, and for every checkpoint.
+# Seconds between copies of the server's parameters, and between checks for machines. A lost server
+# costs this much training. The optimizer's state is copied less often, and for every checkpoint.
 MIRROR_INTERVAL_S = 1.0
 OPTIMIZER_INTERVAL_S = 10.0
-# A node that has not reported for so long is replaced.
+# A node that has not reported for this long is replaced.
 NODE_TIMEOUT_S = 180.0
-# One that never did is waiting for its machine's cores.
+# A node without a first report for this long is probably waiting for its machine's cores.
 WAITING_S = 30.0
-# A machine whose nodes fail so often in a row, without an update, is given up.
+# A machine whose nodes fail this often in a row, without an update, is given up.
 MAX_FAILURES = 3
 STOP_TIMEOUT_S = 12.0
-# Nodes that join at different times play different games: this goes on top of the incarnation.
+# Each node that joins adds this to the incarnation, so that nodes play different games.
 INCARNATIONS_PER_NODE = 2**40
 
 
 @dataclass
 class _Member:
-    """A node, and the call to it that is under way."""
+    """A node, and the call to it that is in progress."""
 
     machine: str
     host: str
@@ -73,19 +73,19 @@ class _Member:
 
 
 def run_driver(connection: Connection, spec: GroupSpec, shared: SharedState, link: Link) -> None:
-    """Run the process: until the budget is spent, the supervisor says stop, or nothing is left.
+    """Run the driver until the budget is spent, the supervisor says stop, or training fails.
 
     Args:
         connection: The connection to the supervisor; records are sent through it.
         spec: The workers of all nodes together.
         shared: The state to start from, and where the server's is copied to.
-        link: What supervisor and driver tell each other besides.
+        link: Everything else that supervisor and driver share.
     """
     init_child(connection)
     with report_crash(connection, "the cluster's driver"):
         try:
             connect(spec.config)
-            # It ends once the supervisor says so, with what the nodes still have.
+            # The driver ends when the supervisor says so, once the nodes have handed over the rest.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             Driver(connection, spec, shared, link).run()
         except ClusterFailedError as error:
@@ -95,7 +95,7 @@ def run_driver(connection: Connection, spec: GroupSpec, shared: SharedState, lin
 
 
 class Driver:
-    """See `run_driver`, also for the arguments."""
+    """The driver; for the arguments see `run_driver`."""
 
     def __init__(
         self, connection: Connection, spec: GroupSpec, shared: SharedState, link: Link
@@ -129,7 +129,7 @@ class Driver:
         self._stop()
 
     def _start_server(self) -> RemoteServer:
-        """Start a server on this machine, from the copy of the last one's state."""
+        """Start a server on this machine, from the copy of the last server's state."""
         shared = self.shared
         start = Snapshot(
             shared.parameters.numpy(),
@@ -139,7 +139,7 @@ class Driver:
         )
         self._generation += 1
         self._traffic = Traffic()
-        # Ray can tell it and the nodes that this process has ended, for this process owns them.
+        # This process owns the server and the nodes, so Ray ends them when this process ends.
         actor = make_actor(ParameterServer, ray.get_runtime_context().get_node_id(), cpus=0).remote(
             start, self.config.max_lag, self._where_statistics
         )
@@ -173,7 +173,7 @@ class Driver:
 
     def _start_node(self, machine: dict[str, Any]) -> None:
         cpus = int(machine["Resources"]["CPU"])
-        # As many for each core as at the start, also on machines that come later.
+        # As many workers per core as at the start, also on machines that join later.
         workers = max(1, round(self.config.workers * cpus / self._cpus_at_start))
         config = replace(
             self.config, workers=workers, processes=self.config.processes or cpus, cluster="none"
@@ -189,7 +189,7 @@ class Driver:
         self._note(logging.INFO, f"node on {host}: {workers} workers, {cpus} CPUs")
 
     def _receive(self) -> None:
-        """Send on what the nodes report, call them again, and remove those that are lost."""
+        """Forward what the nodes report, call them again, and remove lost nodes."""
         calls = [member.call for member in self._members]
         if not calls:
             time.sleep(STEP_S)
@@ -252,7 +252,7 @@ class Driver:
             self._server = self._start_server()
             return
         self._mirrored_at = now
-        # The counts first: a step counted twice is a smaller harm than one learned twice.
+        # The counts first: a step counted twice does less harm than a step learned twice.
         counts = torch.tensor(snapshot.counts)
         self.shared.counters[0] = counts - self.shared.counters[-1]
         _copy(self.shared.parameters, snapshot.parameters)
@@ -265,7 +265,7 @@ class Driver:
             self._measure(snapshot.traffic)
 
     def _measure(self, traffic: Traffic) -> None:
-        """Set the gauges from what came to the server since the last time."""
+        """Set the gauges from the server's traffic since the last call."""
         before, now, gauges = self._traffic, time.monotonic(), self.link.gauges
         seconds, pushes = now - self._traffic_at, traffic.pushes - before.pushes
         self._traffic, self._traffic_at = traffic, now

@@ -1,4 +1,4 @@
-"""What supervisor and driver of a cluster share, beside the run's `SharedState`."""
+"""What a cluster's supervisor and driver share, besides the run's `SharedState`."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,7 +20,7 @@ class Gauge(IntEnum):
 
 @dataclass(frozen=True)
 class Link:
-    """Tensors in shared memory; each entry is written by one of the two.
+    """Tensors in shared memory; each entry has one writer, the supervisor or the driver.
 
     Attributes:
         requests: int64, shape (2,): how often the supervisor has asked for the newest state, and
@@ -37,7 +37,7 @@ class Link:
 
     @classmethod
     def create(cls) -> "Link":
-        """Zeros."""
+        """A link of zeros."""
         return cls(
             requests=torch.zeros(2, dtype=torch.int64).share_memory_(),
             heartbeat=torch.zeros(1, dtype=torch.int64).share_memory_(),
@@ -46,7 +46,7 @@ class Link:
         )
 
     def tags(self) -> dict[str, float]:
-        """TensorBoard tag -> present value, of what the machines exchange."""
+        """TensorBoard tag -> current value, of what the machines exchange."""
         gauges = self.gauges.tolist()
         return {
             "cluster/nodes": gauges[Gauge.NODES],

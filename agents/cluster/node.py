@@ -1,7 +1,8 @@
-"""A node of a cluster: the ordinary processes of a machine, and what they exchange with the server.
+"""A node of a cluster: the usual processes on one machine, and their exchange with the server.
 
-The workers of a machine train in its shared memory as if there were no other machine. After so many
-updates of theirs the node hands over what they changed, and takes in what the others did.
+The workers of a machine train in its shared memory as if there were no other machine. After every
+`sync_updates` updates of theirs, the node hands over their changes and takes in those of the other
+nodes.
 """
 
 import logging
@@ -28,10 +29,10 @@ from agents.training.worker_pool import WorkerPool
 
 log = logging.getLogger("train")
 
-# Seconds between the times that the optimizer's state is handed over, too: it is two thirds of the
-# numbers of a run, and needed for checkpoints and by nodes that join.
+# Seconds between the exchanges that include the optimizer's state. It is two thirds of a run's
+# numbers, and needed for checkpoints and by nodes that join.
 OPTIMIZER_INTERVAL_S = 10.0
-# How long the workers have to exit at the end.
+# How long the workers may take to exit at the end.
 STOP_TIMEOUT_S = 5.0
 
 
@@ -41,7 +42,7 @@ class Server(Protocol):
     generation: int
 
     def push(self, push: Push) -> Reply:
-        """Hand over what was learned."""
+        """Take in what a node has learned, and reply."""
         ...
 
     def snapshot(self, *, with_optimizer: bool = True) -> Snapshot:
@@ -54,12 +55,12 @@ class Report:
     """What a node tells the driver.
 
     Attributes:
-        records: What the workers sent, in this order.
-        workers: How many run.
+        records: The workers' records, in the order of arrival.
+        workers: How many workers are running.
         restarts: Processes that died and were restarted, so far.
         updates: Updates that the node has handed over so far.
         server_lost: Whether the server did not answer.
-        failure: Why the node cannot go on, if so.
+        failure: Why the node cannot go on; empty if it can.
     """
 
     records: list[Any] = field(default_factory=list)
@@ -78,7 +79,7 @@ class Node:
         server: The server to start from.
 
     Raises:
-        UserError: If this machine cannot hold them.
+        UserError: If this machine cannot hold the workers.
     """
 
     def __init__(self, spec: GroupSpec, server: Server) -> None:
@@ -102,9 +103,9 @@ class Node:
         """Train for a while, and report.
 
         Args:
-            server: The parameter server; if it is another one than before, or did not answer the
-                last time, the node starts from what it has.
-            seconds: The time; less if the server does not answer or the budget is spent.
+            server: The parameter server; if it is new, or did not answer the last time, the node
+                first takes over its state.
+            seconds: How long; less if the server does not answer or the budget is spent.
         """
         try:
             if server.generation != self._generation:
@@ -141,9 +142,9 @@ class Node:
         return self._report()
 
     def exchange(self, server: Server, *, with_optimizer: bool = False) -> None:
-        """Hand over what the workers learned since the last time, and take in what others did.
+        """Hand over what the workers learned since the last exchange; take in the others' changes.
 
-        The workers go on meanwhile. What they add to the parameters stays there for the next time.
+        The workers go on meanwhile. What they add to the parameters is part of the next exchange.
         """
         counts = self._count()
         now = time.monotonic()
@@ -168,7 +169,7 @@ class Node:
             return
         if self._where_statistics is not None:
             ours[self._where_statistics] = self._parameters[self._where_statistics]
-        # Not a copy of the reply: that would undo what the workers have added since.
+        # Not a plain copy of the reply: it would undo what the workers have added meanwhile.
         self._parameters += reply.parameters - ours
         self._set_base(reply.parameters, reply.counts)
 
@@ -179,15 +180,15 @@ class Node:
         self._parameters[:] = snapshot.parameters
         if snapshot.optimizer_state is not None:
             self.shared.optimizer_state.copy_(torch.tensor(snapshot.optimizer_state))
-        # The optimizer corrects its averages by the number of updates in them, not by that of all
-        # nodes: so this counter stays behind theirs.
+        # The optimizer's bias correction depends on the number of updates in its own averages, not
+        # on that of all nodes: so this counter stays below the server's.
         own = int(self.shared.counters[:-1, Counter.UPDATES].sum())
         self.shared.counters[-1, Counter.UPDATES] = snapshot.optimizer_updates - own
         self._set_base(snapshot.parameters, snapshot.counts)
         self._generation = server.generation
 
     def _set_base(self, parameters: np.ndarray, counts: np.ndarray) -> None:
-        self._base = parameters.copy()  # what comes through Ray is held in its memory
+        self._base = parameters.copy()  # the original occupies Ray's object store
         self._version = int(counts[Counter.UPDATES])
         for counter in (Counter.STEPS, Counter.SKIPPED):
             others = counts[counter] - self._handed_over[counter]
@@ -203,7 +204,7 @@ class Node:
         return self.shared.is_over(self.config.total_timesteps)
 
     def _receive(self, timeout: float) -> None:
-        """Read the records that arrive, and restart processes that died."""
+        """Read incoming records, and restart processes that died."""
         messages, exited = poll(self.pool.children, timeout)
         self._records += [record for _, record in messages]
         for process in [process for process in self.pool.processes if process.child in exited]:
@@ -225,7 +226,7 @@ class Node:
 
 
 class NodeActor:
-    """A node in a process of Ray's.
+    """A node in one of Ray's processes.
 
     Args:
         spec: See `Node`.
@@ -236,10 +237,10 @@ class NodeActor:
         self._spec, self._host = spec, host
         self._node: Node | None = None
         self._notes: list[logging.LogRecord] = []
-        # Ray gives this process a thread for each core, but there is a worker process for each.
+        # Ray gives this process a thread per core, but each core already has a worker process.
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
-        # The worker processes would import the program that Ray runs here.
+        # Otherwise the worker processes would import the program that Ray runs here.
         vars(sys.modules["__main__"]).pop("__file__", None)
         process_context(FORKSERVER_PRELOAD)  # loads torch for them meanwhile
         log.setLevel(logging.INFO)
@@ -247,7 +248,7 @@ class NodeActor:
         log.addHandler(ForwardingHandler(self._notes.append))
 
     def step(self, server: Server, seconds: float) -> Report:
-        """See `Node.step`; the first call makes the node."""
+        """See `Node.step`; the first call creates the node."""
         if self._node is None:
             self._node = Node(self._spec, server)
         return self._complete(self._node.step(server, seconds))
@@ -257,7 +258,7 @@ class NodeActor:
         return self._complete(self._node.stop(server)) if self._node else Report()
 
     def _complete(self, report: Report) -> Report:
-        """Add what was logged here, and name the machine there and in crashes."""
+        """Add what was logged here; name the machine in log messages and crash records."""
         for record in report.records:
             if isinstance(record, CrashRecord):
                 record.who += f" on {self._host}"

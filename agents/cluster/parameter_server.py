@@ -1,10 +1,11 @@
 """The parameter server of a cluster: adds up what its nodes learn.
 
-What a node hands over is the change of its parameters since it last took the server's: the sum of
-its optimizer's steps. The server adds it to its own parameters as it comes, and answers with them.
-So each worker's update reaches the parameters in full, as on one machine, however many updates are
-handed over at once. Of sums of gradients, an optimizer that divides by their size (RMSProp, Adam)
-would make one step, about as long as that of a single gradient.
+A node hands over how its parameters have changed since it last took the server's: the sum of its
+optimizer's steps. The server adds this change to its own parameters on arrival, and replies with
+the result. So each worker's update reaches the parameters in full, as on one machine, however many
+updates are handed over at once. If nodes sent sums of gradients instead, an optimizer that divides
+by their size (RMSProp, Adam) would turn each sum into one step, about as long as that of a single
+gradient.
 """
 
 import math
@@ -22,7 +23,7 @@ CALL_TIMEOUT_S = 60.0
 
 
 class ServerLostError(Exception):
-    """The parameter server did not answer; whether it did what it was asked to is not known."""
+    """The parameter server did not answer; whether it carried out the call is unknown."""
 
 
 @dataclass
@@ -32,9 +33,10 @@ class Snapshot:
     Attributes:
         parameters: Shape (N,), float32.
         counts: int64, shape (3,): a number for each `Counter`.
-        optimizer_state: That of the node which last handed its own over, shape (k, N), float32.
-        optimizer_updates: The updates which that has seen.
-        traffic: What has come and gone so far.
+        optimizer_state: The one last handed over by a node, shape (k, N), float32; None if it was
+            not asked for.
+        optimizer_updates: The number of updates in the optimizer state.
+        traffic: Totals so far.
     """
 
     parameters: np.ndarray
@@ -46,14 +48,14 @@ class Snapshot:
 
 @dataclass
 class Traffic:
-    """What has come to a parameter server so far.
+    """Totals of a parameter server so far.
 
     Attributes:
-        pushes: The times that something was handed over.
-        updates: The updates in it.
-        dropped: Those of them that were dropped, as too old or not finite.
+        pushes: The number of pushes.
+        updates: The updates in them.
+        dropped: The updates that were dropped, as too old or not finite.
         lag: The sum, over the pushes, of the updates that others had handed over meanwhile.
-        bytes: The size of the tensors that came and went.
+        bytes: The size of the tensors received and sent.
     """
 
     pushes: int = 0
@@ -73,8 +75,8 @@ class Push:
         counts: What the node has counted, shape (3,): a number for each `Counter`.
         observed: Statistics of the node's observations, if they are normalised; see
             `RunningNormalization`.
-        optimizer_state: The node's, shape (k, N); only now and then.
-        optimizer_updates: The updates which that has seen.
+        optimizer_state: The node's, shape (k, N); None in most pushes.
+        optimizer_updates: The number of updates in the optimizer state.
     """
 
     version: int
@@ -90,9 +92,9 @@ class Reply:
     """The server's answer.
 
     Attributes:
-        parameters: The newest ones, shape (N,).
-        counts: Those of all nodes together; the updates are the version of the parameters.
-        is_accepted: Whether the change was added; if not, the node has to start from here.
+        parameters: The newest parameters, shape (N,).
+        counts: The totals of all nodes; the number of updates is the version of the parameters.
+        is_accepted: Whether the change was added; if not, the node must restart from `parameters`.
     """
 
     parameters: np.ndarray
@@ -101,7 +103,7 @@ class Reply:
 
 
 class ParameterServer:
-    """Holds the parameters of a run, and what a checkpoint needs beside them.
+    """Holds the parameters of a run, and everything else that a checkpoint needs.
 
     Args:
         start: The state to start from; copied, because arrays that come through Ray are read-only.
@@ -127,7 +129,7 @@ class ParameterServer:
         traffic.updates += updates
         traffic.lag += lag
         traffic.bytes += push.change.nbytes + self._parameters.nbytes
-        # Games that were played count: by them the budget is spent and the learning rate decays.
+        # Dropped or not, the agent steps were played: the budget and learning rate go by them.
         self._counts += push.counts
         is_accepted = lag <= self._max_lag and _is_finite(push.change)
         if is_accepted:
@@ -145,7 +147,7 @@ class ParameterServer:
         return Reply(self._parameters.copy(), self._counts.copy(), is_accepted)
 
     def snapshot(self, *, with_optimizer: bool = True) -> Snapshot:
-        """Return the state; the optimizer's, which is the larger part, only if asked for."""
+        """Return the state, including the optimizer's, the larger part, only if asked for."""
         return Snapshot(
             self._parameters.copy(),
             self._counts.copy(),
@@ -159,15 +161,15 @@ class RemoteServer:
     """A parameter server as its nodes see it through Ray.
 
     Args:
-        actor: Ray's handle of it.
-        generation: Differs from that of servers before it.
+        actor: Ray's handle to it.
+        generation: A number that no earlier server of the run has had.
     """
 
     def __init__(self, actor: Any, generation: int) -> None:
         self.actor, self.generation = actor, generation
 
     def push(self, push: Push) -> Reply:
-        """See `ParameterServer.push`. Never to be repeated: it may have been carried out.
+        """See `ParameterServer.push`. Never repeat a failed call: it may have been carried out.
 
         Raises:
             ServerLostError: If no answer comes.
@@ -190,14 +192,14 @@ class RemoteServer:
 
         try:
             return ray.get(call, timeout=CALL_TIMEOUT_S)
-        except RayTaskError:  # an error of our own
+        except RayTaskError:  # raised by our own code
             raise
         except RayError as error:
             raise ServerLostError(str(error)) from error
 
 
 def _is_finite(numbers: np.ndarray) -> bool:
-    """Whether the numbers are finite, and the sum of their squares too, which is faster to tell."""
+    """Whether the sum of squares is finite; faster than a check of each number."""
     flat = numbers.ravel()
     with np.errstate(over="ignore", invalid="ignore"):
         return math.isfinite(float(flat @ flat))

@@ -26,7 +26,7 @@ def train_on_cluster(
     argv: Sequence[str] = (),
     make_env: EnvironmentFactory = make_training_env,
 ) -> int:
-    """Train as `agents.training.supervisor.train`, with the workers on the machines of a cluster.
+    """Train like `agents.training.supervisor.train`, with the workers on a cluster's machines.
 
     Raises:
         SettingError: Also if Ray is not installed, or does not run where `config.cluster` says.
@@ -36,10 +36,10 @@ def train_on_cluster(
 
 
 def check_cluster(config: TrainConfig) -> None:
-    """Refuse a cluster that is not there. This does not import Ray.
+    """Refuse a cluster that cannot be reached, without importing Ray.
 
     Raises:
-        SettingError: that says what to do.
+        SettingError: saying what to do.
     """
     address = config.cluster
     if not has_ray():
@@ -48,7 +48,7 @@ def check_cluster(config: TrainConfig) -> None:
         return
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
-    # The program joins Ray through the part of it that runs on this machine.
+    # The program joins Ray through its local process.
     if not any(process.info["name"] == "raylet" for process in psutil.process_iter(["name"])):
         allowed = "Ray does not run on this machine; start it: ray start --address HOST:PORT"
         raise SettingError("cluster", config.cluster, allowed)
@@ -64,10 +64,10 @@ def check_cluster(config: TrainConfig) -> None:
 class ClusterPool(WorkerPool):
     """The processes of a run on a cluster; for the arguments see `WorkerPool`.
 
-    Here it is only the driver, which `WorkerPool` treats as it does a central learner.
+    The only process is the driver, which `WorkerPool` treats like a central learner.
     """
 
-    # The nodes hand over what they still have.
+    # At the end, the nodes hand over what they still have.
     stop_timeout = 20.0
 
     def __init__(
@@ -102,12 +102,12 @@ class ClusterPool(WorkerPool):
 
     @property
     def gauges(self) -> dict[str, float]:
-        """TensorBoard tag -> present value, of what the machines exchange."""
+        """TensorBoard tag -> current value, of what the machines exchange."""
         return self.link.tags()
 
 
 def _run_driver(*arguments: Any) -> None:
-    """Only the driver's own process imports Ray."""
+    """Run the driver; imported here, so that only its own process imports Ray."""
     from agents.cluster.driver import run_driver
 
     run_driver(*arguments)

@@ -1,4 +1,4 @@
-"""What the driver needs of Ray beyond calls: joining it, placing actors, its end and its errors."""
+"""What the driver needs from Ray besides calls: joining, placing actors, its end and its errors."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from agents.config import TrainConfig
 from agents.system.resources import available_cpus
 
-# What the server and the nodes send each other is in Ray's memory, a few parameters at a time.
+# Ray's memory holds the messages between server and nodes: a few parameter sets at a time.
 OBJECT_STORE_BYTES = 200 * 2**20
 _ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def connect(config: TrainConfig) -> None:
                 logging_level=logging.ERROR,
             )
             return
-        # The other machines get this code, and need only what it imports.
+        # The other machines receive this code; they need only the packages that it imports.
         modules = [str(_ROOT / name) for name in ("agents", "envs", "neurocoder")]
         ray.init(
             address=config.cluster,
@@ -48,15 +48,15 @@ def connect(config: TrainConfig) -> None:
             logging_level=logging.ERROR,
             runtime_env={"py_modules": modules},
         )
-    except Exception as error:  # Ray raises that very class where a start takes too long
+    except Exception as error:  # Ray raises a plain Exception if its start takes too long
         raise ClusterFailedError(f"Ray ({config.cluster}): {first_line(error)}") from error
 
 
 def check_ray() -> None:
-    """Tell at once whether Ray's head is gone; Ray itself ends this process after a minute.
+    """Raise at once if Ray's head is gone; Ray itself would end this process after a minute.
 
     Raises:
-        ClusterFailedError: If it is.
+        ClusterFailedError: If the head is gone.
     """
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     try:
@@ -66,13 +66,13 @@ def check_ray() -> None:
 
 
 def make_actor(kind: type, machine: str, cpus: int) -> Any:
-    """A class as Ray's actor, to be made on this machine; neither restarted nor called again."""
+    """A class as a Ray actor on the given machine; Ray neither restarts it nor retries calls."""
     place = NodeAffinitySchedulingStrategy(node_id=machine, soft=False)
     return ray.remote(kind).options(num_cpus=cpus, scheduling_strategy=place)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, or of the one in a remote call that caused it."""
+    """The first line of an error, or of its cause in a remote call."""
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__
