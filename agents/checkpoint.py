@@ -1,6 +1,6 @@
 """Checkpoints: named tensors and the training state, in a safetensors file.
 
-A file is written under a temporary name that no loader looks at, flushed to the disk, and renamed.
+A file is written under a temporary name that no loader reads, flushed to disk, and renamed.
 `docs/files.md` describes the format.
 """
 
@@ -31,7 +31,7 @@ MAX_BYTES = 2**30
 _BONUS_COUNTS = "bonus/counts"
 # Far more than the counts of any bonus here.
 MAX_BONUS_BYTES = 2**25
-# Optimizers keep one or two tensors per parameter; with room for others to come.
+# Optimizers keep one or two tensors per parameter; this leaves room for others to come.
 MAX_STATE_TENSORS = 4
 
 
@@ -46,7 +46,7 @@ class Checkpoint:
     Attributes:
         parameters: The network's parameters, by name.
         optimizer_state: By the same names: shape (k, ...) for a parameter of shape (...). Empty in
-            a checkpoint that is only evaluated.
+            a checkpoint that is meant for evaluation only.
         training_state: Counters, results and settings.
         bonus_counts: The counts of the exploration bonus, int64; None without one.
     """
@@ -65,8 +65,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write `step_<global_step>.safetensors` and `latest.json`; delete all but the newest `keep`.
 
-    Checkpoints of later steps stay and do not count: a run has them if it was resumed from an
-    earlier one because they were damaged.
+    Checkpoints of later steps stay and do not count: they exist if they were damaged, and the run
+    was therefore resumed from an earlier one.
 
     Returns:
         The file written.
@@ -170,7 +170,7 @@ def load_newest_checkpoint(
     num_state_tensors: int | None = None,
     bonus_counts: Tensor | None = None,
 ) -> tuple[Path, Checkpoint]:
-    """Load the newest checkpoint that is sound, with a warning for every newer one that is not.
+    """Load the newest intact checkpoint, with a warning for every newer one that is unusable.
 
     Args:
         folder: The directory of the checkpoints.
@@ -182,8 +182,8 @@ def load_newest_checkpoint(
         The file and its content.
 
     Raises:
-        CheckpointError: If there is none; the message names the directory, and what is wrong with
-            its newest file.
+        CheckpointError: If there is none; the message names the directory and says what is wrong
+            with its newest file.
     """
     reason = ""
     for path in reversed(list_checkpoints(folder)):
@@ -225,7 +225,7 @@ def check_matches(
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a directory, oldest first; the best one, which has no step, is not listed.
 
-    Nor is any file that was not named by a run: what is listed here may be deleted.
+    Listed files may be deleted, so only files with names that a run gives are listed.
     """
     return sorted(
         (path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)),
@@ -249,7 +249,7 @@ def _max_bytes(expected: Mapping[str, Tensor] | None) -> int:
     if expected is None:
         return MAX_BYTES
     parameters = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-    # Settings may claim any size, and a sparse file have it without taking room on the disk.
+    # Settings may claim any size, and a sparse file can have that size without using disk space.
     largest = parameters * (1 + MAX_STATE_TENSORS) + MAX_BONUS_BYTES + MAX_HEADER
     return min(largest, memory_limit() // 4)
 

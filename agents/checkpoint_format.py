@@ -1,7 +1,7 @@
 """The bytes of a checkpoint: a safetensors file that detects damage.
 
-Loading one never runs code. A checksum covers names, types, shapes, values and metadata, since
-safetensors itself compares sizes only. It proves nothing about who wrote a file.
+Loading a file never runs code. A checksum covers names, types, shapes, values and metadata, since
+safetensors itself checks only sizes. The checksum proves nothing about who wrote a file.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 FORMAT_VERSION = 3
-# Format 1 has no checksum; the checksum of format 2 is that of the file's bytes.
+# Format 1 has no checksum; that of format 2 covers the file's bytes.
 READABLE = ("1", "2", "3")
 # Names, shapes and metadata of the largest network take some 100 kB.
 MAX_HEADER = 2**20
 
 
 def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes of a safetensors file whose metadata have a `checksum`.
+    """Return the bytes of a safetensors file whose metadata include a `checksum`.
 
     Raises:
-        ValueError: If the header is too large for a file that can be read again.
+        ValueError: If the header is too large to be read again.
     """
     values = {name: tensor.contiguous() for name, tensor in tensors.items()}
     checksum = _content_digest(values, metadata)
@@ -37,7 +37,7 @@ def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
 def deserialize(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a file.
 
-    Nothing is allocated beyond a small multiple of the bytes.
+    At most a small multiple of the file's size is allocated.
 
     Raises:
         ValueError: If this is not a safetensors file of a known format, or the checksum is wrong.

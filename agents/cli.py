@@ -1,4 +1,4 @@
-"""Command lines: the parser and exit codes that all commands share, and the training flags."""
+"""Command lines: the parser and exit codes shared by all commands, and the training flags."""
 
 import argparse
 import dataclasses
@@ -73,7 +73,7 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
 
 
 def warn_of_assumptions(folder: Path) -> None:
-    """Print which settings of a run are assumed, if any are."""
+    """Print which settings of a run are assumed, if any."""
     if text := assumption(folder):
         print(f"warning: {escape_to_one_line(text)}", file=sys.stderr)
 
@@ -116,14 +116,14 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
 
 
 def resumed_config(overrides: dict[str, Any]) -> TrainConfig:
-    """Return the settings of the run to resume, with the given ones overridden.
+    """Return the settings of the run to resume, with the given overrides.
 
     Args:
         overrides: Field -> value, for the flags given; `resume` is the run.
 
     Raises:
         RunFolderError: If there is no such run.
-        SettingError: As `resolve_resumed`.
+        SettingError: As in `resolve_resumed`.
     """
     folder, stored = open_run(overrides["resume"])
     warn_of_assumptions(folder)

@@ -14,14 +14,14 @@ class UserError(Exception):
 
 
 class MachineError(UserError):
-    """Something that this machine lacks, whatever the settings; the message says what to do."""
+    """This machine lacks something, whatever the settings; the message says what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(escape_to_one_line(message))
 
 
 def escape_to_one_line(text: str, max_length: int = 1000) -> str:
-    """Escape whatever would break the line, and shorten a long text in its middle."""
+    """Escape characters that would break the line; cut a long text in the middle."""
     shown = "".join(c if is_printable(c) else ascii(c)[1:-1] for c in text)
     if len(shown) <= max_length:
         return shown

@@ -1,7 +1,7 @@
 """The `latest` link beside the run directories, to the newest of them.
 
-`runs/latest` points into that run, to a directory `.latest` with links to its files, but not to the
-event files of TensorBoard. TensorBoard follows links, and would show the run twice if `latest`
+`runs/latest` points to the directory `.latest` in that run, which links to the run's files except
+TensorBoard's event files. TensorBoard follows links, and would show the run twice if `latest`
 pointed to the run itself.
 """
 
@@ -31,7 +31,7 @@ def latest_is_free(parent: Path) -> bool:
     """Whether there is a `latest` link in a directory, or room for one.
 
     Raises:
-        OSError: If that cannot be found out.
+        OSError: If it cannot be determined.
     """
     latest = parent / "latest"
     return latest.is_symlink() or not latest.exists()

@@ -17,8 +17,8 @@ def train(
     import the script.
 
     Args:
-        config: The settings; with `resume`, that run is resumed from its newest sound checkpoint.
-            Its settings must be the same then, except for those that may change on resume.
+        config: The settings; with `resume`, that run is resumed from its newest intact checkpoint,
+            and the settings must equal the run's, except for those that may change on resume.
         argv: The command line, kept in `meta.json`.
         make_env: Makes the environments of a process from the settings and their seeds, one each:
             any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
@@ -27,15 +27,14 @@ def train(
             `config.game` names, and is left out where that is not this environment.
 
     Returns:
-        The exit code: 0, 1 after a failure or if the last checkpoint, or a result or video of an
-        evaluation, could not be written, 130 after Ctrl-C, 143 after SIGTERM, 129 after
-        SIGHUP.
+        The exit code: 0; 1 after a failure, or if the last checkpoint, or a result or video of an
+        evaluation, could not be written; 130 after Ctrl-C; 143 after SIGTERM; 129 after SIGHUP.
 
     Raises:
         RunFolderError: If `resume` is not a run directory.
         SettingError: If the run directory cannot be written to, the run cannot be resumed with
-            these settings, this machine is too small for so many workers or so large a network, or
-            there is no such cluster.
+            these settings, this machine is too small for the workers or the network, or the
+            cluster cannot be reached.
         UserError: If this process is a worker that imports the calling script.
     """
     if config.uses_cluster:

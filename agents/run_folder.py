@@ -18,7 +18,7 @@ from agents.latest_link import VIEW, latest_is_free, update_latest
 from agents.system.files import lock_file, write_atomically
 
 PACKAGES = ("torch", "gymnasium", "ale-py", "numpy", "opencv-python", "tensorboard", "safetensors")
-# The file whose lock says that a process is training the run.
+# The file whose lock shows that a process is training the run.
 _LOCKED = "train.log"
 
 
@@ -27,15 +27,15 @@ class RunFolderError(UserError):
 
 
 def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
-    """Make `{game}__{head}__{seed}__{time}` below `--run-dir` and point `latest` to it.
+    """Create `{game}__{head}__{seed}__{time}` in `--run-dir` and point `latest` to it.
 
     Args:
         config: The settings.
         argv: The command line, kept in `meta.json`.
 
     Raises:
-        SettingError: If `--run-dir` cannot be written to or has no file locks, or has something
-            else that is called `latest`; no run directory is left behind then.
+        SettingError: If `--run-dir` cannot be written to, does not support file locks, or holds a
+            `latest` that is not a link. No run directory is left behind.
     """
     parent = Path(config.run_dir)
     name = (
@@ -61,7 +61,7 @@ def create_run_folder(config: TrainConfig, argv: Sequence[str]) -> Path:
 
 
 def as_file_name(game: str) -> str:
-    """A game's name as part of a file name: ids may hold a slash and a colon."""
+    """A game's name as part of a file name; ids may contain a slash and a colon."""
     return game.replace("/", "-").replace(":", "-")
 
 
@@ -77,8 +77,8 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
         How often the run has been resumed, this time included.
 
     Raises:
-        SettingError: If the run directory cannot be written to, or stands beside something else
-            that is called `latest`; it stays as it is then.
+        SettingError: If the run directory cannot be written to, or there is a `latest` beside it
+            that is not a link. The run directory stays as it is.
     """
     folder = Path(config.resume)
     try:
@@ -125,7 +125,7 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
 
     Returns:
         The run directory itself, links resolved, and the settings in its `config.json`. Settings
-        that did not exist yet when that was written have their defaults; `assumption` names them.
+        that did not exist yet when the file was written have defaults; `assumption` names them.
 
     Raises:
         RunFolderError: If this is not a run directory, or its settings cannot be used.
@@ -162,12 +162,11 @@ def resolve_resumed(config: TrainConfig) -> TrainConfig:
         config: All settings; `resume` is the run directory, or a link to it.
 
     Returns:
-        The settings, with `resume` and `run_dir` saying where the run is, links resolved.
+        The settings, with `resume` and `run_dir` set to where the run is, links resolved.
 
     Raises:
         RunFolderError: If this is not a run directory, or its settings cannot be used.
-        SettingError: If settings differ that cannot change in the middle of a run; the message
-            names them.
+        SettingError: If settings differ that cannot change during a run; the message names them.
     """
     folder, stored = open_run(config.resume)
     config = replace(config, resume=str(folder), run_dir=str(folder.parent))
@@ -188,7 +187,7 @@ def resolve_resumed(config: TrainConfig) -> TrainConfig:
 
 
 def assumption(folder: Path) -> str | None:
-    """Say which settings a run that can be opened lacks, and what stands in for them.
+    """Say which settings the `config.json` of a run lacks, and what replaces them.
 
     Args:
         folder: The run directory.
@@ -207,7 +206,7 @@ def assumption(folder: Path) -> str | None:
 
 
 def _assumed(folder: Path) -> dict[str, Any]:
-    """Setting -> default, for those that the run's `config.json` lacks."""
+    """Setting -> default, for the settings that the run's `config.json` lacks."""
     stored = json.loads((folder / "config.json").read_text())
     # A default may depend on the game.
     config = TrainConfig(**{name: stored[name] for name in _names() if name in stored})
@@ -219,7 +218,7 @@ def _names() -> list[str]:
 
 
 def _writer(folder: Path) -> str:
-    """The version that wrote the run's `config.json`: that of its last session."""
+    """The version that wrote the run's `config.json` in its last session."""
     meta = _read_meta(folder)
     resumed = meta.get("resumed")
     session = resumed[-1] if isinstance(resumed, list) and resumed else meta
@@ -240,7 +239,7 @@ def update_meta(folder: Path, **changes: Any) -> None:
 
 
 def sessions_of(folder: Path) -> list[int]:
-    """The agent steps at which a run was resumed, as far as its `meta.json` is sound."""
+    """The agent steps at which a run was resumed, as far as its `meta.json` is intact."""
     resumed = _read_meta(folder).get("resumed")
     sessions = resumed if isinstance(resumed, list) else []
     steps = [session.get("global_step") for session in sessions if isinstance(session, dict)]
@@ -257,12 +256,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
-    """Write `config.json`; which run was resumed is not a setting of the run."""
+    """Write `config.json`, without `resume`, which is not a setting of the run."""
     write_json(folder / "config.json", asdict(config) | {"resume": ""})
 
 
 def _provenance(argv: Sequence[str]) -> dict[str, Any]:
-    """Command, time, versions and machine of a session; nothing of the process environment."""
+    """Command, time, versions and machine of a session, but no environment variables."""
     return {
         "argv": list(argv),
         "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}",
@@ -278,7 +277,7 @@ def package_version(package: str) -> str | None:
     """The installed version, or None."""
     try:
         return version(package)
-    except PackageNotFoundError:  # another package may bring the same module, as OpenCV's do
+    except PackageNotFoundError:  # the module may come from another package, as with OpenCV
         return None
 
 

@@ -17,13 +17,13 @@ class TrainingState:
     Attributes:
         global_step: Agent steps learned from.
         updates: Optimizer steps.
-        skipped_updates: Updates left out because their gradient was not finite.
+        skipped_updates: Updates skipped because their gradient was not finite.
         episodes: Training episodes that have ended.
         recent_games: Score and length, in agent steps, of the last training episodes.
         best_return: The highest score of a training episode; None before the first.
         seconds: Training time, earlier sessions included.
         restarts: Processes that died and were replaced.
-        evaluation: The last evaluation, as a text.
+        evaluation: The last evaluation, as text.
         mean_return: The mean score that made this the best checkpoint; None in others.
         config: The settings of the run.
         sessions: How often the run had been resumed before.
@@ -54,7 +54,7 @@ class TrainingState:
 
     @classmethod
     def from_json(cls, text: str) -> "TrainingState":
-        """Read a state; missing entries have their defaults, unknown ones are ignored.
+        """Read a state; missing entries get their defaults, unknown ones are ignored.
 
         Raises:
             ValueError: If a run cannot continue with these values; the message names the entry.
