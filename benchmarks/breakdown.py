@@ -2,19 +2,19 @@
 
     python -m benchmarks.breakdown --workers 16 1 --heads linear neurocoder
 
-This is a whole training run as `train_a3c.py` makes it, with the supervisor and all; only the parts
-of its workers are wrapped in a stopwatch here. The clock of each worker runs from when all of them
-play. A part's time is its own, without that of the parts inside it: the parts add up to all.
+This is a complete training run, as by `train_a3c.py`, except that a stopwatch measures the parts of
+its workers. Each worker's clock starts when all of them play. The time of a part excludes that of
+the parts inside it, so that the parts add up to the total.
 
-- wall: a worker's time divided by its own agent steps. With more workers than cores it holds the
+- wall: a worker's time divided by its own agent steps. With more workers than cores this includes
   waiting for a core, wherever a worker happened to be stopped.
-- CPU: what the process spent. With more workers than cores, this is what counts: the cores
-  divided by the sum, with the supervisor's share, is the rate.
-- emulator threads: what of the CPU was spent outside the worker's own thread.
+- CPU: CPU time of the process. With more workers than cores, this is what counts: the number of
+  cores divided by the sum, with the supervisor's share, is the rate.
+- emulator threads: the part of the CPU time that was spent outside the worker's own thread.
 
 The stopwatch itself takes some 4 us of CPU per agent step of a batch of 4, spread over the parts.
 
-Last, what the emulator takes by itself, with random actions: as a worker uses it, without the
+Finally, the time of the emulator by itself, with random actions: as a worker uses it, without the
 worker's wrapper, and with more games and a thread for every core.
 """
 
@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# As in `train_a3c.py`, before torch is imported.
+# As in `train_a3c.py`, set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -64,7 +64,7 @@ WARM_UP_UPDATES = 2
 PATIENCE_S = 120.0
 OUTSIDE = "between updates: counting, sending the record"
 ENVIRONMENT = "environment: step"
-# In the order in which they are shown.
+# In display order.
 PARTS = (
     ENVIRONMENT,
     "acting: torso",
@@ -85,7 +85,7 @@ PARTS = (
 
 
 class Stopwatch:
-    """Divides the time of a process among named parts; a part inside another stops the other.
+    """Divides the time of a process among named parts; a nested part pauses the outer one.
 
     Attributes:
         seconds: part -> wall, CPU of the process, and CPU of this thread.
@@ -98,19 +98,19 @@ class Stopwatch:
         self._since = self._last[0]
 
     def restart(self) -> None:
-        """Forget what was measured; the parts that are under way go on."""
+        """Discard the measurements; the parts in progress go on."""
         self._charge()
         self.seconds.clear()
         self._since = self._last[0]
 
     def read(self) -> float:
-        """Charge what is under way; return the wall seconds that are now divided among parts."""
+        """Charge the parts in progress; return the wall seconds divided among parts so far."""
         self._charge()
         return self._last[0] - self._since
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Charge what happens inside to a part."""
+        """Charge the time inside the block to a part."""
         self._charge()
         self._parts.append(name)
         try:
@@ -124,8 +124,8 @@ class Stopwatch:
 
         Args:
             owner: the object.
-            method: its name; nothing happens where the object has none.
-            name: of the part, or what to ask for it at every call.
+            method: the method's name; nothing happens if the object has no such method.
+            name: name of the part, or a function that returns it for each call.
         """
         call = getattr(owner, method, None)
         if call is None:
@@ -169,13 +169,13 @@ class TimedHead:
 
 
 class TimedGroup(WorkerGroup):
-    """The workers of a process, who measure their parts once all processes play.
+    """The workers of a process, which measure their parts once all processes play.
 
     Args:
-        folder: Where they leave what they measured, as `process-{first worker}.json`.
-        seconds: How long they measure.
-        spec: As of `WorkerGroup`.
-        store: As of `WorkerGroup`.
+        folder: Where the measurements go, as `process-{first worker}.json`.
+        seconds: Duration of the measurement.
+        spec: See `WorkerGroup`.
+        store: See `WorkerGroup`.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class TimedGroup(WorkerGroup):
         for layer in (network.actor, network.critic):
             watch.wrap(layer, "forward", self._phase("acting: heads", "learning: heads forward"))
             watch.wrap(layer, "forward_groups", "learning: heads forward")
-        # Learning starts from what the torso computed while acting.
+        # Learning reuses what the torso computed while acting.
         for method in ("forward", "forward_cached"):
             watch.wrap(network.torso, method, "acting: torso")
         watch.wrap(network.torso, "backward", "learning: torso backward")
@@ -212,7 +212,7 @@ class TimedGroup(WorkerGroup):
         return lambda: names[torch.is_grad_enabled()]
 
     def updates(self) -> Iterator[Update]:
-        """Make updates as any group does, and see to the measurement's start and end."""
+        """Make updates as any group does; start and end the measurement when it is time."""
         first = self.workers[0]
         if self._started is None:
             if self._rounds == WARM_UP_UPDATES:
@@ -247,7 +247,7 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
 
     Args:
         config: the settings.
-        seconds: that every worker measures.
+        seconds: duration of every worker's measurement.
         **train: further arguments of `agents.training.supervisor.train`.
 
     Returns:
@@ -255,8 +255,8 @@ def measure(config: TrainConfig, seconds: float, **train: Any) -> dict[str, Any]
         second of the measurement.
 
     Raises:
-        KeyboardInterrupt: if the training was interrupted by something else than this function.
-        RuntimeError: if the training ended before the workers had measured.
+        KeyboardInterrupt: if something other than this function interrupted the training.
+        RuntimeError: if the training ended before the workers had finished measuring.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -322,7 +322,7 @@ def rate(reports: list[dict[str, Any]]) -> float:
 
 
 def table(title: str, result: dict[str, Any]) -> str:
-    """A configuration's table."""
+    """The table of one configuration."""
     parts, per_second = rows(result["reports"]), rate(result["reports"])
     wall, cpu, other = np.sum(list(parts.values()), axis=0)
     supervisor_cpu = 1e6 * result["supervisor"] / per_second
@@ -391,7 +391,7 @@ def emulator_table(results: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> int:
-    """Measure every configuration; of each, print a table and write JSON where asked; return 0."""
+    """Measure every configuration, print a table of each, write JSON if asked; return 0."""
     parser = CommandParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

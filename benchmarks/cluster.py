@@ -1,11 +1,11 @@
-"""Training on a Ray of several nodes on this machine, and its parameter server alone.
+"""Training on a Ray cluster of several nodes on this machine, and the parameter server alone.
 
     python -m benchmarks.cluster --nodes 3 -- --game CartPole-v1 --workers 6
     python -m benchmarks.cluster --server
 
-The first starts Ray with so many nodes of one core each, and trains on them; what follows `--` goes
-to `train_a3c.py`. The second measures how many exchanges a second one server carries, for the
-networks of Atari games: by plain calls, and through Ray from as many callers as `--nodes` says.
+The first starts Ray with `--nodes` nodes of one core each, and trains on them; arguments after `--`
+go to `train_a3c.py`. The second measures how many exchanges per second one server handles, for the
+networks of Atari games: by plain calls, and through Ray from `--nodes` callers.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(nodes: int, flags: Sequence[str]) -> int:
-    """Train on a Ray of so many nodes; return the exit code."""
+    """Train on a Ray cluster with this number of nodes; return the exit code."""
     from ray.cluster_utils import Cluster
 
     size: dict[str, Any] = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
@@ -95,7 +95,7 @@ def _push(size: int) -> Push:
 
 
 def _rate(call: Callable[[], object], times: int) -> float:
-    """How often a call can be made in a second."""
+    """Calls per second."""
     call()
     begin = time.perf_counter()
     done = 0
@@ -106,13 +106,13 @@ def _rate(call: Callable[[], object], times: int) -> float:
 
 
 def _plain_rate(size: int) -> float:
-    """Exchanges a second of a server in this process."""
+    """Exchanges per second of a server in this process."""
     server, push = ParameterServer(_start(size), 10**9, None), _push(size)
     return _rate(lambda: server.push(push), 1)
 
 
 def _remote_rate(size: int, callers: int) -> float:
-    """Exchanges through Ray a second, from so many callers at the same time."""
+    """Exchanges per second through Ray, from this number of callers at the same time."""
     import ray
 
     ray.init(

@@ -1,6 +1,6 @@
-"""The runs of a suite as tasks of Ray, several at a time on the machines of a cluster.
+"""The runs of a suite as Ray tasks, several at a time on the machines of a cluster.
 
-Each is an ordinary run in a folder that all machines see at the same path, as they do the checkout.
+Each is an ordinary run. All machines must see its folder, and the checkout, at the same paths.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from agents.system.signals import StopSignals
 from benchmarks.planned_runs import Planned
 from benchmarks.suite import ROOT, Suite, SuiteError, start, wait_for_orphan
 
-# How often a run is tried that was lost with its machine, or the part of Ray that it ran in.
+# How often a run is tried if its machine, or the Ray process that it ran in, is lost.
 MAX_TRIES = 3
 STOP_TIMEOUT_S = 120.0
 POLL_INTERVAL_S = 0.2
@@ -30,13 +30,13 @@ class ClusterSuite(Suite):
     """A suite that trains as many runs at a time as the cluster has cores for.
 
     Args:
-        folder: See `Suite`; all machines must see it.
+        folder: See `Suite`; all machines must see it at the same path.
         planned: See `Suite`.
         signals: See `Suite`.
         cpus: Cores for each run, and its number of processes.
 
     Raises:
-        SuiteError: If no machine of the Ray that this process has joined has so many cores.
+        SuiteError: If no machine of the Ray cluster that this process has joined has enough cores.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class ClusterSuite(Suite):
 
 
 def run_training(arguments: Sequence[str], log: Path, resumed: Path | None) -> int:
-    """On any machine: run `train_a3c.py` to its end, and return its exit code.
+    """Run `train_a3c.py` to its end, on any machine, and return its exit code.
 
-    A task that is cancelled interrupts the training, which saves.
+    Cancelling the task interrupts the training, which then saves.
 
     Args:
-        arguments: Its arguments.
+        arguments: The arguments of `train_a3c.py`.
         log: The file that its output is appended to.
         resumed: The run directory, if the run exists.
     """
@@ -128,7 +128,7 @@ def run_training(arguments: Sequence[str], log: Path, resumed: Path | None) -> i
     command = [sys.executable, str(ROOT / "train_a3c.py"), *arguments]
     process = start(command, log)
     try:
-        # Cancelling interrupts no wait for the process, but what follows after a moment.
+        # Cancelling cannot interrupt a blocking wait for the process, so poll instead.
         while process.poll() is None:
             time.sleep(POLL_INTERVAL_S)
         return process.returncode
@@ -143,13 +143,13 @@ def run_training(arguments: Sequence[str], log: Path, resumed: Path | None) -> i
 
 
 def connect(address: str) -> None:
-    """Join a Ray, or start one. Before signals are caught, for Ray sets a handler of its own.
+    """Join a Ray cluster, or start one; before signals are caught, as Ray sets its own handler.
 
     Args:
         address: `local`, `auto` or HOST:PORT.
 
     Raises:
-        SuiteError: If there is none.
+        SuiteError: If that fails.
     """
     if not has_ray():
         raise SuiteError(f"--cluster {NEEDS_RAY}")
@@ -166,6 +166,6 @@ def connect(address: str) -> None:
             runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
             **(own if address == "local" else {}),
         )
-    except Exception as error:  # Ray raises that very class where a start takes too long
+    except Exception as error:  # Ray raises a plain Exception if its start takes too long
         reason = str(error).strip().partition("\n")[0]
         raise SuiteError(f"--cluster {address}: {reason}") from error

@@ -4,8 +4,8 @@
 
 A variant is a head or one of its ablations; the suffix `-lstm` adds a recurrent core, `-skip12`
 repeats actions for 12 frames, `-pixel-counts` and `-simhash` add a bonus. Runs are trained one
-after another with `train_a3c.py`, or side by side with `--cluster`. The newest checkpoint of each,
-never `best`, then plays whole episodes.
+after another with `train_a3c.py`, or side by side with `--cluster`. Then the newest checkpoint of
+each, never `best`, plays whole episodes.
 The suite writes `runs/`, `logs/`, `table.md`, `results.json`, `curves.png` and `curves.csv` to its
 folder.
 
@@ -150,7 +150,7 @@ def plan(
 
 
 def evaluate(suite: Suite, planned: Planned, episodes: int) -> None:
-    """Evaluate a run's newest checkpoint, and random play once per game, where still missing."""
+    """Evaluate a run's newest checkpoint, and random play once per game, unless already done."""
     folder = suite.find(planned)
     assert folder is not None
 
@@ -196,7 +196,7 @@ def find_evaluation(folder: Path, mode: str, episodes: int) -> EvaluationRow | N
 
 
 def random_play(suite: Suite, env: EnvConfig, episodes: int) -> EvaluationRow | None:
-    """The evaluation of random play by the rules of an environment, from any run that has them."""
+    """The evaluation of random play in this environment, from any run that uses it."""
     for planned in suite.planned:
         folder = suite.find(planned) if planned.config.env == env else None
         if folder is not None and (found := find_evaluation(folder, RANDOM, episodes)):
@@ -285,7 +285,7 @@ def write_results(
     written["results"] = [dataclasses.asdict(result) for result in results]
     (suite.folder / "results.json").write_text(json.dumps(written, indent=2) + "\n")
     print(f"\n{whole}")
-    # Last: should it fail, nothing that took long is lost.
+    # Last: if drawing fails, no expensive results are lost.
     drawn = draw_curves(suite)
     names = ", ".join(["table.md", "results.json", *(path.name for path in drawn)])
     print(f"written to {suite.folder}/: {names}")

@@ -4,8 +4,8 @@
     python -m benchmarks.gpu --learner cpu --workers 1 2 --heads linear --seconds 5
 
 For each number of workers, the emulator (with as many threads, up to one per core) and each head
-and core are measured in alternation over several rounds; medians are printed. Otherwise as in
-`benchmarks.throughput`. `--learner worker` measures the same without a learner.
+and core are measured in alternation over several rounds; medians are printed. All else is as in
+`benchmarks.throughput`. `--learner worker` measures the same without a central learner.
 
 The columns besides agent steps/s are explained in `docs/metrics.md`.
 """
@@ -38,7 +38,7 @@ from benchmarks.throughput import (
 from envs import AtariConfig
 
 PROG = "python -m benchmarks.gpu"
-# Column of `progress.csv` -> its heading here.
+# Column of `progress.csv` -> heading in the table.
 COLUMNS = {
     "updates_per_s": "updates/s",
     "update_ms": "ms an update",
@@ -54,12 +54,12 @@ Found = dict[int, dict[str, list[Figures]]]
 def measure(
     args: argparse.Namespace, rules: AtariConfig, after_each: Callable[[Found], None]
 ) -> Found:
-    """Measure all.
+    """Measure the emulator and all variants.
 
     Args:
         args: The command line.
-        rules: The game's.
-        after_each: Called with what there is so far after each measurement.
+        rules: The rules of the game.
+        after_each: Called after each measurement, with the figures so far.
 
     Returns:
         Number of workers -> variant -> the figures of each round.
@@ -104,7 +104,7 @@ def table(found: Found) -> str:
 
 
 def main() -> int:
-    """Measure, write JSON after each measurement where asked, print a table; return the code."""
+    """Measure, write JSON after each measurement if asked, print a table; return the exit code."""
     parser = CommandParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

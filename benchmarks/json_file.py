@@ -1,4 +1,4 @@
-"""The file of `--json`, in which a benchmark leaves its single measurements."""
+"""The file of `--json`, to which a benchmark writes its individual measurements."""
 
 import os
 import sys
@@ -13,14 +13,14 @@ def check_json_file(path: Path | None) -> None:
     """Refuse a file that could not be written, before anything is measured.
 
     Args:
-        path: The file, or None where none was asked for.
+        path: The file, or None if none was asked for.
 
     Raises:
-        UserError: If it is a folder, or in no folder that can be written to.
+        UserError: If it is a folder, or its folder cannot be written to.
     """
     if path is None:
         return
-    file = path.resolve()  # of a link, what it points to
+    file = path.resolve()  # a link's target
     if file.is_dir():
         raise UserError(f"--json {path} is a folder")
     if file.exists() and not file.is_file():
@@ -32,7 +32,7 @@ def check_json_file(path: Path | None) -> None:
 
 
 def write_measurements(path: Path | None, **measured: Any) -> None:
-    """Write what was measured so far, whole or not at all, with the arguments of the command.
+    """Write the measurements so far, with the command's arguments; whole or not at all.
 
     Args:
         path: The file; if None, nothing is written.

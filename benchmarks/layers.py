@@ -3,7 +3,7 @@
     python -m benchmarks.layers
     python -m benchmarks.layers --device cuda
 
-Variants, of the same sizes on the same input, in float32, on the CPU in one thread:
+Variants, with the same sizes and input, in float32, on the CPU in one thread:
 
 - `neurocoder`: the layer at its reference size (20 slots, key size 8, 2 heads x 5 steps, 5
   least-used, controller 64).
@@ -16,8 +16,8 @@ All are measured in alternation over several rounds, so that a drift of the mach
 all alike; medians are printed. "forward" runs without gradients; "both" is forward and backward, to
 the input and all parameters. Memory is the peak of a forward and backward pass above what was
 allocated before it (parameters, gradients, input): the running sum of the allocations and frees
-that torch's profiler records, or on CUDA what its allocator says. `built` is skipped where W alone
-would take more than `--most` GiB.
+that torch's profiler records, or on CUDA what the allocator reports. `built` is skipped where W
+alone would take more than `--most` GiB.
 """
 
 import argparse
@@ -105,12 +105,12 @@ def seconds_per_call(call: Callable[[], Any], seconds: float) -> float:
     while time.perf_counter() - start < seconds or calls == 0:
         call()
         calls += 1
-    synchronize()  # calls return before a GPU has done them
+    synchronize()  # calls return before a GPU has finished them
     return (time.perf_counter() - start) / calls
 
 
 def synchronize() -> None:
-    """Wait for a GPU that has been used."""
+    """Wait for the GPU, if it has been used."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -195,9 +195,9 @@ def _show(value: float | None) -> str:
 
 
 def main() -> int:
-    """Measure, write JSON after each size and batch where asked, print a table; return 0.
+    """Measure, write JSON after each size and batch if asked, print a table; return 0.
 
-    After Ctrl-C, the table is of what was measured.
+    After Ctrl-C, the table shows what was measured so far.
     """
     parser = CommandParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

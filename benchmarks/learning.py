@@ -3,9 +3,9 @@
     python -m benchmarks.learning runs/*
     python -m benchmarks.learning runs/CartPole* --target 475
 
-Each argument is a run directory; what is none, or no finished run, is skipped. Scores are training
-scores: raw, of whole episodes with sampled actions. With `--target`, when the mean return of the
-last 100 episodes first reached it.
+Each argument is a run directory; arguments that are not, and unfinished runs, are skipped. Scores
+are training scores: raw, of whole episodes with sampled actions. `--target` adds when the mean
+return of the last 100 episodes first reached that value.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The planned runs of a suite, and the progress of those that exist."""
+"""The planned runs of a suite, and the progress of runs that exist."""
 
 import contextlib
 import dataclasses
@@ -66,12 +66,12 @@ class Rate:
 
 
 def is_same(one: TrainConfig, other: TrainConfig) -> bool:
-    """Whether the settings of two runs differ in nothing that affects learning."""
+    """Whether two runs have the same settings, except those that do not affect learning."""
     return _essence(one) == _essence(other)
 
 
 def last_checkpoint(folder: Path) -> int:
-    """The step of the newest checkpoint that is sound, or -1 where there is none."""
+    """The step of the newest intact checkpoint, or -1 if there is none."""
     for path in reversed(list_checkpoints(folder / "checkpoints")):
         with contextlib.suppress(OSError):  # it may have been replaced by a newer one meanwhile
             status = path.stat()
@@ -82,7 +82,7 @@ def last_checkpoint(folder: Path) -> int:
 
 @cache
 def _is_sound(path: Path, mtime_ns: int, size: int) -> bool:  # noqa: ARG001
-    """Whether a checkpoint can be read; read again only if it has changed."""
+    """Whether a checkpoint can be read; it is read again only if it has changed."""
     try:
         load_checkpoint(path)
     except CheckpointError:
@@ -91,11 +91,11 @@ def _is_sound(path: Path, mtime_ns: int, size: int) -> bool:  # noqa: ARG001
 
 
 def incidental_flags(config: TrainConfig, stored: TrainConfig) -> list[str]:
-    """The flags that give a stored run the settings of a planned one that do not affect learning.
+    """The flags that give a stored run the planned run's settings that do not affect learning.
 
     Args:
         config: The settings of the planned run.
-        stored: Those that the run has now.
+        stored: The settings that the run has now.
     """
     flags = []
     for name in sorted(_INCIDENTAL - {"resume", "run_dir", "quiet"}):
@@ -110,7 +110,7 @@ def incidental_flags(config: TrainConfig, stored: TrainConfig) -> list[str]:
 
 
 def read_rate(folder: Path) -> Rate | None:
-    """Progress and speed by a run's `progress.csv`; None if it has no rows."""
+    """Progress and speed from a run's `progress.csv`; None if it has no rows."""
     try:
         progress = read_progress(folder / "progress.csv")
     except RunFolderError:
@@ -122,8 +122,8 @@ def read_rate(folder: Path) -> Rate | None:
 def first_past(progress: Progress, target: float) -> int | None:
     """The first row where the mean of the last 100 training episodes reaches a target, if any.
 
-    Rows before the hundredth episode do not count: their means are of the episodes that ended
-    first, which in some games are the best.
+    Rows before the hundredth episode do not count: they average the episodes that ended first,
+    which in some games are the best.
     """
     reached = (progress.returns >= target) & (progress.episodes >= RECENT_EPISODES)
     return int(reached.argmax()) if reached.any() else None

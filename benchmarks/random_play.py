@@ -19,12 +19,12 @@ PROG = "python -m benchmarks.random_play"
 
 
 def random_games(game: str, episodes: int, seed: int, *flags: str) -> list[Episode]:
-    """Play at least `episodes` whole episodes, equally many in each of up to 16 environments.
+    """Play at least `episodes` whole episodes, the same number in each of up to 16 environments.
 
     Args:
         game: The game.
         episodes: The number of episodes.
-        seed: Seed of environments and actions.
+        seed: Seed of the environments and actions.
         *flags: Further flags of `train_a3c.py`.
     """
     num_envs = min(16, episodes)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.shore runs/latest --episodes 60
 
-The door of a complete igloo is at the right end of the shore, where the figure has to walk and then
+The door of a complete igloo is at the right end of the shore. The figure has to walk there and then
 press UP, without a step down onto the floes. So the share of steps down says how far a policy is
-from finding it by chance. Only the first level is counted.
+from finding the door by chance. Only the first level is counted.
 """
 
 from collections import Counter
@@ -59,7 +59,7 @@ def move(action: str) -> str:
 
 
 def shore_table(steps: Iterable[Step]) -> str:
-    """Of the first level, in Markdown: agent steps, their reward, and the moves from the shore."""
+    """Agent steps, their reward, and moves from the shore in the first level, in Markdown."""
     counts = {complete: Counter[str]() for complete in (False, True)}
     for memory, action, reward in steps:
         if memory[LEVEL] != 0:

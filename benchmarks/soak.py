@@ -2,9 +2,10 @@
 
     python -m benchmarks.soak --minutes 30
 
-Every 20 seconds the worker process that has run longest is killed (SIGKILL); less often where there
-are so few that the run would give up one which dies all the time. The whole program is killed and
-resumed several times, and interrupted at the end. The exit code is 1 unless all of this holds:
+Every 20 seconds the worker process that has run longest is killed (SIGKILL); less often if there
+are so few processes that the run would give up on one for dying too often. The whole program is
+killed and resumed several times, and interrupted at the end. The exit code is 1 unless all of this
+holds:
 
 - a killed process is replaced within 5 seconds;
 - a killed program leaves no process, no socket folder and no half-written file, and its newest
@@ -15,11 +16,11 @@ resumed several times, and interrupted at the end. The exit code is 1 unless all
 - the last checkpoint is of the last step, and all its parameters are finite.
 
 Memory is the proportional set size, in which shared pages count once, without file-backed pages,
-whose share depends on other programs. It is read every 5 seconds. As a process takes its memory
-anew when it is replaced, growth is that over its own life, from its 40th second on: the slope of
-least squares, with a level of its own for each process, of all processes in the same role. Six
+whose share depends on other programs. It is read every 5 seconds. As a replaced process allocates
+its memory again, growth is measured over the life of each process, from its 40th second on: the
+least-squares slope over all processes in the same role, with an intercept for each process. Six
 minutes without a leak have given up to 3 MiB a minute either way; a session, from one kill of the
-program to the next, must last two. The evaluator is switched off, as it would change the memory.
+program to the next, must last two minutes. The evaluator is off, as it would change the memory.
 Needs Linux.
 """
 
@@ -60,8 +61,8 @@ REPLACED_WITHIN_S = 5.0
 GONE_WITHIN_S = 5.0
 START_UP_S = 120.0
 LOOK_EVERY_S = 5.0
-# By then a worker has its environments and all tensors, even where it hardly gets a core. It lives
-# for 66 seconds at least.
+# By this age a worker has allocated its environments and tensors, even if it hardly gets a core. It
+# lives for at least 66 seconds.
 SETTLED_S = 40.0
 LEAST_SESSION_S = 120.0
 # Role -> MiB per minute.
@@ -73,9 +74,9 @@ class Look(NamedTuple):
 
     Attributes:
         session: number of the session, in which process ids are unique.
-        pid: of the process.
+        pid: process id.
         role: one of `MOST_GROWTH`.
-        age: seconds since it was started.
+        age: seconds since the process was started.
         memory: bytes.
     """
 
@@ -89,7 +90,7 @@ class Look(NamedTuple):
 def growth_by_role(looks: Iterable[Look]) -> dict[str, float]:
     """Role -> MiB per minute by which its processes grow once they have settled.
 
-    The slope of least squares of memory over age, with a level of its own for each process.
+    The least-squares slope of memory over age, with an intercept for each process.
     """
     lives: dict[str, dict[tuple[int, int], list[Look]]] = {}
     for look in looks:
@@ -252,7 +253,7 @@ class Soak:
         self._say(f"killed the program: lost {lost:,} agent steps, {age:.1f} s")
         if age > CHECKPOINT_INTERVAL_S + CHECKPOINT_SLACK_S:
             self._break(f"the newest checkpoint was {age:.0f} s old")
-        # torch's compile cache is shared by all programs and stays.
+        # torch's compile cache is shared by all programs, and may stay.
         left = [p for p in (self.folder / "tmp").iterdir() if "torchinductor" not in p.name]
         left += self.run.rglob(".*.tmp*")
         if strays or left:
@@ -297,13 +298,13 @@ class Soak:
 
 
 def _family_of(program: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The program and all processes that it started."""
+    """The program and all its descendant processes."""
     parent = psutil.Process(program.pid)
     return [parent, *parent.children(recursive=True)]
 
 
 def _memory_of(pid: int) -> int:
-    """Bytes of a process without file-backed pages, shared pages in part; 0 if it has ended."""
+    """Proportional set size in bytes, without file-backed pages; 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

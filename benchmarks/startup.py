@@ -2,11 +2,11 @@
 
     python -m benchmarks.startup --workers 16
 
-Every start is that of `train_a3c.py`, in a new process, with marks made by its workers. Seconds
-count from the command; medians of several starts are printed. Then one more start, which goes on
-until all workers play and an evaluation is under way: its memory is the sum of the proportional set
-sizes (PSS, in which a page that n processes share counts 1/n in each) of the parent and of all that
-descend from it, at its highest of several looks. Linux only: the sizes come from /proc.
+Every start runs `train_a3c.py` in a new process, whose workers record when they reach each step.
+Seconds count from the command; medians of several starts are printed. One more start goes on until
+all workers play and an evaluation is in progress. Its memory is the sum of the proportional set
+sizes (PSS, in which a page that n processes share counts 1/n in each) of the parent and all its
+descendants, the highest of several readings. Linux only: the sizes come from /proc.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# Nothing here may import what `train_a3c.py` would not have imported by then: the traced command
-# and its workers load this file first.
+# The traced command and its workers load this file first, so it must not import anything that
+# `train_a3c.py` would not have imported by then.
 
 PROG = "python -m benchmarks.startup"
 ROOT = Path(__file__).parent.parent
@@ -49,11 +49,11 @@ STEPS = (
 
 
 def traced_command(folder: Path, arguments: Sequence[str]) -> int:
-    """Do what `train_a3c.py` does, and leave marks of when.
+    """Do what `train_a3c.py` does, and record when each step is reached.
 
     Args:
         folder: where the marks go.
-        arguments: of the command.
+        arguments: arguments of the command.
 
     Returns:
         The exit code.
@@ -75,7 +75,7 @@ def traced_command(folder: Path, arguments: Sequence[str]) -> int:
 
 
 class MarkedGroups:
-    """Makes the workers of a process, which leave marks; sent to the processes.
+    """Makes the workers of a process, which leave marks; pickled for each process.
 
     Args:
         folder: The folder of the marks.
@@ -130,9 +130,9 @@ class Start:
     """A start of the command, until `stop`.
 
     Args:
-        folder: for the run and the marks.
-        workers: how many.
-        arguments: others of the command.
+        folder: folder of the run and the marks.
+        workers: number of workers.
+        arguments: further arguments of the command.
     """
 
     def __init__(self, folder: Path, workers: int, arguments: Sequence[str]) -> None:
@@ -151,7 +151,7 @@ class Start:
         )
 
     def marks(self, name: str) -> dict[str, tuple[float, int]]:
-        """What a process marked: what -> seconds since the command, and its process id."""
+        """The marks of a process: what -> seconds since the command, and the process id."""
         try:
             text = (self.marks_folder / name).read_text()
         except FileNotFoundError:
@@ -164,10 +164,10 @@ class Start:
         return [self.marks(f"worker-{index}") for index in range(self.workers)]
 
     def wait_until_all_play(self, updates: int) -> None:
-        """Return when every worker has made so many updates, 1 or 2.
+        """Return when every worker has made this many updates, 1 or 2.
 
         Raises:
-            RuntimeError: if the command ends or that takes too long.
+            RuntimeError: if the command ends, or this takes too long.
         """
         deadline = time.monotonic() + PATIENCE_S
         while not all(f"update {updates}" in marks for marks in self.worker_marks()):
@@ -175,13 +175,13 @@ class Start:
             time.sleep(0.1)
 
     def check(self, deadline: float) -> None:
-        """Raise RuntimeError if the command has ended, or the deadline has come."""
+        """Raise RuntimeError if the command has ended, or the deadline has passed."""
         if self.process.poll() is not None or time.monotonic() > deadline:
             self._log.seek(0)
             raise RuntimeError(f"the workers did not come to play:\n{self._log.read()}")
 
     def stop(self) -> None:
-        """End it, as Ctrl-C does."""
+        """End the command, as Ctrl-C does."""
         try:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGINT)
@@ -236,7 +236,7 @@ def measure_memory(workers: int, arguments: Sequence[str]) -> dict[str, float]:
 
 
 def memory_by_role(parent: int, workers: set[int]) -> dict[str, float]:
-    """PSS in MiB of the parent, the workers together, the evaluator, and what else there is."""
+    """PSS in MiB of the parent, the workers together, the evaluator, and all other processes."""
     parents = process_tree(parent)
     fork_servers = {parents[pid] for pid in workers if pid in parents} - {parent}
     memory = {"parent": 0.0, "fork server": 0.0, "workers": 0.0, "evaluator": 0.0, "others": 0.0}
@@ -265,7 +265,7 @@ def process_tree(pid: int) -> dict[int, int]:
 
 
 def proportional_set_size(pid: int) -> int:
-    """PSS of a process in bytes; 0 where it has ended."""
+    """PSS of a process in bytes; 0 if it has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -275,7 +275,7 @@ def proportional_set_size(pid: int) -> int:
 
 
 def table(starts: list[dict[str, float]], memory: dict[str, float], workers: int) -> str:
-    """Steps and memory."""
+    """The tables of steps and memory."""
     from benchmarks.markdown import markdown_table
 
     seconds = {step: [start[step] for start in starts] for step in STEPS}
@@ -295,9 +295,9 @@ def table(starts: list[dict[str, float]], memory: dict[str, float], workers: int
 
 
 def main() -> int:
-    """Measure, write JSON after each start where asked, and print tables.
+    """Measure, write JSON after each start if asked, and print tables.
 
-    After Ctrl-C, they are of what was measured.
+    After Ctrl-C, the tables show what was measured so far.
     """
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -135,8 +135,8 @@ class Suite:
         told_at: float | None = None
         process = start(command, log)
         try:
-            # Without a refresh thread, as rich's Status has one: `stand_apart` asks for a signal
-            # at the death of a thread, and the next one would inherit the child and signal again.
+            # No refresh thread, which rich's Status would have: `stand_apart` asks for a signal at
+            # the death of a thread; the next thread would inherit the child and signal again.
             line = Live(Text(status()), console=self.console, auto_refresh=False, transient=True)
             with line:
                 shown_at = time.monotonic()
@@ -158,7 +158,7 @@ class Suite:
         return process.returncode
 
     def _train(self, planned: Planned, title: str) -> str:
-        """Train or resume one run and return the outcome in words."""
+        """Train or resume one run; return the outcome as text."""
         folder = self.resumable(planned)
         if folder is not None:
             wait_for_orphan(folder)
@@ -171,7 +171,7 @@ class Suite:
         return self.outcome(planned, f"exit code {code}")
 
     def resumable(self, planned: Planned) -> Path | None:
-        """The run directory to go on with, if the run has a checkpoint."""
+        """The run directory to resume, if the run has a checkpoint."""
         folder = self.find(planned)
         return folder if folder is not None and last_checkpoint(folder) >= 0 else None
 
@@ -184,7 +184,7 @@ class Suite:
         return ["--resume", str(folder), *changed, "--quiet"]
 
     def outcome(self, planned: Planned, how: str) -> str:
-        """What became of a run whose training ended so, in words; failures are noted."""
+        """The outcome of a run as text, given how its training ended; failures are noted."""
         log = self.logs / planned.file_name
         if self.is_finished(planned):
             return f"finished{self.result(planned)}; {self.time_left()}"
@@ -237,7 +237,7 @@ class Suite:
 
 
 def wait_for_orphan(folder: Path) -> None:
-    """Wait for a training that a killed suite left behind and that is still saving."""
+    """Wait for a training that a killed suite left behind, while it is still saving."""
     deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
     while time.monotonic() < deadline:
         with contextlib.suppress(SettingError):
@@ -256,11 +256,11 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
-    """Start a program of this checkout that stands apart; see `stand_apart`.
+    """Start a program of this checkout in its own process group; see `stand_apart`.
 
     Args:
         command: The program and its arguments.
-        log: The file that these, and the program's output, are appended to.
+        log: The file that the command, and the program's output, are appended to.
     """
     with log.open("ab") as file:
         file.write(f"$ {shlex.join(command)}\n".encode())

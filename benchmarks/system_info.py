@@ -15,7 +15,7 @@ PACKAGES = ("torch", "ale-py", "gymnasium", "numpy", "stable-baselines3")
 
 
 def system_info(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """CPU model, available cores, operating system, and versions (None where not installed).
+    """CPU model, available cores, operating system, and versions (None if not installed).
 
     Args:
         packages: Distribution names of the packages whose versions are included.
@@ -34,7 +34,7 @@ def describe(info: Mapping[str, Any], packages: Sequence[str] = PACKAGES, *, not
 
     Args:
         info: The result of `system_info`.
-        packages: The packages whose versions are shown, where installed.
+        packages: The packages whose versions are shown, if installed.
         note: Text that follows the CPU model.
     """
     versions = [f"{package} {info[package]}" for package in packages if info[package]]

@@ -1,4 +1,4 @@
-"""Results of single runs, and the table of them over seeds."""
+"""Results of single runs, and tables of them over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Result:
         training: Mean return of the last 100 training episodes.
         training_past: Agent step at which the mean of the last 100 training episodes first reached
             the target; None if it did not, or there is none.
-        evaluation_past: Agent step of the first evaluation of sampled play whose mean reached it.
+        evaluation_past: The same for the mean of an evaluation of sampled play.
         milestones: What the sampled episodes reached, by the names of `envs.MILESTONES`.
     """
 
@@ -64,9 +64,9 @@ def table(results: Sequence[Result], random: Mapping[tuple[str, str], float], ep
     """The results in Markdown, a row for each game and variant.
 
     Args:
-        results: of runs; those of one game and variant are put together.
-        random: (game, name) -> mean score of random play, measured by the same rules.
-        episodes: final games of each run and mode.
+        results: results of runs; each row combines those of one game and variant.
+        random: (game, name) -> mean score of random play, measured under the same rules.
+        episodes: number of final evaluation episodes for each run and mode.
     """
     rows = []
     groups = _groups(results)
@@ -159,7 +159,7 @@ def _groups(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
 
 
 def mean_and_std(values: Sequence[float]) -> str:
-    """Mean ± deviation as of a sample; the value itself where there is only one."""
+    """Mean ± sample standard deviation; the value itself if there is only one."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return "-"

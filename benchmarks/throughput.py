@@ -4,12 +4,12 @@
     python -m benchmarks.throughput --heads linear --cores none --sweep-workers 1 2 4 8 16
     python -m benchmarks.throughput --heads linear --cores none --flags "" "--frame-skip 32"
 
-All are measured in alternation over several rounds, so that a drift of the machine's speed affects
-all alike; medians are printed. An agent step is 4 frames, unless a flag says otherwise. Start-up is
-excluded: the clock starts after the first updates.
+All variants are measured in alternation over several rounds, so that a drift of the machine's speed
+affects all alike; medians are printed. An agent step is 4 frames, unless a flag says otherwise.
+Start-up is excluded: the clock starts after the first updates.
 
 - `emulator`: one vector environment of 16 games with random actions and one thread per core.
-- head / core / torso: `train_a3c.py`, otherwise with default settings, or with those of `--flags`.
+- head / core / torso: `train_a3c.py` with these, and otherwise the defaults or `--flags`.
 - `SB3 A2C`: Stable-Baselines3's A2C with its own defaults ("CnnPolicy", 5 steps per update) on 16
   of its own environments in subprocesses. Skipped unless `pip install -e ".[benchmarks]"` was run.
 
@@ -118,9 +118,9 @@ def training_figures(
             for line in process.stdout:
                 step = line.partition(b" / ")[0].replace(b",", b"")
                 if not step.isdigit():
-                    continue  # not the progress, but the header
+                    continue  # a header, not progress
                 last = (time.perf_counter(), int(step))
-                # By then all workers run: the fastest alone could not have reached this step.
+                # By this step all workers run: the fastest alone could not have reached it.
                 if first is None and last[1] >= 10 * workers * STEPS_PER_UPDATE:
                     first = last
                 if first is not None and last[0] - first[0] >= seconds:
@@ -228,10 +228,10 @@ def _with_flags(name: str, flags: str) -> str:
 
 
 def atari_rules(game: str, flags: str = "") -> AtariConfig:
-    """The rules that training with these flags plays by.
+    """The rules of the game in training with these flags.
 
     Raises:
-        SettingError: If the flags are invalid, or the game is no Atari game.
+        SettingError: If the flags are invalid, or the game is not an Atari game.
     """
     config = parse_args(["--game", game, *shlex.split(flags)])
     if not isinstance(config.env, AtariConfig):
@@ -240,7 +240,7 @@ def atari_rules(game: str, flags: str = "") -> AtariConfig:
 
 
 def sweep(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
-    """The same for each number of workers, and for the emulator with as many threads."""
+    """As `variants`, for each number of workers, and the emulator with as many threads."""
     measures: dict[str, Callable[[], float]] = {}
     for workers in args.sweep_workers:
         threads = min(workers, available_cpus())
@@ -272,7 +272,7 @@ def measure(
     Args:
         measures: Name -> function that measures it once.
         rounds: How often each is measured.
-        after_each: Called with the rates so far after each measurement.
+        after_each: Called after each measurement, with the rates so far.
 
     Returns:
         The rates of all rounds by name.
@@ -295,7 +295,7 @@ def table(rates: dict[str, list[float]]) -> str:
     for name, rate in medians.items():
         own = _with_flags(EMULATOR, name.partition(", ")[2])
         emulator = own if own in medians else EMULATOR
-        # SB3 plays by the usual rules.
+        # SB3 plays by the usual rules, whatever the flags.
         comparable = SB3 in medians and emulator == EMULATOR
         of_sb3 = f"{rate / medians[SB3]:.2f}" if comparable else "-"
         rows.append((name, f"{rate:,.0f}", of_sb3, f"{rate / medians[emulator]:.2f}"))
@@ -346,7 +346,7 @@ def make_parser() -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write JSON after each measurement where asked, print a table; return the code."""
+    """Measure, write JSON after each measurement if asked, print a table; return the exit code."""
     parser = make_parser()
     args = parser.parse_args(argv)
     if args.sb3_only:

@@ -12,7 +12,7 @@ from agents.networks.actor_critic import ActorCritic
 from agents.networks.heads import head_factory
 from envs import Spaces
 
-# Name -> settings: the heads, the paper's ablations, and the layers of its authors' code.
+# Name -> settings: the heads, the paper's ablations, and the layers of the authors' code.
 VARIANTS: dict[str, dict[str, Any]] = {
     **{head: {"head": head} for head in choices("head")},
     "neurocoder-single-step": {"head": "neurocoder", "neurocoder_steps": 1},
@@ -25,11 +25,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 SUFFIXES = ("-lstm", "-skipN", "-pixel-counts", "-simhash")
-# Suffixes that may follow any of these, in any order.
+# Suffixes that may follow any of these names, in any order.
 _SUFFIX = re.compile(r"(.+)-(lstm|pixel-counts|simhash|skip([1-9][0-9]?))")
 
 TOLERANCE = 0.02
-# Head -> the setting of its width, and one to lower where the narrowest is still too large.
+# Head -> the setting of its width, and another to lower if the narrowest is still too large.
 _WIDTHS: dict[str, tuple[str, str | None]] = {
     "linear": ("linear_hidden_size", None),
     "hypernet": ("hypernet_hidden_size", "hypernet_embedding_size"),
@@ -37,7 +37,7 @@ _WIDTHS: dict[str, tuple[str, str | None]] = {
 
 
 class UnmatchableError(UserError):
-    """No size gives a head the wanted parameter count."""
+    """No size gives a head the desired parameter count."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def variant_name(name: str) -> str:
-    """The name itself, from the command line, if there is such a variant."""
+    """Return a name from the command line if there is such a variant."""
     try:
         settings_of(name)
     except KeyError:
@@ -102,7 +102,7 @@ def match_neurocoder(config: TrainConfig, spaces: Spaces) -> dict[str, Any]:
     """Sizes that give a baseline's heads as many parameters as the Neurocoder's.
 
     Linear heads get a hidden ReLU layer of matching width. HyperNet's weight-generating network is
-    widened; only where even the narrowest is too large, its embedding is made smaller.
+    widened; its embedding is made smaller only if even the narrowest network is too large.
 
     Args:
         config: The baseline's settings, including the Neurocoder's sizes and ablations to match.
@@ -112,8 +112,8 @@ def match_neurocoder(config: TrainConfig, spaces: Spaces) -> dict[str, Any]:
         The settings to change; empty for a Neurocoder.
 
     Raises:
-        UnmatchableError: If no size comes within 2 % of the heads' parameter count, or it is not
-            known which setting makes the head wider.
+        UnmatchableError: If no size comes within 2 % of the heads' parameter count, or it is
+            unknown which setting widens the head.
     """
     if config.head == "neurocoder":
         return {}
