@@ -6,11 +6,11 @@ Section 3.3 of the paper. A sequence holds n sub-tasks, drawn from Copy, Repeat 
 Recall and Priority Sort; see `experiments.multi_task.tasks`. Machines are trained with n = 4, and
 tested with n = 4 and with n = 8, which they have never seen. The main network is the Neural Turing
 Machine of `experiments.multi_task.ntm`. Its final feed-forward layer, from controller and read
-vectors to the answer, is `linear` in the plain machine; the others put their layer in its place,
-and nothing else differs.
+vectors to the answer, is `linear` in the plain machine; the other machines replace that layer, and
+nothing else differs.
 
-In the folder: `results.md` (error on 4 and on 8), `tasks.md` (error by sub-task), `curves.png` and
-`errors.png`. Errors are the part of the answers' bits that are wrong; guessing gives half. A
+The folder gets `results.md` (error on 4 and on 8), `tasks.md` (error by sub-task), `curves.png` and
+`errors.png`. The error is the fraction of the answers' bits that are wrong; guessing gives half. A
 sub-task is solved if none of its bits is wrong.
 """
 
@@ -42,24 +42,24 @@ VARIANTS = ("linear", "film", "hypernet", "neurocoder")
 TRAINED, TESTED = 4, (4, 8)
 LAYERS = {"output": "output_layer", "interface": "interface_layer"}
 AT_THE_END, AFTER_EACH = "at-the-end", "after-each"
-# What the sequences are drawn with, beside seed or n: training, curves and test never share any.
+# Part of each random seed, so that training, curves and test never share sequences.
 TRAINING, CURVE, TEST = 0, 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large everything is.
+    """The sizes of the experiment.
 
     Attributes:
-        tasks: the sub-tasks.
-        hidden_size: of the controller.
-        rows: of the machine's memory.
-        width: of a row.
-        iterations: of training.
+        tasks: the sizes of the sub-tasks.
+        hidden_size: size of the controller.
+        rows: rows of the machine's memory.
+        width: width of a row.
+        iterations: training iterations.
         batch_size: sequences in an iteration.
-        learning_rate: of Adam, at the start; it falls to zero in a straight line.
-        points: of a learning curve.
-        tested: sequences in a test, of either length.
+        learning_rate: Adam's at the start; it falls to zero linearly.
+        points: points of a learning curve.
+        tested: test sequences of each length.
     """
 
     tasks: TaskSizes
@@ -81,8 +81,8 @@ SMALL = Size(
     iterations=1000,
     learning_rate=8e-3,
 )
-# As in public settings of an earlier work of the authors, which trains an NTM on Copy and Repeat
-# Copy; the Neurocoder paper's own stand in an appendix that we do not have. Nobody has run it here.
+# From the public settings of an earlier work of the authors, which trains an NTM on Copy and Repeat
+# Copy; those of the Neurocoder paper are in an appendix that we do not have. Not run here so far.
 LARGE = Size(
     TaskSizes(bits=8, fewest_items=1, most_items=10, most_repeats=10),
     hidden_size=200,
@@ -125,7 +125,7 @@ class Runs:
     """Trains machines by the name of their final layer.
 
     Args:
-        args: the command's.
+        args: the command's arguments.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -139,12 +139,12 @@ class Runs:
 
 
 def size_of(args: argparse.Namespace) -> Size:
-    """How large everything is, by the command line."""
+    """The sizes that the command line asks for."""
     return QUICK if args.quick else SIZES[args.size]
 
 
 def make_machine(variant: str, size: Size, layer: str) -> NeuralTuringMachine:
-    """A machine with the variant's layer in the place of the named one."""
+    """A machine with the named layer replaced by the variant's."""
     machine = NeuralTuringMachine(
         size.tasks.channels,
         size.tasks.bits,
@@ -165,7 +165,7 @@ def train(
     seed: int,
     scalar: Scalar,
 ) -> dict[str, Any]:
-    """Train on sequences of TRAINED sub-tasks, and return all that is kept of it."""
+    """Train on sequences of TRAINED sub-tasks; return everything that is stored."""
     at_the_end = answers == AT_THE_END
     draw = partial(sample, size.tasks, at_the_end=at_the_end)
     random = np.random.default_rng([TRAINING, seed])
@@ -195,14 +195,14 @@ def train(
 
 
 def learn(machine: NeuralTuringMachine, batch: Batch, optimizer: torch.optim.Optimizer) -> float:
-    """One step of training; returns the task's loss, in nats a bit."""
+    """Make one training step; return the task's loss, in nats per bit."""
     due = batch.answering
     loss = F.binary_cross_entropy_with_logits(machine(batch.inputs, due), batch.targets[due])
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(machine.parameters(), MAX_GRADIENT)
     more = auxiliary_loss(machine, orthogonality=ORTHOGONALITY)
-    if more.requires_grad:  # not clipped: it would leave less of the task's gradient
+    if more.requires_grad:  # added after clipping, so that it takes no share of the task's gradient
         more.backward()
     optimizer.step()
     return loss.item()
@@ -212,7 +212,7 @@ def learn(machine: NeuralTuringMachine, batch: Batch, optimizer: torch.optim.Opt
 def evaluate(machine: NeuralTuringMachine, batch: Batch) -> dict[str, Any]:
     """Errors on sequences: "error", "solved", an error for each task, and "by_position".
 
-    NaN for a machine that has diverged, whose answers would be right by chance.
+    NaN for a diverged machine, whose answers would be right by chance.
     """
     due = batch.answering
     logits = machine(batch.inputs, due)
@@ -257,7 +257,7 @@ def report(study: Study, size: Size) -> None:
 
 
 def draw_curves(study: Study) -> "Figure":
-    """Wrong bits against iterations, for either length of sequence; a line for each seed."""
+    """Plot wrong bits against iterations, for both sequence lengths; a line for each seed."""
     figure = new_figure(9, 4)
     for axes, n in zip(figure.subplots(1, 2, sharey=True), TESTED, strict=True):
         for variant, runs in _by_variant(study).items():
@@ -272,7 +272,7 @@ def draw_curves(study: Study) -> "Figure":
 
 
 def draw_errors(study: Study) -> "Figure":
-    """Wrong bits by sub-task and, in the longer sequences, by place in the sequence."""
+    """Plot wrong bits by sub-task and, for longer sequences, by position in the sequence."""
     figure = new_figure(11, 4)
     everyone = _by_variant(study)
     longest = max(TESTED)
@@ -298,7 +298,7 @@ def draw_errors(study: Study) -> "Figure":
 
 
 def _percent(errors: Sequence[float | None]) -> list[float]:
-    """NaN, which is not drawn, where there is no error: for one, of a machine that has diverged."""
+    """Errors in percent; NaN, which is not drawn, for None, such as that of a diverged machine."""
     return [math.nan if error is None else 100 * error for error in errors]
 
 

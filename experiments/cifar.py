@@ -4,10 +4,10 @@
     python -m experiments.cifar --cifar DIR --networks resnet8 --jobs 2
 
 A LeNet, or a residual network of 8 or 20 layers, with a last layer that is linear, a mixture of
-experts, a stored-program memory, one of the other baselines, or a Neurocoder, of ours or of the
+experts, a stored-program memory, one of the other baselines, or a Neurocoder, ours or that of the
 authors' code. The paper's second network, a DenseNet of 100 layers, takes days on a CPU.
 
-All but the linear layer and those of the authors have about as many parameters as our Neurocoder.
+All except the linear layer and the authors' have about as many parameters as our Neurocoder.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from experiments.recognition.resnet import WIDTHS, ResNet
 from experiments.recognition.training import error_of, train
 
 NETWORKS = ("lenet", "resnet8", "resnet20")
-# The customary ones for Adam; they were not searched.
+# Customary learning rates for Adam; they were not searched.
 LEARNING_RATES = {"lenet": 0.001, "resnet8": 0.003, "resnet20": 0.003}
 EPOCHS = {"lenet": 15, "resnet8": 15, "resnet20": 30}
 _QUICK_IMAGES = 192
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes; 15, resnet20 30")
     args = parser.parse_args(argv)
-    name = load_cifar(args.cifar).name  # so that a folder is refused before anything is written
+    name = load_cifar(args.cifar).name  # refuses a bad folder before anything is written
     with Study("cifar", args) as study:
         print(name)
         variants = [f"{network}/{last}" for network in args.networks for last in study.variants]
@@ -72,7 +72,7 @@ class Runs:
     """Trains variants by name; made once in each process, which loads the pictures.
 
     Args:
-        args: the command's.
+        args: the command's arguments.
 
     Raises:
         DataError: if the files cannot be used.
@@ -106,7 +106,7 @@ class Runs:
 
 
 def make_network(network: str, last: str, classes: int) -> LeNet | ResNet:
-    """Create one of NETWORKS with one of LAST_LAYERS, for pictures of (3, 32, 32)."""
+    """Create one of NETWORKS with one of LAST_LAYERS, for pictures of shape (3, 32, 32)."""
     if network == "lenet":
         return LeNet(32, last, channels=CHANNELS, classes=classes)
     layer: nn.Module = make_classifier(last, WIDTHS[-1], classes=classes)

@@ -2,16 +2,17 @@
 
 Section 3.4 and Table 1 of the paper: an MLP, the same with stored programs (NSM) and the same with
 Neurocoder layers, each trained with Adam or Adagrad alone and with four regularizers against
-forgetting. In the incremental domain scenario all tasks share one output layer, which classifies
-which of a task's two digits an image shows; in the incremental task scenario each task has its own.
-The tasks are made of scikit-learn's digits, or of MNIST with --mnist; learning rates and strengths
-were selected on the former, at the sizes used there.
+forgetting. In the incremental domain scenario all tasks share one output layer, which says which
+of a task's two digits an image shows; in the incremental task scenario each task has its own. The
+tasks are made of scikit-learn's digits, or of MNIST with --mnist; learning rates and strengths were
+selected on the former, at the sizes used there.
 
     python -m experiments.continual --protocol authors --mnist DIR --jobs 2
 
-repeats what the authors' public code does, on MNIST, and puts the paper's table, their logs and the
-results side by side; see `experiments.continual_learning.authors`. With --readings, it goes from
-their Neurocoder to ours, one reading at a time; see `experiments.continual_learning.readings`.
+repeats what the authors' public code does, on MNIST, and puts the paper's table, the authors' logs
+and the results side by side; see `experiments.continual_learning.authors`. With --readings, it goes
+from their Neurocoder to ours, changing one reading of the paper at a time; see
+`experiments.continual_learning.readings`.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args.readings is not None:
         raise ExperimentError("--readings needs --protocol authors")
-    load_tasks(args.mnist)  # so that a folder is refused before anything is written
+    load_tasks(args.mnist)  # refuses a bad folder before anything is written
     scale, remarks = _scale(args), []
     if args.mnist is not None:
         remarks = [
@@ -74,7 +75,7 @@ class Runs:
 
     Args:
         mnist: folder of MNIST's files, or None for scikit-learn's digits.
-        scale: how much is computed.
+        scale: size of the network and length of training.
 
     Raises:
         DataError: if the files cannot be used.
@@ -96,7 +97,7 @@ def _run_as_the_authors(args: argparse.Namespace) -> None:
     args.default_seeds = authors.REPEATS
     scale = _scale(args)
     authors.load_tasks(args.mnist)  # as above
-    # Like variants, readings may be added to a folder: that there are any is its setting.
+    # Like variants, readings may be added to a folder; only whether it has any is a setting.
     wanted, args.readings = args.readings, args.readings is not None
     with Study("continual", args) as study:
         if args.readings:
@@ -110,7 +111,7 @@ def _run_as_the_authors(args: argparse.Namespace) -> None:
 
 
 def _names(args: argparse.Namespace, study: Study) -> list[str]:
-    """The names of the variants that are asked for."""
+    """The names of the requested variants."""
     return [
         str(Variant(scenario, method, layer))
         for scenario in args.scenarios

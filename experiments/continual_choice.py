@@ -1,10 +1,10 @@
 """Choose the settings of the continual learning experiment.
 
-Every layer gets the same effort: five learning rates of Adam and of Adagrad, then six strengths of
-each regularizer with the learning rate of Adam that was best. The best is the highest mean over
-seeds of the average accuracy after the last task in the incremental domain scenario, on a fifth of
-the training images that is held out for this. `experiments.continual` uses neither these seeds nor
-these images to test on; what this command prints at the end are its settings, in both scenarios.
+Every layer gets the same tuning budget: five learning rates of Adam and of Adagrad, then six
+strengths of each regularizer with Adam's best learning rate. Best means the highest mean over seeds
+of the average accuracy after the last task in the incremental domain scenario, on a fifth of the
+training images that is held out for this. `experiments.continual` uses other seeds, and other
+images to test on; its settings, in both scenarios, are those that this command prints at the end.
 """
 
 import math
@@ -43,7 +43,7 @@ STRENGTHS: Mapping[str, Sequence[float]] = {
     "online-ewc": (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0),
 }
 HELD_OUT = 0.2
-# Added to the seeds 1, 2, ... of the study, which are those of the experiment's report.
+# Added to the study's seeds 1, 2, ..., which the reported experiment uses.
 _FIRST_SEED = 1000
 
 Tries = dict[str, tuple[Variant, Choice]]
@@ -75,11 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Runs:
-    """Runs tries by name, each seed with other images held out.
+    """Runs tries by name; every seed holds out different images.
 
     Args:
         tries: name -> variant and settings.
-        scale: how much is computed.
+        scale: size of the network and length of training.
     """
 
     def __init__(self, tries: Tries, scale: Scale) -> None:
@@ -95,9 +95,9 @@ class Runs:
 
 
 def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
-    """Of what was tried for a variant, that with the highest mean accuracy over seeds.
+    """The settings tried for a variant that have the highest mean accuracy over seeds.
 
-    What diverges with any seed comes last.
+    Settings that diverge with any seed come last.
 
     Args:
         variant: The variant whose settings are chosen.
@@ -114,7 +114,7 @@ def best(variant: Variant, results: Sequence[Record], tries: Tries) -> Choice:
 
 
 def _strengths(everyone: Sequence[Variant], results: Sequence[Record], tries: Tries) -> Tries:
-    """What to try for the regularizers, once Adam's learning rates are known."""
+    """The tries for the regularizers, once Adam's learning rates are known."""
     found = {}
     for variant in everyone:
         for strength in STRENGTHS.get(variant.method, ()):

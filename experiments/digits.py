@@ -5,8 +5,8 @@
 
 One-layer classifiers of about equal size: linear, Neurocoders of J = 1 to 10 steps with and without
 the residual program, the two layers of the authors' code (not of that size), and the baselines; the
-attention of single- and multi-step Neurocoders for each digit, and the decision tree in it; then
-the same layers as the last one of a LeNet.
+attention of single- and multi-step Neurocoders for each digit, and its decision tree; then the same
+layers as the last layer of a LeNet.
 
 The built-in digits are so few that a linear classifier learns them almost without error; so they
 are also shifted by one pixel in each direction (`--shift 0` turns this off).
@@ -45,11 +45,11 @@ from experiments.recognition.models import (
 from experiments.recognition.training import error_of, train
 from neurocoder import NeurocoderLinear
 
-# Of 0.001, 0.003, 0.01 and 0.02 these were best, or close to it, for linear, MLP and Neurocoder
-# alike, on 200 of the training images of scikit-learn's digits.
+# Of 0.001, 0.003, 0.01 and 0.02, these were best or close to it for linear, MLP and Neurocoder, on
+# 200 of the training images of scikit-learn's digits.
 LEARNING_RATE, LENET_LEARNING_RATE = 0.01, 0.003
 NOT_SELECTED = "Learning rates were selected on scikit-learn's digits; none were on MNIST."
-# Single and multi-step layers whose attention is shown, by the name of the figure.
+# Figure -> the single- and multi-step layers whose attention it shows.
 PAIRS = {
     "patterns": (SINGLE_STEP, MULTI_STEP),
     "patterns-authors": (AUTHORS_SINGLE_STEP, AUTHORS_MULTI_STEP),
@@ -113,7 +113,7 @@ class Runs:
     """Trains variants by name; made once in each process, which loads the images.
 
     Args:
-        args: the command's.
+        args: the command's arguments.
 
     Raises:
         DataError: if the files cannot be used.
@@ -125,7 +125,7 @@ class Runs:
         self.args = args
 
     def __call__(self, variant: str, _seed: int, scalar: Scalar) -> dict[str, Any]:
-        """Return errors and size of a variant, and what describes its attention."""
+        """Return errors and size of a variant, and figures that describe its attention."""
         images = self.images
         model = make_model(variant, images.train.shape[-1], self.args.sharpness)
         errors = train(
@@ -179,7 +179,7 @@ def report(study: Study, images: Images, remark: str = "") -> None:
 
     Args:
         study: The study with the results.
-        images: The images that examples are shown from.
+        images: The images from which examples are shown.
         remark: Text below the table.
     """
     study.table(COLUMNS, remark=remark)

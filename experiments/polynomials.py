@@ -3,14 +3,14 @@
     python -m experiments.polynomials
     python -m experiments.polynomials --quick
 
-The paper's section 3.2. A GRU reads a sequence of points, chunk after chunk of another polynomial
-each (`auto_regression.chunks`), and its output layer predicts the next point. Chunk boundaries are
-not given, and a chunk's first point is unpredictable; the error of an ideal observer, a lower
+The paper's section 3.2. A GRU reads a sequence of points in chunks, each from another polynomial
+(`auto_regression.chunks`), and its output layer predicts the next point. Chunk boundaries are not
+given, and a chunk's first point is unpredictable; the error of an ideal observer, a lower
 bound, is computed as well (`auto_regression.ideal_observer`). The output layers compared:
 
 - `linear`: the plain GRU.
-- `linear-wide`: a plain GRU with more units, as many parameters as with the Neurocoder in all.
-- `mlp`: the GRU with a hidden layer before its output, again of as many parameters.
+- `linear-wide`: a plain GRU with more units, in total as many parameters as with the Neurocoder.
+- `mlp`: the GRU with a hidden layer before its output, again with as many parameters.
 - `hypernet`, `film`: the layers of `neurocoder.baselines`.
 - `neurocoder`: 5 steps, 20 slots; `neurocoder-no-usage`: the same without usage attention;
   `neurocoder-single-step`: 1 step, 10 slots.
@@ -77,7 +77,7 @@ def train(
     test: Sequences,
     scalar: Scalar,
 ) -> dict[str, list[float]]:
-    """Train on sequences that are drawn as they are needed; the learning rate falls to zero.
+    """Train on sequences that are drawn as needed; the learning rate falls to zero.
 
     Returns:
         The learning curve: "updates", and "errors", the test error after each of these.
@@ -94,7 +94,7 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-        # Only now, or where it is large it would have the task's gradient clipped away.
+        # Added after clipping: a large one would otherwise have the task's gradient clipped away.
         auxiliary = auxiliary_loss(model, orthogonality=args.orthogonality)
         if auxiliary.requires_grad:
             auxiliary.backward()
@@ -117,9 +117,9 @@ def test_error(model: AutoRegressor, test: Sequences) -> float:
 def judge(model: AutoRegressor, test: Sequences) -> dict[str, Any]:
     """How well the model's signals find the boundaries of the test sequences.
 
-    The hidden state ("state"). Of a Neurocoder the attention to M_U, which the paper shows: of the
-    component with the greatest singular value ("first"), and of "all". Of the other layers what
-    they have in its place ("condition").
+    The signals are the hidden state ("state"); for a Neurocoder the attention to M_U, which the
+    paper shows, of the component with the greatest singular value ("first") and of "all"; for other
+    layers the corresponding signal ("condition").
     """
     state, attention = model.states(test.y), model.attention(test.y)
     condition = model.condition(test.y)
@@ -162,7 +162,7 @@ def example(model: AutoRegressor, test: Sequences) -> dict[str, Any]:
 
 
 def references(test: Sequences) -> dict[str, Any]:
-    """What needs no network: how the ideal observer does, and the sequence's own steps."""
+    """Baselines without a network: the ideal observer, and the sequence's own steps."""
     ideal = observe(test.y)
     results = {"error": (ideal.prediction - test.y)[:, 1:].square().mean().item()}
     signal = test.y.unsqueeze(-1)
@@ -173,9 +173,9 @@ def references(test: Sequences) -> dict[str, Any]:
 
 
 def catches_up(updates: Sequence[float], errors: Sequence[float], level: float) -> float:
-    """Updates until a learning curve first reaches a level, by straight lines between its points.
+    """Updates until a learning curve first reaches a level, interpolated linearly.
 
-    All of them if it never does.
+    All updates if it never does.
     """
     for i, error in enumerate(errors):
         if error <= level:
@@ -187,9 +187,9 @@ def catches_up(updates: Sequence[float], errors: Sequence[float], level: float) 
 
 
 def time_catching_up(results: Sequence[dict[str, Any]]) -> None:
-    """Note as "catches_up" when each result reached the plain GRU's last error for the same seed.
+    """Store as "catches_up" when each result reached the plain GRU's last error for the same seed.
 
-    Nothing is noted where there is no plain GRU, or it has diverged.
+    Nothing is stored if there is no plain GRU, or it has diverged.
     """
     plain = {r["seed"]: r["error"] for r in results if r["variant"] == "linear"}
     for r in results:
@@ -262,7 +262,7 @@ class Runs:
     """Trains variants by name; made once in each process, which draws the test sequences.
 
     Args:
-        args: the command's.
+        args: the command's arguments.
         ideal: error of the ideal observer.
     """
 
@@ -270,7 +270,7 @@ class Runs:
         self.args, self.ideal, self.test = args, ideal, draw_test(args)
 
     def __call__(self, variant: str, seed: int, scalar: Scalar) -> dict[str, Any]:
-        """Return the learning curve, what is judged before and after it, and an example."""
+        """Return the learning curve, the scores before and after training, and an example."""
         model = make_model(variant, self.args.hidden)
         fresh = {k: v for k, v in judge(model, self.test).items() if k.endswith("_auc")}
         curve = train(model, self.args, seed, self.test, scalar)
@@ -291,7 +291,7 @@ def draw_test(args: argparse.Namespace) -> Sequences:
 
 
 def not_negative(word: str) -> float:
-    """A finite number from 0, for flags."""
+    """Parse a finite number that is not negative."""
     try:
         number = float(word)
     except ValueError:

@@ -3,9 +3,9 @@
     python -m experiments.split_cifar --cifar DIR --jobs 2
     python -m experiments.split_cifar --cifar DIR --scenarios domain --strengths 1000 --seeds 1
 
-Section 3.4 of the paper: five tasks of two classes of CIFAR-10, or twenty of five of CIFAR-100,
-whichever the folder holds. The last layer is linear, our Neurocoder or that of the authors' code;
-see `experiments.continual_learning.split_cifar`. All strengths of SI are in the table.
+Section 3.4 of the paper: five tasks of two classes of CIFAR-10, or twenty tasks of five classes of
+CIFAR-100, whichever the folder holds. The last layer is linear, our Neurocoder or that of the
+authors' code; see `experiments.continual_learning.split_cifar`. The table has all strengths of SI.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from experiments.continual_learning.run import SCENARIOS, curves
 from experiments.continual_learning.split_cifar import LAST_LAYERS, Scale
 from experiments.continual_learning.task_split import Task
 
-# Of SI, around those that Hsu et al. (2018) found best for Split MNIST, 300 and 3000.
+# Strengths of SI, around those that Hsu et al. (2018) found best for Split MNIST, 300 and 3000.
 STRENGTHS = (100.0, 1000.0, 10_000.0)
 _QUICK_PICTURES = 8
 
@@ -32,7 +32,7 @@ _QUICK_PICTURES = 8
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = _parse(argv)
-    data = load_cifar(args.cifar).name  # so that a folder is refused before anything is written
+    data = load_cifar(args.cifar).name  # refuses a bad folder before anything is written
     with Study("split_cifar", args) as study:
         print(data)
         wanted = split_cifar.names(args.scenarios, args.strengths, study.variants)
@@ -45,7 +45,7 @@ class Runs:
     """Runs variants by name; made once in each process, which loads the pictures.
 
     Args:
-        args: the command's.
+        args: the command's arguments.
 
     Raises:
         DataError: if the files cannot be used.

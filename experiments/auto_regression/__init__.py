@@ -1,1 +1,1 @@
-"""Parts of `experiments.polynomials`: sequences in chunks, and what predicts and judges them."""
+"""Parts of `experiments.polynomials`: chunked sequences, their predictors and their scores."""

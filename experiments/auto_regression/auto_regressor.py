@@ -1,4 +1,4 @@
-"""A GRU that predicts the next point of a sequence, with one output layer or another."""
+"""A GRU that predicts the next point of a sequence, with various output layers."""
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ class AutoRegressor(nn.Module):
     """A GRU and an output layer.
 
     Args:
-        hidden_size: H, of the GRU.
-        output_layer: from (..., H) to (..., 1).
+        hidden_size: H, the size of the GRU.
+        output_layer: maps (..., H) to (..., 1).
     """
 
     def __init__(self, hidden_size: int, output_layer: nn.Module) -> None:
@@ -38,20 +38,20 @@ class AutoRegressor(nn.Module):
         return self.gru(y.unsqueeze(-1))[0]
 
     def forward(self, y: Tensor) -> Tensor:
-        """Predictions of the points after each of y, shape (N, T), for y of shape (N, T)."""
+        """Predict the point after each point of y; both have shape (N, T)."""
         return self.output_layer(self.states(y)).squeeze(-1)
 
     def attention(self, y: Tensor) -> Tensor | None:
         """A Neurocoder's attention to M_U at every point of y (N, T), shape (N, T, r, P).
 
-        Component 0 is that of the greatest singular value. None for other output layers.
+        Component 0 is the one with the greatest singular value. None for other output layers.
         """
         if not isinstance(self.output_layer, NeurocoderLinear):
             return None
         return self.output_layer.compose(self.states(y)).u_attention
 
     def condition(self, y: Tensor) -> Tensor | None:
-        """What other layers have in the attention's place at every point of y (N, T): (N, T, D).
+        """The counterpart of attention in other layers at every point of y (N, T): (N, T, D).
 
         The hidden units of the MLP, HyperNet's embedding z, FiLM's gamma and beta. None for linear
         layers and Neurocoders.
@@ -68,11 +68,11 @@ def make_model(variant: str, hidden_size: int) -> AutoRegressor:
     """A fresh model of one of VARIANTS.
 
     `linear-wide` (a wider GRU) and `mlp` (a hidden layer before the output) have as many parameters
-    as the Neurocoder, or a few less.
+    as the Neurocoder, or a few fewer.
 
     Args:
-        variant: its name.
-        hidden_size: units of the GRU, unless it is the wide one, and of a Neurocoder's controller.
+        variant: name of the variant.
+        hidden_size: units of the GRU, except the wide one, and of a Neurocoder's controller.
     """
     if variant in SLOTS:
         slots = SLOTS[variant]
@@ -87,7 +87,7 @@ def make_model(variant: str, hidden_size: int) -> AutoRegressor:
 
 
 def _largest(variant: str, hidden_size: int, parameters: int) -> AutoRegressor:
-    """The widest model of a kind that has no more than that many parameters."""
+    """The widest model of a variant that has at most this number of parameters."""
 
     def build(width: int) -> AutoRegressor:
         if variant == "linear-wide":

@@ -1,7 +1,7 @@
-"""How well a signal's changes tell where a sequence's chunks begin.
+"""How well a signal's changes show where a sequence's chunks begin.
 
-A signal is anything that a network does at every point: its attention, its hidden state. N
-sequences of T points; changes are (N, T - 1), the one at index t from point t to point t + 1.
+A signal is any quantity that a network has at every point: its attention, its hidden state. There
+are N sequences of T points; changes are (N, T - 1), with index t for that from point t to t + 1.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ TINY = 1e-12
 
 
 def shares(attention: Tensor) -> Tensor:
-    """Attention (..., P) scaled to sum to one: the weights w of eq. 11 do not."""
+    """Scale attention (..., P) to sum to one, which the weights w of eq. 11 do not."""
     return attention / attention.sum(-1, keepdim=True).clamp_min(TINY)
 
 
@@ -25,7 +25,7 @@ def attention_change(attention: Tensor) -> Tensor:
     0: the same slots in the same proportions. 1: no slot in common.
 
     Args:
-        attention: shape (N, T, r, P); its slots' shares are compared.
+        attention: shape (N, T, r, P); the shares of its slots are compared.
 
     Returns:
         Changes, shape (N, T - 1).
@@ -46,10 +46,10 @@ def area_under_curve(change: Tensor, starts: Tensor, where: Tensor | None = None
     Args:
         change: shape (N, T - 1).
         starts: whether a chunk begins at a point, shape (N, T).
-        where: which steps count, shape (N, T - 1); all without it.
+        where: which steps count, shape (N, T - 1); None for all.
 
     Returns:
-        The area; NaN where there is nothing to tell apart, or a change is not finite.
+        The area; NaN if there is only one class of steps, or a change is not finite.
     """
     truth, score = _flat(change, starts, where)
     if not np.isfinite(score).all():
@@ -60,7 +60,7 @@ def area_under_curve(change: Tensor, starts: Tensor, where: Tensor | None = None
 def average_precision(change: Tensor, starts: Tensor, where: Tensor | None = None) -> float:
     """Share of boundaries among the largest changes, averaged over the boundaries found.
 
-    By chance it is the share of boundaries among all steps. Arguments, and what is NaN, as in
+    By chance it is the share of boundaries among all steps. Arguments and NaN are as in
     `area_under_curve`.
     """
     truth, score = _flat(change, starts, where)
@@ -72,7 +72,7 @@ def average_precision(change: Tensor, starts: Tensor, where: Tensor | None = Non
 def quiet_steps(y: Tensor, starts: Tensor) -> Tensor:
     """Steps of y no larger than the median step inside chunks, shape (N, T - 1) for y (N, T).
 
-    Boundaries among them cannot be told by how far y moves.
+    Boundaries among them cannot be recognised by how far y moves.
     """
     size = y.diff(dim=1).abs()
     return size <= size[~starts[:, 1:]].median()
@@ -84,8 +84,8 @@ def around_boundaries(change: Tensor, starts: Tensor, before: int, after: int) -
     Args:
         change: shape (N, T - 1).
         starts: whether a chunk begins at a point, shape (N, T).
-        before: how many steps before the one to a chunk's first point.
-        after: how many after it.
+        before: number of steps before the one to a chunk's first point.
+        after: number of steps after it.
 
     Returns:
         Shape (before + 1 + after,), over boundaries with enough steps on both sides.
@@ -101,8 +101,8 @@ def around_boundaries(change: Tensor, starts: Tensor, before: int, after: int) -
 def explained_by_chunks(signal: Tensor, starts: Tensor) -> float:
     """Share of a signal's variance within sequences that lies between chunks, from 0 to 1.
 
-    1: the signal stands still inside a chunk and differs between chunks. Chunks of any kind explain
-    a part of whatever moves slowly; compare with chunks that are not the sequence's own.
+    1: the signal is constant within chunks and differs between them. Any chunks explain a part of a
+    signal that changes slowly; compare with the chunks of another sequence.
 
     Args:
         signal: shape (N, T, D).
@@ -117,7 +117,7 @@ def explained_by_chunks(signal: Tensor, starts: Tensor) -> float:
 
 
 def others_boundaries(starts: Tensor) -> Tensor:
-    """For every sequence the boundaries of another one: what chance would find."""
+    """For every sequence the boundaries of another one, as a chance baseline."""
     return starts.roll(1, dims=0)
 
 

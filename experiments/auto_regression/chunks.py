@@ -1,13 +1,13 @@
 """Sequences made of polynomial chunks.
 
-The data of the paper's section 3.2: points of a polynomial that is replaced by another one again
-and again. The main text gives no sizes for them; these are ours. Every chunk has a length, a degree
-and coefficients of its own. Its points lie evenly on u = -1, -1 + 2 / (LONGEST - 1), ..., so that a
-chunk of the greatest length runs from -1 to 1:
+The data of the paper's section 3.2: points of a polynomial that is repeatedly replaced by another.
+The main text gives no sizes; these are ours. Every chunk has its own length, degree and
+coefficients. Its points are evenly spaced at u = -1, -1 + 2 / (LONGEST - 1), ..., so that a chunk
+of the greatest length runs from -1 to 1:
 
     y = sum over k = 0 ... degree of a_k T_k(u) / sqrt((degree + 2) / 2),   a_k ~ N(0, 1)
 
-with the Chebyshev polynomials T_k, which keep all degrees at the same size, about 1.
+with the Chebyshev polynomials T_k, which keep y at about 1 for all degrees.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Sequences:
     Attributes:
         y: the points, shape (N, T).
         starts: whether a chunk begins there, shape (N, T); true at every sequence's first point.
-        degree: of the chunk's polynomial, shape (N, T).
+        degree: degree of the chunk's polynomial, shape (N, T).
     """
 
     y: Tensor

@@ -22,9 +22,9 @@ Results = Sequence[Mapping[str, Any]]
 
 
 def curves(results: Results, ideal: float) -> "Figure":
-    """Test error above the ideal observer's against updates, a band for each variant.
+    """Plot test error above the ideal observer's against updates, with a band for each variant.
 
-    From the first evaluation that follows training: before it, all are alike and far above.
+    Curves begin at the first evaluation after training has begun: before, all are alike and high.
     """
     figure = new_figure()
     axes = figure.subplots()
@@ -40,13 +40,13 @@ def curves(results: Results, ideal: float) -> "Figure":
 def around(
     results: Results, known: Mapping[str, Any], signals: Mapping[str, str], before: int
 ) -> "Figure":
-    """How much signals change at the steps around a boundary, relative to all steps.
+    """Plot how much signals change at the steps around a boundary, relative to all steps.
 
     Args:
-        results: of all variants and seeds.
-        known: what `references` gives.
-        signals: their keys, and titles for them.
-        before: steps before a boundary that the profiles begin with.
+        results: results of all variants and seeds.
+        known: the result of `references`.
+        signals: key -> title.
+        before: number of steps before a boundary at which the profiles begin.
     """
     figure = new_figure(12.0, 4.2)
     panels = figure.subplots(1, len(signals), sharey=True)
@@ -70,12 +70,12 @@ def around(
 
 
 def attention(results: Results, test: Sequences) -> "Figure":
-    """Attention of the first component over time, above what is predicted (Fig. 2 d and e).
+    """Plot attention of the first component over time, above the predictions (Fig. 2 d and e).
 
-    Of each variant the seed whose attention finds boundaries neither best nor worst is shown.
+    For each variant, the seed shown is the one whose attention is the median at finding boundaries.
 
     Args:
-        results: of all variants and seeds; one at least has attention that is finite.
+        results: results of all variants and seeds; at least one has finite attention.
         test: the test sequences.
     """
     runs = _by_variant([r for r in results if r["variant"] in SLOTS and has_attention(r)])
@@ -120,7 +120,7 @@ def _by_variant(results: Results) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def has_attention(result: Mapping[str, Any]) -> bool:
-    """Whether there is attention to draw: the layer has it, and has not diverged."""
+    """Whether there is attention to draw: the layer has attention, and has not diverged."""
     shares = result["example"]["attention"]
     return shares is not None and None not in (share for shares_t in shares for share in shares_t)
 

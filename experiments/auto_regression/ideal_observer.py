@@ -2,8 +2,8 @@
 
 Exact Bayesian change-point detection: the lengths, degrees and coefficients have the distributions
 of `experiments.auto_regression.chunks`, and the observer weighs all chunks that the points so far
-may belong to. No network has a smaller expected square error, or a better idea of where a chunk
-began.
+may belong to. No network has a smaller expected square error, or locates the start of a chunk
+better.
 """
 
 import math
@@ -19,7 +19,7 @@ JITTER = 1e-9  # variance that keeps the covariance of exact points invertible
 
 @dataclass(frozen=True)
 class Observation:
-    """What the observer makes of N sequences of T points.
+    """The observer's inferences about N sequences of T points.
 
     Attributes:
         prediction: mean of every point given those before it, shape (N, T); 0 for the first.
@@ -61,17 +61,17 @@ def observe(y: Tensor) -> Observation:
 
 
 def _chances_of_completion() -> Tensor:
-    """h(1) ... h(LONGEST): the chance that a chunk has no more points than it has."""
+    """h(1) ... h(LONGEST): the chance that a chunk of k points has no more to come."""
     points = torch.arange(1, LONGEST + 1, dtype=torch.float64)
     return torch.where(points < SHORTEST, 0.0, 1 / (LONGEST + 1 - points))
 
 
 def _windows(y: Tensor) -> tuple[Tensor, Tensor]:
-    """What follows if the last k = 1 ... LONGEST points are the first of a chunk.
+    """Densities and predictions if the last k = 1 ... LONGEST points are the first of a chunk.
 
     Returns:
-        The log density of those points, and the mean of the next one, shape (N, T, LONGEST) each.
-        Where fewer than k points are there, and for the mean after LONGEST, it is 0.
+        The log density of those points, and the mean of the next point, each of shape
+        (N, T, LONGEST). Zero if there are fewer than k points; the mean after LONGEST is zero, too.
     """
     evidence, mean = torch.zeros(2, *y.shape, LONGEST, dtype=torch.float64)
     for k in range(1, min(LONGEST, y.shape[1]) + 1):

@@ -13,7 +13,7 @@ _PIXELS = CHANNELS * SIDE * SIDE
 
 
 class _Format(NamedTuple):
-    """A data set's files; the class is the last of the bytes before the pixels of a picture."""
+    """A data set's files; a picture's class is the last byte before its pixels."""
 
     name: str
     folder: str
@@ -43,7 +43,7 @@ def load_cifar(folder: str | Path) -> Images:
     blue planes, row by row. Pixels are standardised per channel by the training pictures.
 
     Args:
-        folder: of the binary files, or the one around it.
+        folder: folder of the binary files, or its parent.
 
     Raises:
         DataError: if a file is missing or damaged.

@@ -10,11 +10,11 @@ from typing import Any, NoReturn, Protocol
 
 
 class ExperimentError(Exception):
-    """Something the user can mend; the command reports it in one line and exits with code 2."""
+    """Something the user can fix; the command reports it in one line and exits with code 2."""
 
 
 def command(name: str) -> "Callable[[Callable[[Sequence[str] | None], None]], Command]":
-    """Decorate the `main` of `experiments.NAME`, so that it exits as a command does.
+    """Decorate the `main` of `experiments.NAME`, so that it exits like a command.
 
     An `ExperimentError` is printed in one line, with exit code 2; Ctrl-C exits with 130.
     """
@@ -66,7 +66,7 @@ def make_parser(
     Args:
         name: Name of the experiment's module.
         description: Docstring of the module.
-        variants: The variants that it can compare; the default is all.
+        variants: The variants that can be compared; by default all are.
         seeds: Default number of seeds; with --quick it is 1.
     """
     parser = Parser(

@@ -1,4 +1,4 @@
-"""Pictures of digits: MNIST from its files, or the small set that scikit-learn brings along."""
+"""Pictures of digits: MNIST from its files, or the small set included in scikit-learn."""
 
 import gzip
 import struct
@@ -35,11 +35,11 @@ class Images:
     Pixels are standardised by mean and standard deviation of the training pictures.
 
     Attributes:
-        name: of the data set.
-        train: pictures to learn from, shape (N, C, H, W), float32; C is 1 for grey ones.
+        name: name of the data set.
+        train: training pictures, shape (N, C, H, W), float32; C is 1 for grey pictures.
         train_labels: their classes from 0, shape (N,), int64.
-        test: pictures to test on, shape (M, C, H, W).
-        test_labels: shape (M,).
+        test: test pictures, shape (M, C, H, W).
+        test_labels: their classes, shape (M,).
     """
 
     name: str
@@ -50,26 +50,26 @@ class Images:
 
     @property
     def pixels(self) -> int:
-        """How many pixels a picture has."""
+        """Number of pixels of a picture."""
         return self.train[0].numel()
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return int(self.train_labels.max()) + 1
 
     def first(self, count: int) -> "Images":
-        """At most that many pictures for training and for testing, the first of each."""
+        """The first `count` pictures for training and for testing, or all if there are fewer."""
         parts = (self.train, self.train_labels, self.test, self.test_labels)
         return Images(self.name, *(part[:count] for part in parts))
 
 
 def load_images(mnist: str | Path | None = None) -> Images:
-    """Read MNIST from a folder, or scikit-learn's digits where none is given.
+    """Read MNIST from a folder, or scikit-learn's digits if none is given.
 
     MNIST comes in its own split of 60,000 and 10,000 pictures of 28 x 28. scikit-learn's digits
-    are 1,797 pictures of 8 x 8; their file runs writer by writer, so that the last 600, which we
-    keep for testing, are by others than most of the first 1,197, as in MNIST.
+    are 1,797 pictures of 8 x 8, ordered by writer. So the last 600, which we keep for testing, are
+    by other writers than most of the first 1,197, as in MNIST.
 
     Args:
         mnist: folder of the four IDX files, compressed (.gz) or not.
@@ -81,14 +81,14 @@ def load_images(mnist: str | Path | None = None) -> Images:
 
 
 def shifted(images: Images, most: int) -> Images:
-    """Every picture in all places from `most` pixels up and left to as many down and right.
+    """Every picture, shifted in all ways by up to `most` pixels vertically and horizontally.
 
-    A linear classifier learns the pictures as they are almost without error where there are few of
-    them; with their shifts it cannot, as it cannot learn MNIST.
+    A linear classifier learns a small set of pictures almost without error; with all shifts added
+    it cannot, just as it cannot learn MNIST.
 
     Args:
-        images: as they are.
-        most: pixels; 0 changes nothing.
+        images: the original pictures.
+        most: largest shift in pixels; 0 changes nothing.
     """
     if most == 0:
         return images
@@ -111,11 +111,11 @@ def shifted(images: Images, most: int) -> Images:
 
 
 def padded(images: Images, side: int) -> Images:
-    """Every picture in the middle of a square of `side` pixels, standardised anew.
+    """Put every picture in the middle of a square of `side` pixels, and standardise again.
 
     Args:
-        images: as they are.
-        side: pixels; even more than their own by an even number, or as many.
+        images: the original pictures.
+        side: side in pixels; it exceeds the pictures' own by an even number, which may be 0.
     """
     rows, columns = ((side - size) // 2 for size in images.train.shape[2:])
     background = float(images.train.min())
@@ -141,7 +141,7 @@ def read_idx(path: Path) -> np.ndarray:
     32-bit number, and the items (http://yann.lecun.com/exdb/mnist).
 
     Raises:
-        DataError: if the file cannot be read, is no such array, or has not the size it says.
+        DataError: if the file cannot be read, is not such an array, or is not of the stated size.
     """
     try:
         if path.suffix == ".gz":
@@ -184,7 +184,7 @@ def _load_mnist(folder: Path) -> Images:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """The file of that name, also with a dot for the last hyphen but one, compressed or not."""
+    """The file of that name, or with a dot for the last hyphen but one; compressed or not."""
     names = (name, name.replace("-idx", ".idx"))
     tries = [folder / f"{n}{suffix}" for n in names for suffix in ("", ".gz")]
     return next((path for path in tries if path.is_file()), None)

@@ -7,12 +7,12 @@ import numpy as np
 
 from experiments.common.statistics import bootstrap_interval
 
-if TYPE_CHECKING:  # imported where something is drawn, for a quick start
+if TYPE_CHECKING:  # imported only where something is drawn, for a quick start
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness. A layer has its
-# colour in all figures.
+# Okabe and Ito's palette, distinguishable with every common kind of colour blindness. A layer has
+# the same colour in all figures.
 COLOURS = {
     "linear": "#0072B2",
     "hypernet": "#009E73",
@@ -42,8 +42,8 @@ def draw_band(
 ) -> None:
     """Draw the mean of several seeds' curves, and the bootstrap interval of the mean as a band.
 
-    A run with a value that is not finite is left out: its model has diverged. Where none is left
-    there is only the legend's entry.
+    A run with a non-finite value is left out: its model has diverged. If no run is left, only the
+    legend entry is drawn.
 
     Args:
         axes: The axes to draw on.

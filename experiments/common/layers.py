@@ -30,7 +30,7 @@ def make_layer(name: str, in_features: int, out_features: int, **sizes: Any) -> 
         name: One of LAYERS.
         in_features: Size of each input.
         out_features: Size of each output.
-        sizes: The layer's own arguments; they override those that the name stands for.
+        sizes: The layer's own arguments; they override those implied by the name.
 
     Raises:
         ValueError: If there is no layer of that name, or a size is not possible.
@@ -47,13 +47,13 @@ def match_sizes(
     """Find the size whose parameter count is nearest to a given one.
 
     The size is the hidden size of hypernetworks, FiLM and Neurocoders, the number of experts, or
-    the number of stored programs. If the count is too small, it is the smallest possible.
+    the number of stored programs. If the count is too small, the smallest possible size is used.
 
     Args:
         name: One of LAYERS, except "linear", which has no such size.
         in_features: Size of each input.
         out_features: Size of each output.
-        parameters: The wanted parameter count.
+        parameters: The desired parameter count.
         sizes: Other arguments of the layer.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Jobs of a study, one after the other or in several processes of one thread each."""
+"""Jobs of a study, one after another or in several single-threaded processes."""
 
 import multiprocessing
 import os
@@ -16,13 +16,13 @@ from experiments.common.command_line import ExperimentError
 
 Pair = tuple[str, int]
 Point = tuple[str, float, int]
-# Called with tag, value and step of a point of a curve.
+# Called with tag, value and step of a curve's point.
 Scalar = Callable[[str, float, int], None]
-# Called with variant, seed and where to send the curves.
+# Called with variant, seed and a function that takes the curves' points.
 Function = Callable[[str, int, Scalar], dict[str, Any]]
 MakeFunction = Callable[[], Function]
-# glibc gives large tensors back to the system and takes them anew in every step, which costs
-# networks of millions of parameters a tenth of their time.
+# By default glibc returns the memory of large tensors to the system and requests it again in every
+# step, which costs networks of millions of parameters a tenth of their time.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**31),
@@ -31,12 +31,12 @@ _ENVIRONMENT = {
 
 
 class Outcome(NamedTuple):
-    """What a job leaves.
+    """The outcome of a job.
 
     Attributes:
         pair: its variant and seed.
         values: what the function returned.
-        curves: tag, value and step of the points that it was given.
+        curves: tag, value and step of the curves' points.
         seconds: how long it took.
     """
 
@@ -54,14 +54,14 @@ def run_jobs(
 ) -> Generator[Outcome, None, None]:
     """Yield the outcome of every job as it ends.
 
-    torch is seeded before each job and uses one thread. With one process at a time, jobs run in
-    this one. Close the iterator to end the others; if this process is killed, they end by
-    themselves.
+    torch is seeded before each job and uses one thread. With `processes` = 1, jobs run in this
+    process. Otherwise close the iterator to end the processes; if this process is killed, they end
+    by themselves.
 
     Args:
-        make_function: called once in each process, which it is pickled for.
+        make_function: called once in each process, for which it is pickled.
         pairs: variant and seed of all jobs.
-        processes: how many; no more are started than there are jobs.
+        processes: number of processes; no more are started than there are jobs.
         started: called with variant and seed as a job begins.
 
     Raises:
@@ -88,7 +88,7 @@ def _run_in_processes(
 
     def send_next(connection: Connection) -> None:
         pair = left.pop()
-        with suppress(ConnectionError):  # the process is gone, which shows when it is waited for
+        with suppress(ConnectionError):  # the process is gone, which is noticed on waiting for it
             connection.send(pair)
         started(*pair)
 
@@ -108,7 +108,7 @@ def _run_in_processes(
                 try:
                     outcome = connection.recv()
                 except (EOFError, OSError) as error:
-                    failure = error  # raised below, after what others have finished
+                    failure = error  # raised below, after the results that others have finished
                     continue
                 if left:
                     send_next(connection)
@@ -130,7 +130,7 @@ def _run_in_processes(
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Inside, processes start with `_ENVIRONMENT`, as far as it is not set otherwise."""
+    """Start processes with `_ENVIRONMENT` inside the block; variables already set are kept."""
     before = dict(os.environ)
     os.environ.update({**_ENVIRONMENT, **before})
     try:
@@ -141,7 +141,7 @@ def _environment() -> Iterator[None]:
 
 
 def _work(make_function: MakeFunction, connection: Connection) -> None:
-    """Do the jobs that come, until the connection is closed."""
+    """Do the jobs that arrive, until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
@@ -159,7 +159,7 @@ def _work(make_function: MakeFunction, connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process amid its job when its parent is gone, which would not get the result."""
+    """End this process, even during a job, when its parent is gone: nobody needs the result."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

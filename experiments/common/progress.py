@@ -1,4 +1,4 @@
-"""Progress of an experiment and the estimated time left."""
+"""The progress of an experiment, and the estimated time left."""
 
 import sys
 import time
@@ -63,7 +63,7 @@ class Progress:
         return f"{time.strftime('%H:%M:%S')} {number}/{len(self._pairs)}"
 
     def _left(self) -> str:
-        """Estimated time left, from the same variant's mean time or else that of all variants."""
+        """Estimated time left, from the mean time of each variant, or else of all variants."""
         if not self._seconds:
             return ""
         by_variant: dict[str, list[float]] = {}

@@ -21,9 +21,9 @@ def bootstrap_interval(
         resamples: Number of resamples, drawn with a fixed seed.
 
     Returns:
-        Lower and upper end, shape (...) each; the values themselves where R is 1.
+        Lower and upper end, shape (...) each; the values themselves if R is 1.
     """
-    from scipy.stats import bootstrap  # a second, which a command that is refused need not wait
+    from scipy.stats import bootstrap  # takes a second, which a refused command need not wait
 
     values = np.asarray(runs, dtype=float)
     if len(values) == 1:

@@ -11,7 +11,7 @@
 value and step of a curve, it returns the values that are stored.
 
 The folder holds `settings.json`, `results.jsonl` with a line for each finished variant and seed,
-`commands.json` with the commands that made these, `tensorboard/VARIANT/SEED/`, and at the end
+`commands.json` with the commands that made the results, `tensorboard/VARIANT/SEED/`, and at the end
 `results.md`, `results.csv` and the figures.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PACKAGES = ("torch", "numpy", "scikit-learn", "matplotlib")
-# What may differ when an experiment resumes in an existing folder: what is run, and how.
+# Arguments that may differ when an experiment resumes in an existing folder: what runs, and how.
 _NOT_SETTINGS = (
     *("variants", "scenarios", "methods", "networks", "strengths", "seeds"),
     *("out", "command", "default_seeds", "jobs"),
@@ -65,7 +65,8 @@ class Study:
         processes: How many jobs run at a time.
         results: The values of each job with "variant", "seed" and "seconds"; those read from the
             folder come first.
-        commands: What made the results, without --out; not what made those of earlier versions.
+        commands: The commands that made the results, without --out; those of earlier versions are
+            not known.
 
     Args:
         name: Name of the experiment.
@@ -104,7 +105,7 @@ class Study:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Close what is open; after Ctrl-C, print the command that resumes."""
+        """Close all files; after Ctrl-C, print the command that resumes."""
         self._lock.close()
         if self._progress is not None:
             self._progress.close()
@@ -119,8 +120,8 @@ class Study:
         how many jobs run at a time. A job's curves are written at its end.
 
         Args:
-            make_function: Called once in each process, it returns the function that does a job. It
-                is pickled where there are several processes.
+            make_function: Called once in each process; returns the function that does a job. It is
+                pickled if there are several processes.
             variants: Replaces the variants of the command line.
 
         Raises:
@@ -205,7 +206,7 @@ class Study:
             raise
 
     def _check(self, file: Path, wanted: Record) -> None:
-        """Compare the folder's settings with those that are wanted."""
+        """Compare the folder's settings with the requested ones."""
         try:
             there = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
@@ -282,14 +283,14 @@ def _locked(file: Path) -> IO[bytes]:
 
 
 def _write_whole(file: Path, text: str) -> None:
-    """Write a file so that it is never there in part."""
+    """Write a file so that it never exists in part."""
     temporary = file.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)
 
 
 def _record(line: str) -> Record | None:
-    """A line of results.jsonl, or None if it is not whole."""
+    """The record in a line of results.jsonl, or None if the line is incomplete."""
     try:
         record = json.loads(line)
     except ValueError:

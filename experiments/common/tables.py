@@ -51,7 +51,7 @@ class Column:
 def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
     """A row for each variant: mean and 95 % bootstrap interval over its seeds.
 
-    What was not finite, such as the error of a model that has diverged, is not in the mean.
+    Non-finite values, such as the error of a diverged model, are left out of the mean.
 
     Args:
         rows: Variants and their results.
@@ -66,7 +66,7 @@ def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
 
 
 def as_csv(rows: Rows, columns: Sequence[Column]) -> str:
-    """The same in long format and with more digits: a line for each variant and column."""
+    """The same table in long format, with more digits: a line for each variant and column."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["variant", "column", "mean", "ci_low", "ci_high", "n"])
@@ -80,7 +80,7 @@ def as_csv(rows: Rows, columns: Sequence[Column]) -> str:
 
 
 def _cell(column: Column, records: Sequence[Mapping[str, Any]]) -> str:
-    """A cell of a variant; it says of how many of its seeds where some have no such number."""
+    """A cell of a variant; it gives the number of seeds if some of them lack the value."""
     values = _values(records, column.key)
     known = f" ({len(values)} of {len(records)})" if 0 < len(values) < len(records) else ""
     return column.cell(values) + known

@@ -1,1 +1,1 @@
-"""Parts of `experiments.continual`: tasks in a row, and what keeps a network from forgetting."""
+"""Parts of `experiments.continual`: task sequences, and regularizers against forgetting."""

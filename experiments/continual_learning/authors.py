@@ -1,20 +1,20 @@
-"""The authors' protocol for Split MNIST: that of their public code, run by run.
+"""The authors' protocol for Split MNIST, as in their public code, run by run.
 
-An MLP 1024-400-400-2 without biases in its hidden layers, the same of stored programs, and the same
-of single-step Neurocoders; batches of 128, four passes over a task, one optimizer throughout. It is
-the benchmark of Hsu et al. (2018) with a new layer. What the code does and the paper does not say:
+An MLP 1024-400-400-2 without biases in its hidden layers, and the same with stored-program layers
+and with single-step Neurocoders; batches of 128, four passes over a task, one optimizer throughout.
+It is the benchmark of Hsu et al. (2018) with a new layer. Details of the code that the paper omits:
 
 - The similarity of query and key is their cosine divided by the key size.
-- The orthogonality loss of all three layers has the weight 1. With L2 and EWC it is added twice
-  from the second task on; with SI not before the second task, though its gradient counts in the
-  path integral of the first.
-- The importance of EWC is the squared gradient of each image's loss, for the class that is
-  predicted, *plus the orthogonality loss*, at all images of the task. Online EWC adds it up.
+- The orthogonality loss of all three layers has weight 1. With L2 and EWC it is added twice from
+  the second task on. With SI it is not added before the second task, though its gradient counts in
+  the path integral of the first.
+- The importance of EWC is the squared gradient of each image's loss, for the predicted class,
+  *plus the orthogonality loss*, over all images of the task. Online EWC adds it up.
 - The penalties have no factor 1/2.
 
-Ours where the code is silent or other: the stored-program layer and its initialisation; in the
-incremental task scenario, which their scripts lack, the strengths of Hsu et al., and orthogonality
-of every task's head.
+Our choices, where the code is silent or differs: the stored-program layer and its initialisation;
+in the incremental task scenario, which the authors' scripts lack, the strengths of Hsu et al., and
+orthogonality of every task's head.
 """
 
 from collections import Counter
@@ -58,8 +58,8 @@ SCALE = Scale(width=400, epochs=4, batch_size=128, fisher_images=13_000)
 QUICK = Scale(width=16, epochs=1, batch_size=128, fisher_images=32)
 LEARNING_RATES = {"adagrad": 0.01}
 LEARNING_RATE = 0.001
-# The factor on the sum of importance times squared distance: in the incremental domain scenario
-# from the authors' scripts, in the other from those of Hsu et al. (2018), which theirs build on.
+# The factor on the sum of importance times squared distance: for the incremental domain scenario
+# from the authors' scripts, for the other from those of Hsu et al. (2018), which theirs build on.
 COEFFICIENTS: Mapping[str, Mapping[str, float]] = {
     "domain": {"l2": 0.5, "si": 3000, "ewc": 100, "online-ewc": 700},
     "task": {"l2": 0.01, "si": 300, "ewc": 100, "online-ewc": 400},
@@ -73,8 +73,8 @@ class Options:
     Attributes:
         layer: Arguments of `NeurocoderLinear.authors_single_step`.
         orthogonality: Weight of the orthogonality loss.
-        added_twice: Whether it is added once more by L2 and EWC, from the second task on, and by SI
-            not before it.
+        added_twice: Whether L2 and EWC add this loss once more from the second task on, and SI does
+            not add it before the second task.
         in_importance: Whether its gradient counts in the importance of EWC.
     """
 
@@ -86,13 +86,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Published:
-    """Accuracy after the last task in percent, and its standard deviation where it is printed."""
+    """Accuracy after the last task in percent, and its standard deviation if published."""
 
     mean: float
     deviation: float | None = None
 
     def __str__(self) -> str:
-        """As in the paper."""
+        """Format as in the paper."""
         return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
 
 
@@ -140,15 +140,15 @@ def make_network(
     num_heads: int,
     arguments: Mapping[str, Any] | None = None,
 ) -> TaskNetwork:
-    """Create the authors' perceptron, with its layers replaced by those of that name.
+    """Create the authors' perceptron, with its layers replaced by the named kind.
 
     Args:
         layer: one of LAYERS.
-        scale: its width is used.
-        pixels: of an image.
-        classes: of a task.
-        num_heads: how many last layers there are.
-        arguments: of a Neurocoder layer, in the place of the authors'.
+        scale: only its width is used.
+        pixels: pixels of an image.
+        classes: classes of a task.
+        num_heads: number of last layers.
+        arguments: arguments of a Neurocoder layer, replacing the authors'.
     """
     if layer == "linear":
         make, make_head = partial(nn.Linear, bias=False), nn.Linear
@@ -169,14 +169,14 @@ def orthogonality_loss(network: nn.Module) -> Tensor:
 def make_regularizer(
     method: str, scenario: str, network: nn.Module, options: Options
 ) -> Regularizer:
-    """Create what a method adds to the loss, with the authors' coefficient."""
+    """Create the regularizer of a method, with the authors' coefficient."""
     coefficient = COEFFICIENTS[scenario].get(method, 0.0)
     counted = orthogonality_loss if options.in_importance else None
     fisher = partial(squared_gradients, auxiliary_loss=counted)
     if method == "l2":
         return L2(network, coefficient / L2.factor)
     if method == "si":
-        # Without it in their loss, the authors have it in the path that importance is made of.
+        # The authors leave this out of the first task's loss, but count it in SI's path integral.
         first = orthogonality_loss if options.added_twice else None
         return SI(network, coefficient / SI.factor, signed=True, first_task_loss=first)
     if method == "ewc":
@@ -197,7 +197,7 @@ def run(
     """Learn the tasks in turn, from a network drawn with torch's current seed.
 
     Returns:
-        As `experiments.continual_learning.run.run`.
+        As in `experiments.continual_learning.run.run`.
     """
     options = options or Options()
     network = make_network(
@@ -239,7 +239,7 @@ class Runs:
 
     Args:
         mnist: folder of MNIST's files.
-        scale: how much is computed.
+        scale: size of the network and length of training.
 
     Raises:
         DataError: if the files cannot be used.
@@ -256,10 +256,9 @@ class Runs:
 def comparison(results: Sequence[Record]) -> str:
     """The paper's Table 1, the authors' logs and these results, in Markdown.
 
-    Mean ± standard deviation over runs, as the paper prints them; in brackets the number of runs
-    that it is of, where it is not that of the row, as networks that have diverged have no accuracy.
-    The lead is that
-    of the Neurocoder over the MLP: here seed by seed, with a 95 % bootstrap interval.
+    Mean ± standard deviation over runs, as the paper prints them. The number of runs follows in
+    brackets if it differs from that of the row, because diverged networks have no accuracy. The
+    lead is that of the Neurocoder over the MLP: here seed by seed, with a 95 % bootstrap interval.
     """
     parts = []
     for scenario in SCENARIOS:

@@ -11,11 +11,11 @@ from torch.func import functional_call, grad, jacrev, vmap
 
 from neurocoder import NSMLinear
 
-# Every image's gradients are held at once for this many images.
+# The number of images whose gradients are all held at once.
 _IMAGES_AT_ONCE = 16
-# For this many, where the gradients of the large weights are products.
+# The same where the gradients of the large weights are computed as products.
 _IMAGES_OF_REST = 64
-# Every image's activations are, in those products.
+# The number of images whose activations are held at once for those products.
 _IMAGES_OF_PRODUCTS = 256
 
 
@@ -23,8 +23,8 @@ def fisher_diagonal(model: nn.Module, images: Tensor, task: int) -> list[Tensor]
     """F_i = mean over images x, sum over classes y of p(y | x) (d log p(y | x) / d theta_i)^2.
 
     The expectation over y is taken under the model, exactly, class by class, so that neither labels
-    nor samples are needed. The square of a batch's mean gradient, which is often taken for this, is
-    something else.
+    nor samples are needed. The square of a batch's mean gradient, which is often used instead, is
+    not the same.
 
     Args:
         model: called as model(images, task), it returns logits of shape (N, classes).
@@ -63,26 +63,26 @@ def squared_gradients(
     task: int,
     auxiliary_loss: Callable[[nn.Module], Tensor] | None = None,
 ) -> list[Tensor]:
-    """Mean over images of the squared gradient of the loss for the class that is predicted.
+    """Mean over images of the squared gradient of the loss for the predicted class.
 
-    This is what the benchmark of Hsu et al. (2018) takes for the Fisher information. The
-    Neurocoder's authors add their layers' orthogonality loss to every image's loss, so that its
-    gradient, which no image has a part in, counts as importance too.
+    The benchmark of Hsu et al. (2018) uses this as the Fisher information. The Neurocoder's authors
+    add their layers' orthogonality loss to every image's loss, so that its gradient, which does not
+    depend on any image, counts as importance too.
 
-    An image's gradient of a weight that its activation x is multiplied by is x times the gradient
-    g of the product, so the sum over images of (x g + c)^2, with c the part of the auxiliary loss,
-    is that of x^2 g^2 + 2 c x g + c^2: three matrix products. So it is done for the weights of
-    `nn.Linear`, and for stored programs with a x instead of x, a being a program's attention. The
-    gradients of other parameters are computed image by image.
+    For a weight that multiplies an image's activation x, the image's gradient is x times the
+    gradient g of the product. So the sum over images of (x g + c)^2, with c the part of the
+    auxiliary loss, is that of x^2 g^2 + 2 c x g + c^2: three matrix products. They are used for the
+    weights of `nn.Linear`, and for stored programs with a x instead of x, a being a program's
+    attention. The gradients of other parameters are computed image by image.
 
     Args:
         model: as for `fisher_diagonal`.
         images: shape (N, in), N at least 1.
         task: which task's logits.
-        auxiliary_loss: of the model; it is added to each image's loss.
+        auxiliary_loss: auxiliary loss of the model, added to each image's loss.
 
     Returns:
-        As `fisher_diagonal`.
+        As in `fisher_diagonal`.
 
     Raises:
         ValueError: if there are no images.
@@ -109,13 +109,13 @@ def squared_gradients(
     of_each_image = vmap(grad(loss), in_dims=(None, 0))
     for chunk in images.split(_IMAGES_OF_REST) if others else ():
         for name, slope in of_each_image(others, chunk).items():
-            # In place, since memory is what this waits for.
+            # In place, since memory bandwidth limits this.
             total[name] += (slope + constant[name]).square_().sum(0)
     return [total[name] / len(images) for name in parameters]
 
 
 def _losses(logits: Tensor) -> Tensor:
-    """Each image's loss for the class that is predicted, shape (N,)."""
+    """Each image's loss for the predicted class, shape (N,)."""
     return -torch.log_softmax(logits, dim=-1).amax(dim=-1)
 
 
@@ -144,9 +144,10 @@ def _recorded(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[_Call]
 
 
 def _linear_in_activations(model: nn.Module, images: Tensor, task: int) -> dict[str, nn.Module]:
-    """The layers that are called once, with a row for each image and for nothing else.
+    """The layers that are called once, with exactly one row for each image.
 
-    A key network, for one, has a row for each slot; so this is seen with one image and with two.
+    A key network, for example, has a row for each slot. A call with one image and a call with two
+    show which layers qualify.
     """
     layers: dict[str, nn.Module] = {
         name: layer
@@ -176,7 +177,7 @@ def _sums_of_products(
     total: dict[str, Tensor] = {}
 
     def add(name: str, x: Tensor, g: Tensor) -> None:
-        """Add it for a parameter of shape (rows, columns), x (N, columns) and g (N, rows)."""
+        """Add the sum for a parameter of shape (rows, columns), x (N, columns) and g (N, rows)."""
         c = constant[name].view(-1, x.shape[1])
         found = g.square().T @ x.square() + 2 * c * (g.T @ x) + len(x) * c.square()
         total[name] = total.get(name, 0) + found.view_as(constant[name])

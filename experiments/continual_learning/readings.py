@@ -1,7 +1,7 @@
 """From the authors' Neurocoder to ours, one reading at a time: online EWC, incremental domain.
 
-Every variant is the authors' protocol with one thing as we have it; then all of these one after the
-other, each variant with one more than the one before, which ends at our layer and losses.
+The first variants are the authors' protocol with one reading changed to ours. The others add these
+changes up, one more in each variant, until the last has our layer and losses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ METHOD = "online-ewc"
 AUTHORS, MLP = "authors", "mlp"
 _LSTM = {"queries": "projection", "hidden_size": 16}
 _USAGE = {"usage_attention": True, "least_used": 5}
-# Arguments of `NeurocoderLinear.authors_single_step`, and fields of `Options`, by which ours
-# differ; in the order in which they are added up.
+# The arguments of `NeurocoderLinear.authors_single_step` and fields of `Options` that differ in our
+# reading, in the order in which they are added up.
 READINGS: Mapping[str, Mapping[str, Any]] = {
     "importance-of-images-alone": {"in_importance": False},
     "orthogonality-added-once": {"added_twice": False},
@@ -41,7 +41,7 @@ READINGS: Mapping[str, Mapping[str, Any]] = {
     "usage-attention": {"layer": {**_LSTM, **_USAGE, "steps": 5, "heads": 2}},
     "sizes": {"layer": {"slots": 20, "key_size": 8}},
 }
-# Not on the way to ours, which has no residual program here either, for its size.
+# Not on the way to ours, which has no residual program here either, because of its size.
 OTHERS: Mapping[str, Mapping[str, Any]] = {
     "residual": {"layer": {"residual": True}},
     "no-orthogonality": {"orthogonality": 0.0, "in_importance": False},
@@ -50,7 +50,7 @@ _CUMULATED = "to-"
 
 
 def variants() -> dict[str, Options]:
-    """The options of every variant by its name, but for the MLP's."""
+    """The options of every variant except the MLP, by name."""
     found = {AUTHORS: Options()}
     found |= {name: _options([change]) for name, change in {**READINGS, **OTHERS}.items()}
     changes = list(READINGS.values())
@@ -87,7 +87,7 @@ class Runs(authors.Runs):
 
 
 def figure(results: Sequence[Record]) -> "Figure":
-    """Accuracy after the last task: left one reading changed, right one more from row to row."""
+    """Plot accuracy after the last task: left, one reading changed; right, one more in each row."""
     by_name: dict[str, list[float]] = {}
     for record in results:
         if record["accuracy"] is not None:  # it has not diverged

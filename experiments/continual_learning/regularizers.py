@@ -1,12 +1,12 @@
-"""Penalties that hold on to what earlier tasks taught: L2, EWC, online EWC, SI.
+"""Penalties that preserve what was learned on earlier tasks: L2, EWC, online EWC, SI.
 
 All four have one form. When a task has been learned, every parameter theta_i gets an anchor, which
-is its value at that moment, and an importance; the loss of the tasks that follow gets
+is its value at that moment, and an importance. To the loss of the following tasks is added
 
     factor * strength * sum over anchors k, sum over i of importance_ki (theta_i - anchor_ki)^2.
 
-They differ in what they take for importance, and in how many anchors they keep. `factor` makes
-`strength` the letter of each source: lambda of EWC, c of SI.
+They differ in their importance, and in how many anchors they keep. `factor` makes `strength` the
+coefficient of each source: lambda of EWC, c of SI.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ Fisher = Callable[[nn.Module, Tensor, int], list[Tensor]]
 
 @dataclass(frozen=True)
 class Anchor:
-    """Where the parameters were when a task had been learned, and how much each matters.
+    """The parameters at the end of a task, and how important each is.
 
     Attributes:
         values: theta*, one tensor for each parameter.
@@ -37,11 +37,11 @@ class Anchor:
 
 
 class Regularizer:
-    """No penalty: the optimizer alone. The others are this with an importance.
+    """No penalty: the optimizer alone. Subclasses add an importance.
 
     Args:
-        model: whose parameters are held; called as model(images, task), it returns logits.
-        strength: how strongly they are held; 0 leaves the loss alone.
+        model: the model to regularize; called as model(images, task), it returns logits.
+        strength: strength of the penalty; 0 leaves the loss unchanged.
 
     Raises:
         ValueError: if strength is negative.
@@ -57,17 +57,17 @@ class Regularizer:
         self.anchors: list[Anchor] = []
 
     def step(self, loss: Tensor, optimizer: Optimizer) -> None:
-        """One step of the optimizer down loss + penalty."""
+        """Make one optimizer step on loss + penalty."""
         optimizer.zero_grad()
         loss.backward()
         self._add_gradient()
         optimizer.step()
 
     def task_learned(self, images: Tensor, task: int) -> None:
-        """Take in that the model has just learned a task, from images of shape (N, in)."""
+        """Note that the model has just learned a task, from images of shape (N, in)."""
 
     def penalty(self) -> Tensor:
-        """What is added to the loss, a scalar. Its gradient is written by hand; see `step`."""
+        """The term added to the loss, a scalar. Its gradient is written by hand; see `step`."""
         total = torch.zeros((), dtype=self.parameters[0].dtype)
         with torch.no_grad():
             for anchor in self.anchors:
@@ -79,8 +79,8 @@ class Regularizer:
     def _add_gradient(self) -> None:
         """Add the penalty's gradient to that of the loss.
 
-        A parameter that the loss does not reach, such as another task's head, is where its anchors
-        are. It keeps no gradient at all; a gradient of zero would let Adam's momentum move it.
+        A parameter that the loss does not reach, such as another task's head, is at its anchors. It
+        gets no gradient at all, as a gradient of zero would let Adam's momentum move it.
         """
         for anchor in self.anchors:
             held = zip(self.parameters, anchor.values, anchor.importance, strict=True)
@@ -94,10 +94,10 @@ class Regularizer:
 
 
 class L2(Regularizer):
-    """Every parameter matters alike; one anchor, at the last task's end.
+    """Equal importance for all parameters; one anchor, at the end of the last task.
 
     This is the L2 that EWC is compared with in "Overcoming catastrophic forgetting in neural
-    networks" (Kirkpatrick et al. 2017): a pull to the old solution, not to zero.
+    networks" (Kirkpatrick et al. 2017): a pull towards the old solution, not towards zero.
     """
 
     factor = 0.5
@@ -117,7 +117,7 @@ class EWC(Regularizer):
     Args:
         model: as for `Regularizer`.
         strength: lambda.
-        fisher: what the importance is.
+        fisher: computes the importance.
     """
 
     factor = 0.5
@@ -132,9 +132,9 @@ class EWC(Regularizer):
 
 
 class OnlineEWC(Regularizer):
-    """EWC with one anchor and a running sum of Fisher information that fades.
+    """EWC with one anchor and a decaying sum of Fisher information.
 
-    F* <- gamma F* + F after each task, and the loss of the next one gets
+    F* <- gamma F* + F after each task, and to the loss of the next task is added
     lambda/2 sum_i gamma F*_i (theta_i - theta*_i)^2 with theta* at the last task's end, from
     "Progress & Compress" (Schwarz et al. 2018), section 3. Each task's F is first scaled to a mean
     of 1, after that section's remark that tasks with larger gradients should not outweigh others.
@@ -143,8 +143,8 @@ class OnlineEWC(Regularizer):
         model: as for `Regularizer`.
         strength: lambda.
         decay: gamma, above 0 and at most 1.
-        fisher: what the importance is.
-        scaled: whether it is scaled to a mean of 1 for each task.
+        fisher: computes the importance.
+        scaled: whether the importance is scaled to a mean of 1 for each task.
 
     Raises:
         ValueError: if strength is negative, or decay is out of its range.
@@ -169,7 +169,7 @@ class OnlineEWC(Regularizer):
         self._running: list[Tensor] = [torch.zeros_like(p) for p in self.parameters]
 
     def task_learned(self, images: Tensor, task: int) -> None:
-        """Move the anchor here and add the task's Fisher information to what is left of the sum."""
+        """Move the anchor here and add the task's Fisher information to the decayed sum."""
         fisher = self.fisher(self.model, images, task)
         if self.scaled:
             fisher = _mean_of_one(fisher)
@@ -186,18 +186,18 @@ class SI(Regularizer):
 
         Omega_i <- Omega_i + omega_i / (Delta_i^2 + xi),   Delta_i: change over the whole task,
 
-    and the loss of the next one gets c sum_i Omega_i (theta_i - theta*_i)^2, from "Continual
-    Learning Through Synaptic Intelligence" (Zenke et al. 2017), eq. 3 to 5. Ours: an omega_i below
-    zero, where moving the parameter raised the loss, counts as zero, unless `signed`. The penalty
-    would otherwise reward moving away.
+    and to the loss of the next task is added c sum_i Omega_i (theta_i - theta*_i)^2, from
+    "Continual Learning Through Synaptic Intelligence" (Zenke et al. 2017), eq. 3 to 5. Our choice:
+    an omega_i below zero, where moving the parameter raised the loss, counts as zero, unless
+    `signed`. Otherwise the penalty would reward moving away.
 
     Args:
         model: as for `Regularizer`.
         strength: c.
         damping: xi, positive.
-        signed: whether an omega_i below zero counts as it is.
-        first_task_loss: of the model. Its gradient counts in the path of the first task, though no
-            step goes down it; so the Neurocoder's authors have it with their orthogonality loss.
+        signed: whether an omega_i below zero keeps its value.
+        first_task_loss: a loss of the model whose gradient counts in the path of the first task
+            without being optimized, like the orthogonality loss in the Neurocoder authors' code.
 
     Raises:
         ValueError: if strength is negative, or damping is not positive.
@@ -222,7 +222,7 @@ class SI(Regularizer):
         self._importance = [torch.zeros_like(p) for p in self.parameters]
 
     def step(self, loss: Tensor, optimizer: Optimizer) -> None:
-        """One step of the optimizer down loss + penalty, noted in the path integral."""
+        """Make one optimizer step on loss + penalty, and add it to the path integral."""
         optimizer.zero_grad()
         loss.backward()
         gradients = [None if p.grad is None else p.grad.clone() for p in self.parameters]
@@ -259,7 +259,7 @@ class SI(Regularizer):
 
 
 def _mean_of_one(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """The tensors, scaled alike such that their entries' mean is 1; zeros stay zeros."""
+    """Scale all tensors by one factor, so that the mean of their entries is 1; zeros stay zeros."""
     tensors = list(tensors)
     total = sum(float(t.sum()) for t in tensors)
     scale = sum(t.numel() for t in tensors) / total if total > 0 else 0.0

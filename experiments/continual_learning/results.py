@@ -1,4 +1,4 @@
-"""What the continual learning experiment shows: the paper's table, and two figures."""
+"""The output of the continual learning experiment: the paper's table, and two figures."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,8 +39,8 @@ def paper_tables(results: Sequence[Record]) -> str:
     """Tables in the form of the paper's Table 1, one for each scenario, in Markdown.
 
     A cell is the mean over seeds of the average accuracy after the last task, in percent, with its
-    95 % bootstrap interval; where networks have diverged, it says of how many seeds. The last
-    column is the Neurocoder's lead over the MLP, seed by seed.
+    95 % bootstrap interval, and with the number of seeds if networks have diverged. The last column
+    is the Neurocoder's lead over the MLP, seed by seed.
     """
     layers = _present(results, tuple(LAYERS), "layer")
     both = {"linear", "neurocoder"} <= set(layers)
@@ -68,7 +68,7 @@ def paper_tables(results: Sequence[Record]) -> str:
 
 
 def accuracy_figure(results: Sequence[Record]) -> "Figure":
-    """Accuracy after the last task: a panel for each scenario, a place for each method."""
+    """Plot accuracy after the last task: a panel per scenario, with methods side by side."""
     scenarios = _present(results, SCENARIOS, "scenario")
     methods = _present(results, METHODS, "method")
     layers = _present(results, tuple(LAYERS), "layer")
@@ -94,7 +94,7 @@ def accuracy_figure(results: Sequence[Record]) -> "Figure":
 
 
 def first_task_figure(results: Sequence[Record]) -> "Figure":
-    """Accuracy on the first task after each task: a row for each scenario, a column a method."""
+    """Plot accuracy on the first task after each task: a row per scenario, a column per method."""
     return curves_figure(
         results,
         lambda accuracies: [after[0] for after in accuracies],
@@ -112,12 +112,12 @@ def curves_figure(
     methods: Mapping[str, str],
     layers: Mapping[str, tuple[str, str]],
 ) -> "Figure":
-    """Curves over tasks, means over seeds: a row for each scenario, a column a method.
+    """Plot curves over tasks, means over seeds: a row per scenario, a column per method.
 
     Args:
         results: The results; their variants are scenario, method and layer.
-        curve: From the accuracies of a run, as of `learn_in_sequence`, to a value for each task.
-        label: Of the y axes.
+        curve: Maps the accuracies of a run, as in `learn_in_sequence`, to a value for each task.
+        label: Label of the y axes.
         methods: Name -> title, in the order of the columns.
         layers: Name -> title and colour, in the order of the legend.
     """
@@ -151,7 +151,7 @@ def _row(figure: "Figure", count: int) -> Sequence["Axes"]:
 def _draw_mean(
     axes: "Axes", x: float, values: Sequence[float], layer: str, *, labelled: bool
 ) -> None:
-    """The mean of several seeds, its interval, and faintly the seeds themselves."""
+    """Draw the mean of several seeds, its interval, and faintly the seeds themselves."""
     mean = sum(values) / len(values)
     low, high = bootstrap_interval(values)
     colour = COLOURS[layer]
@@ -182,7 +182,7 @@ def _values(
 
 
 def _present(results: Sequence[Record], names: Sequence[str], part: str) -> list[str]:
-    """Those names that occur in the results as scenario, method or layer."""
+    """The names that occur in the results as scenario, method or layer."""
     place = ("scenario", "method", "layer").index(part)
     there = {record["variant"].split("/")[place] for record in results}
     return [name for name in names if name in there]

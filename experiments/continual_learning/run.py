@@ -31,8 +31,8 @@ _REGULARIZERS: Mapping[str, Callable[..., Regularizer]] = {
     "ewc": EWC,
     "online-ewc": OnlineEWC,
 }
-# The Neurocoder at the size of the perceptron that it replaces: a small controller and, as in its
-# authors' networks for this task, no residual program. The other sizes are the layers' own.
+# The Neurocoder matches the size of the perceptron that it replaces: a small controller and, as in
+# the authors' networks for this task, no residual program. The other sizes are the defaults.
 LAYERS: Mapping[str, Mapping[str, Any]] = {
     "linear": {},
     "nsm": {},
@@ -42,13 +42,13 @@ LAYERS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is computed.
+    """The size of the network and the length of training.
 
     Attributes:
-        width: of both hidden layers.
+        width: width of both hidden layers.
         epochs: passes over the images of a task.
         batch_size: images in a step.
-        fisher_images: how many of a task's images its Fisher information is taken from.
+        fisher_images: number of a task's images used for its Fisher information.
     """
 
     width: int
@@ -83,7 +83,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen for each variant.
+    """The tuned settings of a variant.
 
     Attributes:
         learning_rate: of Adagrad for the method of that name, of Adam for all others.
@@ -120,9 +120,9 @@ def run(
     """Learn the tasks in turn, from a network drawn with torch's current seed.
 
     Returns:
-        "accuracy": average over all tasks after the last, in percent. "forgetting": by how much
-        the others have fallen since their best. "learned": average accuracy on each task just after
-        it was learned. "parameters", and "accuracies": the whole matrix.
+        "accuracy": average over all tasks after the last, in percent. "forgetting": the mean drop
+        of the other tasks from their best. "learned": average accuracy on each task just after it
+        was learned. "parameters", and "accuracies": the whole matrix.
     """
     network = perceptron(
         partial(make_layer, variant.layer, **LAYERS[variant.layer]),
@@ -147,7 +147,7 @@ def run(
 
 
 def curves(scalar: Scalar) -> Callable[[int, Tensor], None]:
-    """What to call after each task, to draw curves over tasks for TensorBoard.
+    """Return a function to call after each task, which draws curves over tasks for TensorBoard.
 
     Args:
         scalar: called with tag, value and the number of tasks.
@@ -161,10 +161,10 @@ def curves(scalar: Scalar) -> Callable[[int, Tensor], None]:
 
 
 def figures_of(network: nn.Module, accuracies: Tensor) -> dict[str, Any]:
-    """What is kept of a run; see `run`.
+    """The figures that are stored for a run; see `run`.
 
     Args:
-        network: what has learned.
+        network: the trained network.
         accuracies: see `learn_in_sequence`.
     """
     return {

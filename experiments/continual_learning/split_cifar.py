@@ -1,11 +1,11 @@
 """Split CIFAR: a residual network that learns a few classes at a time (section 3.4 of the paper).
 
 CIFAR-10 becomes five tasks of two classes, CIFAR-100 twenty of five. Only the last layer is a
-Neurocoder, of 100 slots and with ten times the usual weight of the orthogonality loss, as in the
-paper; all else is shared by all tasks and held by nothing but SI, where that is used.
+Neurocoder, with 100 slots and ten times the usual weight of the orthogonality loss, as in the
+paper. All other layers are shared by all tasks, and nothing but SI, if used, protects them.
 
-Ours where the paper is silent: SI's strengths, Adam's rate, four passes over a task and that the
-scenarios are those of Split MNIST. The paper's ResNet is deeper than a CPU can train.
+Our choices where the paper is silent: SI's strengths, Adam's learning rate, four passes over a task
+and the scenarios, which are those of Split MNIST. The paper's ResNet is too deep to train on a CPU.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,10 @@ from neurocoder import NeurocoderLinear
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The paper's for this experiment, of both Neurocoders.
+# The paper's values for this experiment, used for both Neurocoders.
 SLOTS, ORTHOGONALITY = 100, 10.0
 LEARNING_RATE = 0.001
-# Classes of the data set -> of a task.
+# Classes of the data set -> classes of a task.
 CLASSES_PER_TASK = {10: 2, 100: 5}
 
 LAST_LAYERS: Mapping[str, Callable[[int, int], nn.Module]] = {
@@ -52,7 +52,7 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is computed.
+    """The size of the network and the length of training.
 
     Attributes:
         blocks: n of a residual network of 6 n + 2 layers.
@@ -72,13 +72,13 @@ def load_tasks(images: Images) -> list[Task]:
 
 
 def make_network(last: str, classes: int, num_heads: int, blocks: int) -> TaskNetwork:
-    """Create a residual network of flattened pictures with last layers of that name.
+    """Create a residual network that takes flattened pictures and has the named last layers.
 
     Args:
         last: one of LAST_LAYERS.
-        classes: of a task.
-        num_heads: how many last layers there are.
-        blocks: as of `ResNet`.
+        classes: classes of a task.
+        num_heads: number of last layers.
+        blocks: see `ResNet`.
     """
     pictures = nn.Unflatten(1, (CHANNELS, SIDE, SIDE))
     hidden = nn.Sequential(pictures, ResNet(blocks, CHANNELS, nn.Identity()))
@@ -94,13 +94,13 @@ def run(
     """Learn the tasks in turn, from a network drawn with torch's current seed.
 
     Args:
-        name: scenario, method and last layer, as `names` has them.
-        tasks: in the order in which they are learned.
-        scale: how much is computed.
+        name: scenario, method and last layer, as in `names`.
+        tasks: the tasks, in the order in which they are learned.
+        scale: size of the network and length of training.
         report: called after each task with its place and the accuracies on all tasks.
 
     Returns:
-        As `experiments.continual_learning.run.run`.
+        As in `experiments.continual_learning.run.run`.
     """
     scenario, method, last = name.split("/")
     num_heads = 1 if scenario == "domain" else len(tasks)
@@ -129,7 +129,7 @@ def names(scenarios: Sequence[str], strengths: Sequence[float], layers: Sequence
 
 
 def figure(results: Sequence[Record]) -> "Figure":
-    """Average accuracy over the tasks so far: a panel for each scenario and method."""
+    """Plot average accuracy over the tasks so far: a panel for each scenario and method."""
     methods = dict.fromkeys(record["variant"].split("/")[1] for record in results)
     return curves_figure(
         results,

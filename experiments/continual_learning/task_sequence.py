@@ -1,4 +1,4 @@
-"""A network that learns one task after another, and what is left of the earlier ones."""
+"""A network that learns one task after another, and how well it remembers earlier ones."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ class TaskNetwork(nn.Module):
     """A network with one last layer, or one for each task.
 
     One last layer for all tasks is the incremental domain scenario: the network is not told which
-    task an image is from. One for each is the incremental task scenario (Hsu et al. 2018).
+    task an image is from. One per task is the incremental task scenario (Hsu et al. 2018).
 
     Args:
-        hidden: from images, shape (N, in), to features.
+        hidden: maps images, shape (N, in), to features.
         heads: the last layers, from features to logits; if there is one, all tasks share it.
     """
 
@@ -48,9 +48,9 @@ def perceptron(
         make_layer: called as make_layer(in_features, out_features) for every layer.
         in_features: size of an image.
         hidden_features: width of both hidden layers.
-        classes: how many a task has.
-        num_heads: how many last layers there are.
-        make_head: called in the place of make_layer for the last layers, if given.
+        classes: classes of a task.
+        num_heads: number of last layers.
+        make_head: called instead of make_layer for the last layers, if given.
     """
     hidden = nn.Sequential(
         make_layer(in_features, hidden_features),
@@ -74,21 +74,21 @@ def learn_in_sequence(
     auxiliary_loss: Callable[[nn.Module], Tensor],
     report: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Train on each task in turn, never to see an earlier one again.
+    """Train on each task in turn, without going back to earlier ones.
 
-    The optimizer lives through all tasks with what it has gathered, as in Hsu et al. 2018; a
-    difference between Adam and Adagrad is just that.
+    The optimizer keeps its state across tasks, as in Hsu et al. 2018; that state is one of the
+    differences between Adam and Adagrad.
 
     Args:
         network: called as network(images, task), it returns logits.
-        tasks: in the order in which they are learned.
-        optimizer: of the network's parameters.
-        regularizer: of the same network.
+        tasks: the tasks, in the order in which they are learned.
+        optimizer: optimizer of the network's parameters.
+        regularizer: regularizer of the same network.
         epochs: passes over each task's images.
-        batch_size: of a step.
-        fisher_images: how many of a task's images, drawn at random, the regularizer is shown
+        batch_size: images in a step.
+        fisher_images: number of a task's images, drawn at random, that the regularizer is shown
             when the task has been learned.
-        auxiliary_loss: what the layers themselves add to the loss.
+        auxiliary_loss: the loss that the layers themselves add.
         report: called after each task with its place and the accuracies on all tasks.
 
     Returns:
@@ -115,10 +115,10 @@ def learn_in_sequence(
 
 @torch.no_grad()
 def accuracy(network: nn.Module, task: Task, place: int) -> float:
-    """Percentage of a task's test images that the network classifies rightly.
+    """Percentage of a task's test images that the network classifies correctly.
 
-    NaN for a network that has diverged: the largest of logits that are NaN is the first, which
-    would be right by chance.
+    NaN for a diverged network: the argmax of NaN logits is the first class, which would be right by
+    chance.
     """
     logits = network(task.test_images, place)
     if not logits.isfinite().all():
@@ -127,7 +127,7 @@ def accuracy(network: nn.Module, task: Task, place: int) -> float:
 
 
 def average_accuracy(accuracies: Tensor) -> float:
-    """Mean over all tasks of the accuracy after the last one; accuracies as they are learned.
+    """Mean over all tasks of the accuracy after the last one.
 
     Args:
         accuracies: as from `learn_in_sequence`, shape (T, T).
@@ -136,11 +136,10 @@ def average_accuracy(accuracies: Tensor) -> float:
 
 
 def forgetting(accuracies: Tensor) -> float:
-    """Mean over all tasks but the last of the loss of accuracy since it was best.
+    """Mean, over all tasks but the last, of the drop of accuracy from its best.
 
-    The best is sought from the moment when the task had been learned to the last but one task
-    (Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning"). Negative where later tasks
-    helped.
+    The best is taken from when the task had just been learned up to the last task but one (Chaudhry
+    et al. 2018, "Riemannian Walk for Incremental Learning"). Negative if later tasks helped.
 
     Args:
         accuracies: as from `learn_in_sequence`, shape (T, T), T at least 2.

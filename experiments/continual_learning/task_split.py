@@ -8,13 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Task:
-    """The images of some classes; a label is the class's place among them, counted from 0.
+    """The images of some classes; labels count these classes from 0.
 
     Attributes:
-        classes: the labels that the images had before.
-        images: for training, shape (N, in).
+        classes: the original labels of these classes.
+        images: training images, shape (N, in).
         labels: shape (N,).
-        test_images: held out, shape (M, in).
+        test_images: held-out images, shape (M, in).
         test_labels: shape (M,).
     """
 
@@ -33,10 +33,10 @@ def split_into_tasks(
     *,
     classes_per_task: int = 2,
 ) -> list[Task]:
-    """Tasks of neighbouring classes, in their order: 0 and 1, then 2 and 3, ...
+    """Tasks of neighbouring classes, in order: 0 and 1, then 2 and 3, ...
 
-    This is Split MNIST (Zenke et al. 2017) with labels counted anew in every task, as the scenarios
-    of Hsu et al. 2018 have them. Images are flattened.
+    This is Split MNIST (Zenke et al. 2017) with labels from 0 in every task, as in the scenarios of
+    Hsu et al. 2018. Images are flattened.
 
     Args:
         images: shape (N, ...).
@@ -46,7 +46,8 @@ def split_into_tasks(
         classes_per_task: how many classes a task has; it divides C.
 
     Raises:
-        ValueError: if C is no multiple of classes_per_task, or a class has no image on a side.
+        ValueError: if C is not a multiple of classes_per_task, or a class lacks training or test
+            images.
     """
     num_classes = int(labels.max()) + 1
     if num_classes % classes_per_task:
@@ -71,12 +72,12 @@ def split_into_tasks(
 
 
 def hold_out(task: Task, fraction: float, generator: torch.Generator) -> Task:
-    """The task with part of its training images in the place of its test images.
+    """The task with part of its training images in place of its test images.
 
-    Settings are chosen by these, so that the test images have no say in them.
+    Settings are chosen on these, so that the test images do not influence them.
 
     Raises:
-        ValueError: if a side would be left empty.
+        ValueError: if no images would be left for training or for testing.
     """
     order = torch.randperm(len(task.images), generator=generator)
     num_held_out = round(fraction * len(order))

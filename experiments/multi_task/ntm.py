@@ -1,20 +1,20 @@
 """A Neural Turing Machine (Graves, Wayne and Danihelka 2014, arXiv:1410.5401), section 3.
 
 An LSTM controller works on a memory of N rows through heads that find rows by content and by moving
-along. Shapes: T steps, B sequences, N rows of width M, H heads of which the first are readers and
-the others writers.
+along. Shapes: T steps, B sequences, N rows of width M, H heads, first the readers and then the
+writers.
 
-Where that paper leaves room:
+Our choices where that paper leaves room:
 
-- All heads of a step are addressed by the memory as it was after the step before. Then the writers
+- In each step, all heads are addressed by the memory after the previous step. Then the writers
   write, and after them the readers read, so that a reader can fetch what has just been written.
 - Memory starts at a small constant, which learns about twice as fast as other contents (Collier and
   Beel 2018, arXiv:1807.08518). Controller state and read vectors start at zero. Where each head
   points before the first step is learned; it starts at the first row.
-- Keys and what is added to memory go through a tanh, erasure and gate through a sigmoid, key
+- Keys and the vectors added to memory go through a tanh, erasure and gate through a sigmoid, key
   strength and sharpening through a softplus, the latter plus one. Heads shift by -1, 0 or 1.
-- Squared lengths in eq. 6 have 1e-6 added. Rows that hold next to nothing then resemble no key, and
-  have small gradients, where their direction would be an accident and its gradient enormous.
+- Squared lengths in eq. 6 have 1e-6 added. Nearly empty rows then resemble no key and have small
+  gradients; otherwise their direction would be arbitrary and its gradient enormous.
 - The memory is a ring: a head that leaves its last row arrives at the first.
 """
 
@@ -32,14 +32,14 @@ SQUARED_LENGTH_OF_NOTHING = 1e-6
 
 
 class State(NamedTuple):
-    """What the machine carries from step to step.
+    """The machine's state between steps.
 
     Attributes:
         hidden: the controller's output, shape (B, hidden_size).
         cell: the controller's cell, shape (B, hidden_size).
         memory: shape (B, N, M).
         attention: where each head points, shape (B, H, N); sums to one over the rows.
-        read: what the readers read, one after the other, shape (B, read_heads * M).
+        read: what the readers read, concatenated, shape (B, read_heads * M).
     """
 
     hidden: Tensor
@@ -50,7 +50,7 @@ class State(NamedTuple):
 
 
 class Signals(NamedTuple):
-    """What the controller tells its heads at a step, shapes (B, heads, ...)."""
+    """The controller's signals to its heads at a step, shapes (B, heads, ...)."""
 
     key: Tensor  # (B, H, M)
     strength: Tensor  # (B, H, 1)
@@ -100,7 +100,7 @@ class NeuralTuringMachine(nn.Module):
         self.hidden_size, self.rows, self.width = hidden_size, rows, width
         self.read_heads, self.write_heads = read_heads, write_heads
         heads, read_size = read_heads + write_heads, read_heads * width
-        # Rows: input gate, forget gate, output gate, candidate; the three sigmoids lie together.
+        # Rows: input gate, forget gate, output gate, candidate; the three sigmoids are adjacent.
         self.input_projection = nn.Linear(in_features, 4 * hidden_size, **factory)
         self.recurrent_projection = nn.Linear(
             hidden_size + read_size, 4 * hidden_size, bias=False, **factory
@@ -111,7 +111,7 @@ class NeuralTuringMachine(nn.Module):
         self.start = nn.Parameter(torch.zeros(heads, rows, **factory))
         with torch.no_grad():
             self.start[:, 0] = LOGIT_OF_THE_FIRST_ROW
-        # Row i of a ring that is moved by s holds what row i - s held.
+        # Row i of a ring shifted by s holds what row i - s held.
         ring = (torch.arange(rows) - torch.tensor(SHIFTS)[:, None]) % rows
         self.register_buffer("_moved", ring.flatten().to(device), persistent=False)
 
@@ -120,7 +120,7 @@ class NeuralTuringMachine(nn.Module):
 
         Args:
             x: the sequences.
-            where: booleans of shape (T, B). With it the output layer runs only where it is true,
+            where: booleans of shape (T, B). If given, the output layer runs only where it is true,
                 and the logits have shape (number of trues, out_features).
         """
         features = self.features(x)
@@ -128,7 +128,7 @@ class NeuralTuringMachine(nn.Module):
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """What the output layer sees: controller and read vectors, shape (T, B, hidden + R * M).
+        """The output layer's input: controller and read vectors, shape (T, B, hidden + R * M).
 
         The output is not fed back, so that its layer can take all steps at once.
         """
@@ -165,7 +165,7 @@ class NeuralTuringMachine(nn.Module):
         )
 
     def _step(self, from_input: Tensor, before: State) -> State:
-        """One step, for the input's share of the controller's gates, shape (B, 4 * hidden)."""
+        """Make one step, given the input's part of the controller's gates, (B, 4 * hidden)."""
         hidden, cell = self._control(from_input, before)
         signals = self._signals(hidden)
         attention = self._address(signals, before)
@@ -183,7 +183,7 @@ class NeuralTuringMachine(nn.Module):
         return leave * torch.tanh(cell), cell
 
     def _signals(self, hidden: Tensor) -> Signals:
-        """What the heads are told; numbers that share a nonlinearity lie together."""
+        """The heads' signals; numbers that share a nonlinearity are adjacent."""
         heads, writers = self.read_heads + self.write_heads, self.write_heads
         sizes = [
             (heads + writers) * self.width,
@@ -212,7 +212,7 @@ class NeuralTuringMachine(nn.Module):
         gated = torch.lerp(before.attention, by_content, signals.gate)  # eq. 7
         moved = gated.index_select(-1, self._moved).unflatten(-1, (len(SHIFTS), self.rows))
         shifted = (signals.shift.unsqueeze(-1) * moved).sum(dim=-2)  # eq. 8
-        # Eq. 9, w^gamma divided by its sum, by way of logarithms.
+        # Eq. 9, w^gamma divided by its sum, computed with logarithms.
         return torch.softmax(signals.sharpening * torch.log(shifted + TINY), dim=-1)
 
     def _write(self, memory: Tensor, attention: Tensor, signals: Signals) -> Tensor:
@@ -224,5 +224,5 @@ class NeuralTuringMachine(nn.Module):
 
 
 def _unit_length(x: Tensor) -> Tensor:
-    """Scale the last dimension to length one, or less where there is hardly anything."""
+    """Scale the last dimension to length one, or less if it is nearly zero."""
     return x * (x.square().sum(dim=-1, keepdim=True) + SQUARED_LENGTH_OF_NOTHING).rsqrt()

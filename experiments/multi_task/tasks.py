@@ -1,22 +1,22 @@
 """Sequences of algorithms: Copy, Repeat Copy, Associative Recall and Priority Sort in a row.
 
-The four are those of the Neural Turing Machine (Graves et al. 2014, section 4), made small, and put
-one after another as in section 3.3 of the Neurocoder paper: every sequence is a row of sub-tasks,
-drawn with replacement, each following a vector that identifies it.
+The four are those of the Neural Turing Machine (Graves et al. 2014, section 4), made smaller, and
+put one after another as in section 3.3 of the Neurocoder paper: every sequence is a series of
+sub-tasks, drawn with replacement, each following a vector that identifies it.
 
-A sub-task is given in this order, one vector a step:
+A sub-task is given in this order, one vector per step:
 
 1. its identifier;
 2. its items: vectors of random bits, and in Priority Sort a number from -1 to 1 with each;
 3. its end; in Repeat Copy with the number of repeats, scaled to at most 1, and in Associative
    Recall with the queried item.
 
-While it is answered nothing is given, for as many steps as the answer has vectors. The paper does
-not say when that is. Here either all sub-tasks are given first, and then the answers are due in the
-same order, or each is answered before the next is given. What the machine has to answer:
+During the answer the input is empty, for as many steps as the answer has vectors. The paper does
+not say when answers are due. Here either all sub-tasks are given first, and then the answers are
+due in the same order, or each is answered before the next is given. The answers are:
 
 - Copy: the items;
-- Repeat Copy: the items, over and over;
+- Repeat Copy: the items, the given number of times;
 - Associative Recall: the item that stood after the queried one (items are distinct here);
 - Priority Sort: the items, highest number first.
 """
@@ -38,12 +38,12 @@ SubTask = tuple[Numbers, Numbers]
 
 @dataclass(frozen=True)
 class TaskSizes:
-    """How large the sub-tasks are.
+    """The sizes of the sub-tasks.
 
     Attributes:
-        bits: of an item.
-        fewest_items: of a sub-task; Associative Recall has at least two.
-        most_items: of a sub-task.
+        bits: Bits of an item.
+        fewest_items: Smallest number of items; Associative Recall has at least two.
+        most_items: Largest number of items.
         most_repeats: Largest number of repeats of Repeat Copy.
     """
 
@@ -54,7 +54,7 @@ class TaskSizes:
 
     @property
     def channels(self) -> int:
-        """Size of an input: bits, identifiers, the sign of the end, and a number."""
+        """Size of an input: bits, identifiers, the end marker, and a number."""
         return self.bits + len(TASKS) + 2
 
 
@@ -90,11 +90,11 @@ def sample(
     """Draw sequences of num_tasks sub-tasks each.
 
     Args:
-        sizes: of the sub-tasks.
+        sizes: sizes of the sub-tasks.
         num_tasks: n.
         batch_size: B.
-        random: what is drawn with.
-        at_the_end: whether all answers follow the last sub-task, or each its own.
+        random: the random generator.
+        at_the_end: whether all answers follow the last sub-task, or each follows its own.
     """
     chosen = random.integers(len(TASKS), size=(batch_size, num_tasks))
     rows = [[_MAKERS[TASKS[task]](sizes, random) for task in row] for row in chosen]
@@ -119,7 +119,7 @@ def sample(
 
 
 def copy(sizes: TaskSizes, random: np.random.Generator) -> SubTask:
-    """What is given, shape (steps, channels), and the answer, shape (steps, bits)."""
+    """The input, shape (steps, channels), and the answer, shape (steps, bits)."""
     items = _items(sizes, random)
     return _given("copy", sizes, items), items
 
@@ -154,7 +154,7 @@ def priority_sort(sizes: TaskSizes, random: np.random.Generator) -> SubTask:
 
 
 def _schedule(num_tasks: int, at_the_end: bool) -> list[tuple[bool, int]]:
-    """(whether it is given or answered, which sub-task) in the order of the sequence."""
+    """(Whether given or answered, which sub-task), in the order of the sequence."""
     if at_the_end:
         return [(give, task) for give in (True, False) for task in range(num_tasks)]
     return [(give, task) for task in range(num_tasks) for give in (True, False)]
@@ -169,7 +169,7 @@ _MAKERS: dict[str, Callable[[TaskSizes, np.random.Generator], SubTask]] = {
 
 
 def _items(sizes: TaskSizes, random: np.random.Generator) -> Numbers:
-    """As many items as a sub-task may have, of random bits."""
+    """A random number of items, of random bits, within the sizes."""
     count = random.integers(sizes.fewest_items, sizes.most_items + 1)
     return random.integers(2, size=(count, sizes.bits)).astype(np.float32)
 

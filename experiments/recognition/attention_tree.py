@@ -2,7 +2,7 @@
 
 For each of the first components, the classes are split into the two groups whose mean attention
 patterns differ most. Taken together, the splits lead each class along a path of two-way decisions;
-classes with the same path cannot be told apart by these components.
+these components cannot distinguish classes with the same path.
 """
 
 import itertools
@@ -22,8 +22,8 @@ class Split:
     Attributes:
         patterns: the mean pattern of each group, shape (2, P).
         down: for each class whether it belongs to the second group; the first class never does.
-        distance: between the patterns: the part of the attention that would have to be moved from
-            slot to slot to turn one into the other, from 0 (there is one pattern only) to 1.
+        distance: between the patterns: the part of the attention that would have to move between
+            slots to turn one into the other, from 0 (there is only one pattern) to 1.
     """
 
     patterns: np.ndarray
@@ -33,14 +33,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Tree:
-    """What the splits of the first components make of the classes, and how well images keep to it.
+    """How the splits of the first components divide the classes, and how well images follow this.
 
     Attributes:
         splits: one for each component.
         paths: for each class, its group in each split.
-        kept: part of the test images whose own attention takes the path of their class.
-        told: part of the test images whose class is the most frequent one, among the training
-            images, of the path that their attention takes.
+        kept: fraction of the test images whose own attention takes the path of their class.
+        told: fraction of the test images classified correctly as the most frequent class, among
+            the training images, of the path that their attention takes.
     """
 
     splits: tuple[Split, ...]
@@ -58,19 +58,19 @@ class Tree:
 
 
 def class_means(attention: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean attention of each class, shape (classes, n, P), from that of images, (N, n, P)."""
+    """The mean attention of each class, (classes, n, P), from that of single images, (N, n, P)."""
     return np.stack([attention[labels == c].mean(axis=0) for c in np.unique(labels)])
 
 
 def grow_tree(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
 ) -> Tree:
-    """The tree of the training images' attention, tried on the test images.
+    """Build the tree of the training images' attention, and evaluate it on the test images.
 
     Args:
         train: attention of the first n components, shape (N, n, P).
         train_labels: classes from 0, shape (N,).
-        test: shape (M, n, P).
+        test: the same for the test images, shape (M, n, P).
         test_labels: shape (M,).
     """
     train, test = _normalised(train), _normalised(test)
@@ -92,7 +92,7 @@ def grow_tree(
 
 
 def split_classes(means: np.ndarray) -> Split:
-    """The two groups of classes, of shape (classes, P), with the least variance inside them.
+    """Split classes, given their means (classes, P), into two groups of least inner variance.
 
     All groupings are tried; ten classes have 511.
     """
@@ -113,13 +113,13 @@ def split_classes(means: np.ndarray) -> Split:
 
 
 def count_patterns(attention: np.ndarray) -> float:
-    """How many patterns there are, as far as the most attended slots tell; at least 1.
+    """The effective number of patterns, judged by the most attended slots; at least 1.
 
     It is the exponential of the entropy of how often images share the same most attended slots in
-    all components: n patterns that are equally frequent count as n, rare ones hardly.
+    all components: n equally frequent patterns count as n, and rare patterns hardly count.
 
     Args:
-        attention: of images, shape (N, n, P).
+        attention: attention of images, shape (N, n, P).
     """
     most = [tuple(row) for row in attention.argmax(axis=-1).tolist()]
     shares = np.array(list(Counter(most).values())) / len(most)
@@ -130,7 +130,7 @@ def difference_between_classes(attention: np.ndarray, labels: np.ndarray) -> flo
     """How much the classes' mean patterns differ, from 0 to 1: mean over pairs and components.
 
     Args:
-        attention: of images, shape (N, n, P).
+        attention: attention of images, shape (N, n, P).
         labels: their classes, shape (N,).
     """
     means = class_means(_normalised(attention), labels)
@@ -139,12 +139,12 @@ def difference_between_classes(attention: np.ndarray, labels: np.ndarray) -> flo
 
 
 def _normalised(attention: np.ndarray) -> np.ndarray:
-    """The same with weights that sum to one: eq. 11 alone does not make them so."""
+    """Scale the attention weights to sum to one, which eq. 11 alone does not do."""
     return attention / np.maximum(attention.sum(axis=-1, keepdims=True), 1e-12)
 
 
 def _paths_of(attention: np.ndarray, splits: Sequence[Split]) -> list[Path]:
-    """For each image, the nearer pattern of each split."""
+    """For each image, which pattern of each split is nearer."""
     sides = [
         ((attention[:, n, None] - split.patterns) ** 2).sum(axis=-1).argmin(axis=1) == 1
         for n, split in enumerate(splits)

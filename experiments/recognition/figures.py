@@ -27,7 +27,7 @@ _UP, _DOWN = "#0072B2", "#D55E00"
 
 
 def draw_errors(results: Sequence[Record], data: str) -> "Figure":
-    """Fig. 2a: test error against the number of steps, and that of what has no steps."""
+    """Fig. 2a: test error against the number of steps, and of variants without steps."""
     figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     errors = _errors_by_variant(results)
@@ -156,7 +156,7 @@ def _draw_strips(axes: "Axes", record: Record) -> None:
 
 
 def _leaf_heights(paths: Sequence[tuple[bool, ...]]) -> list[float]:
-    """A height for each path of a sorted list; equal ones share it."""
+    """A height for each path of a sorted list; equal paths share one."""
     heights: list[float] = []
     for n, path in enumerate(paths):
         heights.append(0.0 if n == 0 else heights[-1] + (path != paths[n - 1]))
@@ -164,7 +164,7 @@ def _leaf_heights(paths: Sequence[tuple[bool, ...]]) -> list[float]:
 
 
 def _picture(images: Images, digit: int) -> np.ndarray:
-    """The test picture of a digit that is nearest to the mean of all of them."""
+    """The test picture of a digit that is nearest to the digit's mean picture."""
     of_class = images.test[images.test_labels == digit][:, 0].numpy()
     distances = ((of_class - of_class.mean(axis=0)) ** 2).sum(axis=(1, 2))
     picture: np.ndarray = of_class[distances.argmin()]
@@ -172,7 +172,7 @@ def _picture(images: Images, digit: int) -> np.ndarray:
 
 
 def _errors_by_variant(results: Iterable[Record]) -> dict[str, list[float]]:
-    """Test errors in percent, without models that have diverged."""
+    """Test errors in percent, without diverged models."""
     errors: dict[str, list[float]] = {}
     for record in results:
         if record["error"] is not None:

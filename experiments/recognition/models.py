@@ -11,14 +11,14 @@ from neurocoder import NeurocoderLinear
 CLASSES = 10
 STEPS = (1, 2, 3, 5, 10)
 
-# One head and ten slots, as in the paper's Fig. 2b; J = 5 stands for "the" Neurocoder. All other
-# variants but the plain linear layer have about as many parameters as it.
+# One head and ten slots, as in the paper's Fig. 2b; J = 5 is the reference Neurocoder. All other
+# variants except the plain linear layer have about as many parameters.
 _NEUROCODER = {"slots": 10, "heads": 1, "steps": 5, "hidden_size": 16}
-# Fig. 2b has 30 slots; heads in place of steps, so that as many components are retrieved.
+# Fig. 2b has 30 slots; heads replace steps, so that the same number of components is retrieved.
 _SINGLE_STEP = {"slots": 30, "heads": 5, "steps": 1}
 
-# The authors' two layers, retrieving as many components from as many slots. Their sizes follow from
-# these; they are not matched.
+# The authors' two layers, retrieving as many components from as many slots. Their parameter counts
+# follow from this; they are not matched.
 _AUTHORS = {
     "authors-single-step": (NeurocoderLinear.authors_single_step, {"slots": 30, "heads": 5}),
     "authors-multi-step": (
@@ -39,17 +39,17 @@ VARIANTS = (*CLASSIFIERS, *WITH_RESIDUAL, *WITHOUT_RESIDUAL, *LENETS)
 
 
 class LeNet(nn.Module):
-    """Two convolutions and three layers (LeCun et al. 1998), the last of which is given.
+    """Two convolutions and three further layers (LeCun et al. 1998), with a choice of the last.
 
-    Pictures of 28 x 28 and more meet kernels of 5 x 5 as in the original, which pads those of 28 x
-    28 to 32 x 32. Smaller ones meet padded kernels of 3 x 3, which they have room for.
+    Pictures of 28 x 28 and more get kernels of 5 x 5 as in the original, which pads 28 x 28 to
+    32 x 32. Smaller pictures get padded kernels of 3 x 3, for which they have room.
 
     Args:
-        side: of the pictures.
-        last: name of the variant that the last layer is, from 84 features to the classes.
-        sharpness: of Neurocoders.
-        channels: of the pictures.
-        classes: how many there are.
+        side: side of the pictures.
+        last: name of the last layer's variant, from 84 features to the classes.
+        sharpness: sharpness of Neurocoders.
+        channels: channels of the pictures.
+        classes: number of classes.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ def make_model(variant: str, side: int, sharpness: float = 10.0) -> nn.Module:
 def make_classifier(
     variant: str, features: int, sharpness: float = 10.0, classes: int = CLASSES
 ) -> nn.Module:
-    """Create a layer, or two, from `features` inputs to the classes."""
+    """Create the one or two layers that map `features` inputs to the classes."""
     if variant == "linear":
         return nn.Linear(features, classes)
     if variant in _AUTHORS:
@@ -120,7 +120,7 @@ def orthogonality_of(variant: str) -> float:
 
 
 def _layer_and_sizes(variant: str) -> tuple[str, dict[str, Any]]:
-    """Which of `experiments.common.layers` a variant is, and the sizes that are not matched."""
+    """A variant's name in `experiments.common.layers`, and the sizes that are not matched."""
     if variant in _MATCHED:
         return variant, {}
     if variant == SINGLE_STEP:

@@ -1,4 +1,4 @@
-"""The residual network for small pictures, with a last layer that is given."""
+"""The residual network for small pictures, with a choice of the last layer."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ class ResNet(nn.Module):
 
     Args:
         blocks: n, the number of blocks at each of the three widths.
-        channels: of the pictures.
+        channels: channels of the pictures.
         last: the last layer, from 64 features to the classes.
     """
 
@@ -35,7 +35,7 @@ class ResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions around which the input is passed, with fewer pixels if it gets wider."""
+    """Two convolutions with a shortcut around them; a block that widens halves the resolution."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training of the classifiers of pictures, and their error."""
+"""Training of picture classifiers, and their error."""
 
 import math
 
@@ -12,7 +12,7 @@ from experiments.common.processes import Scalar
 
 BATCH = 128
 _AT_ONCE = 1000
-# By how many pixels augmented pictures are moved at most (He et al. 2016).
+# Largest shift of augmented pictures, in pixels (He et al. 2016).
 _SHIFT = 4
 
 
@@ -26,13 +26,13 @@ def train(
     orthogonality: float,
     augment: bool = False,
 ) -> list[float]:
-    """Train with Adam, annealed to zero, and return the test error after each epoch.
+    """Train with Adam, its learning rate annealed to zero; return the test error after each epoch.
 
     Args:
-        model: from pictures to logits.
-        images: to learn from and to test on.
+        model: maps pictures to logits.
+        images: the training and test pictures.
         epochs: passes over the pictures.
-        learning_rate: at the start.
+        learning_rate: the learning rate at the start.
         scalar: called with name, value and epoch.
         orthogonality: weight of the Neurocoders' orthogonality loss.
         augment: whether a batch is mirrored and shifted at random.
@@ -59,7 +59,7 @@ def train(
 
 
 def augmented(pictures: Tensor) -> Tensor:
-    """Each picture mirrored or not, and moved by up to four pixels, the rest filled with zeros."""
+    """Randomly mirror each picture, and shift it by up to four pixels, filling with zeros."""
     count, _, height, width = pictures.shape
     mirrored = torch.where(torch.rand(count, 1, 1, 1) < 0.5, pictures.flip(-1), pictures)
     windows = F.pad(mirrored, (_SHIFT,) * 4).unfold(2, height, 1).unfold(3, width, 1)
@@ -69,9 +69,9 @@ def augmented(pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def error_of(model: nn.Module, pictures: Tensor, labels: Tensor) -> float:
-    """The fraction of misclassified images; NaN for a model that has diverged.
+    """The fraction of misclassified images; NaN for a diverged model.
 
-    The largest of logits that are NaN is the first, which looks like an error of 90 %.
+    The argmax of NaN logits is the first class, which would look like an error of 90 %.
     """
     model.eval()
     logits = torch.cat([model(part) for part in pictures.split(_AT_ONCE)])
