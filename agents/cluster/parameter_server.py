@@ -162,7 +162,7 @@ class RemoteServer:
 
     Args:
         actor: Ray's handle to it.
-        generation: A number that no earlier server of the run has had.
+        generation: Differs from that of earlier servers.
     """
 
     def __init__(self, actor: Any, generation: int) -> None:

@@ -40,7 +40,7 @@ class Status:
         best_return: Highest raw return of an episode; NaN before the first.
         evaluation: The last evaluation as text; empty before the first.
         workers_alive: Number of workers whose process is running.
-        restarts: Number of workers that were restarted.
+        restarts: Number of processes that died and were restarted.
         skipped: Number of updates skipped because of a gradient that was not finite.
         cluster: Figures of the exchange between machines, as text; empty on one machine.
     """

@@ -59,7 +59,7 @@ class ManagedProcess:
         """Start the process.
 
         Raises:
-            TrainingFailedError: If this fails again and again.
+            TrainingFailedError: If this fails repeatedly.
         """
         target, arguments = self._target(self._incarnation)
         self._incarnation += 1
