@@ -9,9 +9,10 @@ from typing import Any
 
 from agents.analysis.learning_curves import Progress, read_progress
 from agents.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, step_of
-from agents.config import INCIDENTAL, RECENT_EPISODES, TrainConfig, flag
+from agents.config import INCIDENTAL, RECENT_EPISODES, TrainConfig
 from agents.evaluation.results import read_evaluations
 from agents.run_folder import RunFolderError, as_file_name
+from benchmarks.variants import as_flags
 
 # Two runs that differ only in these are the same.
 _INCIDENTAL = INCIDENTAL | {"processes"}
@@ -97,16 +98,9 @@ def incidental_flags(config: TrainConfig, stored: TrainConfig) -> list[str]:
         config: The settings of the planned run.
         stored: The settings that the run has now.
     """
-    flags = []
-    for name in sorted(_INCIDENTAL - {"resume", "run_dir", "quiet"}):
-        value = getattr(config, name)
-        if value == getattr(stored, name):
-            continue
-        if isinstance(value, bool):
-            flags.append(flag(name) if value else "--no-" + flag(name).removeprefix("--"))
-        else:
-            flags += [flag(name), str(value)]
-    return flags
+    names = sorted(_INCIDENTAL - {"resume", "run_dir", "quiet"})
+    now = {name: getattr(config, name) for name in names}
+    return as_flags({n: value for n, value in now.items() if value != getattr(stored, n)})
 
 
 def read_rate(folder: Path) -> Rate | None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from agents.system.files import lock_file
+from agents.system.files import lock_file, write_atomically
 from benchmarks.system_info import describe, system_info
 from experiments.common.command_line import ExperimentError
 from experiments.common.command_line import make_parser as make_parser
@@ -193,7 +193,7 @@ class Study:
             if self.folder.exists() and any(self.folder.iterdir()):
                 raise StudyError(f"--out {self.folder} is not empty and holds no experiment")
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(file, json.dumps(wanted, indent=1) + "\n")
+            write_atomically(file, (json.dumps(wanted, indent=1) + "\n").encode())
             self._lock = _locked(file)
             return
         self._lock = _locked(file)
@@ -230,7 +230,7 @@ class Study:
         records = [r for line in text.splitlines() if (r := _record(line)) is not None]
         sound = "".join(json.dumps(record) + "\n" for record in records)
         if sound != text:
-            _write_whole(self._results_file, sound)
+            write_atomically(self._results_file, sound.encode())
         return records
 
     def _read_commands(self) -> list[str]:
@@ -248,7 +248,9 @@ class Study:
         """Append a result to the file, and write its curves for TensorBoard."""
         if self.command not in self.commands:
             self.commands.append(self.command)
-            _write_whole(self._commands_file, json.dumps(self.commands, indent=1) + "\n")
+            write_atomically(
+                self._commands_file, (json.dumps(self.commands, indent=1) + "\n").encode()
+            )
         variant, seed = outcome.pair
         record = {
             "variant": variant,
@@ -280,13 +282,6 @@ def _locked(file: Path) -> IO[bytes]:
         return lock_file(file)
     except BlockingIOError:
         raise StudyError(f"--out {file.parent}: another process is using this folder") from None
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Write a file so that it never exists in part."""
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
 
 
 def _record(line: str) -> Record | None:

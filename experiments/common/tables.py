@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.markdown import markdown_table
 from experiments.common.statistics import bootstrap_interval
 
 Rows = Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
@@ -57,12 +58,12 @@ def as_markdown(rows: Rows, columns: Sequence[Column]) -> str:
         rows: Variants and their results.
         columns: The columns.
     """
-    lines = [f"| variant | {' | '.join(c.heading for c in columns)} | seeds |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
-    for name, records in rows:
-        cells = [_cell(column, records) for column in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} | {len(records)} |")
-    return "\n".join(lines)
+    heading = ["variant", *(column.heading for column in columns), "seeds"]
+    cells = [
+        (name, *(_cell(column, records) for column in columns), str(len(records)))
+        for name, records in rows
+    ]
+    return markdown_table(heading, cells)
 
 
 def as_csv(rows: Rows, columns: Sequence[Column]) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.markdown import markdown_table
 from experiments.common.data import DataError, load_images, padded
 from experiments.common.processes import Scalar
 from experiments.common.statistics import bootstrap_interval
@@ -268,7 +269,7 @@ def comparison(results: Sequence[Record]) -> str:
             sources = [s for s in published if s == "paper" or layer != "nsm"]
             heading += [f"{TITLES[layer]}, {source}" for source in (*sources, "here")]
         heading += [f"lead, {source}" for source in (*published, "here")] + ["runs"]
-        lines = []
+        rows = []
         for method in METHODS:
             here = {layer: _accuracies(results, scenario, method, layer) for layer in LAYERS}
             names = {str(Variant(scenario, method, layer)) for layer in LAYERS}
@@ -290,11 +291,10 @@ def comparison(results: Sequence[Record]) -> str:
                     cells.append("-")
             cells.append(_lead(here["neurocoder"], here["linear"], most))
             cells.append(str(most))
-            lines.append(f"| {' | '.join(cells)} |")
-        if lines:
-            head = [f"| {' | '.join(heading)} |", "|---" * len(heading) + "|"]
+            rows.append(cells)
+        if rows:
             title = f"{TITLES[scenario]}, accuracy after the last task (%)"
-            parts.append("\n".join([title, "", *head, *lines]))
+            parts.append(f"{title}\n\n{markdown_table(heading, rows)}")
     return "\n\n".join(parts)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.markdown import markdown_table
 from experiments.common.drawing import COLOURS, draw_band, new_figure, tidy
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Column, Record
@@ -47,7 +48,7 @@ def paper_tables(results: Sequence[Record]) -> str:
     heading = [TITLES[layer] for layer in layers] + ["Neurocoder - MLP"] * both
     parts = []
     for scenario in SCENARIOS:
-        lines = [f"| {' | '.join(['method', *heading])} |", "|---" * (len(heading) + 1) + "|"]
+        rows = []
         for method in METHODS:
             cells = [_values(results, scenario, method, layer) for layer in layers]
             if not any(cells):
@@ -58,12 +59,10 @@ def paper_tables(results: Sequence[Record]) -> str:
                 )
                 both_seeds = ours.keys() & mlp.keys()
                 cells.append({seed: _lead(ours[seed], mlp[seed]) for seed in both_seeds})
-            shown = [_cell(list(cell.values())) for cell in cells]
-            lines.append(f"| {' | '.join([TITLES[method], *shown])} |")
-        if len(lines) > 2:
-            parts.append(
-                "\n".join([f"{TITLES[scenario]}, accuracy after the last task (%)", "", *lines])
-            )
+            rows.append([TITLES[method], *(_cell(list(cell.values())) for cell in cells)])
+        if rows:
+            title = f"{TITLES[scenario]}, accuracy after the last task (%)"
+            parts.append(f"{title}\n\n{markdown_table(['method', *heading], rows)}")
     return "\n\n".join(parts)
 
 
