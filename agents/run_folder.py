@@ -85,10 +85,9 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
         if not latest_is_free(folder.parent):
             raise SettingError("resume", folder, "stands beside a 'latest' that is not a link")
         meta = _read_meta(folder)
-        before = meta.get("resumed", [])
-        resumed = [*before] if isinstance(before, list) else []
         assumed = _assumed(folder)
-        resumed.append({"global_step": global_step, "assumed": assumed, **_provenance(argv)})
+        session = {"global_step": global_step, "assumed": assumed, **_provenance(argv)}
+        resumed = [*_resumes(meta), session]
         _write_config(folder, config)
         write_json(folder / "meta.json", {**meta, "status": "running", "resumed": resumed})
     except OSError as error:
@@ -220,8 +219,7 @@ def _names() -> list[str]:
 def _writer(folder: Path) -> str:
     """The version that wrote the run's `config.json` in its last session."""
     meta = _read_meta(folder)
-    resumed = meta.get("resumed")
-    session = resumed[-1] if isinstance(resumed, list) and resumed else meta
+    session = [meta, *_resumes(meta)][-1]
     return _version(session.get("git_revision") if isinstance(session, dict) else None)
 
 
@@ -240,8 +238,7 @@ def update_meta(folder: Path, **changes: Any) -> None:
 
 def sessions_of(folder: Path) -> list[int]:
     """The agent steps at which a run was resumed, as far as its `meta.json` is intact."""
-    resumed = _read_meta(folder).get("resumed")
-    sessions = resumed if isinstance(resumed, list) else []
+    sessions = _resumes(_read_meta(folder))
     steps = [session.get("global_step") for session in sessions if isinstance(session, dict)]
     return [step for step in steps if type(step) is int]
 
@@ -253,6 +250,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return meta if isinstance(meta, dict) else {}
+
+
+def _resumes(meta: dict[str, Any]) -> list[Any]:
+    """The records of the resumes in a run's metadata; none if they are damaged."""
+    resumed = meta.get("resumed")
+    return resumed if isinstance(resumed, list) else []
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:

@@ -92,18 +92,15 @@ class TrainingLogger:
         results = self.statistics.results()
         self._tensorboard.log_hparams(self._config, results, global_step, finished=finished)
 
-    def log_if_due(
-        self, global_step: int, gauges: Mapping[str, float], *, force: bool = False
-    ) -> None:
+    def log_if_due(self, global_step: int, gauges: Mapping[str, float]) -> None:
         """Write a row if the interval has passed, and refresh the console.
 
         Args:
             global_step: Agent steps so far.
             gauges: TensorBoard tag -> current value.
-            force: Write a row now.
         """
         now = time.monotonic()
-        due = force or now - self._last_time >= self._config.log_interval
+        due = now - self._last_time >= self._config.log_interval
         if due:
             self._last_time = now
             self._write(global_step, gauges)

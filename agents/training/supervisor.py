@@ -109,10 +109,11 @@ class TrainingRun:
         group_class: GroupClass = WorkerGroup,
         pool_class: PoolClass = WorkerPool,
     ) -> None:
+        maker = _maker(make_env)
         if config.resume:
             config = resolve_resumed(config)
             # First: environments with other spaces would raise less helpful errors.
-            check_environments(Path(config.resume), _maker(make_env))
+            check_environments(Path(config.resume), maker)
         self.config, self.signals = config, signals
         torch.manual_seed(config.seed)
         # Each machine of a cluster checks for itself what it can hold.
@@ -122,7 +123,7 @@ class TrainingRun:
         self.checkpointer = Checkpointer(config, network, self.shared)
 
         display = make_display(quiet=config.quiet)
-        self.session = RunSession(config, argv, self.checkpointer, _maker(make_env))
+        self.session = RunSession(config, argv, self.checkpointer, maker)
         self.folder = self.session.folder
         self.session.start_logging(display.handler)
         self.session.truncate_evaluations()

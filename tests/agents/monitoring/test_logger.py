@@ -23,6 +23,7 @@ class FakeDisplay(QuietDisplay):
         self.shown.append((status, new_row))
 
 
+ALWAYS = 1e-9  # seconds, which have passed at every call
 CONFIG = TrainConfig(game="Pong", total_timesteps=1000, log_interval=1e9, frame_skip=12)
 
 
@@ -36,12 +37,12 @@ def add(logger, episodes, scalars):
 
 
 def test_points_hold_the_means_since_the_last_point(tmp_path):
-    logger = make_logger(tmp_path)
+    logger = make_logger(tmp_path, log_interval=ALWAYS)
     add(logger, [Episode(10.0, 5)], {"losses/entropy": 1.0})
     add(logger, [Episode(30.0, 7)], {"losses/entropy": 3.0})
-    logger.log_if_due(100, {"charts/learning_rate": 0.5}, force=True)
+    logger.log_if_due(100, {"charts/learning_rate": 0.5})
     add(logger, [], {"losses/entropy": 7.0})
-    logger.log_if_due(200, {"charts/learning_rate": 0.4}, force=True)
+    logger.log_if_due(200, {"charts/learning_rate": 0.4})
     logger.close()
 
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -60,20 +61,20 @@ def test_points_hold_the_means_since_the_last_point(tmp_path):
 
 
 def test_a_resumed_run_writes_one_curve_without_gaps_or_duplicates(tmp_path):
-    first = make_logger(tmp_path)
+    first = make_logger(tmp_path, log_interval=ALWAYS)
     add(first, [Episode(7.0, 5)], {})
     for step in (100, 200, 300):
-        first.log_if_due(step, {"a3c/restarts": 1}, force=True)
+        first.log_if_due(step, {"a3c/restarts": 1})
     state = replace(first.statistics.state(), global_step=200)
     first.close()
     with (tmp_path / "progress.csv").open("a") as file:
         file.write("1795426664.844,31")  # cut off in the middle
-    second = make_logger(tmp_path, state=state)
+    second = make_logger(tmp_path, state=state, log_interval=ALWAYS)
     assert second.statistics.episodes == 1
     assert second.statistics.recent_return == second.statistics.best_return == 7.0
     assert second.statistics.elapsed >= state.seconds
     for step in (250, 350):
-        second.log_if_due(step, {"a3c/restarts": 2}, force=True)
+        second.log_if_due(step, {"a3c/restarts": 2})
     second.close()
 
     expected = [(100, 1.0), (200, 1.0), (250, 2.0), (350, 2.0)]
@@ -87,11 +88,11 @@ def test_a_resumed_run_writes_one_curve_without_gaps_or_duplicates(tmp_path):
 def test_the_display_shows_the_progress_of_the_run(tmp_path, monkeypatch):
     display, now = FakeDisplay(), [100.0]
     monkeypatch.setattr(agents.monitoring.logger.time, "monotonic", lambda: now[0])
-    logger = make_logger(tmp_path, display)
+    logger = make_logger(tmp_path, display, log_interval=60.0)
     add(logger, [Episode(12.0, 5), Episode(-3.0, 5)], {})
     logger.add_evaluation(400, {"eval/sampled_return": 9.0}, "sampled 9.0")
     now[0] += 60.0
-    logger.log_if_due(500, {"a3c/workers_alive": 2, "a3c/restarts": 1}, force=True)
+    logger.log_if_due(500, {"a3c/workers_alive": 2, "a3c/restarts": 1})
     logger.log_if_due(501, {})
     logger.close()
     (status, new_row), (_, no_row) = display.shown
@@ -119,9 +120,9 @@ def test_the_share_of_episodes_past_the_plateau_is_logged_where_there_is_one(tmp
     for game, plateau in (("Frostbite", 320.0), ("Pong", None)):
         folder = tmp_path / game
         folder.mkdir()
-        logger = make_logger(folder, game=game)
+        logger = make_logger(folder, game=game, log_interval=ALWAYS)
         add(logger, [Episode(score, 5) for score in (100.0, 320.0, 321.0, 5000.0)], {})
-        logger.log_if_due(100, {}, force=True)
+        logger.log_if_due(100, {})
         logger.close()
         with (folder / "progress.csv").open() as file:
             [row] = csv.DictReader(file)
