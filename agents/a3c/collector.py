@@ -100,13 +100,20 @@ class Collector:
         )
 
     @torch.no_grad()
-    def collect(self, rollouts: Sequence[Rollout], cache: TorsoCache | None = None) -> None:
+    def collect(
+        self,
+        rollouts: Sequence[Rollout],
+        cache: TorsoCache | None = None,
+        *,
+        with_bonus: bool = True,
+    ) -> None:
         """Play T steps in every environment.
 
         Args:
             rollouts: One for each worker, filled with its steps.
             cache: Filled with what the torso computes, if given: `Torso.make_cache` of the first
                 T * B of every rollout's observations.
+            with_bonus: Whether observations are counted for the bonus, and get one.
         """
         first_state, steps = self._state, self._steps
         self.episodes = [[] for _ in self.generators]
@@ -129,7 +136,7 @@ class Collector:
                 steps.ended[t] = terminated
                 if self.life_loss_ends_return:
                     steps.ended[t] |= life_lost
-                if self.bonus:
+                if self.bonus and with_bonus:
                     steps.bonuses[t] = self.bonus(self._observations.numpy(), steps.mask[t])
         steps.episode_starts[-1] = self._starts
         self._write_observations([each[-1] for each in observations])

@@ -5,7 +5,7 @@ one copy of the parameters, which is pulled once; they act and learn in one batc
 are separate, and pushed one after the other.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from agents.a3c.gradients import orthogonality_gradient
 from agents.a3c.losses import A3CLoss, a3c_loss
 from agents.a3c.parameter_store import ParameterStore
 from agents.a3c.returns import lambda_returns, transform_rewards
-from agents.a3c.rollout import unroll_workers
+from agents.a3c.rollout import Rollout, unroll_workers
 from agents.a3c.update import Update, push_gradient, share_observations
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
@@ -47,6 +47,8 @@ class GroupSpec:
         workers: The indices of the W workers.
         incarnation: Differs at every start of these workers, in resumed runs too; with a worker's
             index, it seeds the worker's environments and actions.
+        warmup_steps: Agent steps that every environment plays before its worker learns; rounded
+            up to whole rollouts. See `ActorGroup.warm_up`.
         group_class: Makes the workers of a process, where they learn themselves; importable by
             name, because it is sent to other processes.
     """
@@ -55,6 +57,7 @@ class GroupSpec:
     make_env: EnvironmentFactory = make_training_env
     workers: range = range(1)
     incarnation: int = 0
+    warmup_steps: int = 0
     group_class: GroupClass = field(default_factory=lambda: WorkerGroup)
 
     @property
@@ -74,6 +77,7 @@ class ActorGroup:
 
     def __init__(self, spec: GroupSpec, store: ParameterStore) -> None:
         self.workers, self.config, self.store = spec.workers, spec.config, store
+        self._warmup_left = spec.warmup_steps
         seeds, generators = zip(
             *(_randomness(spec, worker) for worker in spec.workers), strict=True
         )
@@ -91,6 +95,26 @@ class ActorGroup:
             generators=generators,
             bonus=make_bonus(self.config, self.network.spaces, store.bonus_counts),
         )
+
+    def warm_up(self, rollouts: Sequence[Rollout]) -> bool:
+        """Play a rollout of each worker that nobody learns from, unless the warm-up is over.
+
+        New environments all begin an episode at the same moment. A trained policy that learns from
+        one part of the episodes at a time loses what it knew of the others; episodes of different
+        lengths soon drift apart. Nothing is counted, neither steps nor episodes nor for a bonus.
+
+        Args:
+            rollouts: One for each worker, overwritten.
+
+        Returns:
+            Whether anything was played: false once the warm-up is over.
+        """
+        if self._warmup_left <= 0:
+            return False
+        self._warmup_left -= self.config.num_steps
+        self.store.pull(self.flat.parameters)
+        self.collector.collect(rollouts, with_bonus=False)
+        return True
 
 
 class WorkerGroup(ActorGroup):

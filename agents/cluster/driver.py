@@ -183,10 +183,13 @@ class Driver:
         spec = replace(self._spec, config=config, incarnation=incarnation)
         host = machine["NodeManagerHostname"]
         actor = make_actor(NodeActor, machine["NodeID"], cpus).remote(spec, host)
-        call = actor.step.remote(self._server, STEP_S)
+        call = self._call_step(actor)
         member = _Member(machine["NodeID"], host, actor, call, time.monotonic(), workers)
         self._members.append(member)
         self._note(logging.INFO, f"node on {host}: {workers} workers, {cpus} CPUs")
+
+    def _call_step(self, actor: Any) -> Any:
+        return actor.step.remote(self._server, STEP_S, int(self.shared.warmup_steps))
 
     def _receive(self) -> None:
         """Forward what the nodes report, call them again, and remove lost nodes."""
@@ -226,7 +229,7 @@ class Driver:
             self._lose(member, report.failure)
             ray.kill(member.actor)
             return
-        member.call = member.actor.step.remote(self._server, STEP_S)
+        member.call = self._call_step(member.actor)
 
     def _lose(self, member: _Member, reason: str) -> None:
         self._note(logging.WARNING, f"the node on {member.host} is lost: {reason}")

@@ -99,14 +99,16 @@ class Node:
         self._take_over(server)
         self.pool = WorkerPool(spec, self.shared)
 
-    def step(self, server: Server, seconds: float) -> Report:
+    def step(self, server: Server, seconds: float, warmup_steps: int = 0) -> Report:
         """Train for a while, and report.
 
         Args:
             server: The parameter server; if it is new, or did not answer the last time, the node
                 first takes over its state.
             seconds: How long; less if the server does not answer or the budget is spent.
+            warmup_steps: The warm-up of processes that start from now on, see `GroupSpec`.
         """
+        self.shared.warmup_steps.fill_(warmup_steps)
         try:
             if server.generation != self._generation:
                 self._take_over(server)
@@ -247,11 +249,11 @@ class NodeActor:
         log.propagate = False
         log.addHandler(ForwardingHandler(self._notes.append))
 
-    def step(self, server: Server, seconds: float) -> Report:
+    def step(self, server: Server, seconds: float, warmup_steps: int = 0) -> Report:
         """See `Node.step`; the first call creates the node."""
         if self._node is None:
             self._node = Node(self._spec, server)
-        return self._complete(self._node.step(server, seconds))
+        return self._complete(self._node.step(server, seconds, warmup_steps))
 
     def stop(self, server: Server) -> Report:
         """See `Node.stop`."""

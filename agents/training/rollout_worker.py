@@ -37,7 +37,8 @@ class RolloutWorkerGroup(ActorGroup):
         """Collect and commit a rollout of each worker.
 
         Returns:
-            A record of each; none if a worker has no free entry, in which case nothing was played.
+            A record of each; none if a worker has no free entry, in which case nothing was played,
+            or during the warm-up, in which case nothing was committed.
         """
         for worker in self.workers:
             self.queue.heartbeats[worker] += 1
@@ -45,11 +46,14 @@ class RolloutWorkerGroup(ActorGroup):
         entries = {worker: entry for worker, entry in free.items() if entry is not None}
         if len(entries) < len(free):
             return []
+        rollouts = [self._entries[worker][entry] for worker, entry in entries.items()]
+        if self.warm_up(rollouts):
+            return []
         # The version is read before the pull: parameters published during the copy are newer. Such
         # a mixture of two versions is a policy like any other, and its logits are recorded.
         version = self.shared.updates
         self.store.pull(self.flat.parameters)
-        self.collector.collect([self._entries[worker][entry] for worker, entry in entries.items()])
+        self.collector.collect(rollouts)
         for worker, entry in entries.items():
             self.queue.commit(worker, entry, version)
         return [

@@ -40,6 +40,10 @@ class SharedState:
             worker. None elsewhere.
         stop: int64, shape (1,): nonzero when the workers should exit; only the parent writes it.
         bonus_counts: int64: counts of the exploration bonus; empty without one.
+        warmup_steps: int64, shape (1,): the warm-up of worker processes that start from now on,
+            see `GroupSpec`; only the parent writes it.
+        warmup_rollouts: int64, shape (learners,): rollouts played in warm-ups, a sign of life. A
+            process writes the row of its first worker.
     """
 
     parameters: Tensor
@@ -47,6 +51,8 @@ class SharedState:
     counters: Tensor
     stop: Tensor
     bonus_counts: Tensor
+    warmup_steps: Tensor
+    warmup_rollouts: Tensor
     observed: Tensor | None = None
 
     @classmethod
@@ -62,12 +68,18 @@ class SharedState:
             num_counters: The size of `bonus_counts`.
         """
         parameters = flatten(module)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int64).share_memory_()
+
         return cls(
             parameters=parameters.share_memory_(),
             optimizer_state=torch.zeros(num_state_tensors, len(parameters)).share_memory_(),
-            counters=torch.zeros(learners + 1, len(Counter), dtype=torch.int64).share_memory_(),
-            stop=torch.zeros(1, dtype=torch.int64).share_memory_(),
-            bonus_counts=torch.zeros(num_counters, dtype=torch.int64).share_memory_(),
+            counters=zeros(learners + 1, len(Counter)),
+            stop=zeros(1),
+            bonus_counts=zeros(num_counters),
+            warmup_steps=zeros(1),
+            warmup_rollouts=zeros(learners),
         )
 
     @classmethod

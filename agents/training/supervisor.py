@@ -44,6 +44,9 @@ log = logging.getLogger("train")
 MAX_NONFINITE_IN_A_ROW = 100
 # An incarnation seeds the environments: high bits count sessions, low bits a process's restarts.
 INCARNATIONS_PER_SESSION = 2**20
+# The warm-up, in mean episodes; and at most in agent steps, because it takes time.
+WARMUP_EPISODES = 2.5
+MAX_WARMUP_STEPS = 1000
 
 Record = Update | RolloutRecord | EvaluationRecord | CrashRecord | FailureRecord | logging.LogRecord
 PoolClass = Callable[[GroupSpec, SharedState, RolloutQueue | None], WorkerPool]
@@ -142,6 +145,7 @@ class TrainingRun:
             log.warning("no evaluations during training: %s", problem)
             evaluated = replace(config, eval_interval=0)
         self.evaluations = EvaluatorProcess(evaluated, self.shared, self.folder)
+        self._set_warmup()
         self._restarts_before = self.session.state.restarts if self.session.state else 0
         self._nonfinite_in_a_row = 0
         self._unwritten = 0
@@ -149,6 +153,11 @@ class TrainingRun:
     def execute(self) -> int:
         """Train, save at the end whatever happens, and return the exit code."""
         self.session.log_start(len(self.shared.parameters))
+        if warmup_steps := int(self.shared.warmup_steps):
+            log.info(
+                "warm-up: %s agent steps in every environment before training goes on",
+                f"{warmup_steps:,}",
+            )
         failure: TrainingFailedError | None = None
         try:
             if self.config.workers == 0:
@@ -192,11 +201,12 @@ class TrainingRun:
         """Train serially in this process: deterministic, and with the code of the workers."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker process; small batches gain nothing from more
+        spec = replace(self._spec, warmup_steps=int(self.shared.warmup_steps))
         runner: WorkerRunner | SerialLearner
         if self.queue:
-            runner = SerialLearner(self._spec, self.shared, self.queue)
+            runner = SerialLearner(spec, self.shared, self.queue)
         else:
-            runner = WorkerRunner(self._spec, self.shared)
+            runner = WorkerRunner(spec, self.shared)
         try:
             while not self.done:
                 for record in runner.updates():
@@ -289,6 +299,18 @@ class TrainingRun:
         sampled = record.scalars.get("eval/sampled_return", math.nan)
         self.checkpointer.save_if_best(self.folder, parameters, record.global_step, sampled)
 
+    def _set_warmup(self) -> None:
+        """Set the warm-up of the processes that start from now on: none for a policy that is new.
+
+        Checkpoints may not say how long the episodes were, such as those in `models/`.
+        """
+        length = self.metrics.statistics.recent_length
+        episodes = WARMUP_EPISODES * length if math.isfinite(length) else math.inf
+        environments = max(self.config.workers, 1) * self.config.envs_per_worker
+        trained = self.shared.global_step / environments
+        steps = math.ceil(min(episodes, MAX_WARMUP_STEPS, trained))
+        self.shared.warmup_steps.fill_(steps)
+
     def _gauges(self) -> dict[str, float]:
         return {
             "charts/learning_rate": self.config.learning_rate_at(self.shared.global_step),
@@ -300,6 +322,7 @@ class TrainingRun:
 
     def _log_and_checkpoint(self) -> None:
         self.metrics.log_if_due(self.shared.global_step, self._gauges())
+        self._set_warmup()
         # Not while updates fail: the checkpoint might replace one that training can resume from.
         if not self.checkpointer.due or self._nonfinite_in_a_row:
             return

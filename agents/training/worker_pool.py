@@ -7,6 +7,8 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
+import torch
+
 from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.system.child_process import ChildProcess
@@ -165,7 +167,8 @@ class WorkerPool:
         first = replace(self._spec, workers=workers)
 
         def target(incarnation: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
-            spec = replace(first, incarnation=incarnation)
+            warmup_steps = int(self.shared.warmup_steps)
+            spec = replace(first, incarnation=incarnation, warmup_steps=warmup_steps)
             if self.queue:
                 return run_rollout_workers, (spec, self.shared, self.queue)
             return run_workers, (spec, self.shared)
@@ -175,8 +178,10 @@ class WorkerPool:
             return int(counts[rows].sum())
 
         def heartbeat() -> tuple[int, ...]:
-            counts = self.queue.heartbeats if self.queue else self.shared.counters
-            return tuple(counts[rows].flatten().tolist())
+            if self.queue:
+                return tuple(self.queue.heartbeats[rows].tolist())
+            counts = (self.shared.counters[rows], self.shared.warmup_rollouts[rows])
+            return tuple(torch.cat([each.flatten() for each in counts]).tolist())
 
         return ManagedProcess(first.name, target, progress, heartbeat, first.incarnation)
 

@@ -50,7 +50,13 @@ class WorkerRunner:
         return self.group.env
 
     def updates(self) -> Iterator[Update]:
-        """Make one update of each worker, and yield each once it is counted."""
+        """Make one update of each worker, and yield each once it is counted.
+
+        During the warm-up a rollout of each is played instead, and nothing yielded.
+        """
+        if self.group.warm_up(self.group.rollouts):
+            self.shared.warmup_rollouts[self.group.workers.start] += 1
+            return
         for worker, update in zip(self.group.workers, self.group.updates(), strict=True):
             if update.is_applied and self._diagnostics_due(worker):
                 update = replace(update, metrics=update.metrics | self._program_statistics())

@@ -1,5 +1,6 @@
 """The actor-learners of a process: gradients, counters, seeds."""
 
+import copy
 import dataclasses
 import math
 
@@ -313,6 +314,38 @@ def test_one_workers_gradient_that_is_not_finite_leaves_the_others_alone(head, c
     assert [record.is_applied for record in runner.updates()] == [True, False, True]
     assert runner.shared.counters[:3, Counter.SKIPPED].tolist() == [0, 1, 0]
     assert bool(runner.shared.parameters.isfinite().all())
+
+
+@pytest.mark.parametrize("bonus", ["none", "pixel-counts"])
+def test_what_is_played_in_the_warm_up_is_not_learned_from(bonus):
+    config = dataclasses.replace(SMALL, core="lstm", bonus=bonus)
+    warm = make_runner(config, range(2), warmup_steps=9)
+    cold = make_runner(config, range(2))
+    before = copy.deepcopy(warm.shared)
+    for turn in range(1, 4):
+        assert list(warm.updates()) == []
+        collect(cold.group)
+        assert warm.shared.warmup_rollouts.tolist() == [turn, 0]
+    for name in ("parameters", "optimizer_state", "counters", "bonus_counts"):
+        assert torch.equal(getattr(warm.shared, name), getattr(before, name)), name
+    updates = list(warm.updates())
+    collect(cold.group)
+    for ours, expected in zip(warm.group.rollouts, cold.group.rollouts, strict=True):
+        for name, field in vars(expected).items():
+            if name != "bonuses":
+                torch.testing.assert_close(getattr(ours, name), field)
+    assert [update.episodes for update in updates] == cold.group.collector.episodes
+    assert warm.shared.global_step == sum(update.agent_steps for update in updates)
+    seen = sum(int(rollout.mask.sum()) for rollout in warm.group.rollouts)
+    pixels = 42 * 42
+    assert warm.shared.bonus_counts.sum() == (seen * pixels if bonus != "none" else 0)
+
+
+def test_the_warm_up_is_played_with_the_newest_parameters():
+    runner = make_runner(SMALL, warmup_steps=1)
+    runner.shared.parameters.mul_(1.5)
+    assert list(runner.updates()) == []
+    assert torch.equal(runner.group.flat.parameters, runner.shared.parameters)
 
 
 def test_workers_are_named_by_their_indices():

@@ -1,4 +1,4 @@
-"""The cluster's driver: what a new parameter server starts from."""
+"""The cluster's driver: what it tells a new parameter server, and the nodes."""
 
 from types import SimpleNamespace
 
@@ -50,3 +50,12 @@ def test_where_no_machine_offers_a_cpu_a_run_says_so_once(monkeypatch):
     for _ in range(3):
         new._start_nodes()
     assert notes == ["no machine of this Ray offers a CPU; training begins once one joins"]
+
+
+def test_nodes_are_told_how_long_the_processes_that_they_start_warm_up():
+    calls = []
+    actor = SimpleNamespace(step=SimpleNamespace(remote=lambda *args: calls.append(args)))
+    new = driver.Driver.__new__(driver.Driver)
+    new.shared, new._server = SimpleNamespace(warmup_steps=torch.tensor([70])), "the server"
+    new._call_step(actor)
+    assert calls == [("the server", driver.STEP_S, 70)]

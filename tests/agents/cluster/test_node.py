@@ -228,6 +228,15 @@ def test_nodes_train_until_the_budget_is_spent_and_hand_everything_over():
     assert server.parameters.any()
 
 
+def test_the_processes_of_a_node_warm_up_for_as_long_as_the_driver_says():
+    server = InProcess()
+    node = make_node(server)
+    node.step(server, 0.01, 40)
+    [_, [spec, *_]] = node.pool.worker_processes[0]._target(1)
+    assert spec.warmup_steps == 40
+    node.stop(server)
+
+
 def test_a_stopped_node_hands_over_the_rest():
     server = InProcess()
     node = make_node(server, sync_updates=10_000)

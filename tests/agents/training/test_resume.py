@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import signal
 import time
 
@@ -26,7 +27,8 @@ from agents.monitoring.console import LineDisplay
 from agents.run_folder import create_run_folder, lock_run_folder, resolve_run
 from agents.system.signals import StopSignals
 from agents.training.supervisor import INCARNATIONS_PER_SESSION, TrainingRun, train
-from tests.agents.tiny_env import make_tiny_env
+from envs import Episode
+from tests.agents.tiny_env import TinyEnv, make_tiny_env
 
 SMALL = TrainConfig(
     game="Pong",
@@ -44,6 +46,14 @@ def folder(tmp_path):
     """Of a finished run of 200 agent steps."""
     assert train(dataclasses.replace(SMALL, run_dir=str(tmp_path)), (), make_tiny_env) == 0
     return resolve_run(tmp_path / "latest")
+
+
+class CountingEnv(TinyEnv):
+    steps = 0
+
+    def step(self, actions):
+        self.steps += 1
+        return super().step(actions)
 
 
 def make_wrapped_env(config, seeds):
@@ -202,6 +212,45 @@ def test_what_comes_after_training_is_no_time_of_training(folder, monkeypatch):
     with (folder / "progress.csv").open() as file:
         assert float(list(csv.DictReader(file))[-1]["wall_time"]) <= began[0]
     assert shown[-1] > began[0]  # with the evaluation that came then
+
+
+@pytest.mark.parametrize("learner", ["worker", "cpu"])
+def test_a_resumed_run_plays_some_episodes_before_it_learns(learner, tmp_path, capsys):
+    games = []
+
+    def remember(config, seeds):  # noqa: ARG001
+        games.append(CountingEnv(len(seeds)))
+        return games[-1]
+
+    config = dataclasses.replace(SMALL, run_dir=str(tmp_path), learner=learner, learner_batch=2)
+    per_update, left_over = (4, 0) if learner == "worker" else (8, 12)  # in the queue
+    assert train(config, (), remember) == 0
+    assert "warm-up" not in capsys.readouterr().out
+    folder = resolve_run(tmp_path / "latest")
+    before = newest(folder).training_state
+    assert 0 <= games[-1].steps - per_update * before.updates <= left_over
+    steps = math.ceil(2.5 * np.mean([length for _, length in before.recent_games]))
+    assert train(resumed(folder, "--total-timesteps", "400"), (), remember) == 0
+    assert f"warm-up: {steps} agent steps in every environment" in capsys.readouterr().out
+    learned = per_update * (newest(folder).training_state.updates - before.updates)
+    assert 0 <= games[-1].steps - 4 * math.ceil(steps / 4) - learned <= left_over
+
+
+def test_the_warm_up_follows_the_episodes_up_to_a_thousand_steps_and_what_was_trained(folder):
+    for path in list_checkpoints(folder / "checkpoints"):  # as in models/: no episodes are known
+        old = load_checkpoint(path)
+        state = dataclasses.replace(old.training_state, recent_games=())
+        write_checkpoint(path, dataclasses.replace(old, training_state=state))
+    run = TrainingRun(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env, StopSignals())
+    assert run.shared.warmup_steps.tolist() == [math.ceil(run.shared.global_step / 2)]
+    run.shared.count(0, is_applied=True, agent_steps=10_000)
+    run._log_and_checkpoint()
+    assert run.shared.warmup_steps.tolist() == [1000]
+    for length, steps in ((40, 100), (41, 103), (5000, 1000)):
+        run.metrics.statistics.add_episodes([Episode(0.0, length)] * 100)
+        run._log_and_checkpoint()
+        assert run.shared.warmup_steps.tolist() == [steps]
+    run.close()
 
 
 def test_a_run_that_lost_its_metadata_still_has_new_games_in_every_session(folder):

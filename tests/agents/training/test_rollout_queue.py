@@ -168,6 +168,23 @@ def test_workers_of_one_process_write_what_they_would_alone_each_into_its_own_ri
             torch.testing.assert_close(ours[name], field)
 
 
+def test_what_is_played_in_the_warm_up_is_not_handed_over():
+    shared, queue = make_state()
+    spec = GroupSpec(CONFIG, make_tiny_env, range(2))
+    warm = RolloutWorkerGroup(dataclasses.replace(spec, warmup_steps=8), shared, queue)
+    cold = RolloutWorkerGroup(spec, *make_state())
+    for _ in range(2):
+        beats = queue.heartbeats.clone()
+        assert warm.collect() == []
+        assert bool((queue.heartbeats[:2] > beats[:2]).all())
+    assert queue.waiting == 0
+    assert [cold.collect() for _ in range(3)][-1] == warm.collect()
+    assert queue.waiting == 2
+    last = cold.queue.layout.views(cold.queue.memory[:, 2])
+    for name, field in queue.layout.views(queue.memory[:, 0]).items():
+        torch.testing.assert_close(field, last[name])
+
+
 def test_workers_of_one_process_wait_while_one_of_them_has_no_free_entry():
     shared, queue = make_state()
     group = RolloutWorkerGroup(GroupSpec(CONFIG, make_tiny_env, range(2)), shared, queue)
