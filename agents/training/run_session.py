@@ -127,15 +127,18 @@ class RunSession:
             num_parameters: The number of the network's parameters.
         """
         config = self.config
+        processes = len(spread_workers(config))
+        if config.uses_cluster:
+            where = f"on the cluster {config.cluster}"
+        else:
+            where = f"in {processes} processes" if processes > 1 else "in one process"
         log.info(
             "%s, %s head, %s workers x %s environments %s, %s parameters, into %s",
             config.game,
             config.head,
             config.workers,
             config.envs_per_worker,
-            f"on the cluster {config.cluster}"
-            if config.uses_cluster
-            else f"in {max(len(spread_workers(config)), 1)} processes",
+            where,
             f"{num_parameters:,}",
             self.folder,
         )
