@@ -43,6 +43,7 @@ class Status:
         restarts: Number of processes that died and were restarted.
         skipped: Number of updates skipped because of a gradient that was not finite.
         cluster: Figures of the exchange between machines, as text; empty on one machine.
+        warmup: How far the warm-up is, as text; empty when it is over.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Status:
     restarts: int
     skipped: int
     cluster: str = ""
+    warmup: str = ""
 
 
 class Display(Protocol):
@@ -214,7 +216,7 @@ def status_line(status: Status) -> str:
     """Return the progress as one line of plain text."""
     parts = [
         f"{status.global_step:,} / {status.total_timesteps:,} agent steps",
-        f"{status.steps_per_second:,.0f} steps/s",
+        status.warmup or f"{status.steps_per_second:,.0f} steps/s",
         f"{status.episodes:,} episodes, return {status.recent_return}",
     ]
     if math.isfinite(status.best_return):
@@ -246,7 +248,7 @@ def status_panel(status: Status) -> Group:
     figures = [
         ("agent steps", f"{status.global_step:,} of {status.total_timesteps:,}"),
         ("return", status.recent_return),
-        ("steps/s", f"{status.steps_per_second:,.0f}"),
+        ("steps/s", status.warmup or f"{status.steps_per_second:,.0f}"),
         ("best episode", best),
         ("elapsed", format_seconds(status.elapsed)),
         ("evaluation", status.evaluation or "-"),

@@ -92,19 +92,22 @@ class TrainingLogger:
         results = self.statistics.results()
         self._tensorboard.log_hparams(self._config, results, global_step, finished=finished)
 
-    def log_if_due(self, global_step: int, gauges: Mapping[str, float]) -> None:
+    def log_if_due(self, global_step: int, gauges: Mapping[str, float], warmup: str = "") -> None:
         """Write a row if the interval has passed, and refresh the console.
 
         Args:
             global_step: Agent steps so far.
             gauges: TensorBoard tag -> current value.
+            warmup: How far the warm-up is, as text; empty when it is over.
         """
+        if warmup:
+            self.statistics.restart_rates()
         now = time.monotonic()
         due = now - self._last_time >= self._config.log_interval
         if due:
             self._last_time = now
             self._write(global_step, gauges)
-        self.display.show(self.status(global_step, gauges), new_row=due)
+        self.display.show(self.status(global_step, gauges, warmup), new_row=due)
 
     def end_training(self, global_step: int, gauges: Mapping[str, float]) -> None:
         """Write the last row, and stop the clock of training; the console is left to `show_last`.
@@ -126,13 +129,8 @@ class TrainingLogger:
         self.display.show(self.status(global_step, gauges), new_row=True)
         self.display.close()
 
-    def status(self, global_step: int, gauges: Mapping[str, float]) -> Status:
-        """Return what the console shows.
-
-        Args:
-            global_step: Agent steps so far.
-            gauges: TensorBoard tag -> current value.
-        """
+    def status(self, global_step: int, gauges: Mapping[str, float], warmup: str = "") -> Status:
+        """Return what the console shows; for the arguments see `log_if_due`."""
         statistics, config = self.statistics, self._config
         mean_rate = statistics.mean_steps_per_second(global_step)
         remaining = max(config.total_timesteps - global_step, 0)
@@ -151,6 +149,7 @@ class TrainingLogger:
             restarts=int(gauges.get("a3c/restarts", 0)),
             skipped=int(gauges.get("a3c/nonfinite_updates", 0)),
             cluster=_cluster_text(gauges),
+            warmup=warmup,
         )
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class TrainingStatistics:
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._ended: list[Episode] = []  # in this logging interval
         self._earlier_seconds = state.seconds
-        self._start_time = self._interval_time = time.monotonic()
+        self._start_time = self._interval_time = self._rates_since = time.monotonic()
         self._end_time: float | None = None
         self._start_step = self._interval_step = self._ended_step = state.global_step
 
@@ -69,20 +69,23 @@ class TrainingStatistics:
     @property
     def elapsed(self) -> float:
         """Seconds of training, earlier sessions included."""
-        return self._earlier_seconds + self._session_seconds
+        return self._earlier_seconds + self._now - self._start_time
 
     @property
-    def _session_seconds(self) -> float:
-        return (self._end_time or time.monotonic()) - self._start_time
+    def _now(self) -> float:
+        return self._end_time or time.monotonic()
 
     def end_training(self) -> None:
         """Stop the clock: what follows, such as the last evaluation, is not training."""
         self._end_time = time.monotonic()
 
+    def restart_rates(self) -> None:
+        """Leave the time until now, a warm-up, out of all rates; it counts as training time."""
+        self._interval_time = self._rates_since = time.monotonic()
+
     def mean_steps_per_second(self, global_step: int) -> float:
         """Mean rate of this session."""
-        seconds = self._session_seconds
-        return (global_step - self._start_step) / max(seconds, 1e-9)
+        return (global_step - self._start_step) / max(self._now - self._rates_since, 1e-9)
 
     def state(self) -> TrainingState:
         """What a checkpoint stores of these statistics."""

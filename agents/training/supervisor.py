@@ -311,6 +311,18 @@ class TrainingRun:
         steps = math.ceil(min(episodes, MAX_WARMUP_STEPS, trained))
         self.shared.warmup_steps.fill_(steps)
 
+    @property
+    def _warmup_text(self) -> str:
+        """How far a resumed run's warm-up is; empty when it is over, and on a cluster."""
+        steps, resumed = int(self.shared.warmup_steps), self.session.state
+        is_over = not resumed or self.shared.global_step > resumed.global_step
+        if is_over or not steps or self.config.uses_cluster:
+            return ""
+        # In a warm-up, rollout workers do not wait: every sign of life is a rollout.
+        rollouts = self.queue.heartbeats[:-1] if self.queue else self.shared.warmup_rollouts
+        played = min(int(rollouts.max()) * self.config.num_steps, steps)
+        return f"warm-up, {played:,} of {steps:,} steps"
+
     def _gauges(self) -> dict[str, float]:
         return {
             "charts/learning_rate": self.config.learning_rate_at(self.shared.global_step),
@@ -321,7 +333,7 @@ class TrainingRun:
         }
 
     def _log_and_checkpoint(self) -> None:
-        self.metrics.log_if_due(self.shared.global_step, self._gauges())
+        self.metrics.log_if_due(self.shared.global_step, self._gauges(), self._warmup_text)
         self._set_warmup()
         # Not while updates fail: the checkpoint might replace one that training can resume from.
         if not self.checkpointer.due or self._nonfinite_in_a_row:

@@ -66,6 +66,20 @@ def test_a_live_panel_holds_every_figure_and_messages_stand_above_it():
     assert text.rindex("worker [3] died") < text.rindex("12.0 (last 7)")
 
 
+@pytest.mark.parametrize("kind", ["lines", "live"])
+def test_a_warm_up_stands_where_the_rate_does(kind):
+    stream = io.StringIO()
+    display = (
+        LineDisplay(stream)
+        if kind == "lines"
+        else LiveDisplay(Console(file=stream, force_terminal=True, width=100))
+    )
+    display.show(dataclasses.replace(STATUS, warmup="warm-up, 40 of 615 steps"), new_row=True)
+    display.close()
+    assert "warm-up, 40 of 615 steps" in stream.getvalue()
+    assert "1,234" not in stream.getvalue()
+
+
 def test_updates_left_out_are_shown_only_when_there_are_some():
     for skipped, shown in ((0, False), (5, True)):
         stream = io.StringIO()

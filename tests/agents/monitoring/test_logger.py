@@ -11,6 +11,7 @@ import agents.monitoring.tensorboard
 from agents.config import TrainConfig
 from agents.monitoring.console import QuietDisplay
 from agents.monitoring.logger import TrainingLogger
+from agents.training_state import TrainingState
 from envs import Episode
 
 
@@ -103,6 +104,31 @@ def test_the_display_shows_the_progress_of_the_run(tmp_path, monkeypatch):
     assert (status.elapsed, status.seconds_left) == pytest.approx((60.0, 60.0))
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("eval/sampled_return")] == [(400, 9.0)]
+
+
+def test_a_warm_up_is_shown_and_counts_as_time_of_training_but_not_in_the_rates(
+    tmp_path, monkeypatch
+):
+    display, now = FakeDisplay(), [100.0]
+    monkeypatch.setattr(agents.monitoring.logger.time, "monotonic", lambda: now[0])
+    logger = make_logger(tmp_path, display, TrainingState(200), log_interval=60.0)
+    for played in (20, 40):
+        now[0] += 50.0
+        logger.log_if_due(200, {}, f"warm-up, {played} of 40 steps")
+    now[0] += 20.0
+    logger.log_if_due(240, {})
+    logger.end_training(240, {})
+    logger.close()
+    shown = [status for status, _ in display.shown]
+    assert [status.warmup for status in shown] == [
+        "warm-up, 20 of 40 steps",
+        "warm-up, 40 of 40 steps",
+        "",
+    ]
+    assert (shown[-1].elapsed, shown[-1].seconds_left) == pytest.approx((120.0, 380.0))
+    with (tmp_path / "progress.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert (row["global_step"], row["SPS"]) == ("240", "2.0")
 
 
 def test_while_no_step_is_made_a_row_is_shown_once_an_interval(tmp_path, monkeypatch):

@@ -215,13 +215,17 @@ def test_what_comes_after_training_is_no_time_of_training(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("learner", ["worker", "cpu"])
-def test_a_resumed_run_plays_some_episodes_before_it_learns(learner, tmp_path, capsys):
+def test_a_resumed_run_plays_some_episodes_before_it_learns(learner, tmp_path, capsys, monkeypatch):
     games = []
 
     def remember(config, seeds):  # noqa: ARG001
         games.append(CountingEnv(len(seeds)))
         return games[-1]
 
+    shown, show = [], LineDisplay.show
+    monkeypatch.setattr(
+        LineDisplay, "show", lambda *args, **new: [shown.append(args[1]), show(*args, **new)]
+    )
     config = dataclasses.replace(SMALL, run_dir=str(tmp_path), learner=learner, learner_batch=2)
     per_update, left_over = (4, 0) if learner == "worker" else (8, 12)  # in the queue
     assert train(config, (), remember) == 0
@@ -231,7 +235,12 @@ def test_a_resumed_run_plays_some_episodes_before_it_learns(learner, tmp_path, c
     assert 0 <= games[-1].steps - per_update * before.updates <= left_over
     steps = math.ceil(2.5 * np.mean([length for _, length in before.recent_games]))
     assert train(resumed(folder, "--total-timesteps", "400"), (), remember) == 0
-    assert f"warm-up: {steps} agent steps in every environment" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"warm-up: {steps} agent steps in every environment" in said
+    warming = [status for status in shown if status.warmup]
+    assert f"warm-up, {steps} of {steps} steps" in [status.warmup for status in warming]
+    assert {status.global_step for status in warming} == {before.global_step}
+    assert shown[-1].warmup == ""
     learned = per_update * (newest(folder).training_state.updates - before.updates)
     assert 0 <= games[-1].steps - 4 * math.ceil(steps / 4) - learned <= left_over
 
