@@ -101,7 +101,7 @@ class TrainingLogger:
             warmup: How far the warm-up is, as text; empty when it is over.
         """
         if warmup:
-            self.statistics.restart_rates()
+            self.statistics.restart_mean_rate()
         now = time.monotonic()
         due = now - self._last_time >= self._config.log_interval
         if due:

@@ -41,7 +41,7 @@ class TrainingStatistics:
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._ended: list[Episode] = []  # in this logging interval
         self._earlier_seconds = state.seconds
-        self._start_time = self._interval_time = self._rates_since = time.monotonic()
+        self._start_time = self._interval_time = self._rate_since = time.monotonic()
         self._end_time: float | None = None
         self._start_step = self._interval_step = self._ended_step = state.global_step
 
@@ -79,13 +79,13 @@ class TrainingStatistics:
         """Stop the clock: what follows, such as the last evaluation, is not training."""
         self._end_time = time.monotonic()
 
-    def restart_rates(self) -> None:
-        """Leave the time until now, a warm-up, out of all rates; it counts as training time."""
-        self._interval_time = self._rates_since = time.monotonic()
+    def restart_mean_rate(self) -> None:
+        """Leave the time until now, a warm-up, out of the mean rate; it counts as training time."""
+        self._rate_since = time.monotonic()
 
     def mean_steps_per_second(self, global_step: int) -> float:
         """Mean rate of this session."""
-        return (global_step - self._start_step) / max(self._now - self._rates_since, 1e-9)
+        return (global_step - self._start_step) / max(self._now - self._rate_since, 1e-9)
 
     def state(self) -> TrainingState:
         """What a checkpoint stores of these statistics."""

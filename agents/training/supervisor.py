@@ -44,7 +44,8 @@ log = logging.getLogger("train")
 MAX_NONFINITE_IN_A_ROW = 100
 # An incarnation seeds the environments: high bits count sessions, low bits a process's restarts.
 INCARNATIONS_PER_SESSION = 2**20
-# The warm-up, in mean episodes; and at most in agent steps, because it takes time.
+# The warm-up, in mean episodes; and at most in agent steps, because it takes time. The limit cuts
+# it short where episodes are longer than 400 agent steps; what it does there was not measured.
 WARMUP_EPISODES = 2.5
 MAX_WARMUP_STEPS = 1000
 
@@ -302,13 +303,14 @@ class TrainingRun:
     def _set_warmup(self) -> None:
         """Set the warm-up of the processes that start from now on: none for a policy that is new.
 
-        Checkpoints may not say how long the episodes were, such as those in `models/`.
+        If a checkpoint does not say how long its episodes were, as most of those in `models/`, it
+        is as long as a warm-up may be.
         """
         length = self.metrics.statistics.recent_length
         episodes = WARMUP_EPISODES * length if math.isfinite(length) else math.inf
         environments = max(self.config.workers, 1) * self.config.envs_per_worker
         trained = self.shared.global_step / environments
-        steps = math.ceil(min(episodes, MAX_WARMUP_STEPS, trained))
+        steps = math.ceil(max(min(episodes, MAX_WARMUP_STEPS, trained), 0))
         self.shared.warmup_steps.fill_(steps)
 
     @property

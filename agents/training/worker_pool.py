@@ -7,8 +7,6 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-import torch
-
 from agents.a3c.worker_group import GroupSpec
 from agents.config import TrainConfig
 from agents.system.child_process import ChildProcess
@@ -26,7 +24,8 @@ log = logging.getLogger("train")
 # A process that uses no CPU for this long, and makes no progress, is killed.
 STILL_TIMEOUT_S = 60.0
 # So is a process that computes for this long, and longer than the slowest update could take,
-# without an update. On an overloaded machine, a start-up of a second takes minutes.
+# without an update or a rollout of a warm-up. On an overloaded machine, a start-up of a second
+# takes minutes.
 HANG_TIMEOUT_S = 600.0
 SLOWEST_SAMPLE_S = 0.1
 # Checking all processes takes 0.3 ms, a third of the parent's other work per update.
@@ -180,8 +179,8 @@ class WorkerPool:
         def heartbeat() -> tuple[int, ...]:
             if self.queue:
                 return tuple(self.queue.heartbeats[rows].tolist())
-            counts = (self.shared.counters[rows], self.shared.warmup_rollouts[rows])
-            return tuple(torch.cat([each.flatten() for each in counts]).tolist())
+            counts, warmup = self.shared.counters[rows], self.shared.warmup_rollouts[rows]
+            return (*counts.flatten().tolist(), *warmup.tolist())
 
         return ManagedProcess(first.name, target, progress, heartbeat, first.incarnation)
 

@@ -106,7 +106,7 @@ def test_the_display_shows_the_progress_of_the_run(tmp_path, monkeypatch):
     assert [(e.step, e.value) for e in events.Scalars("eval/sampled_return")] == [(400, 9.0)]
 
 
-def test_a_warm_up_is_shown_and_counts_as_time_of_training_but_not_in_the_rates(
+def test_a_warm_up_is_shown_and_counts_as_time_of_training_but_not_in_the_mean_rate(
     tmp_path, monkeypatch
 ):
     display, now = FakeDisplay(), [100.0]
@@ -128,7 +128,8 @@ def test_a_warm_up_is_shown_and_counts_as_time_of_training_but_not_in_the_rates(
     assert (shown[-1].elapsed, shown[-1].seconds_left) == pytest.approx((120.0, 380.0))
     with (tmp_path / "progress.csv").open() as file:
         [row] = csv.DictReader(file)
-    assert (row["global_step"], row["SPS"]) == ("240", "2.0")
+    # Steps / SPS is the time since the previous row, from which plots take the hours of training.
+    assert (row["global_step"], float(row["SPS"])) == ("240", pytest.approx(40 / 120))
 
 
 def test_while_no_step_is_made_a_row_is_shown_once_an_interval(tmp_path, monkeypatch):

@@ -246,7 +246,9 @@ def test_a_resumed_run_plays_some_episodes_before_it_learns(learner, tmp_path, c
 
 
 def test_the_warm_up_follows_the_episodes_up_to_a_thousand_steps_and_what_was_trained(folder):
-    for path in list_checkpoints(folder / "checkpoints"):  # as in models/: no episodes are known
+    for path in list_checkpoints(
+        folder / "checkpoints"
+    ):  # as most in models/: no episodes are known
         old = load_checkpoint(path)
         state = dataclasses.replace(old.training_state, recent_games=())
         write_checkpoint(path, dataclasses.replace(old, training_state=state))
@@ -255,7 +257,7 @@ def test_the_warm_up_follows_the_episodes_up_to_a_thousand_steps_and_what_was_tr
     run.shared.count(0, is_applied=True, agent_steps=10_000)
     run._log_and_checkpoint()
     assert run.shared.warmup_steps.tolist() == [1000]
-    for length, steps in ((40, 100), (41, 103), (5000, 1000)):
+    for length, steps in ((40, 100), (41, 103), (5000, 1000), (-7, 0)):
         run.metrics.statistics.add_episodes([Episode(0.0, length)] * 100)
         run._log_and_checkpoint()
         assert run.shared.warmup_steps.tolist() == [steps]
