@@ -246,9 +246,8 @@ def test_a_resumed_run_plays_some_episodes_before_it_learns(learner, tmp_path, c
 
 
 def test_the_warm_up_follows_the_episodes_up_to_a_thousand_steps_and_what_was_trained(folder):
-    for path in list_checkpoints(
-        folder / "checkpoints"
-    ):  # as most in models/: no episodes are known
+    # As in most of models/, the lengths of the episodes are not known.
+    for path in list_checkpoints(folder / "checkpoints"):
         old = load_checkpoint(path)
         state = dataclasses.replace(old.training_state, recent_games=())
         write_checkpoint(path, dataclasses.replace(old, training_state=state))
