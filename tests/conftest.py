@@ -5,6 +5,7 @@ in one of them, so that no two of them compete; of the others, the tests of a fi
 """
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    # Under nohup. Programs that tests start would ignore it, too; a handler is not inherited.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 ROOT = Path(__file__).parent
 WITH_PROCESSES = (
