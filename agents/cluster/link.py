@@ -6,6 +6,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from agents.training.shared_state import shared_zeros
+
 
 class Gauge(IntEnum):
     """The entries of `Link.gauges`."""
@@ -39,10 +41,10 @@ class Link:
     def create(cls) -> "Link":
         """A link of zeros."""
         return cls(
-            requests=torch.zeros(2, dtype=torch.int64).share_memory_(),
-            heartbeat=torch.zeros(1, dtype=torch.int64).share_memory_(),
-            optimizer_updates=torch.zeros(1, dtype=torch.int64).share_memory_(),
-            gauges=torch.zeros(len(Gauge), dtype=torch.float64).share_memory_(),
+            requests=shared_zeros(2),
+            heartbeat=shared_zeros(1),
+            optimizer_updates=shared_zeros(1),
+            gauges=shared_zeros(len(Gauge), dtype=torch.float64),
         )
 
     def tags(self) -> dict[str, float]:

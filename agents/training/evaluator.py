@@ -8,7 +8,6 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from agents.config import TrainConfig
@@ -46,7 +45,7 @@ from agents.system.messages import ForwardingHandler, send
 from agents.system.processes import process_context
 from agents.system.watchdog import Watchdog
 from agents.training import FORKSERVER_PRELOAD
-from agents.training.shared_state import SharedState
+from agents.training.shared_state import SharedState, shared_zeros
 
 log = logging.getLogger("train")
 
@@ -79,7 +78,7 @@ class EvaluatorProcess:
         self._evaluating: int | None = None
         self.deaths = self._failures_in_a_row = 0
         # Agent steps that the evaluator process has played; only that process writes here.
-        self._agent_steps = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._agent_steps = shared_zeros(1)
         self._heartbeats: Watchdog[str] = Watchdog(HANG_TIMEOUT_S)
         self._next_step = self._first_due(shared.global_step)
 

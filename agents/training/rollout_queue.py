@@ -23,6 +23,7 @@ from torch import Tensor
 from agents.a3c.rollout import Fields, rollout_fields
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
+from agents.training.shared_state import shared_zeros
 from envs import Spaces
 
 # Every field begins at a multiple of this, because a device reads whole words.
@@ -108,19 +109,15 @@ class RolloutQueue:
         """Allocate the queue in shared memory."""
         layout = rollout_layout(config, network)
         workers, count = max(config.workers, 1), entries_per_worker(config)
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-            return torch.zeros(shape, dtype=dtype).share_memory_()
-
         return cls(
             layout=layout,
-            memory=zeros(workers, count, layout.nbytes, dtype=torch.uint8),
-            versions=zeros(workers, count),
-            times=zeros(workers, count, dtype=torch.float64),
-            write_count=zeros(workers),
-            read_count=zeros(workers),
-            heartbeats=zeros(workers + 1),
-            sync_requests=zeros(2),
+            memory=shared_zeros(workers, count, layout.nbytes, dtype=torch.uint8),
+            versions=shared_zeros(workers, count),
+            times=shared_zeros(workers, count, dtype=torch.float64),
+            write_count=shared_zeros(workers),
+            read_count=shared_zeros(workers),
+            heartbeats=shared_zeros(workers + 1),
+            sync_requests=shared_zeros(2),
         )
 
     @property

@@ -17,6 +17,11 @@ from agents.networks.actor_critic import ActorCritic
 from agents.networks.flat_parameters import flatten
 
 
+def shared_zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Zeros in shared memory."""
+    return torch.zeros(shape, dtype=dtype).share_memory_()
+
+
 class Counter(IntEnum):
     """The columns of `SharedState.counters`."""
 
@@ -64,22 +69,18 @@ class SharedState:
         Args:
             module: The module whose parameters are shared.
             num_state_tensors: k.
-            learners: The number of learners, each with a row of `counters`.
+            learners: The number of learners, each with a row of `counters` and `warmup_rollouts`.
             num_counters: The size of `bonus_counts`.
         """
         parameters = flatten(module)
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.int64).share_memory_()
-
         return cls(
             parameters=parameters.share_memory_(),
-            optimizer_state=torch.zeros(num_state_tensors, len(parameters)).share_memory_(),
-            counters=zeros(learners + 1, len(Counter)),
-            stop=zeros(1),
-            bonus_counts=zeros(num_counters),
-            warmup_steps=zeros(1),
-            warmup_rollouts=zeros(learners),
+            optimizer_state=shared_zeros(num_state_tensors, len(parameters), dtype=torch.float32),
+            counters=shared_zeros(learners + 1, len(Counter)),
+            stop=shared_zeros(1),
+            bonus_counts=shared_zeros(num_counters),
+            warmup_steps=shared_zeros(1),
+            warmup_rollouts=shared_zeros(learners),
         )
 
     @classmethod
