@@ -32,6 +32,8 @@ log = logging.getLogger("train")
 # Seconds between the exchanges that include the optimizer's state. It is two thirds of a run's
 # numbers, and needed for checkpoints and by nodes that join.
 OPTIMIZER_INTERVAL_S = 10.0
+# Seconds after which a node whose workers only play, in their warm-up, takes the server's state.
+WARMUP_INTERVAL_S = 1.0
 # How long the workers may take to exit at the end.
 STOP_TIMEOUT_S = 5.0
 
@@ -120,6 +122,8 @@ class Node:
                 self.pool.kill_hung()
                 if self._count()[Counter.UPDATES] >= self.config.sync_updates:
                     self.exchange(server)
+                elif self._is_warming_up:
+                    self._take_over(server)
             if not self.pool.children and self._count().any():
                 self.exchange(server, with_optimizer=True)  # the budget is spent
         except ServerLostError:
@@ -192,6 +196,8 @@ class Node:
     def _set_base(self, parameters: np.ndarray, counts: np.ndarray) -> None:
         self._base = parameters.copy()  # the original occupies Ray's object store
         self._version = int(counts[Counter.UPDATES])
+        self._base_time = time.monotonic()
+        self._warmup_rollouts = int(self.shared.warmup_rollouts.sum())
         for counter in (Counter.STEPS, Counter.SKIPPED):
             others = counts[counter] - self._handed_over[counter]
             self.shared.counters[-1, counter] = int(others)
@@ -204,6 +210,13 @@ class Node:
     @property
     def _is_done(self) -> bool:
         return self.shared.is_over(self.config.total_timesteps)
+
+    @property
+    def _is_warming_up(self) -> bool:
+        """Whether the workers have only played, not learned, since the last exchange."""
+        has_played = int(self.shared.warmup_rollouts.sum()) > self._warmup_rollouts
+        is_due = time.monotonic() - self._base_time >= WARMUP_INTERVAL_S
+        return has_played and is_due and not self._count().any()
 
     def _receive(self, timeout: float) -> None:
         """Read incoming records, and restart processes that died."""

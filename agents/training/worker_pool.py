@@ -167,6 +167,8 @@ class WorkerPool:
 
         def target(incarnation: int) -> tuple[Callable[..., None], tuple[Any, ...]]:
             warmup_steps = int(self.shared.warmup_steps)
+            if warmup_steps and incarnation > first.incarnation:
+                log.info("%s: restart with a warm-up of %d agent steps", first.name, warmup_steps)
             spec = replace(first, incarnation=incarnation, warmup_steps=warmup_steps)
             if self.queue:
                 return run_rollout_workers, (spec, self.shared, self.queue)

@@ -1,6 +1,7 @@
 """What a node hands over and takes in, without Ray; some with worker processes of its own."""
 
 import dataclasses
+import time
 import types
 
 import numpy as np
@@ -235,6 +236,36 @@ def test_the_processes_of_a_node_warm_up_for_as_long_as_the_driver_says():
     [_, [spec, *_]] = node.pool.worker_processes[0]._target(1)
     assert spec.warmup_steps == 40
     node.stop(server)
+
+
+def test_in_a_warm_up_a_node_follows_the_server():
+    server = InProcess(max_lag=0)
+    node, other = make_node(server, processes=1), make_node(server)
+    node.step(server, 0.01, warmup_steps=10**9)
+    learn(other, 1.0)
+    other.exchange(server, with_optimizer=True)
+    deadline = time.monotonic() + 60
+    while not np.allclose(changed(node, server), 1) and time.monotonic() < deadline:
+        node.step(server, 0.1, warmup_steps=10**9)
+    assert node.shared.warmup_rollouts.any()
+    np.testing.assert_allclose(changed(node, server), 1, rtol=1e-4)
+    assert node.shared.global_step == 10
+    learn(node, 2.0)
+    node.stop(server)
+    np.testing.assert_allclose(server.parameters, 3, rtol=1e-4)
+
+
+def test_what_a_node_learned_after_its_warm_up_is_not_taken_over():
+    server = InProcess()
+    node = make_node(server)
+    node.shared.warmup_rollouts[0] = 5
+    node._base_time -= 10
+    assert node._is_warming_up
+    learn(node, 1.0)
+    assert not node._is_warming_up
+    node.exchange(server)
+    node._base_time -= 10
+    assert not node._is_warming_up
 
 
 def test_a_stopped_node_hands_over_the_rest():

@@ -203,12 +203,16 @@ def test_each_start_of_a_process_has_an_incarnation_of_its_own_and_its_own_worke
         assert [spec.incarnation for spec in specs] == [0, 1]
 
 
-def test_a_process_that_starts_again_warms_up_which_is_life_but_no_update():
+def test_a_restarted_process_warms_up_and_a_warm_up_is_not_progress(caplog):
     pool = make_pool(workers=4, processes=2)
     process = pool.worker_processes[1]
     assert process._target(0)[1][0].warmup_steps == 0
     pool.shared.warmup_steps.fill_(70)
-    assert process._target(1)[1][0].warmup_steps == 70
+    with caplog.at_level("INFO", "train"):
+        assert process._target(0)[1][0].warmup_steps == 70  # the run's own, said by the supervisor
+        assert not caplog.messages
+        assert process._target(1)[1][0].warmup_steps == 70
+    assert caplog.messages == ["workers 2 to 3: restart with a warm-up of 70 agent steps"]
     before, progress = process.heartbeat(), process._progress()
     pool.shared.warmup_rollouts[2] += 1
     assert process.heartbeat() != before
