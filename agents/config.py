@@ -136,7 +136,7 @@ class TrainConfig:
     workers: int = setting(16, "run", "actor-learners; 0 runs one in this process, with the same code, deterministically", mutable_on_resume=True, low=0, high=1024)
     processes: int = setting(0, "run", "processes that the workers are spread over, at most one per worker; 0 for one per usable core", mutable_on_resume=True, low=0, high=1024)
     envs_per_worker: int = setting(4, "run", "environments that each worker steps as one batch", mutable_on_resume=True, low=1, high=1024)
-    total_timesteps: int = setting(ByKind(75_000_000, 1_000_000), "run", "budget in agent steps of all workers together (one is --frame-skip frames)", mutable_on_resume=True, low=1, high=10**12)
+    total_timesteps: int = setting(ByKind(75_000_000, 1_000_000), "run", "budget in agent steps, of all workers together; an agent step is --frame-skip frames", mutable_on_resume=True, low=1, high=10**12)
     seed: int = setting(1, "run", "random seed of the run", low=0, high=2**32 - 1)
     run_dir: str = setting("runs", "run", "directory that holds the run directories", metavar="DIR")
     resume: str = setting("", "run", "run directory to resume, such as runs/latest; empty for a new run", mutable_on_resume=True, optional=True, metavar="RUN")
@@ -145,20 +145,20 @@ class TrainConfig:
     eval_interval: int = setting(ByKind(1_000_000, 100_000), "run", "agent steps between evaluations, which run beside training; 0 for none", mutable_on_resume=True, low=0, high=10**12)
     eval_episodes: int = setting(10, "run", "episodes per evaluation in each mode (sampled and greedy)", mutable_on_resume=True, low=1, high=10**6)
     capture_video: bool = setting(False, "run", "record the first episode of each evaluation and mode", mutable_on_resume=True)
-    log_interval: float = setting(ByKind(10.0, 2.0), "run", "seconds between rows of progress.csv and points in TensorBoard", mutable_on_resume=True, above=0, high=1e9)
+    log_interval: float = setting(ByKind(10.0, 2.0), "run", "seconds between rows of progress.csv, points in TensorBoard, and lines of output without a terminal", mutable_on_resume=True, above=0, high=1e9)
     quiet: bool = setting(False, "run", "print warnings and errors only", mutable_on_resume=True)
 
     cluster: str = setting("none", "cluster", "train on several machines: those of the Ray at HOST:PORT, of the one that this machine belongs to (auto), or of one started on this machine alone (local)", mutable_on_resume=True, metavar="{none,local,auto,HOST:PORT}", pattern=r"none|local|auto|[^\s:/]+:[1-9][0-9]{0,4}", allowed="none, local, auto or HOST:PORT")
     sync_updates: int = setting(8, "cluster", "updates of a machine between two exchanges with the parameter server", mutable_on_resume=True, low=1, high=10_000)
-    max_lag: int = setting(1000, "cluster", "what a machine hands over is dropped if more updates of others came before it than this", mutable_on_resume=True, low=0, high=10**9)
+    max_lag: int = setting(1000, "cluster", "largest policy lag, in updates of other machines, at which what a machine learned is still added; beyond it is dropped", mutable_on_resume=True, low=0, high=10**9)
 
-    head: str = setting("neurocoder", "network", "layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
+    head: str = setting("neurocoder", "network", "output layer of actor and critic", choices=("linear", "hypernet", "neurocoder"))
     core: str = setting("none", "network", "recurrent core between torso and heads", choices=("none", "lstm"))
-    torso: str = setting(ByKind("nips", "auto"), "network", "convolutions of Mnih et al. 2013 (nips) or 2015 (nature), or for small images of symbols, bytes divided by 10 (small); layers of 64 for vectors (mlp); auto is mlp, small for images below 20x20 and else nips", choices=("auto", "nips", "nature", "small", "mlp"))
+    torso: str = setting(ByKind("nips", "auto"), "network", "convolutions of Mnih et al. 2013 (nips) or 2015 (nature), or for small images of symbols, whose bytes are divided by 10 (small); layers of 64 units for vectors (mlp); auto is mlp for vectors, small for images below 20x20, otherwise nips", choices=("auto", "nips", "nature", "small", "mlp"))
     precision: str = setting("float32", "network", "type that the torso computes with; bf16 rounds weights and activations to bfloat16, which is faster on CPUs with such instructions (AVX512-BF16, AMX)", mutable_on_resume=True, choices=("float32", "bf16"))
     actor_gain: float = setting(1.0, "network", "factor on the actor's output, for every head", above=0, high=1e3)
 
-    neurocoder_readings: str = setting("default", "neurocoder head", "what the layer is where the paper leaves room: ours (default), or one of the two in its authors' public code, without residual program and bias; their single step has all J x H components", choices=("default", "authors-single-step", "authors-multi-step"))
+    neurocoder_readings: str = setting("default", "neurocoder head", "variant of the layer where the paper is ambiguous: ours (default), or one of the two in its authors' public code, without residual program and bias; their single step has all J x H components", choices=("default", "authors-single-step", "authors-multi-step"))
     neurocoder_slots: int = setting(20, "neurocoder head", "P, slots of each program memory", low=1, high=4096)
     neurocoder_key_size: int = setting(8, "neurocoder head", "K, size of a program key", low=1, high=4096)
     neurocoder_heads: int = setting(2, "neurocoder head", "H, components retrieved in parallel", low=1, high=256)
@@ -168,12 +168,11 @@ class TrainConfig:
     neurocoder_sharpness: float = setting(10.0, "neurocoder head", "factor on the cosine similarity of content attention (the paper has none, which is 1)", above=0, high=1e3)
     neurocoder_usage_attention: bool = setting(True, "neurocoder head", "also attend to the least-used slots")
     neurocoder_residual: bool = setting(True, "neurocoder head", "use the residual program")
-    orthogonality_coef: float = setting(1e-3, "neurocoder head", "a, coefficient of the orthogonality loss, summed over both heads", low=0, high=1e6)
     hypernet_hidden_size: int = setting(64, "hypernet head", "width of the weight-generating network", low=1, high=8192)
     hypernet_embedding_size: int = setting(8, "hypernet head", "size of the embedding that is turned into weights", low=1, high=4096)
     linear_hidden_size: int = setting(0, "linear head", "width of a ReLU layer before each output, to match another head's number of parameters; 0 for none", low=0, high=65_536)
 
-    learner: str = setting("worker", "learning", "who computes gradients: every worker (A3C), or one learner on `cpu`, `cuda` or `cuda:N` (IMPALA)", mutable_on_resume=True, metavar="{worker,cpu,cuda,cuda:N}", pattern=r"worker|cpu|cuda(:(0|[1-9][0-9]?))?", allowed="worker, cpu, cuda or cuda:N")
+    learner: str = setting("worker", "learning", "who computes gradients: every worker (A3C), or one learner on cpu, cuda or cuda:N (IMPALA)", mutable_on_resume=True, metavar="{worker,cpu,cuda,cuda:N}", pattern=r"worker|cpu|cuda(:(0|[1-9][0-9]?))?", allowed="worker, cpu, cuda or cuda:N")
     learner_batch: int = setting(8, "learning", "rollouts per update of the learner", mutable_on_resume=True, low=1, high=4096)
     num_steps: int = setting(20, "learning", "t_max, the rollout length in agent steps", low=1, high=100_000)
     optimizer: str = setting("adam", "learning", "optimizer, with state shared by all workers", choices=("rmsprop", "adam"))
@@ -183,7 +182,8 @@ class TrainConfig:
     gae_lambda: float = setting(0.95, "learning", "lambda of generalized advantage estimation; 1 gives n-step returns", low=0, high=1)
     ent_coef: float = setting(0.01, "learning", "entropy coefficient", low=0, high=1e6)
     vf_coef: float = setting(ByKind(0.5, 0.05), "learning", "value loss coefficient", low=0, high=1e6)
-    max_grad_norm: float = setting(0.5, "learning", "maximum norm of the task gradient, which is scaled down to it", above=0, high=1e6)
+    orthogonality_coef: float = setting(1e-3, "learning", "a, coefficient of the Neurocoder's orthogonality loss, summed over both heads", low=0, high=1e6)
+    max_grad_norm: float = setting(0.5, "learning", "maximum norm of the gradient without the orthogonality loss, which is scaled down to it", above=0, high=1e6)
 
     bonus: str = setting("none", "learning", "reward added for what was seen rarely, by pseudo-counts of independent pixels (Bellemare et al. 2016) or counts of hashes (Tang et al. 2017)", choices=("none", "pixel-counts", "simhash"))
     bonus_scale: float = setting(ByBonus({"none": 0.0, "pixel-counts": 0.05, "simhash": 0.01}), "learning", "factor on the bonus", low=0, high=1e6)
@@ -216,10 +216,12 @@ class TrainConfig:
                     )
                     raise SettingError(name, getattr(self, name), allowed)
         if self.bonus == "none" and self.bonus_scale != 0:
-            raise SettingError("bonus_scale", self.bonus_scale, "needs a --bonus")
+            raise SettingError(
+                "bonus_scale", self.bonus_scale, "needs --bonus pixel-counts or --bonus simhash"
+            )
         for name, value in _ATARI_ONLY.items():
             if not self.is_atari and getattr(self, name) != value:
-                allowed = f"is for Atari games only, and {self.game} is none"
+                allowed = f"is for Atari games only, and {self.game} is not one"
                 raise SettingError(name, getattr(self, name), allowed)
         if self.uses_cluster and self.workers == 0:
             raise SettingError("workers", 0, "must be at least 1 with --cluster")

@@ -24,11 +24,13 @@ def train(
             any Gymnasium `VectorEnv` that `spaces_of` accepts. Training resets it without a
             seed, so `make_env` must use the seeds, as by `env.reset(seed=seeds.tolist())`. It must
             be importable by name, because it is sent to other processes. Evaluation plays what
-            `config.game` names, and is left out where that is not this environment.
+            `config.game` names, with a warning, and is left out if that cannot be played or has
+            other spaces.
 
     Returns:
         The exit code: 0; 1 after a failure, or if the last checkpoint, or a result or video of an
-        evaluation, could not be written; 130 after Ctrl-C; 143 after SIGTERM; 129 after SIGHUP.
+        evaluation, could not be written; otherwise 130 after Ctrl-C, 143 after SIGTERM, 129 after
+        SIGHUP.
 
     Raises:
         RunFolderError: If `resume` is not a run directory.

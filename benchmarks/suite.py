@@ -258,6 +258,8 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     """Start a program of this checkout in its own process group; see `stand_apart`.
 
+    It can import what this process can from its working directory, such as an environment.
+
     Args:
         command: The program and its arguments.
         log: The file that the command, and the program's output, are appended to.
@@ -265,9 +267,11 @@ def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     with log.open("ab") as file:
         file.write(f"$ {shlex.join(command)}\n".encode())
         file.flush()
+        paths = [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.Popen(
             command,
             cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

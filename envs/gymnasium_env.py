@@ -190,12 +190,11 @@ def _is_image(space: spaces.Space[Any]) -> bool:
 def _with_images(env: Env, images: str) -> Env:
     """Show images with channels first: as they are, or as a stack of grey pictures.
 
-    The channels are the first axis of three if it is shorter than the last, unless the first two
-    are the sides of a square.
+    The channels are the first axis of three if it is the shortest.
     """
     shape = env.observation_space.shape
     assert shape is not None
-    channels_first = len(shape) == 3 and shape[0] < shape[2] and shape[0] != shape[1]
+    channels_first = len(shape) == 3 and shape[0] < min(shape[1:])
     if len(shape) == 2:
         height, width, channels = *shape, 1
     elif channels_first:

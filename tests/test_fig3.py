@@ -445,6 +445,16 @@ def test_a_signal_is_passed_on_once_and_the_program_is_waited_for(tmp_path):
     the_suite.close()
 
 
+def test_programs_import_what_lies_in_the_users_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "corridor.py").write_text("")
+    the_suite, _ = make_suite(tmp_path)
+    monkeypatch.chdir(tmp_path / "mine")
+    program = [sys.executable, "-c", "import corridor, train_a3c"]
+    assert the_suite.run_child(program, tmp_path / "log") == 0
+    the_suite.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a process can ask for this")
 def test_when_the_suite_is_killed_its_training_is_told(tmp_path):
     program = tmp_path / "obedient.py"

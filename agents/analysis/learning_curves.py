@@ -3,7 +3,7 @@
 import glob
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +110,7 @@ def find_runs(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir() and not _is_run(path):
-            inside = [run for run in _children(path) if _is_run(run)]
-            inside += [run for child in _children(path) for run in _children(child) if _is_run(run)]
+            inside = list(_runs_below(path))
             if not inside:
                 raise RunFolderError(f"{argument}: neither a run's folder nor one that holds runs")
         elif not path.exists() and glob.has_magic(argument):
@@ -221,8 +220,13 @@ def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _children(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
+def _runs_below(folder: Path, levels: int = 3) -> Iterator[Path]:
+    """The runs in a folder, in its suites' folders, and in those of suites below it."""
+    for child in sorted(child for child in folder.iterdir() if child.is_dir()):
+        if _is_run(child):
+            yield child
+        elif levels > 1:
+            yield from _runs_below(child, levels - 1)
 
 
 def _is_run(path: Path) -> bool:

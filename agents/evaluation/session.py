@@ -101,11 +101,11 @@ class EvaluationSession:
     def run(self, episodes: int) -> int:
         """Play a number of episodes in each mode, save and print the results.
 
-        After Ctrl-C, SIGTERM or SIGHUP (exit code 130, 143 or 129) the episodes finished until then
-        count.
+        After Ctrl-C, SIGTERM or SIGHUP the episodes finished until then count.
 
         Returns:
-            The exit code.
+            The exit code: 0; 1 if a result or recording could not be written; otherwise 130, 143 or
+            129 after such a signal.
         """
         what = "random play"
         if self.agent is not None:
@@ -123,11 +123,11 @@ class EvaluationSession:
             if reached := milestone_table(self.config.game, summaries):
                 self._print_table(reached)
         self._print_paths()
-        if self._signals.received is None:
-            recorder = self.recorder
-            return int(self._unwritten > 0 or (recorder is not None and recorder.unwritten > 0))
-        self._console.print("stopped before all episodes were played")
-        return 128 + self._signals.received
+        if received := self._signals.received:
+            self._console.print("stopped before all episodes were played")
+        if self._unwritten or (self.recorder and self.recorder.unwritten):
+            return 1
+        return 128 + received if received else 0
 
     def _play(self, mode: str, episodes: int) -> list[EpisodeResult]:
         network = None if self.agent is None or mode == RANDOM else self.agent.network

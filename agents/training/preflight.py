@@ -2,6 +2,7 @@
 
 import logging
 import math
+import platform
 import resource
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from agents.training.worker_process import spread_workers
 from envs import Spaces, UnusableEnvironmentError, spaces
 
 log = logging.getLogger("train")
+
+# Names of x86-64 in different systems. See `agents.training.rollout_queue`.
+X86 = ("x86_64", "amd64")
 
 
 def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
@@ -108,11 +112,17 @@ def evaluation_problem(config: TrainConfig, network: ActorCritic) -> str | None:
 
 
 def check_learner(config: TrainConfig) -> None:
-    """Refuse a device that does not exist, without touching it: only the learner's process may.
+    """Refuse a processor on which the rollout queue is not safe, or a device that does not exist.
+
+    The device is not touched: only the learner's process may.
 
     Raises:
-        SettingError: saying what torch supports or sees.
+        SettingError: saying what the processor is, or what torch supports or sees.
     """
+    processor = platform.machine()
+    if config.uses_central_learner and config.workers and processor.lower() not in X86:
+        allowed = f"a learner needs an x86-64 processor, this is {processor}; use worker"
+        raise SettingError("learner", config.learner, allowed)
     if not config.learner.startswith("cuda"):
         return
     torch_version = f"this torch ({torch.__version__})"

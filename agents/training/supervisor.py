@@ -145,6 +145,8 @@ class TrainingRun:
         if problem and config.eval_interval:
             log.warning("no evaluations during training: %s", problem)
             evaluated = replace(config, eval_interval=0)
+        elif maker and config.eval_interval:
+            log.warning("evaluations play %s itself, without %s", config.game, maker)
         self.evaluations = EvaluatorProcess(evaluated, self.shared, self.folder)
         self._set_warmup()
         self._restarts_before = self.session.state.restarts if self.session.state else 0
@@ -388,11 +390,9 @@ class TrainingRun:
         self.session.log_summary(
             status, failure, saved, step, statistics, can_be_evaluated=self._can_be_evaluated
         )
-        if failure:
+        if failure or self._unwritten:
             return 1
-        if received:
-            return 128 + received
-        return int(self._unwritten > 0)
+        return 128 + received if received else 0
 
 
 def _maker(make_env: EnvironmentFactory) -> str:

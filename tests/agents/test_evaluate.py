@@ -274,7 +274,8 @@ def test_a_checkpoint_of_an_agent_that_plays_otherwise_is_refused(changes, run, 
 
 
 def test_the_score_of_another_runs_checkpoint_is_told_apart(run, tmp_path):
-    other = make_run(tmp_path / "other", make_config(seed=5, learning_rate=1e-4, reward="none"))
+    learning = {"learning_rate": 1e-4, "orthogonality_coef": 0.0, "reward": "none"}
+    other = make_run(tmp_path / "other", make_config(seed=5, **learning))
     (path,) = (other / "checkpoints").glob("step_*")
     for given in (path, run / "checkpoints" / "step_000000009000.safetensors"):
         assert main([str(run), "--checkpoint", str(given), "--episodes", "1"]) == 0
@@ -312,6 +313,18 @@ def test_results_are_saved_though_nobody_reads_what_is_printed(where, run):
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert read_evaluations(run)[0].summary.episodes == 2
+
+
+def test_after_a_signal_too_the_exit_code_says_that_a_result_is_lost(run):
+    (run / "eval").mkdir()
+    (run / "eval" / "played.csv").mkdir()
+    command = [sys.executable, "-u", "-m", "agents.evaluate", str(run), "--episodes", "100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    next(line for line in process.stdout if line.startswith("sampled 2/"))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
 
 
 def test_what_a_killed_evaluation_left_is_removed(run):

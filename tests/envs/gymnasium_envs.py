@@ -19,6 +19,7 @@ SPACES = {
     "Board": Box(0, 255, (2, 6, 7), np.uint8),
     "Grey": Box(0, 255, (40, 60), np.uint8),
     "Tiles": Box(0, 255, (7, 7, 3), np.uint8),
+    "TallTiles": Box(0, 255, (10, 8, 16), np.uint8),
     "OneHotTiles": Box(0, 1, (7, 7, 20), np.uint8),
     "Dict": Dict({"direction": Discrete(4), "image": PICTURE}),
     "Movie": Box(0, 255, (4, 40, 60, 3), np.uint8),

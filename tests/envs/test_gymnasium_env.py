@@ -69,6 +69,7 @@ def test_vectors_of_every_kind_become_float32_and_keep_their_bounds(name, bounds
         ("Board", lambda o: o),
         ("Grey", lambda o: o[None]),
         ("Tiles", lambda o: np.moveaxis(o, -1, 0)),
+        ("TallTiles", lambda o: np.moveaxis(o, -1, 0)),
         ("OneHotTiles", lambda o: np.moveaxis(o, -1, 0)),
         ("Dict", lambda o: np.moveaxis(o["image"], -1, 0)),
     ],

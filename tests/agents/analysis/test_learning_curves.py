@@ -172,8 +172,11 @@ def test_runs_are_found_by_name_folder_and_pattern_each_once(tmp_path):
     runs = [write_run(tmp_path / "runs" / name) for name in ("Pong__1", "Pong__2", "Qbert__1")]
     (tmp_path / "runs" / "latest").symlink_to("Qbert__1")
     (tmp_path / "runs" / "other").mkdir()
+    suite = write_run(tmp_path / "other" / "runs" / "fig3" / "runs" / "Breakout__1")
     assert find_runs([str(tmp_path / "runs")]) == ([], runs)
-    assert find_runs([str(tmp_path)]) == ([], runs)  # a suite's folder holds a folder of runs
+    assert find_runs([str(tmp_path)]) == ([], runs)
+    assert find_runs([str(tmp_path / "other" / "runs")]) == ([], [suite])
+    assert find_runs([str(suite.parents[1])]) == ([], [suite])
     assert find_runs([str(tmp_path / "runs" / "Pong*")]) == ([], runs[:2])
     named, found = find_runs([str(tmp_path / "runs" / "latest"), str(tmp_path / "runs")])
     assert (named, found) == ([runs[2]], runs[:2])

@@ -112,6 +112,16 @@ def test_a_device_that_is_missing_is_refused_with_what_torch_sees(
         check_learner(TrainConfig(learner="cuda:1"))
 
 
+def test_a_learner_is_refused_on_processors_that_reorder_writes(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    with pytest.raises(SettingError, match=r"^--learner cpu: .* x86-64 .* arm64; use worker$"):
+        check_learner(TrainConfig(learner="cpu"))
+    check_learner(TrainConfig())
+    check_learner(TrainConfig(learner="cpu", workers=0))  # one process
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    check_learner(TrainConfig(learner="cpu"))
+
+
 def test_shared_memory_that_cannot_be_used_is_refused_with_the_remedy(machine, monkeypatch):
     machine()
 

@@ -191,6 +191,9 @@ def test_a_run_goes_on_without_checkpoints_but_does_not_end_well(tmp_path, monke
     log = (tmp_path / "latest" / "train.log").read_text()
     assert log.count("No space left") > 1
     assert "not everything was written" in log
+    config = dataclasses.replace(ENDLESS, workers=0)
+    with when_training(tmp_path / "stopped", lambda: send(signal.SIGTERM)):
+        assert train(run_config(config, tmp_path / "stopped"), (), make_tiny_env) == 1
 
 
 def test_too_many_bad_gradients_in_a_row_end_the_run(tmp_path):
