@@ -192,7 +192,8 @@ def load_newest_checkpoint(
         except CheckpointError as error:  # noqa: PERF203
             log.warning("skipping a checkpoint that cannot be used: %s", error)
             reason = reason or f" ({str(error).removeprefix(f'{folder}/')})"
-    raise CheckpointError(f"{folder}: no checkpoint that can be used{reason}")
+    which = "no usable checkpoint" if reason else "no checkpoint"
+    raise CheckpointError(f"{folder}: {which}{reason}")
 
 
 def check_matches(
@@ -265,8 +266,9 @@ def _check_tensors(what: str, found: Mapping[str, Tensor], expected: Mapping[str
     if not found:
         raise ValueError(f"holds no {what}")
     if found.keys() != expected.keys():
-        wrong = min(found.keys() ^ expected.keys())
-        raise ValueError(f"{what} of {wrong!r} are not in both file and network")
+        name = min(found.keys() ^ expected.keys())
+        lacks, holds = ("file", "network") if name in expected else ("network", "file")
+        raise ValueError(f"{what} of {name!r} are in the {holds}, but not in the {lacks}")
     for name, tensor in expected.items():
         ours, theirs = (f"{t.dtype} {list(t.shape)}" for t in (tensor, found[name]))
         if ours != theirs:

@@ -1,7 +1,9 @@
 """Command lines: the parser and exit codes shared by all commands, and the training flags."""
 
 import argparse
+import contextlib
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from typing import Any, NoReturn
 from agents.config import ByBonus, ByKind, SettingError, TrainConfig, flag, validate
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError, assumption, open_run, resolve_resumed
-from agents.system.output import escape_what_cannot_be_encoded, flush_output
+from agents.system.output import LevelFormatter, escape_what_cannot_be_encoded, flush_output
 from envs import UnusableEnvironmentError
 
 DEFAULT_SEED = 1
@@ -25,16 +27,28 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {escape_to_one_line(message)}\n")
 
 
+def parse_whole_number(text: str) -> int:
+    """Parse a whole number, which may be written like 1e6; an `argparse` type.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not one.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        with contextlib.suppress(ValueError, OverflowError):
+            if float(text).is_integer():
+                return int(float(text))
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """Return an `argparse` type for whole numbers within these limits."""
 
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
+        value = parse_whole_number(text)
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:,} and {high:,}")
         return value
 
     return parse
@@ -61,6 +75,9 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     Ctrl-C exits with 130.
     """
     escape_what_cannot_be_encoded()
+    handler = logging.StreamHandler()
+    handler.setFormatter(LevelFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         code = main()
     except (UserError, UnusableEnvironmentError) as error:
@@ -95,7 +112,8 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
     for spec in dataclasses.fields(TrainConfig):
         name = spec.metadata["group"]
         group = groups.setdefault(name, parser.add_argument_group(name))
-        kind: dict[str, Any] = {"type": spec.type, "metavar": _metavar(spec)}
+        parse = parse_whole_number if spec.type is int else spec.type
+        kind: dict[str, Any] = {"type": parse, "metavar": _metavar(spec)}
         if spec.type is bool:
             kind = {"action": argparse.BooleanOptionalAction}
         text = spec.metadata["help"].replace("%", "%%")

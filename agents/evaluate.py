@@ -62,14 +62,18 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("run", metavar="RUN", help="run directory, such as runs/latest")
     parser.add_argument(
-        "--episodes", type=episode_count, default=10, metavar="N", help="episodes in each mode (10)"
+        "--episodes",
+        type=episode_count,
+        default=10,
+        metavar="N",
+        help="episodes in each mode (default: 10)",
     )
     parser.add_argument(
         "--mode",
         choices=tuple(MODES),
         default="both",
-        help="actions sampled as in training, the most probable ones, both of these one after the "
-        "other (the default), or random play alone, which needs no checkpoint",
+        help="actions sampled as in training, the most probable ones (greedy), both of these one "
+        "after the other, or random play alone, which needs no checkpoint (default: both)",
     )
     parser.add_argument(
         "--random",
@@ -86,15 +90,16 @@ def _parser() -> CommandParser:
         "--checkpoint",
         default="latest",
         metavar="latest|best|PATH",
-        help="which parameters to play with (latest; best was chosen by its own score, so its "
-        "evaluation flatters)",
+        help="which parameters to play with; best was chosen by its own score, so its evaluation "
+        "flatters (default: latest)",
     )
     parser.add_argument(
         "--seed",
         type=seed_number,
         default=DEFAULT_SEED,
         metavar="S",
-        help=f"seed of the evaluation; every mode plays the same episodes ({DEFAULT_SEED})",
+        help="seed of the evaluation; every mode plays the same episodes "
+        f"(default: {DEFAULT_SEED})",
     )
     return parser
 

@@ -31,9 +31,11 @@ from agents.analysis.learning_curves import (
 )
 from agents.analysis.plotting import FORMATS, plot_curves, require_plotting
 from agents.cli import CommandParser, run_command, whole_number
+from agents.config import flag
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError
 from agents.system.files import write_atomically
+from agents.system.output import quantity
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     except OSError as error:
         parser.error(f"--out {out}: cannot be written ({error.strerror or error})")
-    print(f"{len(curves)} runs, written to {' and '.join(map(str, written))}")
+    print(f"{quantity(len(curves), 'run')}, written to {' and '.join(map(str, written))}")
     return 0
 
 
@@ -91,7 +93,7 @@ def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
     twins = Counter((curve.game, curve.parts, curve.seed) for curve in curves)
     for (game, parts, seed), count in twins.items():
         if count > 1:
-            _warn(f"{game}, {', '.join(parts)}: {count} runs with seed {seed}, counted each")
+            _warn(f"{game}, {', '.join(parts)}: {count} runs with seed {seed}, each counted")
     _warn_of_different_scales(curves)
     return curves
 
@@ -104,8 +106,8 @@ def _warn_of_different_scales(curves: Sequence[LearningCurve]) -> None:
     for (game, parts), given in scales.items():
         for name, values in zip(SCALE, zip(*given, strict=True), strict=False):
             if len(set(values)) > 1:
-                shown = ", ".join(map(str, dict.fromkeys(values)))
-                _warn(f"{game}, {', '.join(parts)}: one curve of runs with {name} {shown}")
+                shown = " and ".join(map(str, dict.fromkeys(values)))
+                _warn(f"{game}, {', '.join(parts)}: one curve of runs with {flag(name)} {shown}")
 
 
 def _by_numbers(parts: tuple[str, ...]) -> list[list[str | float]]:
@@ -187,17 +189,20 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="curves.png, .svg, .pdf, or .csv alone"
     )
-    parser.add_argument("--x", choices=AXES, default=STEPS, help="the x axis (steps)")
+    parser.add_argument("--x", choices=AXES, default=STEPS, help="the x axis (default: steps)")
     parser.add_argument(
         "--metric",
         choices=METRICS,
         default=TRAINING,
-        help="return of the training episodes (the default), or the evaluations during training, "
-        "with sampled or greedy actions",
+        help="return of the training episodes, or the evaluations during training, with sampled or "
+        "greedy actions (default: training)",
     )
     parser.add_argument("--title", default="", help="title of the plot")
     parser.add_argument(
-        "--dpi", type=whole_number(10, 1200), default=150, help="resolution of a .png (150)"
+        "--dpi",
+        type=whole_number(10, 1200),
+        default=150,
+        help="resolution of a .png (default: 150)",
     )
     return parser
 

@@ -19,6 +19,8 @@ from agents.cli import CommandParser, run_command
 from agents.errors import UserError, escape_to_one_line
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, load_replay
+from agents.evaluation.results import format_score
+from agents.system.output import quantity
 from agents.system.resources import require_opencv
 from envs import rendering_problem
 
@@ -65,14 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = verify_replay(replay, callbacks, network)
     except ReplayMismatchError as error:
         message = escape_to_one_line(str(error))
-        print(f"{args.replay}: NOT the same game: {message}", file=sys.stderr)
+        print(f"{args.replay}: NOT the same episode: {message}", file=sys.stderr)
         return 1
     _print_outcome(replay, result)
     if args.video is not None:
         print(f"video: {args.video}")
     if still and still[0] > result.length:
-        print(f"no still: there are {result.length} agent steps only", file=sys.stderr)
-    elif still:
+        steps = quantity(result.length, "agent step")
+        print(f"{PROG}: error: --still {still[0]}: the episode has {steps}", file=sys.stderr)
+        return 2
+    if still:
         print(f"still: {args.still[1]}")
     return 0
 
@@ -108,11 +112,12 @@ def _parse_still(parser: CommandParser, given: Sequence[str] | None) -> tuple[in
 def _print_outcome(replay: Replay, result: EpisodeResult) -> None:
     """Print what was played, and that it was the same again."""
     seconds = replay.settings.seconds(result.length)
-    ended = "cut off by the frame limit" if result.truncated else "to its end"
+    ended = "cut off by the frame limit" if result.truncated else "played to its end"
     came_from = f"checkpoint {replay.checkpoint}, " if replay.checkpoint else ""
     print(f"{replay.settings.game}, {result.mode} play, {came_from}seed {result.seed}")
     print(
-        f"score {result.score:g}, {result.length} agent steps ({seconds:.1f} s), {ended}: identical"
+        f"score {format_score(result.score)}, {quantity(result.length, 'agent step')} "
+        f"({seconds:.1f} s), {ended}: identical"
     )
 
 
@@ -156,7 +161,7 @@ def _look_on(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwo
     if looks_on:
         step = f"{agent.global_step:,}"
         print(
-            f"the overlay is of the network after {step} agent steps, which did not play",
+            f"warning: the overlay shows the network at agent step {step}, which did not play",
             file=sys.stderr,
         )
     make_overlay = overlay_factory(config, agent.global_step, looks_on=looks_on)

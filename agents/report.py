@@ -151,19 +151,23 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("run", metavar="RUN", help="run directory, such as runs/latest")
     parser.add_argument(
-        "--episodes", type=episode_count, default=10, metavar="N", help="episodes in each mode (10)"
+        "--episodes",
+        type=episode_count,
+        default=10,
+        metavar="N",
+        help="episodes in each mode (default: 10)",
     )
     parser.add_argument(
         "--mode",
         choices=("sampled", "greedy"),
         default="sampled",
-        help="mode of the episode shown, the one of median score (sampled)",
+        help="mode of the episode shown, the one of median score (default: sampled)",
     )
     parser.add_argument(
         "--checkpoint",
         default="latest",
         metavar="latest|best|PATH",
-        help="parameters to play with (latest)",
+        help="parameters to play with (default: latest)",
     )
     parser.add_argument(
         "--seed",

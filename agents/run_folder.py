@@ -144,10 +144,10 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
             )
         return folder, TrainConfig(**settings)
     except FileNotFoundError:
-        why = "has no config.json" if folder.is_dir() else "does not exist"
+        why = "not a run directory, it has no config.json" if folder.is_dir() else "does not exist"
         if (folder / "latest" / "config.json").is_file():
             why += f"; the newest of the runs in it is {Path(path, 'latest')}"
-        raise RunFolderError(f"{path}: not a run's folder, it {why}") from None
+        raise RunFolderError(f"{path}: {why}") from None
     # ValueError: bad JSON, a bad setting, or a NUL in the path. RuntimeError: a link to itself, or
     # JSON that is nested too deeply.
     except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -197,7 +197,7 @@ def assumption(folder: Path) -> str | None:
     assumed = _assumed(folder)
     if not assumed:
         return None
-    values = ", ".join(f"{name}={value}" for name, value in assumed.items())
+    values = ", ".join(f"{flag(name)} {value}" for name, value in assumed.items())
     return (
         f"{folder.name} was written by {_writer(folder)}, without some settings of "
         f"{_this_version()}; assuming their defaults: {values}"

@@ -33,7 +33,7 @@ class Game:
 
 
 class UnknownGameError(ValueError):
-    """No game has the given name; the message is one line and lists the closest names."""
+    """No game has the given name; the message is one line, with similar names."""
 
 
 class UnplayableGameError(UnknownGameError):
@@ -58,7 +58,7 @@ def resolve_game(name: str) -> Game:
     the same game.
 
     Raises:
-        UnknownGameError: No game has this name; the message lists the closest ones.
+        UnknownGameError: No game has this name; the message asks whether one like it was meant.
         UnplayableGameError: The game exists, but the emulator cannot start it.
     """
     games = _games_by_letters()
@@ -73,11 +73,11 @@ def resolve_game(name: str) -> Game:
                     "the emulator has no single-player variant of it"
                 )
             return game
-    closest = difflib.get_close_matches(_letters(bare), games, n=5, cutoff=0.0)
-    raise UnknownGameError(
-        f"unknown game {name!r}; the closest names are "
-        + ", ".join(games[spelling].name for spelling in closest)
-    )
+    playable = [spelling for spelling, game in games.items() if game.playable]
+    closest = difflib.get_close_matches(_letters(bare), playable)
+    names = " or ".join(games[spelling].name for spelling in closest)
+    question = f"; did you mean {names}?" if names else "."
+    raise UnknownGameError(f"unknown game {name!r}{question}")
 
 
 def game_of_id(name: str) -> Game | None:

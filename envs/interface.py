@@ -66,7 +66,7 @@ def resolve_environment(name: str) -> Game | str:
         The game; or the id, without blanks around it.
 
     Raises:
-        UnknownGameError: The name is neither, and the message lists the closest games; or it is an
+        UnknownGameError: The name is neither, and the message names similar games; or it is an
             Atari id that implies other rules, such as PongNoFrameskip-v4.
         UnplayableGameError: The game exists, but the emulator cannot start it.
     """
@@ -86,7 +86,7 @@ def resolve_environment(name: str) -> Game | str:
         if is_gymnasium_id(bare) and not bare.lower().startswith("ale/"):
             return bare
         raise UnknownGameError(
-            f"{error}; an environment of Gymnasium is named by its id, such as CartPole-v1"
+            f"{error} Gymnasium's environments are named by their ids, such as CartPole-v1"
         ) from None
 
 

@@ -15,6 +15,7 @@ from agents.evaluation.results import EVALUATIONS, read_evaluations
 from agents.monitoring.progress_csv import ESSENTIAL
 from agents.run_folder import RunFolderError, open_run, resolve_run, sessions_of
 from agents.system.files import read_csv_rows
+from agents.system.output import quantity
 
 log = logging.getLogger("train")
 
@@ -112,11 +113,11 @@ def find_runs(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
         if path.is_dir() and not _is_run(path):
             inside = list(_runs_below(path))
             if not inside:
-                raise RunFolderError(f"{argument}: neither a run's folder nor one that holds runs")
+                raise RunFolderError(f"{argument}: neither a run directory nor a folder of runs")
         elif not path.exists() and glob.has_magic(argument):
             inside = [Path(match) for match in sorted(glob.glob(argument)) if _is_run(Path(match))]
             if not inside:
-                raise RunFolderError(f"{argument}: no run's folder is called like that")
+                raise RunFolderError(f"{argument}: no run directory matches this pattern")
         else:
             named[resolve_run(path)] = None
             continue
@@ -141,7 +142,8 @@ def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:
     folder, config = open_run(folder)
     progress = read_progress(folder / "progress.csv")
     if progress.damaged:
-        log.warning("%s: %s damaged lines skipped", folder / "progress.csv", progress.damaged)
+        lines = quantity(progress.damaged, "damaged line")
+        log.warning("%s: %s skipped", folder / "progress.csv", lines)
     if metric == TRAINING:
         known = np.isfinite(progress.returns)
         if not known.any():

@@ -39,6 +39,7 @@ from agents.cluster.ray_client import (
 )
 from agents.system.child_process import init_child, report_crash
 from agents.system.messages import FailureRecord, send
+from agents.system.output import quantity
 from agents.training.preflight import build_network, check_env
 from agents.training.shared_state import SharedState
 
@@ -186,7 +187,9 @@ class Driver:
         call = self._call_step(actor)
         member = _Member(machine["NodeID"], host, actor, call, time.monotonic(), workers)
         self._members.append(member)
-        self._note(logging.INFO, f"node on {host}: {workers} workers, {cpus} CPUs")
+        self._note(
+            logging.INFO, f"node on {host}: {quantity(workers, 'worker')}, {quantity(cpus, 'CPU')}"
+        )
 
     def _call_step(self, actor: Any) -> Any:
         return actor.step.remote(self._server, STEP_S, int(self.shared.warmup_steps))

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from agents.evaluation.episode import EpisodeCallback, EpisodeResult, StepResult
+from agents.evaluation.results import format_score
 from agents.networks.inspection import NeurocoderProgram, PolicyOutput, stack_outputs
 from agents.networks.program_statistics import HeadSummary, summarise_programs
 
@@ -44,12 +45,12 @@ class ProgressLines(EpisodeCallback):
 
 def step_progress(step: StepResult) -> str:
     """An episode in progress, in a few words."""
-    return f"score {step.score:g} so far, {step.length:,} agent steps"
+    return f"score {format_score(step.score)} so far, {step.length:,} agent steps"
 
 
 def episode_progress(result: EpisodeResult) -> str:
     """A finished episode, in a few words."""
-    return f"score {result.score:g}, {result.length:,} agent steps"
+    return f"score {format_score(result.score)}, {result.length:,} agent steps"
 
 
 class EvenSampler(EpisodeCallback):

@@ -119,6 +119,8 @@ def load_agent(
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)
     else:
         path = best_checkpoint(folder / "checkpoints") if which == "best" else Path(which)
+        if which == "best" and not path.exists():
+            raise CheckpointError(f"{path}: there is none before training's first evaluation")
         # Settings come first: "a linear head" says more than the names of parameters that differ.
         checkpoint = load_checkpoint(path)
         _check_same_agent(path, checkpoint, config)

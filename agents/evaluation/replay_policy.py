@@ -106,9 +106,9 @@ def verify_replay(
 def _compare(played: EpisodeResult, recorded: EpisodeResult) -> None:
     """Raise ReplayMismatchError if they differ."""
     differences = [
-        f"{name} is {ours}, recorded was {theirs}"
+        f"{name} is {ours}, but {theirs} was recorded"
         for name, ours, theirs in [
-            ("the score", f"{played.score:g}", f"{recorded.score:g}"),
+            ("the score", f"{played.score:.10g}", f"{recorded.score:.10g}"),
             ("the length", played.length, recorded.length),
             ("the last screen's hash", played.screen_hash[:12], recorded.screen_hash[:12]),
             (

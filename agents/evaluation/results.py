@@ -13,6 +13,7 @@ import numpy as np
 
 from agents.evaluation.episode import EpisodeResult
 from agents.system.files import parse_count, read_csv_rows, write_atomically
+from agents.system.output import quantity
 from envs import human_normalised
 
 log = logging.getLogger("train")
@@ -200,7 +201,7 @@ def _read(path: Path) -> list[EvaluationRow]:
         except ValueError:  # noqa: PERF203
             malformed += 1
     if malformed:
-        log.warning("%s: %s malformed rows were left out", path, malformed)
+        log.warning("%s: %s left out", path, quantity(malformed, "malformed row"))
     return found
 
 

@@ -18,7 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from agents.system.output import escape_what_cannot_be_encoded, print_to_stderr
+from agents.evaluation.results import format_score
+from agents.system.output import escape_what_cannot_be_encoded, print_to_stderr, quantity
 
 # Errors of writing to a closed pipe, terminal and file.
 _CLOSED = (errno.EPIPE, errno.EIO, errno.EBADF)
@@ -214,21 +215,22 @@ def _is_closed(error: OSError | ValueError) -> bool:
 
 def status_line(status: Status) -> str:
     """Return the progress as one line of plain text."""
+    rate = f"{status.steps_per_second:,.0f}"
     parts = [
         f"{status.global_step:,} / {status.total_timesteps:,} agent steps",
-        status.warmup or f"{status.steps_per_second:,.0f} steps/s",
+        f"warm-up: {status.warmup}" if status.warmup else rate + " steps/s",
         f"{status.episodes:,} episodes, return {status.recent_return}",
     ]
     if math.isfinite(status.best_return):
-        parts.append(f"best {status.best_return:g}")
+        parts.append(f"best {format_score(status.best_return)}")
     if status.evaluation:
         parts.append(f"eval {status.evaluation}")
     if status.restarts:
-        parts.append(f"{status.restarts} restarts")
+        parts.append(quantity(status.restarts, "restart"))
     if status.skipped:
-        parts.append(f"{status.skipped} updates skipped")
+        parts.append(f"{quantity(status.skipped, 'update')} skipped")
     if status.cluster:
-        parts.append(f"{status.workers_alive} workers on {status.cluster}")
+        parts.append(f"{quantity(status.workers_alive, 'worker')} on {status.cluster}")
     parts.append(f"elapsed {format_seconds(status.elapsed)}")
     parts.append(f"ETA {format_seconds(status.seconds_left)}")
     return "  ".join(parts)
@@ -240,19 +242,20 @@ def status_panel(status: Status) -> Group:
     bar.add_row(
         Text(status.title, style="bold"),
         ProgressBar(status.total_timesteps, status.global_step, width=24),
-        f"{100 * status.global_step / status.total_timesteps:.1f} %",
+        f"{status.global_step / status.total_timesteps:.1%}",
         Text(f"ETA {format_seconds(status.seconds_left)}", style="cyan"),
     )
     grid = Table.grid(padding=(0, 3))
-    best = f"{status.best_return:g}" if math.isfinite(status.best_return) else "-"
+    rate = f"{status.steps_per_second:,.0f}"
+    best = format_score(status.best_return) if math.isfinite(status.best_return) else "-"
     figures = [
         ("agent steps", f"{status.global_step:,} of {status.total_timesteps:,}"),
         ("return", status.recent_return),
-        ("steps/s", status.warmup or f"{status.steps_per_second:,.0f}"),
+        ("warm-up", status.warmup) if status.warmup else ("steps/s", rate),
         ("best episode", best),
         ("elapsed", format_seconds(status.elapsed)),
         ("evaluation", status.evaluation or "-"),
-        ("workers", f"{status.workers_alive}, {status.restarts} restarts"),
+        ("workers", f"{status.workers_alive}, {quantity(status.restarts, 'restart')}"),
         ("episodes", f"{status.episodes:,}"),
     ]
     if status.skipped or status.cluster:

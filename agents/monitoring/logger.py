@@ -12,6 +12,7 @@ from agents.monitoring.metrics import TrainingStatistics
 from agents.monitoring.progress_csv import PROGRESS_CSV, ProgressCsv, truncate_after_step
 from agents.monitoring.tensorboard import TensorBoardWriter
 from agents.networks.program_statistics import HeadSummary
+from agents.system.output import quantity
 from agents.training_state import TrainingState
 from envs import PLATEAUS
 
@@ -185,7 +186,8 @@ def _cluster_text(gauges: Mapping[str, float]) -> str:
     if "cluster/nodes" not in gauges:
         return ""
     return (
-        f"{gauges['cluster/nodes']:.0f} nodes, lag {gauges['cluster/policy_lag']:.0f}, "
-        f"{gauges['cluster/dropped_gradients']:.0f} dropped, "
+        f"{quantity(round(gauges['cluster/nodes']), 'node')}, "
+        f"policy lag {gauges['cluster/policy_lag']:.0f}, "
+        f"{quantity(round(gauges['cluster/dropped_gradients']), 'update')} dropped, "
         f"{gauges['cluster/bytes_per_s'] / 1e6:.1f} MB/s"
     )

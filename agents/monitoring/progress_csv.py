@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from agents.system.files import parse_count, read_csv_rows, write_atomically
+from agents.system.output import quantity
 
 log = logging.getLogger("train")
 
@@ -134,7 +135,7 @@ def truncate_after_step(path: Path, global_step: int) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        log.error("rows of the lost steps stay in their file: %s", error)
+        log.error("rows after the resumed checkpoint could not be removed: %s", error)
 
 
 def _truncate_after_step(path: Path, global_step: int) -> None:
@@ -160,7 +161,7 @@ def _truncate_after_step(path: Path, global_step: int) -> None:
             raise OSError(errno.EEXIST, "a thousand damaged ones are there already", str(path))
         write_atomically(kept, path.read_bytes())
         log.warning(
-            "%s: %s rows cannot be read as they should; the file as it was is %s",
-            *(path.name, f"{damaged:,}", kept.name),
+            "%s: %s left out; the original is kept as %s",
+            *(path.name, quantity(damaged, "damaged row"), kept.name),
         )
     write_atomically(path, text.getvalue().encode())

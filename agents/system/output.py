@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from typing import Any, TextIO
@@ -30,6 +31,20 @@ class TolerantStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class LevelFormatter(logging.Formatter):
+    """Messages as they are, with "warning: " or "error: " before those of that level."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, and the traceback if there is one."""
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return prefix + super().format(record)
+
+
+def quantity(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 run" or "1,000 runs"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def escape_what_cannot_be_encoded() -> None:

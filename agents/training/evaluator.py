@@ -49,7 +49,7 @@ from agents.training.shared_state import SharedState, shared_zeros
 
 log = logging.getLogger("train")
 
-_GIVEN_UP = "the evaluation at agent step %s was given up"
+_GIVEN_UP = "the evaluation at agent step %s was abandoned"
 # Give up after this many failures in a row.
 MAX_FAILURES_IN_A_ROW = 4
 # Kill an evaluator that has made no progress for this long; finishing a long video takes a while.
@@ -119,7 +119,7 @@ class EvaluatorProcess:
         busy = self._child if self._evaluating is not None else None
         if busy and self._heartbeats.check({busy.name: int(self._agent_steps)}):
             timeout = self._heartbeats.timeout
-            log.warning("the evaluator has done nothing for %.0f s; killing it", timeout)
+            log.warning("the evaluator made no progress for %.0f s; killing it", timeout)
             busy.kill()
         if not self.due:
             return
@@ -134,7 +134,7 @@ class EvaluatorProcess:
                 )
             self._child.connection.send(step)
         except OSError as error:  # it died just now, or could not be started
-            log.warning("the evaluator could not be asked: %s", error)
+            log.warning("the evaluator could not be started or reached: %s", error)
             self.on_exit()
 
     def finish(self, record: EvaluationRecord) -> Tensor:
@@ -202,7 +202,7 @@ class EvaluatorProcess:
         try:
             rows = read_evaluations(self.folder)
         except OSError as error:
-            log.error("which evaluations there are is not known: %s", error)
+            log.error("earlier evaluations could not be read: %s", error)
             return after
         evaluated = max((r.global_step or 0 for r in rows if r.source == TRAINING), default=0)
         # Evaluate at once if the previous session was stopped before it finished this evaluation.

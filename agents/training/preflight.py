@@ -155,13 +155,15 @@ def check_rollouts(config: TrainConfig, spaces: Spaces) -> None:
         needed += kept * steps * observation
     if needed > memory_limit():
         number = "--learner-batch" if config.uses_central_learner else "--workers"
+        sizes = "the head's sizes"
+        if config.head == "neurocoder":
+            sizes = "--neurocoder-slots, --neurocoder-heads or --neurocoder-steps"
         raise SettingError(
             "num_steps",
             config.num_steps,
-            f"learning from {samples:,} agent steps at once takes {_gib(needed)} GiB, "
+            f"learning from {samples:,} agent steps at once takes {_gib(needed)}, "
             f"this machine has {_gib(memory_limit())}; lower --num-steps, "
-            f"--envs-per-worker, {number} or "
-            "the head's sizes",
+            f"--envs-per-worker, {number} or {sizes}",
         )
 
 
@@ -178,7 +180,8 @@ def _check_memory(size: int, config: TrainConfig) -> None:
     needed = processes * (2 * copy + 30 * 2**20) + 4 * copy
     if needed > available:
         allowed = (
-            f"{processes} processes take {_gib(needed)} GiB, this machine has {_gib(available)}"
+            f"{processes} processes take {_gib(needed)}, this machine has {_gib(available)}; "
+            "lower --processes"
         )
         raise SettingError("processes", config.processes, allowed)
 
@@ -231,4 +234,4 @@ def _check_descriptors(config: TrainConfig) -> None:
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.3g}"
+    return f"{size / 2**30:,.1f} GiB"

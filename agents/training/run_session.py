@@ -22,6 +22,7 @@ from agents.run_folder import (
     update_meta,
 )
 from agents.system.files import remove_stale_temp_files
+from agents.system.output import LevelFormatter, quantity
 from agents.system.processes import reaper
 from agents.training.checkpointer import Checkpointer
 from agents.training.worker_process import spread_workers
@@ -88,7 +89,7 @@ class RunSession:
         """
         log.setLevel(logging.DEBUG)
         log.propagate = False
-        screen.setFormatter(logging.Formatter("%(message)s"))
+        screen.setFormatter(LevelFormatter())
         if screen.level == logging.NOTSET:
             screen.setLevel(logging.INFO)
         file = _LogFile(self.folder / "train.log")
@@ -104,7 +105,7 @@ class RunSession:
         try:
             truncate_after_step(self.folder, self.state.global_step)
         except OSError as error:
-            log.error("evaluations of the lost steps stay in their file: %s", error)
+            log.error("evaluations after the resumed checkpoint could not be removed: %s", error)
 
     def update_meta(self, **changes: Any) -> None:
         """Change entries of the run's `meta.json`; log a failure instead of raising."""
@@ -133,11 +134,11 @@ class RunSession:
         else:
             where = f"in {processes} processes" if processes > 1 else "in one process"
         log.info(
-            "%s, %s head, %s workers x %s environments %s, %s parameters, into %s",
+            "%s, %s head, %s x %s %s, %s parameters, into %s",
             config.game,
             config.head,
-            config.workers,
-            config.envs_per_worker,
+            quantity(max(config.workers, 1), "worker"),
+            quantity(config.envs_per_worker, "environment"),
             where,
             f"{num_parameters:,}",
             self.folder,
@@ -155,7 +156,7 @@ class RunSession:
             now = config.learning_rate_at(step)
             if now > max(2.0 * before, _LITTLE * config.learning_rate):
                 log.warning(
-                    "the learning rate rises from %.2g to %.2g with the budget: "
+                    "the learning rate rises from %.2g to %.2g because the budget was raised: "
                     "scores may fall before they rise",
                     before,
                     now,
@@ -191,10 +192,9 @@ class RunSession:
             f"{statistics.episodes:,}",
             statistics.recent_return_text,
         )
-        last = saved or "none"
         if failure:
-            log.error("the run failed: %s; the last good checkpoint is %s", failure, last)
-        log.info("checkpoint: %s", last)
+            log.error("the run failed: %s", failure)
+        log.info("checkpoint: %s", saved or "none was saved")
         if saved and global_step < self.config.total_timesteps:
             if self.make_env:
                 how = f'train(replace(config, resume="{self.folder}"), make_env={self.make_env})'
@@ -258,6 +258,6 @@ def _restore(config: TrainConfig, folder: Path, checkpointer: Checkpointer) -> T
     except CheckpointError as error:
         raise SettingError("resume", config.resume, str(error)) from error
     if state.global_step >= config.total_timesteps:
-        allowed = f"this run has {state.global_step:,} agent steps already; ask for more to resume"
+        allowed = f"the run has {state.global_step:,} agent steps already; to resume, raise it"
         raise SettingError("total_timesteps", config.total_timesteps, allowed)
     return state

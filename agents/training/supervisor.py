@@ -288,7 +288,10 @@ class TrainingRun:
         self.metrics.statistics.add_scalars(record.metrics)
         self._nonfinite_in_a_row = 0 if record.is_applied else self._nonfinite_in_a_row + 1
         if self._nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
-            raise NotFiniteError(f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite")
+            raise NotFiniteError(
+                f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite; "
+                "try a lower --learning-rate"
+            )
 
     def _handle_evaluation(self, record: EvaluationRecord) -> None:
         parameters = self.evaluations.finish(record)
@@ -325,7 +328,7 @@ class TrainingRun:
         # In a warm-up, rollout workers do not wait: every sign of life is a rollout.
         rollouts = self.queue.heartbeats[:-1] if self.queue else self.shared.warmup_rollouts
         played = min(int(rollouts.max()) * self.config.num_steps, steps)
-        return f"warm-up, {played:,} of {steps:,} steps"
+        return f"{played:,} of {steps:,} agent steps per environment"
 
     def _gauges(self) -> dict[str, float]:
         return {

@@ -142,16 +142,19 @@ class WorkerPool:
         updates = {name: process.heartbeat() for name, process in processes.items()}
         times = {p.name: cpu_time(p.child.process.pid) for p in processes.values() if p.child}
         alive = {name: (updates[name], cpu) for name, cpu in times.items() if cpu is not None}
-        for watchdog, heartbeats in ((self._updates, updates), (self._signs_of_life, alive)):
+        for what, watchdog, heartbeats in (
+            ("made no progress", self._updates, updates),
+            ("used no CPU", self._signs_of_life, alive),
+        ):
             for name in watchdog.check(heartbeats):
-                log.warning("%s has done nothing for %.0f s; killing it", name, watchdog.timeout)
+                log.warning("%s %s for %.0f s; killing it", name, what, watchdog.timeout)
                 processes[name].kill()
 
     def kill(self) -> None:
         """Kill the processes that are still running."""
         processes = self.processes
         for process in processes:
-            log.warning("%s does not end; killing it", process.name)
+            log.warning("%s did not exit in time; killing it", process.name)
             process.kill()
         for process in processes:
             process.reap()

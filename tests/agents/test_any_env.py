@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import psutil
 import pytest
@@ -18,6 +19,7 @@ import torch
 import agents
 from agents import evaluate, launch, plot, replay, report
 from agents.a3c.collector import spaces_of
+from agents.a3c.worker_group import make_training_env
 from agents.checkpoint import list_checkpoints, load_checkpoint, load_newest_checkpoint
 from agents.cli import parse_args
 from agents.cluster import pool
@@ -82,7 +84,7 @@ def test_defaults_suit_the_kind_of_environment():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"frame_skip": 4}, "--frame-skip 4: is for Atari games only, and CartPole-v1 is none"),
+        ({"frame_skip": 4}, "--frame-skip 4: is for Atari games only, and CartPole-v1 is not one"),
         ({"sticky_actions": 0.25}, "--sticky-actions 0.25: is for Atari games only"),
         ({"full_action_space": True}, "--full-action-space True: is for Atari games only"),
         ({"game": "Pong", "images": "raw"}, "--images raw: is for Gymnasium's environments only"),
@@ -186,7 +188,7 @@ def test_a_changed_replay_is_noticed(run, tmp_path, capsys):
     object.__setattr__(recorded.episode, "actions", actions.astype(np.uint8))
     recorded.save(tmp_path / "changed.npz")
     assert replay.main([str(tmp_path / "changed.npz")]) == 1
-    assert "NOT the same game" in capsys.readouterr().err
+    assert "NOT the same episode" in capsys.readouterr().err
 
 
 def test_its_report_and_curves_are_drawn(run, tmp_path):
@@ -346,6 +348,19 @@ def test_training_in_a_thread_and_in_this_process_leaves_it_as_it_was(tmp_path):
             assert threads.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def make_scaled_env(config, seeds):
+    env = make_training_env(config, seeds)
+    return gymnasium.wrappers.vector.TransformReward(env, lambda reward: -1000 * reward)
+
+
+def test_evaluations_of_another_environment_than_make_env_makes_have_a_warning(tmp_path):
+    config = make_config(tmp_path, head="linear", workers=0, eval_interval=40)
+    assert train(config, make_env=make_scaled_env) == 0
+    log = (tmp_path / "latest" / "train.log").read_text()
+    named = f"evaluations play {config.game} itself, without {__name__}.make_scaled_env"
+    assert log.count(named) == 1
 
 
 def test_checkpoints_of_the_run_are_found(run):

@@ -18,6 +18,11 @@ def test_flags_set_fields():
     assert config.fire_reset is True
 
 
+@pytest.mark.parametrize("number", ["2e6", "2_000_000", "2000000.0"])
+def test_whole_numbers_may_be_written_like_others(number):
+    assert parse_args(["--total-timesteps", number]).total_timesteps == 2_000_000
+
+
 def test_the_defaults_are_those_of_the_dataclass():
     assert parse_args([]) == TrainConfig()
 
@@ -50,7 +55,9 @@ def test_every_field_has_help_and_a_group(spec):
         (["--game", "Frostbit"], ["--game", "Frostbit", "Frostbite"]),
         (["--game", "combat"], ["--game", "combat"]),
         (["--workers", "-1"], ["--workers", "-1", "0", "1024"]),
-        (["--workers", "many"], ["--workers", "many"]),
+        (["--workers", "many"], ["--workers", "many is not a whole number"]),
+        (["--workers", "1.5"], ["--workers", "1.5 is not a whole number"]),
+        (["--workers", "inf"], ["--workers", "inf is not a whole number"]),
         (["--learning-rate", "nan"], ["--learning-rate", "nan", "finite"]),
         (["--learning-rate", "0"], ["--learning-rate", "0", "above"]),
         (["--head", "quadratic"], ["--head", "quadratic", "neurocoder"]),

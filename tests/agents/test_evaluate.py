@@ -144,7 +144,7 @@ def test_a_result_that_cannot_be_saved_is_still_printed(run, capsys):
 
 
 def test_bad_input_is_refused_in_one_line_that_names_it(run, capsys, tmp_path):
-    assert "/nowhere: not a run" in refused(capsys, "/nowhere")
+    assert "/nowhere: does not exist" in refused(capsys, "/nowhere")
     assert "has no config.json" in refused(capsys, tmp_path)
     for argument, value in (
         ("--episodes", "0"),
@@ -211,7 +211,7 @@ def test_settings_that_claim_a_huge_network_cost_nothing(run):
         neurocoder_hidden_size=8192,
     )
     load_agent(run, make_config())  # what torch imports for this, it imports once
-    with little_memory(), pytest.raises(CheckpointError, match="no checkpoint that can be used"):
+    with little_memory(), pytest.raises(CheckpointError, match="no usable checkpoint"):
         load_agent(run, huge)
     sparse = run / "checkpoints" / "step_000000010000.safetensors"
     with sparse.open("wb") as file:

@@ -82,7 +82,7 @@ def test_a_replay_is_no_replay_with_another_frame_skip(recorded, tmp_path, capsy
         rest["settings"] |= change
         np.savez(tmp_path / "game.npz", actions=actions, trace=np.array(json.dumps(rest)))
         assert replay.main([str(tmp_path / "game.npz")]) == code
-    assert "NOT the same game" in capsys.readouterr().err
+    assert "NOT the same episode" in capsys.readouterr().err
     rest["settings"] |= {"frame_skip": 13}
     np.savez(tmp_path / "game.npz", actions=actions, trace=np.array(json.dumps(rest)))
     with pytest.raises(ReplayError, match="9 agent steps of 13 frames are over the limit of 101"):
@@ -108,7 +108,7 @@ def test_a_run_from_before_frame_skip_was_a_setting_has_four(tmp_path, capsys):
     (run / "config.json").write_text(json.dumps(settings))
     assert open_run(run)[1].frame_skip == 4
     assert evaluate.main([str(run), "--episodes", "1", "--mode", "greedy"]) == 0
-    assert capsys.readouterr().err.endswith("assuming their defaults: frame_skip=4\n")
+    assert capsys.readouterr().err.endswith("assuming their defaults: --frame-skip 4\n")
     assert read_evaluations(run)[0].summary.length == 20
 
 

@@ -125,8 +125,8 @@ def test_a_curve_of_runs_that_differ_in_more_than_the_seed_has_a_warning(tmp_pat
     write_run(tmp_path / "other", head="hypernet", total_timesteps=5000)
     gather([str(tmp_path)], "training")
     assert capsys.readouterr().err.splitlines() == [
-        "warning: Frostbite, linear: one curve of runs with total_timesteps 75000000, 4000",
-        "warning: Frostbite, linear: one curve of runs with workers 16, 2",
+        "warning: Frostbite, linear: one curve of runs with --total-timesteps 75000000 and 4000",
+        "warning: Frostbite, linear: one curve of runs with --workers 16 and 2",
     ]
 
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_drawn_is_named_in_one_line(runs, tmp_path, capsys):
     out = ("--out", tmp_path / "curves.png")
     first = runs / "Frostbite__linear__1"
     assert "none* " not in refused(capsys, tmp_path / "none*", *out)
-    assert f"{tmp_path}/nowhere: not a run" in refused(capsys, tmp_path / "nowhere", *out)
+    assert f"{tmp_path}/nowhere: does not exist" in refused(capsys, tmp_path / "nowhere", *out)
     assert "must end in .csv, .png, .svg, .pdf" in refused(capsys, runs, "--out", "curves.gif")
     assert "cannot be written" in refused(capsys, runs, "--out", "/nowhere/curves.csv")
     assert "--dpi" in refused(capsys, runs, *out, "--dpi", "0")
@@ -160,4 +160,4 @@ def test_of_a_folder_what_cannot_be_drawn_is_left_out_with_a_warning(runs, tmp_p
     assert said.out.startswith("7 runs,")
     assert "warning: skipped: " in said.err
     assert "Frostbite__linear__1: has no progress.csv" in said.err
-    assert "Frostbite, linear: 2 runs with seed 2, counted each" in said.err
+    assert "Frostbite, linear: 2 runs with seed 2, each counted" in said.err

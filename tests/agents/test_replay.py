@@ -60,8 +60,8 @@ def test_another_game_fails_with_code_1_and_what_differs_and_leaves_no_video(tra
     assert main([str(path), "--video", str(video)]) == 1
     printed = capsys.readouterr()
     assert "identical" not in printed.out
-    assert "NOT the same game: the score is" in printed.err
-    assert "recorded was 123" in printed.err
+    assert "NOT the same episode: the score is" in printed.err
+    assert "but 123 was recorded" in printed.err
     assert not video.exists()
 
 
@@ -130,7 +130,7 @@ def test_the_network_that_played_looks_on_if_the_run_has_it_else_it_is_said_whic
         assert main([str(tmp_path / f"{name}.npz"), *flags]) == 0
         stills.append(cv2.imread(str(picture)))
         said = capsys.readouterr().err
-        assert ("after 900 agent steps, which did not play" in said) == (name == "other")
+        assert ("at agent step 900, which did not play" in said) == (name == "other")
     np.testing.assert_array_equal(stills[0], stills[1])
     assert (stills[0] != stills[2]).any()
 
@@ -157,8 +157,8 @@ def test_a_still_is_the_picture_after_that_agent_step(trace, path, tmp_path, cap
     beside = cv2.imread(str(tmp_path / "b.png"))[..., ::-1]
     assert beside.shape == (720, 1280, 3)
     np.testing.assert_array_equal(beside[:480, :640], found)
-    assert main([str(path), "--still", "900", str(tmp_path / "c.png")]) == 0
-    assert "26 agent steps only" in capsys.readouterr().err
+    assert main([str(path), "--still", "900", str(tmp_path / "c.png")]) == 2
+    assert "--still 900: the episode has 26 agent steps" in capsys.readouterr().err
     assert not (tmp_path / "c.png").exists()
 
 

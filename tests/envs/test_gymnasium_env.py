@@ -220,8 +220,8 @@ def test_names_are_those_of_atari_games_or_ids():
     ("name", "error", "words"),
     [
         ("Pong,Breakout", UnknownGameError, "names several games; a run trains on one"),
-        ("CartPole", UnknownGameError, "unknown game 'CartPole'.*its id, such as CartPole-v1"),
-        ("ALE/Pnog-v5", UnknownGameError, "closest names are Pong"),
+        ("CartPole", UnknownGameError, "unknown game 'CartPole'.*ids, such as CartPole-v1"),
+        ("ALE/Pnog-v5", UnknownGameError, "did you mean Pong"),
         ("Combat", UnplayableGameError, "no single-player"),
         ("FrostbiteNoFrameskip-v4", UnknownGameError, "name the game Frostbite, and set its rules"),
         ("MontezumaRevenge-ramDeterministic-v0", UnknownGameError, "the game MontezumaRevenge,"),

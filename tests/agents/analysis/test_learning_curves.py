@@ -71,7 +71,7 @@ def test_damaged_lines_are_left_out_with_a_warning_that_names_the_file(damage, t
     lines = (folder / "progress.csv").read_text().splitlines(keepends=True)
     (folder / "progress.csv").write_text("".join([*lines[:2], damage, *lines[2:]]))
     assert read_curve(folder).values.tolist() == [1.0, 2.0, 3.0]
-    assert f"{folder / 'progress.csv'}: 1 damaged lines skipped" in caplog.text
+    assert f"{folder / 'progress.csv'}: 1 damaged line skipped" in caplog.text
 
 
 def test_a_last_line_that_is_still_being_written_is_passed_over_in_silence(tmp_path, caplog):
@@ -208,5 +208,5 @@ def test_a_run_that_cannot_be_drawn_is_named(tmp_path):
     progress.mkdir()
     with pytest.raises(RunFolderError, match=r"progress\.csv"):
         read_curve(folder)
-    with pytest.raises(RunFolderError, match="nowhere: not a run"):
+    with pytest.raises(RunFolderError, match="nowhere: does not exist"):
         read_curve(tmp_path / "nowhere")

@@ -17,7 +17,9 @@ from agents.monitoring.console import (
     Status,
     format_seconds,
     make_display,
+    status_line,
 )
+from agents.system.output import LevelFormatter
 
 STATUS = Status(
     title="Frostbite, neurocoder",
@@ -66,6 +68,14 @@ def test_a_live_panel_holds_every_figure_and_messages_stand_above_it():
     assert text.rindex("worker [3] died") < text.rindex("12.0 (last 7)")
 
 
+def test_numbers_have_their_nouns_and_no_exponents():
+    status = dataclasses.replace(STATUS, best_return=1_234_567.0, restarts=1, skipped=1)
+    line = status_line(status)
+    for text in ("best 1,234,567", " 1 restart ", " 1 update skipped"):
+        assert text in line
+    assert " 2 restarts " in status_line(dataclasses.replace(status, restarts=2))
+
+
 @pytest.mark.parametrize("kind", ["lines", "live"])
 def test_a_warm_up_stands_where_the_rate_does(kind):
     stream = io.StringIO()
@@ -74,9 +84,9 @@ def test_a_warm_up_stands_where_the_rate_does(kind):
         if kind == "lines"
         else LiveDisplay(Console(file=stream, force_terminal=True, width=100))
     )
-    display.show(dataclasses.replace(STATUS, warmup="warm-up, 40 of 615 steps"), new_row=True)
+    display.show(dataclasses.replace(STATUS, warmup="40 of 615 steps"), new_row=True)
     display.close()
-    assert "warm-up, 40 of 615 steps" in stream.getvalue()
+    assert "40 of 615 steps" in stream.getvalue()
     assert "1,234" not in stream.getvalue()
 
 
@@ -157,6 +167,19 @@ def test_with_standard_output_closed_from_the_start_only_warnings_are_printed(mo
     record = logging.LogRecord("train", logging.WARNING, "", 0, "a warning", None, None)
     display.handler.emit(record)
     assert capsys.readouterr().err == "a warning\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        (logging.INFO, "a message"),
+        (logging.WARNING, "warning: a message"),
+        (logging.ERROR, "error: a message"),
+    ],
+)
+def test_warnings_and_errors_say_that_they_are(level, shown):
+    record = logging.LogRecord("train", level, "", 0, "a %s", ("message",), None)
+    assert LevelFormatter().format(record) == shown
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])

@@ -114,15 +114,15 @@ def test_a_warm_up_is_shown_and_counts_as_time_of_training_but_not_in_the_mean_r
     logger = make_logger(tmp_path, display, TrainingState(200), log_interval=60.0)
     for played in (20, 40):
         now[0] += 50.0
-        logger.log_if_due(200, {}, f"warm-up, {played} of 40 steps")
+        logger.log_if_due(200, {}, f"{played} of 40 steps")
     now[0] += 20.0
     logger.log_if_due(240, {})
     logger.end_training(240, {})
     logger.close()
     shown = [status for status, _ in display.shown]
     assert [status.warmup for status in shown] == [
-        "warm-up, 20 of 40 steps",
-        "warm-up, 40 of 40 steps",
+        "20 of 40 steps",
+        "40 of 40 steps",
         "",
     ]
     assert (shown[-1].elapsed, shown[-1].seconds_left) == pytest.approx((120.0, 380.0))

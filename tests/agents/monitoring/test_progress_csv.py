@@ -75,7 +75,7 @@ def test_a_file_with_rows_that_cannot_be_read_is_kept_beside_the_new_one(
     assert kept.exists() is is_kept
     if is_kept:
         assert kept.read_text() == before
-        assert "rows cannot be read as they should" in caplog.text
+        assert "damaged row" in caplog.text
 
 
 def test_a_second_damaged_file_does_not_replace_the_first(tmp_path):
@@ -104,5 +104,5 @@ def test_a_file_that_is_too_large_to_truncate_stays_as_it_is(tmp_path, monkeypat
     path.write_text(",".join(COLUMNS) + "\n")
     monkeypatch.setattr("agents.system.files.MAX_CSV_BYTES", 10)
     truncate_after_step(path, 30)
-    assert "rows of the lost steps stay in their file" in caplog.text
+    assert "rows after the resumed checkpoint could not be removed" in caplog.text
     assert path.read_text() == ",".join(COLUMNS) + "\n"

@@ -203,7 +203,7 @@ def test_a_signal_ends_the_wait_for_the_last_evaluation_which_is_given_up(tmp_pa
         run.close()
     log = (run.folder / "train.log").read_text()
     assert "waiting for the last evaluation" in log
-    assert "the evaluation at agent step 40 was given up" in log
+    assert "the evaluation at agent step 40 was abandoned" in log
     assert "resume it" not in log  # the budget is spent
     assert read_evaluations(run.folder) == []
     assert list_checkpoints(run.folder / "checkpoints")
@@ -297,7 +297,7 @@ def test_an_evaluator_that_hangs_is_killed_and_another_one_evaluates(tmp_path):
         run.close()
     assert run.restarts == 1
     log = (run.folder / "train.log").read_text()
-    assert "the evaluator has done nothing for 2 s; killing it" in log
+    assert "the evaluator made no progress for 2 s; killing it" in log
     assert "the evaluator died (SIGKILL); training goes on" in log
     assert {row.summary.episodes for row in read_evaluations(run.folder)} == {1}
 

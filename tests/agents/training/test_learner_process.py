@@ -140,7 +140,7 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
     assert watched.execute() == 130
     assert time.monotonic() - began[0] < 10
-    assert "the learner does not end" in (watched.run.folder / "train.log").read_text()
+    assert "the learner did not exit in time" in (watched.run.folder / "train.log").read_text()
 
 
 @pytest.mark.slow

@@ -51,7 +51,9 @@ def machine(monkeypatch):
 def test_rollouts_that_memory_cannot_hold_are_refused_by_their_flags(machine, settings):
     config = TrainConfig(**settings)
     machine(memory_limit=24 * 2**30)
-    with pytest.raises(SettingError, match=r"^--num-steps .* GiB, .* has 24; lower .* sizes$"):
+    with pytest.raises(
+        SettingError, match=r"^--num-steps .* GiB, .* has 24.0 GiB; lower .* --neurocoder-steps$"
+    ):
         build_network(Spaces(18), config)
 
 
@@ -59,7 +61,9 @@ def test_memory_for_so_many_processes_is_refused_by_their_flag(machine):
     machine(memory_limit=8 * 2**30)
     config = TrainConfig(workers=1000, processes=100, envs_per_worker=1, num_steps=5)
     build_network(Spaces(18), config)
-    with pytest.raises(SettingError, match=r"^--processes 1000: 1000 processes .* has 8$"):
+    with pytest.raises(
+        SettingError, match=r"^--processes 1000: 1000 processes .* has 8.0 GiB; lower --p"
+    ):
         build_network(Spaces(18), dataclasses.replace(config, processes=1000))
 
 

@@ -117,7 +117,9 @@ def test_a_resumed_run_goes_on_in_its_folder_with_its_schedule_and_one_curve(fol
 def test_a_budget_that_lifts_the_learning_rate_steeply_is_warned_of(budget, warns, folder, capsys):
     # Its 200 agent steps ended at a rate of 0; of 400 they are half, at half the first rate.
     assert train(resumed(folder, "--total-timesteps", str(budget)), (), make_tiny_env) == 0
-    said = "the learning rate rises from 0 to 0.00015 with the budget: scores may fall"
+    said = (
+        "the learning rate rises from 0 to 0.00015 because the budget was raised: scores may fall"
+    )
     assert (said in capsys.readouterr().err) is warns
 
 
@@ -238,7 +240,9 @@ def test_a_resumed_run_plays_some_episodes_before_it_learns(learner, tmp_path, c
     said = capsys.readouterr().out
     assert f"warm-up: {steps} agent steps in every environment" in said
     warming = [status for status in shown if status.warmup]
-    assert f"warm-up, {steps} of {steps} steps" in [status.warmup for status in warming]
+    assert f"{steps} of {steps} agent steps per environment" in [
+        status.warmup for status in warming
+    ]
     assert {status.global_step for status in warming} == {before.global_step}
     assert shown[-1].warmup == ""
     learned = per_update * (newest(folder).training_state.updates - before.updates)
@@ -353,14 +357,14 @@ def test_a_run_that_has_spent_its_budget_asks_for_more(folder):
 def test_what_is_no_run_is_refused_by_name(tmp_path, capsys):
     with pytest.raises(SystemExit):
         resumed(tmp_path / "nothing")
-    assert "nothing: not a run's folder" in capsys.readouterr().err
+    assert "nothing: does not exist" in capsys.readouterr().err
 
 
 def test_a_run_without_a_sound_checkpoint_is_refused_and_left_alone(folder):
     for path in list_checkpoints(folder / "checkpoints"):
         path.write_bytes(b"")
     before = (folder / "progress.csv").read_text()
-    with pytest.raises(SettingError, match="no checkpoint that can be used"):
+    with pytest.raises(SettingError, match="no usable checkpoint"):
         train(resumed(folder, "--total-timesteps", "400"), (), make_tiny_env)
     assert (folder / "progress.csv").read_text() == before
 

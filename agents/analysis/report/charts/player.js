@@ -22,7 +22,7 @@ function show(t) {
   seek.value = now;
   seek.setAttribute("aria-valuetext", `step ${now + 1} of ${T}, ${clock(now)}`);
   $("clock").textContent = `${clock(now)} · step ${number(now + 1)} of ${number(T)}`;
-  $("now-score").textContent = number(scores[now]);
+  $("now-score").textContent = score(scores[now]);
   $("now-value").textContent = number(values[now], 2);
   $("now-action").textContent = data.actionNames[actions[now]];
   bars.forEach((bar, a) => {

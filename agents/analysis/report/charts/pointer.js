@@ -35,7 +35,7 @@ timeline.addEventListener("pointermove", (event) => {
     text += `${data.actionNames[a]} ${number(100 * policy[t * A + a], 1)}%, `;
     text += `chosen ${data.actionNames[actions[t]]}`;
   } else {
-    text += `value ${number(values[t], 2)}, reward ${number(rewards[t])}`;
+    text += `value ${number(values[t], 2)}, reward ${score(rewards[t])}`;
   }
   $("readout").textContent = text;
   if (dragging) {
