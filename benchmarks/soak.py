@@ -3,7 +3,8 @@
     python -m benchmarks.soak --minutes 30
 
 Every 20 seconds the worker process that has run longest is killed (SIGKILL); less often if there
-are so few processes that the run would give up on one for dying too often. The whole program is
+are so few processes that one would live for less than 110 seconds, or die too often for the run to
+go on. The whole program is
 killed and resumed several times, and interrupted at the end. The exit code is 1 unless all of this
 holds:
 
@@ -16,10 +17,11 @@ holds:
 - the last checkpoint is of the last step, and all its parameters are finite.
 
 Memory is the proportional set size, in which shared pages count once, without file-backed pages,
-whose share depends on other programs. It is read every 5 seconds. As a replaced process allocates
-its memory again, growth is measured over the life of each process, from its 40th second on: the
-least-squares slope over all processes in the same role, with an intercept for each process. Six
-minutes without a leak have given up to 3 MiB a minute either way; a session, from one kill of the
+whose share depends on other programs. It is read every 5 seconds.
+
+As a replaced process allocates its memory again, some of it only after its warm-up, growth is
+measured over the life of each process, from its 60th second on: the least-squares slope over all
+processes in the same role, with an intercept for each process. A session, from one kill of the
 program to the next, must last two minutes. The evaluator is off, as it would change the memory.
 Needs Linux.
 """
@@ -61,9 +63,11 @@ REPLACED_WITHIN_S = 5.0
 GONE_WITHIN_S = 5.0
 START_UP_S = 120.0
 LOOK_EVERY_S = 5.0
-# By this age a worker has allocated its environments and tensors, even if it hardly gets a core. It
-# lives for at least 66 seconds.
-SETTLED_S = 40.0
+# By this age a worker has allocated its environments and, when its warm-up ends and it learns, its
+# tensors, even if it hardly gets a core.
+SETTLED_S = 60.0
+# A worker lives for at least this long.
+LEAST_LIFE_S = 110.0
 LEAST_SESSION_S = 120.0
 # Role -> MiB per minute.
 MOST_GROWTH = {"parent": 5.0, "workers": 10.0, "others": 5.0}
@@ -139,7 +143,7 @@ class Soak:
         self.report: dict[str, Any] = {"replaced_after": [], "program_kills": [], "memory": []}
         self._sessions = 0
         least = 1.1 * RESTART_WINDOW_S / (MAX_RESTARTS * self.processes)
-        self.kill_every = max(KILL_EVERY_S, least)
+        self.kill_every = max(KILL_EVERY_S, least, LEAST_LIFE_S / self.processes)
         self._began = time.monotonic()
         (folder / "tmp").mkdir()
         options = ["--game", game, "--workers", workers, "--run-dir", folder / "runs"]
