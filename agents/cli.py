@@ -72,7 +72,7 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     """Run a command's `main` and exit with its code.
 
     A `UserError`, or an environment that cannot be used, is printed as one line and exits with 2;
-    Ctrl-C exits with 130.
+    Ctrl-C exits with 130. Warnings of other modules are printed to standard error.
     """
     escape_what_cannot_be_encoded()
     handler = logging.StreamHandler()
