@@ -151,6 +151,7 @@ class Driver:
         if time.monotonic() - self._looked_at < MIRROR_INTERVAL_S:
             return
         self._looked_at = time.monotonic()
+        check_ray()  # without it, asking for the nodes takes a minute
         busy = {member.machine for member in self._members}
         machines = [
             machine

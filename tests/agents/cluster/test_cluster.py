@@ -224,4 +224,5 @@ def test_without_ray_the_run_ends_with_one_line_and_names_its_last_checkpoint(cl
         assert meta(run.path)["status"] == "failed"
         (line,) = [line for line in run.log().splitlines() if "the run failed" in line]
         assert "is gone" in line
+        (line,) = [line for line in run.log().splitlines() if "checkpoint: " in line]
         assert f"step_{step_of_newest(run.path):012}" in line

@@ -38,6 +38,7 @@ def test_a_new_server_takes_over_all_of_the_last_ones_state(monkeypatch):
 
 def test_where_no_machine_offers_a_cpu_a_run_says_so_once(monkeypatch):
     monkeypatch.setattr(driver, "MIRROR_INTERVAL_S", 0)
+    monkeypatch.setattr(driver, "check_ray", lambda: None)
     machines = [{"Alive": True, "Resources": {"memory": 1.0}}]
     monkeypatch.setattr(driver.ray, "nodes", lambda: machines)
     new, notes = driver.Driver.__new__(driver.Driver), []
@@ -50,6 +51,18 @@ def test_where_no_machine_offers_a_cpu_a_run_says_so_once(monkeypatch):
     for _ in range(3):
         new._start_nodes()
     assert notes == ["no machine of this Ray offers a CPU; training begins once one joins"]
+
+
+def test_ray_is_not_asked_for_machines_when_it_is_gone(monkeypatch):
+    def gone():
+        raise driver.ClusterFailedError("Ray is gone")
+
+    monkeypatch.setattr(driver, "check_ray", gone)
+    monkeypatch.setattr(driver.ray, "nodes", lambda: pytest.fail("this would take a minute"))
+    new = driver.Driver.__new__(driver.Driver)
+    new._members, new._looked_at = [], 0.0
+    with pytest.raises(driver.ClusterFailedError, match="gone"):
+        new._start_nodes()
 
 
 def test_nodes_are_told_how_long_the_processes_that_they_start_warm_up():

@@ -156,7 +156,7 @@ def test_a_learner_that_hangs_is_killed_and_replaced(tmp_path):
     watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
     assert watched.execute() == 130
     log = (watched.run.folder / "train.log").read_text()
-    assert "the learner has done nothing for 2 s; killing it" in log
+    assert "the learner used no CPU for 2 s; killing it" in log
 
 
 @pytest.mark.slow
