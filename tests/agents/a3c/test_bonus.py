@@ -287,7 +287,9 @@ def test_what_cannot_be_counted_is_refused_by_name():
         num_counters(config, Spaces(2, VECTOR))
     with pytest.raises(SettingError, match=r"--bonus pixel-counts: .*too many pixels"):
         num_counters(config, Spaces(2, (3, 41, 400)))
-    with pytest.raises(SettingError, match=r"--bonus-scale 0\.1: needs --bonus"):
+    with pytest.raises(
+        SettingError, match=r"--bonus-scale 0\.1: needs --bonus pixel-counts or --bonus simhash$"
+    ):
         TrainConfig(bonus_scale=0.1)
 
 

@@ -86,6 +86,7 @@ def test_a_warm_up_stands_where_the_rate_does(kind):
     )
     display.show(dataclasses.replace(STATUS, warmup="40 of 615 steps"), new_row=True)
     display.close()
+    assert "warm-up" in stream.getvalue()
     assert "40 of 615 steps" in stream.getvalue()
     assert "1,234" not in stream.getvalue()
 

@@ -62,7 +62,7 @@ def test_memory_for_so_many_processes_is_refused_by_their_flag(machine):
     config = TrainConfig(workers=1000, processes=100, envs_per_worker=1, num_steps=5)
     build_network(Spaces(18), config)
     with pytest.raises(
-        SettingError, match=r"^--processes 1000: 1000 processes .* has 8.0 GiB; lower --p"
+        SettingError, match=r"^--processes 1000: 1000 processes .* has 8.0 GiB; lower --processes$"
     ):
         build_network(Spaces(18), dataclasses.replace(config, processes=1000))
 
