@@ -52,6 +52,7 @@ from agents.run_folder import resolve_run
 from agents.training.managed_process import MAX_RESTARTS, RESTART_WINDOW_S
 from agents.training.worker_process import spread_workers
 from benchmarks.json_file import check_json_file, write_measurements
+from benchmarks.throughput import STEPS_PER_UPDATE
 
 PROG = "python -m benchmarks.soak"
 ROOT = Path(__file__).parent.parent
@@ -216,7 +217,7 @@ class Soak:
         """Wait until every worker has had time for its first updates."""
         deadline = time.monotonic() + START_UP_S
         resumed_at = self._last_step()
-        enough = resumed_at + 10 * 80 * self.workers  # agent steps: some updates of each
+        enough = resumed_at + 10 * STEPS_PER_UPDATE * self.workers  # some updates of each
         while self._last_step() < enough or len(_workers_of(program)) < self.processes:
             if time.monotonic() > deadline or program.poll() is not None:
                 raise RuntimeError(f"training did not begin; see {self.folder / 'stderr'}")

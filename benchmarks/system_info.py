@@ -1,8 +1,4 @@
-"""The machine and package versions of a measurement.
-
-Standard library only: `experiments` uses this module too and imports nothing else outside
-`neurocoder`.
-"""
+"""The machine and package versions of a measurement; standard library only."""
 
 import os
 import platform

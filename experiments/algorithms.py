@@ -311,8 +311,7 @@ def _by_variant(study: Study) -> dict[str, list[dict[str, Any]]]:
     """The results of each variant that has any, one for each seed."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in study.results:
-        if record["seed"] <= study.seeds:
-            found.setdefault(record["variant"], []).append(record)
+        found.setdefault(record["variant"], []).append(record)
     return found
 
 

@@ -32,7 +32,10 @@ _QUICK_PICTURES = 8
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = _parse(argv)
-    data = load_cifar(args.cifar).name  # refuses a bad folder before anything is written
+    images = load_cifar(args.cifar)
+    data = images.name
+    split_cifar.load_tasks(images)  # refuses bad pictures before anything is written
+    del images
     with Study("split_cifar", args) as study:
         print(data)
         wanted = split_cifar.names(args.scenarios, args.strengths, study.variants)

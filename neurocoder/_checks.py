@@ -5,6 +5,7 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -58,6 +59,11 @@ def is_eager(x: Tensor) -> bool:
         and type(x) in (Tensor, nn.Parameter)
         and x.device.type != "meta"
     )
+
+
+def is_transformed() -> bool:
+    """Whether calls are transformed by `torch.func`, or differentiated in forward mode."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def check_dtype(x: Tensor, parameter: Tensor) -> None:

@@ -156,8 +156,10 @@ def run_backward(
     sizes: Sizes,
     saved: Sequence[Saved],
     groups: int | None,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the gradients of x, of the keys, and of the parameters (by name)."""
+    *,
+    needs_dx: bool,
+) -> tuple[Tensor | None, Tensor, dict[str, Tensor]]:
+    """Return the gradients of x (None unless needed), of the keys, and of the parameters."""
     from_states, from_content, from_blend, from_apply = saved
     content, states = from_content[0], from_states[0]
     # The derivatives of the products with `on_input` and `on_state` are written part by part.
@@ -179,10 +181,11 @@ def run_backward(
         dstates, weights.recurrent, from_states, dgates, groups
     )
     d |= _on_input_backward(don_x, x, weights, p, groups)
-    dx = don_x.t() @ weights.on_input
+    dx = don_x.t() @ weights.on_input if needs_dx else None
     if p.residual is not None:
         d["residual"] = _per_group(_product, groups, x.t(), don_residual.t())
-        dx.addmm_(don_residual, p.residual.t())
+        if dx is not None:
+            dx.addmm_(don_residual, p.residual.t())
     dkeys = dkeys.unflatten(-3, (sizes.steps, MEMORIES, sizes.heads)).sum((-5, -3))
     return dx, dkeys.mul_(sizes.sharpness), d
 
@@ -589,13 +592,20 @@ class Fused(torch.autograd.Function):
         weights, from_keys, *from_run = [tuple(islice(tensors, length)) for length in ctx.lengths]
         groups = len(x) if x.dim() == 3 else None
         dx, dkeys, d = run_backward(
-            dy, x.flatten(0, -2), Weights(*weights), p, ctx.sizes, from_run, groups
+            dy,
+            x.flatten(0, -2),
+            Weights(*weights),
+            p,
+            ctx.sizes,
+            from_run,
+            groups,
+            needs_dx=ctx.needs_input_grad[2],
         )
         dmemories, by_keys = run_keys_backward(dkeys, p[:3], key_parameters, from_keys)
         for name, dmemory in zip("uvs", dmemories, strict=True):
             d[name].add_(dmemory)
         by_parameters = (d.get(name) for name in Parameters._fields)
-        return None, None, dx.view_as(x), *by_parameters, *by_keys
+        return None, None, dx if dx is None else dx.view_as(x), *by_parameters, *by_keys
 
 
 def _is_batched(t: Tensor) -> bool:

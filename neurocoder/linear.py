@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -24,6 +23,7 @@ from neurocoder._checks import (
     check_input,
     check_parameters_are_stored,
     is_eager,
+    is_transformed,
     positive_integers,
 )
 from neurocoder._precision import (
@@ -426,10 +426,13 @@ class NeurocoderLinear(nn.Module):
                 per group.
 
         Raises:
-            ValueError: if the last dimension of x is not in_features.
+            ValueError: if the last dimension of x is not in_features, or `parameters` are not all
+                of the layer's own for as many groups as x has.
+            RuntimeError: if x and the layer differ in dtype, or the layer is parametrized.
         """
         check_input(x, self.in_features)
         check_dtype(x, self.memory.u)
+        self._check_groups(x, parameters)
         flat = x.reshape(len(x), -1, self.in_features)
         y = self._run_groups(flat, *(parameters.get(name) for name in self._parameter_names()))
         return like_output(y, x).reshape(*x.shape[:-1], self.out_features)
@@ -479,9 +482,9 @@ class NeurocoderLinear(nn.Module):
     def program_keys(self) -> Tensor:
         """Eq. 7 for M_U, M_V and M_S: keys of unit length for eq. 8, shape (3, P, K).
 
-        Inside `frozen_keys`, calls without gradients get the cached keys.
+        Inside `frozen_keys`, calls without any kind of derivative get the cached keys.
         """
-        if self._frozen and not torch.is_grad_enabled():
+        if self._frozen and not torch.is_grad_enabled() and not is_transformed():
             return self._frozen[-1].keys
         return self._program_keys()
 
@@ -544,6 +547,23 @@ class NeurocoderLinear(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # A copy's parameters may change, so it must not keep this layer's cache.
         return {**self.__dict__, "_frozen": ()}
+
+    def _check_groups(self, x: Tensor, parameters: Mapping[str, Tensor]) -> None:
+        """Raise an error unless `forward_groups` can compute with these arguments."""
+        if any(is_parametrized(module) for module in self.modules()):
+            raise RuntimeError("a parametrized layer cannot compute with groups of parameters")
+        own = {name for name, _ in self.named_parameters()}
+        if wrong := parameters.keys() ^ own:
+            names = ", ".join(sorted(wrong))
+            raise ValueError(f"parameters must be the layer's own; missing or unknown: {names}")
+        if x.dim() < 2 or len(x) == 0:
+            raise ValueError(
+                f"expected an input of shape (G, ..., {self.in_features}) with G at least 1, "
+                f"got {tuple(x.shape)}"
+            )
+        for name, parameter in parameters.items():
+            if len(parameter) != len(x):
+                raise ValueError(f"{name} has {len(parameter)} groups, x has {len(x)}")
 
     def _memories(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.memory.u, self.memory.v, self.memory.s
@@ -627,7 +647,7 @@ class NeurocoderLinear(nn.Module):
             and self.has_default_readings
             and is_eager(x)
             and x.numel() > 0
-            and forward_ad._current_level < 0
+            and not is_transformed()
         )
 
     @in_full_precision
@@ -724,8 +744,9 @@ def frozen_keys(module: nn.Module) -> Iterator[None]:
     """Cache what every `NeurocoderLinear` of a module computes from its parameters alone.
 
     These are the keys, and the weights as `neurocoder.fused` arranges them. An agent that acts many
-    times between two updates computes them only once. Only calls without gradients use the cache.
-    If parameters change inside the block, outputs mix old and new ones.
+    times between two updates computes them only once. Calls that are differentiated, or transformed
+    by `torch.func`, do not use the cache. If parameters change inside the block, or a call brings
+    its own (`functional_call`), outputs mix old and new ones.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, NeurocoderLinear)]
     own = [layer._freeze() for layer in layers]

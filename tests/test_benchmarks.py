@@ -206,7 +206,7 @@ def test_training_with_other_rules_is_compared_with_the_emulator_under_these(mon
         "emulator": [4000.0],
         "emulator, --frame-skip 32": [800],
         "SB3 A2C": [500],
-        "linear / none / nips": [1000],
+        "linear / none / nips": [900, 1000, 3000],
         "linear / none / nips, --frame-skip 32": [600],
         "linear / none / nips, --processes 1": [1600],
     }
@@ -435,13 +435,6 @@ def test_a_table_has_a_cell_for_each_column_in_every_row():
     rows = [("a", ""), ("b", "2")]
     expected = ["| name | number |", "|---|---|", "| a |  |", "| b | 2 |"]
     assert markdown_table(("name", "number"), iter(rows)).splitlines() == expected
-
-
-def test_rates_are_put_beside_sb3_and_the_emulator():
-    rates = {"emulator": [4000.0], "SB3 A2C": [500.0], "linear / none / nips": [900, 1000, 3000]}
-    assert throughput.table(rates).splitlines()[-1] == (
-        "| linear / none / nips | 1,000 | 2.00 | 0.25 |"
-    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sizes come from /proc")

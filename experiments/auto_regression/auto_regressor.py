@@ -1,5 +1,7 @@
 """A GRU that predicts the next point of a sequence, with various output layers."""
 
+from bisect import bisect_right
+
 import torch
 from torch import Tensor, nn
 
@@ -95,12 +97,10 @@ def _largest(variant: str, hidden_size: int, parameters: int) -> AutoRegressor:
         layers = nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1)
         return AutoRegressor(hidden_size, nn.Sequential(*layers))
 
-    low, high = 1, parameters  # a model of `high` units has more, whatever its kind
+    def size(width: int) -> int:
+        return parameter_count(build(width))
+
     with torch.device("meta"):
-        while high - low > 1:
-            middle = (low + high) // 2
-            if parameter_count(build(middle)) <= parameters:
-                low = middle
-            else:
-                high = middle
-    return build(low)
+        # A model of as many units as `parameters` has more of them, whatever its kind.
+        width = bisect_right(range(parameters), parameters, lo=1, key=size) - 1
+    return build(width)

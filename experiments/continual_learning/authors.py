@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.markdown import markdown_table
-from experiments.common.data import DataError, load_images, padded
+from experiments.common.data import load_images, padded
 from experiments.common.processes import Scalar
 from experiments.common.statistics import bootstrap_interval
 from experiments.common.study import Record
@@ -48,7 +48,7 @@ from experiments.continual_learning.task_sequence import (
     learn_in_sequence,
     perceptron,
 )
-from experiments.continual_learning.task_split import Task, split_into_tasks
+from experiments.continual_learning.task_split import Task, tasks_of
 from neurocoder import NeurocoderLinear, NSMLinear
 
 REPEATS = 10
@@ -126,11 +126,7 @@ def load_tasks(mnist: str) -> list[Task]:
     Raises:
         DataError: if the files cannot be used.
     """
-    data = padded(load_images(mnist), SIDE)
-    try:
-        return split_into_tasks(data.train, data.train_labels, data.test, data.test_labels)
-    except ValueError as error:
-        raise DataError(f"{data.name}: {error}") from error
+    return tasks_of(padded(load_images(mnist), SIDE))
 
 
 def make_network(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.common.data import DataError, load_images
+from experiments.common.data import load_images
 from experiments.common.layers import auxiliary_loss, make_layer, parameter_count
 from experiments.common.processes import Scalar
 from experiments.continual_learning.regularizers import EWC, L2, SI, OnlineEWC, Regularizer
@@ -19,7 +19,7 @@ from experiments.continual_learning.task_sequence import (
     learn_in_sequence,
     perceptron,
 )
-from experiments.continual_learning.task_split import Task, split_into_tasks
+from experiments.continual_learning.task_split import Task, tasks_of
 
 SCENARIOS = ("domain", "task")
 METHODS = ("adam", "adagrad", "l2", "si", "ewc", "online-ewc")
@@ -103,11 +103,7 @@ def load_tasks(mnist: str | Path | None) -> list[Task]:
     Raises:
         DataError: if the files cannot be used.
     """
-    data = load_images(mnist)
-    try:
-        return split_into_tasks(data.train, data.train_labels, data.test, data.test_labels)
-    except ValueError as error:
-        raise DataError(f"{data.name}: {error}") from error
+    return tasks_of(load_images(mnist))
 
 
 def run(

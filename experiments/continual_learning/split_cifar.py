@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.cifar import CHANNELS, SIDE
-from experiments.common.data import Images
+from experiments.common.data import DataError, Images
 from experiments.common.drawing import COLOURS
 from experiments.common.layers import auxiliary_loss
 from experiments.common.study import Record
@@ -25,7 +25,7 @@ from experiments.continual_learning.regularizers import SI, Regularizer
 from experiments.continual_learning.results import curves_figure
 from experiments.continual_learning.run import figures_of
 from experiments.continual_learning.task_sequence import TaskNetwork, learn_in_sequence
-from experiments.continual_learning.task_split import Task, split_into_tasks
+from experiments.continual_learning.task_split import Task, tasks_of
 from experiments.recognition.resnet import WIDTHS, ResNet
 from neurocoder import NeurocoderLinear
 
@@ -66,9 +66,14 @@ class Scale:
 
 
 def load_tasks(images: Images) -> list[Task]:
-    """Split CIFAR-10 or CIFAR-100 into tasks of neighbouring classes."""
-    parts = (images.train, images.train_labels, images.test, images.test_labels)
-    return split_into_tasks(*parts, classes_per_task=CLASSES_PER_TASK[images.classes])
+    """Split CIFAR-10 or CIFAR-100 into tasks of neighbouring classes.
+
+    Raises:
+        DataError: if pictures of a class are missing.
+    """
+    if images.classes not in CLASSES_PER_TASK:
+        raise DataError(f"{images.name}: the pictures are of {images.classes} classes")
+    return tasks_of(images, CLASSES_PER_TASK[images.classes])
 
 
 def make_network(last: str, classes: int, num_heads: int, blocks: int) -> TaskNetwork:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experiments.common.data import DataError, Images
+
 
 @dataclass(frozen=True)
 class Task:
@@ -69,6 +71,19 @@ def split_into_tasks(
         )
         for first in range(0, num_classes, classes_per_task)
     ]
+
+
+def tasks_of(images: Images, classes_per_task: int = 2) -> list[Task]:
+    """The tasks of a data set; see `split_into_tasks`.
+
+    Raises:
+        DataError: if there are no such tasks.
+    """
+    parts = (images.train, images.train_labels, images.test, images.test_labels)
+    try:
+        return split_into_tasks(*parts, classes_per_task=classes_per_task)
+    except ValueError as error:
+        raise DataError(f"{images.name}: {error}") from error
 
 
 def hold_out(task: Task, fraction: float, generator: torch.Generator) -> Task:

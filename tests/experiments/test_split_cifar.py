@@ -75,6 +75,23 @@ def test_a_quick_run_leaves_a_table_and_goes_on_with_more(tmp_path, capsys):
     assert len({json.loads(line)["variant"] for line in lines}) == len(lines) == 4
 
 
+@pytest.mark.parametrize(
+    ("kept", "message"), [(9, "CIFAR-10: the pictures are of 9 classes"), ([*range(8), 9], "[8]")]
+)
+def test_pictures_without_a_class_are_refused_before_anything_is_written(
+    tmp_path, capsys, kept, message
+):
+    labels = range(kept) if isinstance(kept, int) else kept
+    record = b"".join(bytes([label]) + bytes(3 * 32 * 32) for label in labels)
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    write_cifar(tmp_path / "data", **dict.fromkeys(names, record))
+    with pytest.raises(SystemExit) as error:
+        split_cifar_command.main(["--cifar", str(tmp_path / "data"), "--out", str(tmp_path / "x")])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_strength_that_is_none_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         split_cifar_command.main(["--cifar", str(tmp_path), "--strengths", "0"])

@@ -125,6 +125,53 @@ def test_groups_of_inputs_have_the_gradients_that_each_has_alone(variant, fused)
             torch.testing.assert_close(a[i], b, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 5, 7), "has 3 groups, x has 2"),
+        ((0, 5, 7), r"\(G, ..., 7\) with G at least 1, got \(0, 5, 7\)"),
+        ((7,), r"got \(7,\)"),
+    ],
+)
+def test_inputs_of_other_groups_than_the_parameters_are_refused(shape, message):
+    layer = NeurocoderLinear(7, 4)
+    with pytest.raises(ValueError, match=message):
+        layer.forward_groups(torch.zeros(shape), expand(layer, 3))
+
+
+def test_groups_of_parameters_that_are_not_the_layers_are_refused():
+    layer = NeurocoderLinear(7, 4)
+    parameters = expand(layer, 3)
+    parameters["other"] = parameters.pop("residual")
+    with pytest.raises(ValueError, match="missing or unknown: other, residual"):
+        layer.forward_groups(torch.zeros(3, 5, 7), parameters)
+
+
+def test_groups_of_a_parametrized_layer_are_refused():
+    layer = NeurocoderLinear(7, 4)
+    torch.nn.utils.parametrize.register_parametrization(layer, "residual", torch.nn.Identity())
+    with pytest.raises(RuntimeError, match="a parametrized layer"):
+        layer.forward_groups(torch.zeros(3, 5, 7), expand(layer, 3))
+
+
+@every_variant
+def test_the_gradient_of_an_input_is_computed_only_where_it_is_needed(variant, monkeypatch):
+    layer = make_layer(**variant)
+    x, parameters = make_input(layer, 9), tuple(layer.parameters())
+    expected = torch.autograd.grad(layer(x).square().sum(), parameters, materialize_grads=True)
+    of_inputs, run_backward = [], fused.run_backward
+
+    def run_and_keep(*args, **kwargs):
+        of_inputs.append((result := run_backward(*args, **kwargs))[0])
+        return result
+
+    monkeypatch.setattr(fused, "run_backward", run_and_keep)
+    y = layer(x.detach())
+    found = torch.autograd.grad(y.square().sum(), parameters, materialize_grads=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert of_inputs == [None]
+
+
 def test_a_group_that_is_not_finite_leaves_the_others_alone():
     layer = make_layer()
     x = make_input(layer, 3, 5)
@@ -197,19 +244,20 @@ def test_small_inputs_lose_no_more_to_rounding_than_in_the_readable_way():
 
 
 @pytest.mark.parametrize(
-    ("slots", "limit"),
+    ("most_slots", "most_pairs"),
     [
         pytest.param(6, fused._MAX_PAIRS_ON_CPU, id="pairs"),
         pytest.param(6, 0, id="insertion"),
-        pytest.param(40, 0, id="kthvalue"),
+        pytest.param(5, 0, id="kthvalue"),
     ],
 )
 @pytest.mark.parametrize("least_used", [1, 3, 6])
-def test_slots_that_tie_are_chosen_alike(slots, limit, least_used, monkeypatch):
+def test_slots_that_tie_are_chosen_alike(most_slots, most_pairs, least_used, monkeypatch):
     # Few distinct values, so that there are many ties, also for the place of the largest.
-    monkeypatch.setattr(fused, "_MAX_PAIRS_ON_CPU", limit)
+    monkeypatch.setattr(fused, "_MAX_SLOTS_TO_COMPARE", most_slots)
+    monkeypatch.setattr(fused, "_MAX_PAIRS_ON_CPU", most_pairs)
     torch.manual_seed(0)
-    content = (torch.randint(1, 4, (4, 3, slots, 50)).double() / 4).requires_grad_()
+    content = (torch.randint(1, 4, (4, 3, 6, 50)).double() / 4).requires_grad_()
     gate = torch.zeros_like(content).requires_grad_()
     got, saved = fused._blend(content.detach(), gate.detach(), least_used)
     dgot = torch.randn_like(got)

@@ -56,7 +56,8 @@ def test_sizes_are_whatever_python_takes_as_an_index(kind, integer):
 
 
 @pytest.mark.parametrize(
-    "value", [np.int64(0), np.int64(-1), np.float64(2.0), np.True_, torch.tensor(True), "2"]
+    "value",
+    [0, -1, 2.0, True, None, "2", np.int64(0), np.float64(2.0), np.True_, torch.tensor(True)],
 )
 @each_layer
 def test_what_is_no_positive_integer_is_refused_by_name(kind, value):

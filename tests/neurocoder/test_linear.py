@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import prune
 
 from neurocoder import NeurocoderLinear, frozen_keys, fused
@@ -231,8 +232,9 @@ def test_singular_values_are_positive_and_strictly_decreasing(dtype, scale):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"usage_attention": False, "residual": False}])
-def test_gradients_are_those_of_finite_differences(arguments):
+def test_gradients_of_the_readable_way_are_those_of_finite_differences(arguments):
     layer = small_layer(**arguments, dtype=torch.float64)
+    layer.fused = False  # test_fused.py has the other way
     x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     names = [name for name, _ in layer.named_parameters()]
 
@@ -313,25 +315,6 @@ def test_the_same_seed_gives_the_same_layer_and_resetting_gives_another():
     assert not torch.equal(layer.memory.u, twin.memory.u)
 
 
-SIZES = (
-    "in_features",
-    "out_features",
-    "slots",
-    "key_size",
-    "heads",
-    "steps",
-    "least_used",
-    "hidden_size",
-)
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.0, True, None])
-@pytest.mark.parametrize("name", SIZES)
-def test_a_size_that_is_not_a_positive_integer_is_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=name):
-        NeurocoderLinear(**{"in_features": 5, "out_features": 4, name: value})
-
-
 def test_more_least_used_slots_than_slots_are_refused():
     with pytest.raises(ValueError, match="least_used"):
         small_layer(slots=4, least_used=5)
@@ -409,6 +392,31 @@ def test_frozen_keys_are_ignored_where_gradients_are_recorded():
         inside.sum().backward()
     torch.testing.assert_close(inside, layer(x), rtol=0, atol=0)
     assert all(p.grad is not None and p.grad.any() for p in layer.key_networks.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("make", [NeurocoderLinear, NeurocoderLinear.authors_multi_step])
+def test_frozen_keys_are_ignored_by_transforms(make):
+    layers, x = [make(5, 4).double() for _ in range(3)], torch.randn(3, 5).double()
+    layer, stacked = layers[0], torch.func.stack_module_state(layers)[0]
+    own = dict(layer.named_parameters())
+    tangents = {name: torch.randn_like(p) for name, p in own.items()}
+
+    def run(parameters):
+        return torch.func.functional_call(layer, parameters, (x,))
+
+    def derivative():
+        y, change = torch.func.jvp(run, (own,), (tangents,))
+        with forward_ad.dual_level():
+            dual = {n: forward_ad.make_dual(p.detach(), tangents[n]) for n, p in own.items()}
+            other = forward_ad.unpack_dual(run(dual)).tangent
+        return y, change, other
+
+    with torch.no_grad():
+        expected = derivative(), torch.stack([layer(x) for layer in layers])
+        with frozen_keys(layer):
+            found = derivative(), torch.func.vmap(run)(stacked)
+    torch.testing.assert_close(found, expected)
 
 
 def test_frozen_keys_end_with_an_exception_too():
