@@ -71,11 +71,11 @@ def plot_curves(
     rows = -(-len(games) // columns)
     figure = Figure(figsize=(max(5.2 * columns, 7.2), 4.3 * rows + 1.0), layout="constrained")
     figure.suptitle(title, fontsize=13, fontweight="bold")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
     styles = _line_styles(curves)
     for game, panel in zip(games, panels, strict=False):
         _panel(panel, game, [c for c in curves if c.game == game], axis, metric, styles)
-    for panel in list(panels)[len(games) :]:
+    for panel in panels[len(games) :]:
         panel.set_visible(False)
     text = "\n".join(textwrap.wrap(_caption(curves, metric, remark), 40 + 60 * columns))
     figure.supxlabel(text, fontsize=7.5, color=_GREY, ha="center")

@@ -1,5 +1,7 @@
 """Plots of learning curves tell the labels apart, and have a panel for each game."""
 
+import re
+
 from agents.analysis.aggregation import aggregate_over_seeds
 from agents.analysis.plotting import _line_styles, plot_curves
 from tests.agents.analysis.test_aggregation import SEEDS, curve
@@ -15,8 +17,12 @@ def test_no_two_labels_look_alike_and_heads_keep_their_colours():
 
 
 def test_many_games_and_unknown_ones_are_drawn():
-    curves = [curve(SEEDS[0], game=game) for game in ("Pong", "Adventure", "Qbert", "Hero")]
-    picture = plot_curves(
-        aggregate_over_seeds(curves, ["linear"] * 4), "steps", "greedy", title="Four", dpi=40
-    )
-    assert picture.startswith(b"\x89PNG")
+    games = ("Pong", "Adventure", "Qbert", "Hero", "Tetris")
+    curves = [curve(SEEDS[0], game=game) for game in games]
+    aggregated = aggregate_over_seeds(curves, ["linear"] * 5)
+    picture = plot_curves(aggregated, "steps", "greedy", title="Five", format="svg")
+    # Each panel has a second axis above, of frames; the sixth place is empty.
+    axes = re.findall(rb'<g id="axes_\d+">', picture)
+    assert len(axes) == 2 * len(games)
+    for game in games:
+        assert f"<!-- {game} -->".encode() in picture
