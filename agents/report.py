@@ -134,13 +134,13 @@ def _check(out: Path, parser: CommandParser) -> None:
     if not out.parent.is_dir():
         parser.error(f"--out {out}: there is no folder {out.parent}")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
-        parser.error(f"--out {out}: cannot be written")
+        parser.error(f"{out} cannot be written; --out names another file")
 
 
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return str(value)
 
 
 def _parser() -> CommandParser:

@@ -13,13 +13,14 @@ def evaluation_table(game_name: str, summaries: Sequence[Summary]) -> Table:
     """A rich table of summaries, with the published scores as its caption where there are any."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("mode", no_wrap=True)
-    for column in ("games", "mean", "std", "median", "min", "max", "length", "normalised"):
+    published = PUBLISHED_SCORES.get(game_name)
+    normalised = ["normalised"] if published else []
+    for column in ("games", "mean", "std", "median", "min", "max", "length", *normalised):
         table.add_column(column, justify="right", no_wrap=True)
     for s in summaries:
-        normalised = "" if s.human_normalised is None else f"{s.human_normalised:.1%}"
         scores = (format_score(x) for x in (s.mean, s.std, s.median, s.min, s.max))
-        table.add_row(s.mode, str(s.episodes), *scores, f"{s.length:,.0f}", normalised)
-    published = PUBLISHED_SCORES.get(game_name)
+        share = [] if s.human_normalised is None else [f"{s.human_normalised:.1%}"]
+        table.add_row(s.mode, str(s.episodes), *scores, f"{s.length:,.0f}", *share)
     if published is not None:
         random, human = format_score(published.random), format_score(published.human)
         table.caption = f"published (Wang et al. 2016): random {random} (0%), human {human} (100%)"

@@ -262,7 +262,7 @@ def test_an_episode_too_large_for_a_page_is_shown_as_far_as_it_fits(run, shown):
     [
         (["--out", "page.txt"], "must end in .html"),
         (["--out", "nowhere/page.html"], "there is no folder nowhere"),
-        (["--checkpoint", "none.pt"], "none.pt"),
+        (["--checkpoint", "none.pt"], "none.pt: neither latest, nor best, nor a file here or in"),
         (["--episodes", "0"], "--episodes"),
         (["--mode", "random"], "--mode"),
     ],

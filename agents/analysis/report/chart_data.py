@@ -14,7 +14,7 @@ from agents.analysis.report.data import Selection, by_action, project, selection
 from agents.analysis.report.episode import MAX_WEIGHT_BYTES, ShownEpisode
 from agents.evaluation.results import TRAINING, read_evaluations
 from agents.run_folder import RunFolderError
-from envs import PUBLISHED_SCORES, EnvConfig
+from envs import PUBLISHED_SCORES, EnvConfig, rendering_problem
 
 IMAGES_PER_SLOT = 3
 MAX_SLOTS_WITH_IMAGES = 64
@@ -78,6 +78,7 @@ def chart_data(env: EnvConfig, curves: dict[str, Points], shown: ShownEpisode) -
         for name, program in (("actor", trajectory.actor), ("critic", trajectory.critic))
         if (selections := selections_of(program))
     ]
+    has_gallery = bool(heads) and rendering_problem(env) is None
     size = sum(s.weights.size * (4 if s.signed else 1) for _, group in heads for s in group)
     keep = size <= MAX_WEIGHT_BYTES
     return {
@@ -88,7 +89,7 @@ def chart_data(env: EnvConfig, curves: dict[str, Points], shown: ShownEpisode) -
         "values": encode_array(trajectory.values),
         "probabilities": encode_array(trajectory.probabilities),
         "heads": [_head(name, selections, shown, keep) for name, selections in heads],
-        "gallery": _gallery(heads[0][1][0], shown.thumbnails, env) if heads else None,
+        "gallery": _gallery(heads[0][1][0], shown.thumbnails, env) if has_gallery else None,
         "curve": _curve(env.game, curves) if curves else None,
     }
 

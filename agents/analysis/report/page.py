@@ -112,6 +112,7 @@ def make_page(
             published=header.env.game in PUBLISHED_SCORES,
             curve=bool(curves),
             selection=selection,
+            gallery=bool(data["gallery"]),
             agent_step=_agent_step(header.env),
             rewards=header.rewards,
             video="data:video/mp4;base64," + base64.b64encode(shown.video).decode(),
@@ -176,7 +177,7 @@ def score_rows(env: EnvConfig, summaries: Sequence[Summary]) -> list[tuple[str, 
             format_score(s.median),
             f"{format_score(s.min)} to {format_score(s.max)}",
             f"{s.episodes:,}",
-            f"{env.seconds(s.length):,.0f} s",
+            _duration(env, s.length) or f"{s.length:,.0f} steps",
         ]
         rows.append((_MODE_NAMES[s.mode], cells))
     published = PUBLISHED_SCORES.get(env.game)
@@ -200,14 +201,19 @@ def describe_episode(env: EnvConfig, shown: ShownEpisode, summaries: Sequence[Su
     game, length = shown.trajectory.episode, len(shown.trajectory.actions)
     episodes = next((s.episodes for s in summaries if s.mode == game.mode), 1)
     which = f"The median of {episodes:,} {game.mode} episodes" if episodes > 1 else "The episode"
+    duration = _duration(env, game.length)
     text = (
-        f"{which}: score {_minus(format_score(game.score))}, {game.length:,} agent steps "
-        f"({env.seconds(game.length):,.0f} s of play), {game.mode} actions, "
-        f"seed {game.seed}."
+        f"{which}: score {_minus(format_score(game.score))}, {game.length:,} agent steps"
+        f"{duration and f' ({duration} of play)'}, {game.mode} actions, seed {game.seed}."
     )
     if length < game.length:
         text += f" Only the first {length:,} steps are shown, to limit the size of this page."
     return text
+
+
+def _duration(env: EnvConfig, num_steps: float) -> str:
+    """How long agent steps last on the console; empty for environments without a clock."""
+    return f"{env.seconds(num_steps):,.0f} s" if isinstance(env, AtariConfig) else ""
 
 
 def _minus(text: str) -> str:

@@ -243,6 +243,7 @@ def test_the_table_fits_80_columns_and_names_the_published_scores():
     assert "…" not in text
     for expected in ("sampled", "greedy", "random", "617,284", "1,234,567", "65.2", "4,334.7"):
         assert expected in text
+    assert "normalised" in text
 
 
 @pytest.mark.parametrize(
@@ -263,6 +264,7 @@ def test_the_table_of_a_game_without_published_scores_names_none():
         evaluation_table("Tetris", [summarise("Tetris", [played(1)])])
     )
     assert "published" not in screen.getvalue()
+    assert "normalised" not in screen.getvalue()
     assert "sampled" in screen.getvalue()
 
 

@@ -46,7 +46,7 @@ function ticks(low, high, count) {
 const short = (x) =>
   (Math.abs(x) >= 1e6
     ? `${+(x / 1e6).toFixed(2)} M`
-    : Math.abs(x) >= 1e4
+    : Math.abs(x) >= 1e3
       ? `${+(x / 1e3).toFixed(1)} k`
       : `${+x.toFixed(4)}`
   ).replace("-", "−");

@@ -19,7 +19,9 @@ function draw() {
 readColours();
 if (data.heads.length) {
   fillSelectors();
-  fillGallery();
+  if (data.gallery) {
+    fillGallery();
+  }
   select();
   for (const id of ["head", "memory", "component", "colour"]) {
     $(id)?.addEventListener("change", () => {

@@ -10,7 +10,7 @@ function drawMatrix() {
   const counts = data.actionNames.map((_, a) => actions.filter((b) => b === a).length);
   const labels = chosen.map((a) => `${data.actionNames[a]} (${counts[a]})`);
   const [pen, width] = canvas("matrix");
-  const x0 = widest(labels);
+  const x0 = widest([...labels, "mean"]);
   const w = width - x0 - RIGHT;
   const most = Math.max(...usage.map(Math.abs)) || 1;
   usage.forEach((u, p) => {

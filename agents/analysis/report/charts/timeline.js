@@ -90,12 +90,9 @@ function drawValue() {
     1.5,
   );
   for (const s of ticks(0, T / data.rate, w < 400 ? 4 : 8)) {
-    write(
-      pen,
-      `${short(s)} s`,
-      left() + (w * s * data.rate) / T,
-      height - 8,
-      s ? "center" : "left",
-    );
+    const text = `${short(s)} s`;
+    const x = left() + (w * s * data.rate) / T;
+    const half = pen.measureText(text).width / 2;
+    write(pen, text, Math.min(Math.max(x, left() + half), width - half), height - 8, "center");
   }
 }
