@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,11 +74,23 @@ def resolve_game(name: str) -> Game:
                     "the emulator has no single-player variant of it"
                 )
             return game
-    playable = [spelling for spelling, game in games.items() if game.playable]
-    closest = difflib.get_close_matches(_letters(bare), playable)
-    names = " or ".join(games[spelling].name for spelling in closest)
+    raise no_such_game(name)
+
+
+def no_such_game(name: str, ids: Iterable[str] = ()) -> UnknownGameError:
+    """The error for a name that no game has; it asks whether one like it was meant.
+
+    Args:
+        name: The name.
+        ids: Ids of Gymnasium, which may have been meant too, but for their versions.
+    """
+    bare = re.sub(r"^ale/|-v\d+$", "", name.strip(), flags=re.IGNORECASE)
+    known = {_letters(re.sub(r"-v\d+$", "", each)): each for each in ids}
+    known |= {letters: game.name for letters, game in _games_by_letters().items() if game.playable}
+    closest = difflib.get_close_matches(_letters(bare), known)
+    names = " or ".join(known[letters] for letters in closest)
     question = f"; did you mean {names}?" if names else "."
-    raise UnknownGameError(f"unknown game {name!r}{question}")
+    return UnknownGameError(f"unknown game {name!r}{question}")
 
 
 def game_of_id(name: str) -> Game | None:

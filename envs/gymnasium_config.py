@@ -17,7 +17,9 @@ import numpy as np
 IMAGE_MODES = ("auto", "grey", "raw")
 # The beginning of ids -> the package that registers them, which gymnasium.make does not import.
 _PACKAGES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
-_ID = re.compile(r"([A-Za-z_][\w.]*:)?([\w.:-]+/)?[\w.:-]*[\w.]-v\d+")
+_MODULE, _NAME = r"[A-Za-z_][\w.]*:", r"([\w.:-]+/)?[\w.:-]*[\w.]"
+# Without a module, a name without a version would be taken for one of a game.
+_ID = re.compile(rf"({_MODULE})?{_NAME}-v\d+|{_MODULE}{_NAME}")
 _DEFAULT_FPS = 30
 
 
@@ -26,7 +28,7 @@ class UnusableEnvironmentError(ValueError):
 
 
 def is_gymnasium_id(name: str) -> bool:
-    """Whether a name has the form of an id: `Name-v0`, `namespace/Name-v0`, `module:Name-v0`."""
+    """Whether a name has the form of an id: `Name-v0`, `namespace/Name-v0`, `module:Name`."""
     return _ID.fullmatch(name) is not None
 
 

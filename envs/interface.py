@@ -14,7 +14,14 @@ from gymnasium.vector import VectorEnv
 from envs import gymnasium_config
 from envs.config import OBSERVATION_SHAPE, AtariConfig, atari_action_names
 from envs.evaluation import make_atari_evaluation_env
-from envs.games import Game, UnknownGameError, UnplayableGameError, game_of_id, resolve_game
+from envs.games import (
+    Game,
+    UnknownGameError,
+    UnplayableGameError,
+    game_of_id,
+    no_such_game,
+    resolve_game,
+)
 from envs.gymnasium_config import GymnasiumConfig, is_gymnasium_id
 from envs.gymnasium_env import (
     make_gymnasium_env,
@@ -76,7 +83,7 @@ def resolve_environment(name: str) -> Game | str:
         return resolve_game(name)
     except UnplayableGameError:
         raise
-    except UnknownGameError as error:
+    except UnknownGameError:
         bare = name.strip()
         if (game := game_of_id(bare)) is not None:
             raise UnknownGameError(
@@ -85,6 +92,8 @@ def resolve_environment(name: str) -> Game | str:
             ) from None
         if is_gymnasium_id(bare) and not bare.lower().startswith("ale/"):
             return bare
+        # Ids with a namespace are of emulators, or variants that need further packages.
+        error = no_such_game(name, (each for each in gymnasium.registry if "/" not in each))
         raise UnknownGameError(
             f"{error} Gymnasium's environments are named by their ids, such as CartPole-v1"
         ) from None

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import envs
 from agents.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -18,7 +19,7 @@ from agents.config import TrainConfig, flag
 from agents.evaluation.runner import make_network
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import RunFolderError, open_run
-from envs import Spaces
+from envs import Spaces, UnusableEnvironmentError
 
 # Replays keep names of at most this length.
 _LONGEST_NAME = 200
@@ -90,6 +91,33 @@ def _check_same_agent(path: Path, checkpoint: Checkpoint, config: TrainConfig) -
         raise CheckpointError(f"{path}: it is of {theirs}; the run is of {own}")
 
 
+def _named_spaces(folder: Path, config: TrainConfig) -> Spaces:
+    """The spaces of the environment that a run's settings name."""
+    try:
+        return envs.spaces(config.env)
+    except UnusableEnvironmentError as error:
+        _, newest = load_newest_checkpoint(folder / "checkpoints")
+        if not (maker := newest.training_state.make_env):
+            raise
+        raise UnusableEnvironmentError(
+            f"{error}; {maker} made the run's environments: play them from Python, with "
+            "load_agent(..., spaces=...)"
+        ) from error
+
+
+def _find_checkpoint(folder: Path, which: str) -> Path:
+    """The file of the best checkpoint, or the one given, by its path or its name in a run."""
+    if which == "best":
+        path = best_checkpoint(folder)
+        if not path.exists():
+            raise CheckpointError(f"{path}: there is none before training's first evaluation")
+        return path
+    for path in (Path(which), folder / which):
+        if path.exists():
+            return path
+    raise CheckpointError(f"{which}: neither latest, nor best, nor a file here or in {folder}")
+
+
 def load_agent(
     folder: str | Path,
     config: TrainConfig,
@@ -102,7 +130,8 @@ def load_agent(
     Args:
         folder: The run directory, as `open_run` returns it with the settings.
         config: The run's settings.
-        which: "latest" (the newest sound checkpoint), "best", or a file.
+        which: "latest" (the newest sound checkpoint), "best", or a file, which may be the name of
+            one of the run's own.
         spaces: Those of the environment, `agents.a3c.collector.spaces_of(env)`, for a run that was
             trained with a custom `make_env`; by default, those of what `config.game` names.
 
@@ -112,15 +141,15 @@ def load_agent(
             environment.
     """
     folder = Path(folder)
+    if spaces is None:
+        spaces = _named_spaces(folder, config)
     # Shapes without memory, until it is certain that a file really holds as much as settings claim.
     with torch.device("meta"):
         expected: dict[str, Tensor] = dict(make_network(config, spaces).named_parameters())
     if which == "latest":
         path, checkpoint = load_newest_checkpoint(folder / "checkpoints", expected)
     else:
-        path = best_checkpoint(folder / "checkpoints") if which == "best" else Path(which)
-        if which == "best" and not path.exists():
-            raise CheckpointError(f"{path}: there is none before training's first evaluation")
+        path = _find_checkpoint(folder / "checkpoints", which)
         # Settings come first: "a linear head" says more than the names of parameters that differ.
         checkpoint = load_checkpoint(path)
         _check_same_agent(path, checkpoint, config)

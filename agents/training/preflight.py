@@ -83,21 +83,25 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
 
 
 def check_env(config: TrainConfig, make_env: EnvironmentFactory) -> Spaces:
-    """Return the sizes of the environment's spaces; makes one, and closes it at once.
+    """Return the sizes of the environment's spaces; makes one, plays a step, and closes it.
 
     Raises:
         SettingError: If the environment cannot be made or used.
     """
     try:
         env = make_env(config, np.zeros(1, np.int64))
+        try:
+            found = spaces_of(env)
+            env.reset()
+            env.step(np.zeros(1, np.int64))
+            return found
+        finally:
+            env.close()
     except UnusableEnvironmentError as error:
         raise SettingError("game", config.game, str(error)) from error
-    try:
-        return spaces_of(env)
-    except TypeError as error:
-        raise SettingError("game", config.game, str(error)) from error
-    finally:
-        env.close()
+    except Exception as error:  # an environment may raise anything
+        why = f"{type(error).__name__}: {error}; gymnasium.utils.env_checker may say more"
+        raise SettingError("game", config.game, why) from error
 
 
 def evaluation_problem(config: TrainConfig, network: ActorCritic) -> str | None:

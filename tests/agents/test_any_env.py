@@ -197,6 +197,8 @@ def test_its_report_and_curves_are_drawn(run, tmp_path):
     assert read_data(page.read_text())["rate"] == 50
     text = page.read_text()
     assert "one step of CartPole-v1; the video shows 50 a second" in text
+    assert "s of play" not in text
+    assert re.search(r"<td>[\d,]+ steps</td>", text)
     assert "Published" not in text
     assert plot.main([str(run), "--out", str(tmp_path / "curves.png")]) == 0
 
@@ -215,6 +217,8 @@ def test_without_pictures_a_sentence_says_so_and_all_else_works(tmp_path, capsys
     assert "cannot be rendered" in capsys.readouterr().err
     page = tmp_path / "report.html"
     assert report.main([str(run), "--episodes", "1", "--out", str(page)]) == 0
+    assert "What each slot sees" not in page.read_text()
+    assert read_data(page.read_text())["gallery"] is None
 
 
 @pytest.mark.parametrize(
@@ -263,6 +267,9 @@ def test_an_environment_that_raises_is_reported_with_its_worker_and_traceback(tm
         ("Cartpole-v1", "Did you mean: `CartPole`"),
         ("Pendulum-v1", "the action space Box(-2.0, 2.0, (1,), float32) is not supported"),
         ("no_such_package:Thing-v0", "no_such_package"),
+        (f"{MODULE}:TestDemanding-v0", "TypeError: Demanding.__init__() missing 1 required"),
+        (f"{MODULE}:TestOutdated-v0", "values to unpack (expected 2); gymnasium.utils.env_checker"),
+        (f"{MODULE}:TestShapeless-v0", "ValueError: "),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_by_name_and_leaves_no_folder(game, words, tmp_path):
@@ -419,7 +426,8 @@ def test_an_agent_of_an_environment_that_only_its_maker_knows_is_loaded_with_its
     config = make_config(tmp_path, "Nowhere-v0", head="linear", total_timesteps=100)
     assert train(config, make_env=make_tiny_env) == 0
     folder, stored = open_run(tmp_path / "latest")
-    with pytest.raises(UnusableEnvironmentError, match="Nowhere"):
+    words = r"Nowhere.*; tests.agents.tiny_env.make_tiny_env made .* load_agent\(..., spaces=...\)"
+    with pytest.raises(UnusableEnvironmentError, match=words):
         load_agent(folder, stored)
     env = make_tiny_env(stored, np.arange(1))
     agent = load_agent(str(folder), stored, spaces=spaces_of(env))

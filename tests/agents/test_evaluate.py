@@ -99,7 +99,8 @@ def test_the_checkpoint_can_be_chosen(run, capsys):
     config, network = make_config(), make_network(make_config(), seed=77)
     shutil.copy(save(run, network, 77), run / "checkpoints" / "best.safetensors")
     older = run / "checkpoints" / "step_000000000500.safetensors"
-    for which, step in (("latest", 9000), ("best", 77), (str(older), 500)):
+    given = (("latest", 9000), ("best", 77), (str(older), 500), (older.name, 500))
+    for which, step in given:
         agent = load_agent(run, config, which)
         assert agent.global_step == step
         expected = make_network(config, seed=step).state_dict()

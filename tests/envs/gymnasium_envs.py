@@ -110,6 +110,29 @@ class Faint(Countdown):
         return np.ones((30, 20, 3), np.float32)
 
 
+class Demanding(Countdown):
+    """Cannot be made without an argument that has no default."""
+
+    def __init__(self, size, **arguments):
+        super().__init__(**arguments)
+        self.size = size
+
+
+class Outdated(Countdown):
+    """Its `reset` returns the observation alone, as in versions of Gym before 0.26."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed, options=options)[0]
+
+
+class Shapeless(Countdown):
+    """Its steps return observations of another shape than its space has."""
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return (np.zeros((2, *np.shape(observation)), np.float32), *rest)
+
+
 for _kind in SPACES:
     gymnasium.register(f"Test{_kind}-v0", Countdown, kwargs={"kind": _kind})
 gymnasium.register("TestShifted-v0", Countdown, kwargs={"first": -1})
@@ -124,3 +147,6 @@ gymnasium.register("TestTiring-v0", Tiring, kwargs={"length": 10**9})
 gymnasium.register("TestTalkative-v0", Talkative)
 gymnasium.register("TestConsole-v0", "ale_py.env:AtariEnv", kwargs={"game": "pong"})
 gymnasium.register("TestFaint-v0", Faint)
+gymnasium.register("TestDemanding-v0", Demanding)
+gymnasium.register("TestOutdated-v0", Outdated)
+gymnasium.register("TestShapeless-v0", Shapeless)

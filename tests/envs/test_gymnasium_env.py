@@ -212,7 +212,8 @@ def test_why_there_is_no_picture_is_one_line():
 def test_names_are_those_of_atari_games_or_ids():
     assert resolve_environment(" montezuma's revenge") == resolve_game("MontezumaRevenge")
     assert resolve_environment("ALE/Pong-v5") == resolve_game("Pong")
-    for name in ("CartPole-v1", "MiniGrid-Empty-5x5-v0", "my_package:MyEnv-v0", "a.b:c/D-v12"):
+    names = ("CartPole-v1", "MiniGrid-Empty-5x5-v0", "my_package:MyEnv-v0", "a.b:c/D-v12", "a.b:D")
+    for name in names:
         assert resolve_environment(f" {name} ") == name
 
 
@@ -220,7 +221,13 @@ def test_names_are_those_of_atari_games_or_ids():
     ("name", "error", "words"),
     [
         ("Pong,Breakout", UnknownGameError, "names several games; a run trains on one"),
-        ("CartPole", UnknownGameError, "unknown game 'CartPole'.*ids, such as CartPole-v1"),
+        (
+            "Cartpole",
+            UnknownGameError,
+            r"'Cartpole'; did you mean CartPole-v1\? .*named by their ids",
+        ),
+        ("Pang", UnknownGameError, r"did you mean Pong"),
+        ("Plain", UnknownGameError, r"Gymnasium's environments are named by their ids"),
         ("ALE/Pnog-v5", UnknownGameError, "did you mean Pong"),
         ("Combat", UnplayableGameError, "no single-player"),
         ("FrostbiteNoFrameskip-v4", UnknownGameError, "name the game Frostbite, and set its rules"),
