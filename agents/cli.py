@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +25,10 @@ class CommandParser(argparse.ArgumentParser):
     """An argument parser that prints an error as one line, without usage; exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the message and exit with code 2."""
+        """Print the message, with the flag that was probably meant, and exit with code 2."""
+        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            close = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
+            message += "".join(f"; did you mean {name}?" for name in close)
         self.exit(2, f"{self.prog}: error: {escape_to_one_line(message)}\n")
 
 

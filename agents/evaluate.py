@@ -89,7 +89,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--checkpoint",
         default="latest",
-        metavar="latest|best|PATH",
+        metavar="latest|best|FILE",
         help="which parameters to play with; best was chosen by its own score, so its evaluation "
         "flatters (default: latest)",
     )

@@ -112,7 +112,7 @@ def _parse_still(parser: CommandParser, given: Sequence[str] | None) -> tuple[in
 def _print_outcome(replay: Replay, result: EpisodeResult) -> None:
     """Print what was played, and that it was the same again."""
     seconds = replay.settings.seconds(result.length)
-    ended = "cut off by the frame limit" if result.truncated else "played to its end"
+    ended = "cut off by the time limit" if result.truncated else "played to its end"
     came_from = f"checkpoint {replay.checkpoint}, " if replay.checkpoint else ""
     print(f"{replay.settings.game}, {result.mode} play, {came_from}seed {result.seed}")
     print(

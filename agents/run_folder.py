@@ -147,11 +147,20 @@ def open_run(path: str | Path) -> tuple[Path, TrainConfig]:
         why = "not a run directory, it has no config.json" if folder.is_dir() else "does not exist"
         if (folder / "latest" / "config.json").is_file():
             why += f"; the newest of the runs in it is {Path(path, 'latest')}"
+        raise RunFolderError(f"{path}: {why}{_run_above(folder)}") from None
+    except NotADirectoryError:
+        why = f"a file, not a run directory{_run_above(folder)}"
         raise RunFolderError(f"{path}: {why}") from None
     # ValueError: bad JSON, a bad setting, or a NUL in the path. RuntimeError: a link to itself, or
     # JSON that is nested too deeply.
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise RunFolderError(f"{str(file)!r}: {error}") from error
+
+
+def _run_above(path: Path) -> str:
+    """Name the run that a file or folder belongs to, if it lies in one."""
+    run = next((p for p in path.parents if (p / "config.json").is_file()), None)
+    return f"; its run is {run}" if run else ""
 
 
 def resolve_resumed(config: TrainConfig) -> TrainConfig:

@@ -36,7 +36,7 @@ def recode(module: M, layer_names: Sequence[str], factory: Callable[[int, int], 
 
     Raises:
         TypeError: if layer_names is a single string, a named layer is not an `nn.Linear`, or the
-            factory does not return a module.
+            factory is itself a layer or does not return one.
         ValueError: if a name does not exist, or if part of the old layer would be lost silently:
             parameters that are frozen, shared, computed or not initialised yet, hooks, or a weight
             that the enclosing module reads.
@@ -45,6 +45,8 @@ def recode(module: M, layer_names: Sequence[str], factory: Callable[[int, int], 
     """
     if isinstance(layer_names, str):
         raise TypeError(f"layer_names must be a list of names, got the string {layer_names!r}")
+    if isinstance(factory, nn.Module):
+        raise TypeError("factory must be a class or a function of two sizes, got a layer")
     layers = dict(module.named_modules(remove_duplicate=False))
     names: dict[nn.Linear, str] = {}
     for name in layer_names:

@@ -113,7 +113,8 @@ class Recorder(EpisodeCallback):
             self._save(replay, path)
         except OSError as error:
             # On a full disk the unfinished video may hold just the space that the replay needs.
-            self._drop_video(error)
+            if self._video is not None:
+                self._drop_video(error)
             try:
                 self._save(replay, path)
             except OSError as again:

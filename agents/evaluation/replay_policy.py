@@ -116,7 +116,7 @@ def _compare(played: EpisodeResult, recorded: EpisodeResult) -> None:
                 played.trajectory_hash[:12],
                 recorded.trajectory_hash[:12],
             ),
-            ("cut off by the frame limit", played.truncated, recorded.truncated),
+            ("cut off by the time limit", played.truncated, recorded.truncated),
         ]
         if ours != theirs
     ]

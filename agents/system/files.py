@@ -62,6 +62,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         OSError: If the file cannot be read.
         ValueError: If it is larger, or not a regular file.
     """
+    if path.is_dir():
+        raise ValueError("a folder, not a file")
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

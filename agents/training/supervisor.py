@@ -27,6 +27,7 @@ from agents.monitoring.records import EvaluationRecord, RolloutRecord
 from agents.run_folder import resolve_resumed
 from agents.system.child_process import poll
 from agents.system.messages import CrashRecord, FailureRecord
+from agents.system.output import quantity
 from agents.system.signals import StopSignals
 from agents.training.checkpointer import Checkpointer
 from agents.training.evaluator import EvaluatorProcess
@@ -42,6 +43,10 @@ from agents.training.worker_process import WorkerRunner
 log = logging.getLogger("train")
 
 MAX_NONFINITE_IN_A_ROW = 100
+NOT_FINITE = (
+    "their gradients were not finite; does the environment return nan or inf, "
+    "or is --learning-rate too high?"
+)
 # An incarnation seeds the environments: high bits count sessions, low bits a process's restarts.
 INCARNATIONS_PER_SESSION = 2**20
 # The warm-up, in mean episodes; and at most in agent steps, because it takes time. The limit cuts
@@ -289,8 +294,7 @@ class TrainingRun:
         self._nonfinite_in_a_row = 0 if record.is_applied else self._nonfinite_in_a_row + 1
         if self._nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
             raise NotFiniteError(
-                f"{MAX_NONFINITE_IN_A_ROW} gradients in a row were not finite; "
-                "try a lower --learning-rate"
+                f"{MAX_NONFINITE_IN_A_ROW} updates in a row skipped, as {NOT_FINITE}"
             )
 
     def _handle_evaluation(self, record: EvaluationRecord) -> None:
@@ -388,6 +392,8 @@ class TrainingRun:
             seconds=round(statistics.elapsed, 1),
         )
         self.metrics.show_last(step, self._gauges())
+        if skipped := self.shared.skipped_updates:
+            log.warning("%s skipped, as %s", quantity(skipped, "update"), NOT_FINITE)
         if self._unwritten:
             log.error("not everything was written; see the errors above")
         self.session.log_summary(

@@ -207,6 +207,23 @@ def test_for_a_folder_of_runs_the_newest_of_them_is_named(tmp_path):
     open_run(tmp_path / "latest")
 
 
+def test_for_what_lies_in_a_run_that_run_is_named(tmp_path):
+    run = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / "step_1.safetensors").touch()
+    with pytest.raises(
+        RunFolderError, match=f"it has no config.json; its run is {re.escape(str(run))}$"
+    ):
+        open_run(run / "checkpoints")
+    for file in (run / "checkpoints" / "step_1.safetensors", run / "config.json"):
+        with pytest.raises(RunFolderError) as caught:
+            open_run(file)
+        assert str(caught.value) == f"{file}: a file, not a run directory; its run is {run}"
+    (tmp_path / "alone").touch()
+    with pytest.raises(RunFolderError, match=r"alone: a file, not a run directory$"):
+        open_run(tmp_path / "alone")
+
+
 @pytest.mark.parametrize("path", ["a\0b", "loop"])
 def test_a_path_that_cannot_be_followed_is_no_runs_folder(tmp_path, path):
     (tmp_path / "loop").symlink_to("loop")

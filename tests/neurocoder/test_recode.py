@@ -299,6 +299,11 @@ def test_the_layers_inside_a_composed_layer_are_no_linear_layers_to_replace():
         recode(net, ["first"], NeurocoderLinear)
 
 
+def test_a_layer_in_place_of_a_factory_is_refused():
+    with pytest.raises(TypeError, match="a class or a function of two sizes, got a layer"):
+        recode(nn.Sequential(nn.Linear(4, 3)), ["0"], NeurocoderLinear(4, 3))
+
+
 def test_a_factory_that_fails_leaves_the_model_as_it_was():
     net = model()
     old = layers(net)

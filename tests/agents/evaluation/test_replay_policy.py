@@ -85,7 +85,7 @@ def test_one_changed_action_is_noticed_whether_or_not_it_changes_the_score(repla
         ({"seed": 6}, "trajectory"),
         ({"screen_hash": "00" * 32}, "screen's hash .* but 000000000000 was recorded"),
         ({"trajectory_hash": "00" * 32}, "trajectory's hash .* but 000000000000 was recorded"),
-        ({"truncated": False}, "frame limit is True, but False was recorded"),
+        ({"truncated": False}, "time limit is True, but False was recorded"),
     ],
 )
 def test_another_score_seed_screen_or_end_is_named(replay, changes, words):
