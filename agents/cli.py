@@ -21,8 +21,25 @@ from envs import UnusableEnvironmentError
 DEFAULT_SEED = 1
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Prints the description as it is, and the default of every flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if not action.help or default in (None, False, "", argparse.SUPPRESS):
+            return action.help
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{action.help} (default: {shown})" if shown else action.help
+
+
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that prints an error as one line, without usage; exit code 2."""
+    """An argument parser that prints an error as one line, without usage; exit code 2.
+
+    The help of a flag ends with its default.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Print the message, with the flag that was probably meant, and exit with code 2."""
@@ -109,7 +126,6 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
     parser = CommandParser(
         prog="train_a3c.py",
         description="Train an A3C agent with Neurocoder, HyperNet or linear heads.",
-        allow_abbrev=False,
         # The result holds only what was typed; defaults are the dataclass's own.
         argument_default=argparse.SUPPRESS,
     )

@@ -58,7 +58,6 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog=PROG,
         description=__doc__.partition("\n")[0],
-        allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", help="run directory, such as runs/latest")
     parser.add_argument(
@@ -66,14 +65,14 @@ def _parser() -> CommandParser:
         type=episode_count,
         default=10,
         metavar="N",
-        help="episodes in each mode (default: 10)",
+        help="episodes in each mode",
     )
     parser.add_argument(
         "--mode",
         choices=tuple(MODES),
         default="both",
         help="actions sampled as in training, the most probable ones (greedy), both of these one "
-        "after the other, or random play alone, which needs no checkpoint (default: both)",
+        "after the other, or random play alone, which needs no checkpoint",
     )
     parser.add_argument(
         "--random",
@@ -91,15 +90,14 @@ def _parser() -> CommandParser:
         default="latest",
         metavar="latest|best|FILE",
         help="which parameters to play with; best was chosen by its own score, so its evaluation "
-        "flatters (default: latest)",
+        "flatters",
     )
     parser.add_argument(
         "--seed",
         type=seed_number,
         default=DEFAULT_SEED,
         metavar="S",
-        help="seed of the evaluation; every mode plays the same episodes "
-        f"(default: {DEFAULT_SEED})",
+        help="seed of the evaluation; every mode plays the same episodes",
     )
     return parser
 

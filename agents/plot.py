@@ -181,7 +181,6 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m agents.plot",
         description=__doc__.partition("\n")[0],
-        allow_abbrev=False,
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run directory, a folder of runs, or a pattern"
@@ -189,20 +188,20 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="curves.png, .svg, .pdf, or .csv alone"
     )
-    parser.add_argument("--x", choices=AXES, default=STEPS, help="the x axis (default: steps)")
+    parser.add_argument("--x", choices=AXES, default=STEPS, help="the x axis")
     parser.add_argument(
         "--metric",
         choices=METRICS,
         default=TRAINING,
         help="return of the training episodes, or the evaluations during training, with sampled or "
-        "greedy actions (default: training)",
+        "greedy actions",
     )
     parser.add_argument("--title", default="", help="title of the plot")
     parser.add_argument(
         "--dpi",
         type=whole_number(10, 1200),
         default=150,
-        help="resolution of a .png (default: 150)",
+        help="resolution of a .png",
     )
     return parser
 

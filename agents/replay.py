@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(prog=PROG, description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser = CommandParser(prog=PROG, description=__doc__.partition("\n")[0])
     parser.add_argument("replay", metavar="REPLAY.npz", help="a recorded episode")
     parser.add_argument("--video", metavar="OUT.mp4", help="also write a video of it")
     parser.add_argument(

@@ -147,7 +147,6 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m agents.report",
         description=__doc__.partition("\n")[0],
-        allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", help="run directory, such as runs/latest")
     parser.add_argument(
@@ -155,26 +154,26 @@ def _parser() -> CommandParser:
         type=episode_count,
         default=10,
         metavar="N",
-        help="episodes in each mode (default: 10)",
+        help="episodes in each mode",
     )
     parser.add_argument(
         "--mode",
         choices=("sampled", "greedy"),
         default="sampled",
-        help="mode of the episode shown, the one of median score (default: sampled)",
+        help="mode of the episode shown, the one of median score",
     )
     parser.add_argument(
         "--checkpoint",
         default="latest",
-        metavar="latest|best|PATH",
-        help="parameters to play with (default: latest)",
+        metavar="latest|best|FILE",
+        help="parameters to play with",
     )
     parser.add_argument(
         "--seed",
         type=seed_number,
         default=DEFAULT_SEED,
         metavar="S",
-        help=f"seed of the episodes ({DEFAULT_SEED})",
+        help="seed of the episodes",
     )
     parser.add_argument("--out", metavar="FILE", help="the page, ending in .html (RUN/report.html)")
     return parser

@@ -18,7 +18,6 @@ Finally, the time of the emulator by itself, with random actions: as a worker us
 worker's wrapper, and with more games and a thread for every core.
 """
 
-import argparse
 import functools
 import json
 import os
@@ -392,18 +391,28 @@ def emulator_table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> int:
     """Measure every configuration, print a table of each, write JSON if asked; return 0."""
-    parser = CommandParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(prog=PROG, description=__doc__)
     defaults = TrainConfig()
-    parser.add_argument("--game", default="Frostbite")
-    parser.add_argument("--workers", type=int, nargs="+", default=[defaults.workers, 1])
-    parser.add_argument("--heads", nargs="+", default=["linear", "neurocoder"])
-    parser.add_argument("--cores", nargs="+", default=["none"])
-    parser.add_argument("--torsos", nargs="+", default=["nips"])
-    parser.add_argument("--envs-per-worker", type=int, default=defaults.envs_per_worker)
-    parser.add_argument("--num-steps", type=int, default=defaults.num_steps)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--game", default="Frostbite", help="the Atari game")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[defaults.workers, 1],
+        help="workers to measure with",
+    )
+    parser.add_argument(
+        "--heads", nargs="+", default=["linear", "neurocoder"], help="heads to measure"
+    )
+    parser.add_argument("--cores", nargs="+", default=["none"], help="cores to measure")
+    parser.add_argument("--torsos", nargs="+", default=["nips"], help="torsos to measure")
+    parser.add_argument(
+        "--envs-per-worker", type=int, default=defaults.envs_per_worker, help="as of train_a3c.py"
+    )
+    parser.add_argument(
+        "--num-steps", type=int, default=defaults.num_steps, help="as of train_a3c.py"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
     parser.add_argument("--json", type=Path, help="where to write the single measurements")
     args = parser.parse_args()
     check_json_file(args.json)

@@ -8,7 +8,6 @@ go to `train_a3c.py`. The second measures how many exchanges per second one serv
 networks of Atari games: by plain calls, and through Ray from `--nodes` callers.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -40,10 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(
         prog=PROG,
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--nodes", type=int, choices=range(1, 65), default=3, metavar="N")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        choices=range(1, 65),
+        default=3,
+        metavar="N",
+        help="processes that take the part of machines",
+    )
     parser.add_argument("--server", action="store_true", help="measure the server alone")
     args = parser.parse_args(words[:end])
     if not has_ray():

@@ -322,40 +322,41 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog=PROG,
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--games", nargs="+", default=["Frostbite", "MontezumaRevenge"])
+    parser.add_argument(
+        "--games", nargs="+", default=["Frostbite", "MontezumaRevenge"], help="games to train on"
+    )
     parser.add_argument(
         *("--variants", "--heads"),
         nargs="+",
         type=variant_name,
         metavar="NAME",
         default=["linear", "hypernet", "neurocoder"],
-        help=f"any of {', '.join(VARIANTS)} (the first three), with any of the suffixes "
-        f"{', '.join(SUFFIXES)}",
+        help=f"any of {', '.join(VARIANTS)}, with any of the suffixes {', '.join(SUFFIXES)}",
     )
-    parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="seeds 1 to N (5)")
+    parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="seeds 1 to N")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--frames", type=_count, metavar="N", help="budget of each run in frames")
     budget.add_argument("--steps", type=_count, metavar="N", help="or in agent steps")
-    parser.add_argument("--workers", type=int, default=TrainConfig().workers)
     parser.add_argument(
-        "--core", choices=("none", "lstm"), default="none", help="core of all variants (none)"
+        "--workers", type=int, default=TrainConfig().workers, help="as of train_a3c.py"
+    )
+    parser.add_argument(
+        "--core", choices=("none", "lstm"), default="none", help="core of all variants"
     )
     parser.add_argument(
         "--match",
         choices=("none", "parameters"),
         default="none",
         help="parameters: match the baselines' heads to the Neurocoder's parameter count, by "
-        "a wider HyperNet and a hidden layer in linear heads (none)",
+        "a wider HyperNet and a hidden layer in linear heads",
     )
     parser.add_argument(
         "--episodes",
         type=_count,
         default=10,
         metavar="N",
-        help="episodes per mode of the final evaluation (10)",
+        help="episodes per mode of the final evaluation",
     )
     parser.add_argument(
         "--target",
@@ -374,9 +375,15 @@ def _parser() -> CommandParser:
         type=_count,
         default=1,
         metavar="N",
-        help="with --cluster: cores, and processes, of each run (1)",
+        help="with --cluster: cores, and processes, of each run",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/fig3"), metavar="FOLDER")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/fig3"),
+        metavar="FOLDER",
+        help="folder of runs and results",
+    )
     return parser
 
 

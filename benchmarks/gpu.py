@@ -105,18 +105,31 @@ def table(found: Found) -> str:
 
 def main() -> int:
     """Measure, write JSON after each measurement if asked, print a table; return the exit code."""
-    parser = CommandParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(prog=PROG, description=__doc__)
     parser.add_argument("--learner", default="cuda", help="as of train_a3c.py")
-    parser.add_argument("--learner-batch", type=int, default=TrainConfig().learner_batch)
-    parser.add_argument("--game", default="Frostbite")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N")
-    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
-    parser.add_argument("--cores", nargs="+", default=list(CORES), choices=CORES)
-    parser.add_argument("--torso", default="nips", choices=("nips", "nature"))
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--learner-batch", type=int, default=TrainConfig().learner_batch, help="as of train_a3c.py"
+    )
+    parser.add_argument("--game", default="Frostbite", help="the Atari game")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8, 16],
+        metavar="N",
+        help="workers to measure with",
+    )
+    parser.add_argument(
+        "--heads", nargs="+", default=list(HEADS), choices=HEADS, help="heads to measure"
+    )
+    parser.add_argument(
+        "--cores", nargs="+", default=list(CORES), choices=CORES, help="cores to measure"
+    )
+    parser.add_argument("--torso", default="nips", choices=("nips", "nature"), help="the torso")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="measurements of each, whose median counts"
+    )
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()
     check_json_file(args.json)

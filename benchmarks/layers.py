@@ -20,7 +20,6 @@ that torch's profiler records, or on CUDA what the allocator reports. `built` is
 alone would take more than `--most` GiB.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -199,16 +198,25 @@ def main() -> int:
 
     After Ctrl-C, the table shows what was measured so far.
     """
-    parser = CommandParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = CommandParser(prog=PROG, description=__doc__)
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measurements of each, whose median counts"
     )
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.02, help="duration of each measurement")
     parser.add_argument("--most", type=float, default=0.5, help="largest W to build, in GiB")
-    parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("IN", "OUT"))
-    parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--threads", type=int, default=1, help="on the CPU (1)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(cpu)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        action="append",
+        metavar=("IN", "OUT"),
+        help="a size of the layers; may be given again",
+    )
+    parser.add_argument(
+        "--batch", type=int, action="append", help="inputs of a call; may be given again"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()

@@ -8,7 +8,6 @@ are training scores: raw, of whole episodes with sampled actions. `--target` add
 return of the last 100 episodes first reached that value.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -90,10 +89,8 @@ def show(value: Any) -> str:
 
 def main() -> int:
     """Print the table and return the exit code."""
-    parser = CommandParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser = CommandParser(prog=PROG, description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     parser.add_argument("--target", type=float, help="mean return of the last 100 episodes")
     args = parser.parse_args()
     # `runs/*` also matches the link `runs/latest`.

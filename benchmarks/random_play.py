@@ -6,7 +6,6 @@
 All environments play the same number of episodes, so that short episodes are not overrepresented.
 """
 
-import argparse
 from statistics import fmean, median, stdev
 
 import numpy as np
@@ -49,12 +48,14 @@ def random_games(game: str, episodes: int, seed: int, *flags: str) -> list[Episo
 
 def main() -> int:
     """Play, print the scores, and return the exit code."""
-    parser = CommandParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = CommandParser(prog=PROG, description=__doc__)
+    parser.add_argument("--game", default="Frostbite", help="an environment, as of train_a3c.py")
+    parser.add_argument(
+        "--episodes", type=episode_count, default=200, metavar="N", help="episodes to play"
     )
-    parser.add_argument("--game", default="Frostbite")
-    parser.add_argument("--episodes", type=episode_count, default=200, metavar="N")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="seed of environments and actions"
+    )
     parser.add_argument("--frame-skip", type=int, help="frames of an agent step")
     args = parser.parse_args()
     flags = [] if args.frame_skip is None else ["--frame-skip", str(args.frame_skip)]

@@ -113,9 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog=PROG, description=__doc__.partition("\n")[0])
     parser.add_argument("run", metavar="RUN", help="run directory of a training on Frostbite")
     parser.add_argument(
-        "--episodes", type=episode_count, default=60, metavar="N", help="sampled episodes (60)"
+        "--episodes", type=episode_count, default=60, metavar="N", help="sampled episodes"
     )
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, metavar="N")
+    parser.add_argument(
+        "--seed", type=int, default=DEFAULT_SEED, metavar="S", help="seed of the episodes"
+    )
     args = parser.parse_args(argv)
     folder, config = open_run(args.run)
     if not isinstance(config.env, AtariConfig) or resolve_game(config.game).name != "Frostbite":

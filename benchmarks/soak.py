@@ -26,7 +26,6 @@ program to the next, must last two minutes. The evaluator is off, as it would ch
 Needs Linux.
 """
 
-import argparse
 import contextlib
 import csv
 import json
@@ -329,15 +328,18 @@ def _workers_of(program: "subprocess.Popen[bytes]") -> set[int]:
 
 def main() -> int:
     """Run the soak test, print a summary, and return the exit code."""
-    parser = CommandParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(prog=PROG, description=__doc__)
     parser.add_argument(
         "--minutes", type=float, default=30.0, help="training time without start-ups"
     )
-    parser.add_argument("--game", default="Frostbite")
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--program-kills", type=int, default=3)
+    parser.add_argument("--game", default="Frostbite", help="the Atari game")
+    parser.add_argument("--workers", type=int, default=16, help="as of train_a3c.py")
+    parser.add_argument(
+        "--program-kills",
+        type=int,
+        default=3,
+        help="how often the whole program is killed and resumed",
+    )
     parser.add_argument("--json", type=Path, help="file to write all measurements to")
     args = parser.parse_args()
     sessions = args.program_kills + 1

@@ -302,8 +302,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=16, help="as of train_a3c.py (default: 16)")
+    parser.add_argument("--starts", type=int, default=3, help="starts to measure (default: 3)")
     parser.add_argument("--no-memory", action="store_true", help="measure starts only")
     parser.add_argument("--json", type=Path, help="where to write the single measurements")
     parser.add_argument("--traced", type=Path, help=argparse.SUPPRESS)

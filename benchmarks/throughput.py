@@ -321,14 +321,22 @@ def sweep_table(rates: dict[str, list[float]], workers: list[int]) -> str:
 
 def make_parser() -> CommandParser:
     """The command line."""
-    parser = CommandParser(
-        prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = CommandParser(prog=PROG, description=__doc__)
+    parser.add_argument("--game", default="Frostbite", help="the Atari game")
+    parser.add_argument("--workers", type=int, default=16, help="as of train_a3c.py")
+    parser.add_argument(
+        "--heads", nargs="+", default=list(HEADS), choices=HEADS, help="heads to measure"
     )
-    parser.add_argument("--game", default="Frostbite")
-    parser.add_argument("--workers", type=int, default=16)
-    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS)
-    parser.add_argument("--cores", nargs="+", default=list(CORES), choices=CORES)
-    parser.add_argument("--torsos", nargs="+", default=list(TORSOS), choices=("nips", "nature"))
+    parser.add_argument(
+        "--cores", nargs="+", default=list(CORES), choices=CORES, help="cores to measure"
+    )
+    parser.add_argument(
+        "--torsos",
+        nargs="+",
+        default=list(TORSOS),
+        choices=("nips", "nature"),
+        help="torsos to measure",
+    )
     parser.add_argument(
         "--flags",
         nargs="+",
@@ -337,9 +345,17 @@ def make_parser() -> CommandParser:
         help='measure all with each of these further flags of training, such as "" '
         '"--frame-skip 32"; each is quoted, and one without a value begins with a blank',
     )
-    parser.add_argument("--sweep-workers", type=int, nargs="+", metavar="N")
+    parser.add_argument(
+        "--sweep-workers",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="measure with each of these numbers of workers instead",
+    )
     parser.add_argument("--seconds", type=float, default=15.0, help="duration of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="measurements of each, whose median counts"
+    )
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     parser.add_argument("--sb3-only", action="store_true", help=argparse.SUPPRESS)
     return parser

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.cli import parse_args
+from agents.cli import CommandParser, parse_args
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,19 @@ def test_an_unknown_flag_is_answered_with_the_one_that_is_like_it(flags, answer,
     with pytest.raises(SystemExit, match="2"):
         parse_args(flags)
     assert capsys.readouterr().err.endswith(f"{answer}\n")
+
+
+def test_help_ends_with_the_default_where_there_is_one():
+    parser = CommandParser(prog="command", description="A line\n    and an example.")
+    parser.add_argument("--number", default=3, help="how many")
+    parser.add_argument("--names", nargs="+", default=["a", "b"], help="which")
+    parser.add_argument("--share", default=0.5, help="of 100 %%")
+    parser.add_argument("--file", help="where")
+    parser.add_argument("--title", default="", help="above")
+    parser.add_argument("--quick", action="store_true", help="less")
+    text = parser.format_help()
+    assert "A line\n    and an example.\n" in text
+    assert " ".join(text.partition("--help")[2].split()).endswith(
+        "--number NUMBER how many (default: 3) --names NAMES [NAMES ...] which (default: a b) "
+        "--share SHARE of 100 % (default: 0.5) --file FILE where --title TITLE above --quick less"
+    )
