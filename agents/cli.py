@@ -15,7 +15,12 @@ from typing import Any, NoReturn
 from agents.config import ByBonus, ByKind, SettingError, TrainConfig, flag, validate
 from agents.errors import UserError, escape_to_one_line
 from agents.run_folder import RunFolderError, assumption, open_run, resolve_resumed
-from agents.system.output import LevelFormatter, escape_what_cannot_be_encoded, flush_output
+from agents.system.output import (
+    LevelFormatter,
+    escape_what_cannot_be_encoded,
+    flush_output,
+    warn,
+)
 from envs import UnusableEnvironmentError
 
 DEFAULT_SEED = 1
@@ -114,7 +119,7 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
 def warn_of_assumptions(folder: Path) -> None:
     """Print which settings of a run are assumed, if any."""
     if text := assumption(folder):
-        print(f"warning: {escape_to_one_line(text)}", file=sys.stderr)
+        warn(text)
 
 
 def parse_args(argv: Sequence[str]) -> TrainConfig:

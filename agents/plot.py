@@ -8,7 +8,6 @@ them alone. Exit code 0; 2 for invalid arguments or runs that cannot be read.
 """
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,10 +31,10 @@ from agents.analysis.learning_curves import (
 from agents.analysis.plotting import FORMATS, plot_curves, require_plotting
 from agents.cli import CommandParser, run_command, whole_number
 from agents.config import flag
-from agents.errors import UserError, escape_to_one_line
+from agents.errors import UserError
 from agents.run_folder import RunFolderError
 from agents.system.files import write_atomically
-from agents.system.output import quantity
+from agents.system.output import quantity, warn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,14 +85,14 @@ def gather(arguments: Sequence[str], metric: str) -> list[LearningCurve]:
             alone = len(named) + len(found) == 1
             if alone or (folder in named and not isinstance(error, NoDataError)):
                 raise
-            _warn(f"skipped: {error}")
+            warn(f"skipped: {error}")
     if not curves:
         raise RunFolderError(f"none of the {len(named) + len(found)} runs has data to plot")
     curves.sort(key=lambda c: (c.game, _by_numbers(c.parts), c.seed, c.folder))
     twins = Counter((curve.game, curve.parts, curve.seed) for curve in curves)
     for (game, parts, seed), count in twins.items():
         if count > 1:
-            _warn(f"{game}, {', '.join(parts)}: {count} runs with seed {seed}, each counted")
+            warn(f"{game}, {', '.join(parts)}: {count} runs with seed {seed}, each counted")
     _warn_of_different_scales(curves)
     return curves
 
@@ -107,7 +106,7 @@ def _warn_of_different_scales(curves: Sequence[LearningCurve]) -> None:
         for name, values in zip(SCALE, zip(*given, strict=True), strict=False):
             if len(set(values)) > 1:
                 shown = " and ".join(map(str, dict.fromkeys(values)))
-                _warn(f"{game}, {', '.join(parts)}: one curve of runs with {flag(name)} {shown}")
+                warn(f"{game}, {', '.join(parts)}: one curve of runs with {flag(name)} {shown}")
 
 
 def _by_numbers(parts: tuple[str, ...]) -> list[list[str | float]]:
@@ -171,10 +170,6 @@ def write_curves(
 def _title(curves: Sequence[AggregatedCurve]) -> str:
     games = {curve.game for curve in curves}
     return "Learning curves" + (f" on {len(games)} games" if len(games) > 1 else "")
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {escape_to_one_line(text)}", file=sys.stderr)
 
 
 def _parser() -> CommandParser:

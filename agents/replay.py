@@ -20,7 +20,7 @@ from agents.errors import UserError, escape_to_one_line
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, load_replay
 from agents.evaluation.results import format_score
-from agents.system.output import quantity
+from agents.system.output import quantity, warn
 from agents.system.resources import require_opencv
 from envs import rendering_problem
 
@@ -160,10 +160,7 @@ def _look_on(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwo
     looks_on = agent.global_step != replay.global_step
     if looks_on:
         step = f"{agent.global_step:,}"
-        print(
-            f"warning: the overlay shows the network at agent step {step}, which did not play",
-            file=sys.stderr,
-        )
+        warn(f"the overlay shows the network at agent step {step}, which did not play")
     make_overlay = overlay_factory(config, agent.global_step, looks_on=looks_on)
     overlay = make_overlay(replay.episode.mode, replay.episode.seed)
     with agent.network.cached_weights():

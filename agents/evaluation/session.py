@@ -39,7 +39,7 @@ from agents.evaluation.tables import evaluation_table, milestone_table
 from agents.networks.inspection import PolicyOutput
 from agents.run_folder import open_run
 from agents.system.files import remove_stale_temp_files
-from agents.system.output import TolerantStream, print_to_stderr
+from agents.system.output import TolerantStream, warn
 from agents.system.resources import free_disk_space
 from agents.system.signals import StopSignals
 
@@ -166,7 +166,7 @@ class EvaluationSession:
             append_evaluation(self.folder, row)
         except OSError as error:
             self._unwritten += 1
-            print_to_stderr(f"warning: the result was not saved: {error}")
+            warn(f"the result was not saved: {error}")
 
 
 def _check_room(folder: Path) -> None:

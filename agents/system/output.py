@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+from agents.errors import escape_to_one_line
+
 
 class TolerantStream:
     """A text stream that drops what cannot be written, instead of raising.
@@ -57,6 +59,11 @@ def print_to_stderr(text: str) -> None:
     """Print a line to standard error, if that is still open."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning as one line to standard error, if that is still open."""
+    print_to_stderr(f"warning: {escape_to_one_line(text)}")
 
 
 def flush_output() -> None:

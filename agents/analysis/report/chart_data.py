@@ -1,7 +1,6 @@
 """The data of the report's charts, as the page's scripts read them from JSON."""
 
 import base64
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from agents.analysis.report.data import Selection, by_action, project, selection
 from agents.analysis.report.episode import MAX_WEIGHT_BYTES, ShownEpisode
 from agents.evaluation.results import TRAINING, read_evaluations
 from agents.run_folder import RunFolderError
+from agents.system.output import warn
 from envs import PUBLISHED_SCORES, EnvConfig, rendering_problem
 
 IMAGES_PER_SLOT = 3
@@ -43,11 +43,11 @@ def read_points(folder: Path) -> dict[str, Points]:
         pass
     except RunFolderError as error:
         if (folder / "progress.csv").exists():
-            print(f"warning: no learning curve: {error}", file=sys.stderr)
+            warn(f"no learning curve: {error}")
     try:
         rows = read_evaluations(folder)
     except OSError as error:
-        print(f"warning: no evaluations: {error}", file=sys.stderr)
+        warn(f"no evaluations: {error}")
         rows = []
     for mode in ("sampled", "greedy"):
         # A resumed run may have two evaluations at a step: the later one counts.
