@@ -31,7 +31,6 @@ from agents.analysis.learning_curves import (
 from agents.analysis.plotting import FORMATS, plot_curves, require_plotting
 from agents.cli import CommandParser, run_command, whole_number
 from agents.config import flag
-from agents.errors import UserError
 from agents.run_folder import RunFolderError
 from agents.system.files import write_atomically
 from agents.system.output import quantity, warn
@@ -44,16 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(args.out)
     if out.suffix.lower() not in {".csv", *(f".{name}" for name in FORMATS)}:
         parser.error(f"--out {out}: must end in .csv, .{', .'.join(FORMATS)}")
+    if out.suffix.lower() != ".csv":
+        require_plotting()
+    curves = gather(args.runs, args.metric)
+    labels, common = name_curves([curve.parts for curve in curves])
     try:
-        if out.suffix.lower() != ".csv":
-            require_plotting()
-        curves = gather(args.runs, args.metric)
-        labels, common = name_curves([curve.parts for curve in curves])
         written = write_curves(
             out, curves, labels, args.x, args.metric, args.title, common, dpi=args.dpi
         )
-    except UserError as error:
-        parser.error(str(error))
     except OSError as error:
         parser.error(f"--out {out}: cannot be written ({error.strerror or error})")
     print(f"{quantity(len(curves), 'run')}, written to {' and '.join(map(str, written))}")

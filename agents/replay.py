@@ -15,11 +15,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agents.cli import CommandParser, run_command
+from agents.cli import CommandParser, run_command, warn_of_assumptions
 from agents.errors import UserError, escape_to_one_line
 from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, load_replay
 from agents.evaluation.results import format_score
+from agents.system.files import parse_count
 from agents.system.output import quantity, warn
 from agents.system.resources import require_opencv
 from envs import rendering_problem
@@ -104,9 +105,10 @@ def _parse_still(parser: CommandParser, given: Sequence[str] | None) -> tuple[in
     if given is None:
         return None
     step, name = given
-    if not step.isdecimal() or int(step) == 0 or not name.endswith(".png"):
+    number = parse_count(step)
+    if not number or not name.endswith(".png"):
         parser.error("--still takes an agent step, from 1, and the name of a .png file")
-    return int(step), Path(name)
+    return number, Path(name)
 
 
 def _print_outcome(replay: Replay, result: EpisodeResult) -> None:
@@ -128,8 +130,8 @@ def _load_player(folder: Path, config: "TrainConfig", global_step: int | None) -
 
     checkpoints = folder / "checkpoints"
     paths = [path for path in list_checkpoints(checkpoints) if step_of(path) == global_step]
-    with suppress(CheckpointError):
-        for path in [*paths, best_checkpoint(checkpoints)]:
+    for path in [*paths, best_checkpoint(checkpoints)]:
+        with suppress(CheckpointError):
             agent = load_agent(folder, config, str(path))
             if agent.global_step == global_step:
                 return agent
@@ -150,6 +152,7 @@ def _look_on(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwo
     from agents.run_folder import open_run
 
     folder, config = open_run(run)
+    warn_of_assumptions(folder)
     settings = replay.settings
     rules = ("game", "images", "full_action_space", "frame_skip")
     if any(getattr(config.env, rule, None) != getattr(settings, rule, None) for rule in rules):

@@ -21,13 +21,13 @@ from agents.cli import (
     run_command,
     seed_number,
     use_one_thread,
+    warn_of_assumptions,
 )
 
 if TYPE_CHECKING:
     from agents.config import TrainConfig
     from agents.evaluation.load_agent import LoadedAgent
 
-use_one_thread()
 
 ENDINGS = (".html", ".htm")
 # Shown elsewhere on the page, or specific to the machine.
@@ -36,26 +36,23 @@ _HIDDEN_SETTINGS = {"game", "head", "core", "torso", "run_dir", "resume", "quiet
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, play, write the page, and return the exit code."""
+    use_one_thread()
     parser = _parser()
     args = parser.parse_args(argv)
 
-    from agents.errors import UserError
     from agents.run_folder import open_run
     from agents.system.files import write_atomically
     from agents.system.resources import require_opencv
 
-    try:
-        require_opencv()
-        from agents.evaluation.load_agent import load_agent
+    require_opencv()
+    from agents.evaluation.load_agent import load_agent
 
-        folder, config = open_run(args.run)
-        out = folder / "report.html" if args.out is None else Path(args.out)
-        _check(out, parser)  # before minutes of playing
-        agent = load_agent(folder, config, args.checkpoint)
-        page = report(folder, config, agent, args.episodes, args.mode, args.seed)
-    except UserError as error:
-        parser.error(str(error))
-    data = page.encode()
+    folder, config = open_run(args.run)
+    warn_of_assumptions(folder)
+    out = folder / "report.html" if args.out is None else Path(args.out)
+    _check(out, parser)  # before minutes of playing
+    agent = load_agent(folder, config, args.checkpoint)
+    data = report(folder, config, agent, args.episodes, args.mode, args.seed).encode()
     try:
         write_atomically(out, data)
     except OSError as error:

@@ -109,20 +109,29 @@ def find_runs(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
     named: dict[Path, None] = {}
     found: dict[Path, None] = {}
     for argument in arguments:
-        path = Path(argument)
-        if path.is_dir() and not _is_run(path):
-            inside = list(_runs_below(path))
-            if not inside:
-                raise RunFolderError(f"{argument}: neither a run directory nor a folder of runs")
-        elif not path.exists() and glob.has_magic(argument):
-            inside = [Path(match) for match in sorted(glob.glob(argument)) if _is_run(Path(match))]
-            if not inside:
-                raise RunFolderError(f"{argument}: no run directory matches this pattern")
+        try:
+            inside = _runs_in(argument)
+        except OSError as error:
+            raise RunFolderError(f"{argument}: {error.strerror or error}") from error
+        if inside is None:
+            named[resolve_run(argument)] = None
         else:
-            named[resolve_run(path)] = None
-            continue
-        found.update(dict.fromkeys(resolve_run(run) for run in inside))
+            found.update(dict.fromkeys(resolve_run(run) for run in inside))
     return list(named), [run for run in found if run not in named]
+
+
+def _runs_in(argument: str) -> list[Path] | None:
+    """The runs in a folder of runs, or those that match a pattern; None for anything else."""
+    path = Path(argument)
+    if path.is_dir() and not _is_run(path):
+        if inside := list(_runs_below(path)):
+            return inside
+        raise RunFolderError(f"{argument}: neither a run directory nor a folder of runs")
+    if not path.exists() and glob.has_magic(argument):
+        if inside := [Path(m) for m in sorted(glob.glob(argument)) if _is_run(Path(m))]:
+            return inside
+        raise RunFolderError(f"{argument}: no run directory matches this pattern")
+    return None
 
 
 def read_curve(folder: Path, metric: str = TRAINING) -> LearningCurve:

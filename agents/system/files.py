@@ -106,8 +106,8 @@ def _parse_csv_line(line: str) -> list[str]:
 
 
 def parse_count(text: str) -> int | None:
-    """The number in a CSV cell that holds only ASCII digits; None for other cells."""
-    return int(text) if text.isascii() and text.isdecimal() else None
+    """The number of at most 18 ASCII digits that a text consists of; None for other texts."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """A run's folder as training leaves it, for tests that evaluate."""
 
+import json
 from dataclasses import asdict
 
 import torch
@@ -42,3 +43,10 @@ def make_run(folder, config=None, steps=(500,)):
     for step in steps:
         save(folder / "checkpoints", make_network(config, seed=step), step)
     return folder
+
+
+def rewrite_json(path, change):
+    """Replace what a JSON file holds by what `change` makes of it, in place."""
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from agents.cli import run_command
 from agents.plot import gather, main, name_curves
 from tests.agents.curve_runs import write_run
 
@@ -27,7 +28,7 @@ def runs(tmp_path):
 
 def refused(capsys, *argv):
     with pytest.raises(SystemExit) as caught:
-        main([str(arg) for arg in argv])
+        run_command(lambda: main([str(arg) for arg in argv]), "python -m agents.plot")
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("python -m agents.plot: error: ")
@@ -135,6 +136,7 @@ def test_what_cannot_be_drawn_is_named_in_one_line(runs, tmp_path, capsys):
     first = runs / "Frostbite__linear__1"
     assert "none* " not in refused(capsys, tmp_path / "none*", *out)
     assert f"{tmp_path}/nowhere: does not exist" in refused(capsys, tmp_path / "nowhere", *out)
+    assert f"{'x' * 300}: File name too long" in refused(capsys, "x" * 300, *out)
     assert "must end in .csv, .png, .svg, .pdf" in refused(capsys, runs, "--out", "curves.gif")
     assert "cannot be written" in refused(capsys, runs, "--out", "/nowhere/curves.csv")
     assert "--dpi" in refused(capsys, runs, *out, "--dpi", "0")

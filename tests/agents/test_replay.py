@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from agents.evaluation.runner import evaluate_policy
 from agents.evaluation.video import enlarge
 from agents.replay import PROG, main
 from tests.agents.episode_log import EpisodeLog
-from tests.agents.runs import make_config, make_run
+from tests.agents.runs import make_config, make_run, rewrite_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +134,20 @@ def test_the_network_that_played_looks_on_if_the_run_has_it_else_it_is_said_whic
         assert ("at agent step 900, which did not play" in said) == (name == "other")
     np.testing.assert_array_equal(stills[0], stills[1])
     assert (stills[0] != stills[2]).any()
+
+
+def test_the_network_that_played_is_found_as_the_best_if_its_own_file_is_damaged(tmp_path, capsys):
+    path = tmp_path / "game.npz"
+    dataclasses.replace(record(make_config(max_frames=16)), global_step=500).save(path)
+    folder = make_run(tmp_path / "run", make_config(), (500, 900))
+    file = folder / "checkpoints" / "step_000000000500.safetensors"
+    shutil.copy(file, file.with_name("best.safetensors"))
+    file.write_bytes(b"damaged")
+    rewrite_json(folder / "config.json", lambda settings: settings.pop("gamma"))
+    assert main([str(path), "--still", "4", str(tmp_path / "a.png"), "--overlay", str(folder)]) == 0
+    said = capsys.readouterr().err
+    assert "did not play" not in said
+    assert "--gamma" in said  # it is assumed
 
 
 @pytest.mark.parametrize("game", [None, "Pong"])

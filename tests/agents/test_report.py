@@ -12,6 +12,7 @@ from agents import report
 from agents.analysis.report.chart_data import read_points
 from agents.analysis.report.data import by_action, project, strongest
 from agents.analysis.report.episode import show_episode, thumbnail
+from agents.cli import run_command
 from agents.evaluation.load_agent import load_agent
 from agents.evaluation.results import EVALUATIONS, EvaluationRow, Summary, append_evaluation
 from agents.evaluation.runner import episode_seeds, evaluate_policy
@@ -20,7 +21,7 @@ from agents.run_folder import open_run
 from tests.agents.curve_runs import write_progress
 from tests.agents.episode_log import EpisodeLog
 from tests.agents.report_pages import read_data, unpack
-from tests.agents.runs import make_config, make_run
+from tests.agents.runs import make_config, make_run, rewrite_json
 
 # A folder's name cannot hold the slash of a closing tag; one that looks like it serves as well.
 NAME = "<script>alert(1)<∕script> & {{data}}"
@@ -223,10 +224,12 @@ def test_a_linear_head_has_scores_and_a_player_but_no_programs(tmp_path, capsys)
     assert "--actor-gain 10.0" in text
 
 
-def test_a_hypernet_shows_its_embedding(tmp_path):
+def test_a_hypernet_shows_its_embedding(tmp_path, capsys):
     config = make_config(head="hypernet", max_frames=24)
     run = make_run(tmp_path / "run", config)
+    rewrite_json(run / "config.json", lambda settings: settings.pop("gamma"))
     assert report.main([str(run), "--episodes", "1"]) == 0
+    assert "--gamma" in capsys.readouterr().err  # it is assumed
     text = (run / "report.html").read_text()
     data, parsed = read_data(text), Page(text)
     folder, config = open_run(run)
@@ -269,7 +272,7 @@ def test_an_episode_too_large_for_a_page_is_shown_as_far_as_it_fits(run, shown):
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(run, change, says, capsys):
     with pytest.raises(SystemExit) as caught:
-        report.main([str(run), *change])
+        run_command(lambda: report.main([str(run), *change]), "report")
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert says in captured.err
@@ -279,7 +282,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(run, change, says, caps
 
 def test_what_is_no_run_is_one_line_and_exit_code_2(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
-        report.main([str(tmp_path)])
+        run_command(lambda: report.main([str(tmp_path)]), "report")
     assert caught.value.code == 2
     assert "has no config.json" in capsys.readouterr().err
 

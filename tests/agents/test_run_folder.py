@@ -30,6 +30,7 @@ from agents.run_folder import (
     update_meta,
 )
 from agents.system.files import remove_stale_temp_files
+from tests.agents.runs import rewrite_json
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = 20
@@ -255,16 +256,10 @@ def test_a_package_that_is_not_installed_is_noted_as_none(tmp_path, monkeypatch)
     assert versions["torch"]
 
 
-def rewrite(path, change):
-    stored = json.loads(path.read_text())
-    change(stored)
-    path.write_text(json.dumps(stored))
-
-
 def test_settings_of_another_version_are_refused_by_name_with_both_versions(tmp_path, monkeypatch):
     folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
-    rewrite(folder / "meta.json", lambda meta: meta.update(git_revision="a" * 40))
-    rewrite(folder / "config.json", lambda stored: stored.update(old_name=1, older_name=2))
+    rewrite_json(folder / "meta.json", lambda meta: meta.update(git_revision="a" * 40))
+    rewrite_json(folder / "config.json", lambda stored: stored.update(old_name=1, older_name=2))
     monkeypatch.setattr(run_folder, "_git_revision", lambda: "b" * 40)
     with pytest.raises(RunFolderError) as error:
         open_run(folder)
@@ -276,7 +271,7 @@ def test_settings_of_another_version_are_refused_by_name_with_both_versions(tmp_
     ):
         assert part in str(error.value)
     resume_run_folder(TrainConfig(resume=str(folder)), [], 7)  # by the newer version
-    rewrite(folder / "config.json", lambda stored: stored.update(old_name=1))
+    rewrite_json(folder / "config.json", lambda stored: stored.update(old_name=1))
     with pytest.raises(RunFolderError, match="by version bbbbbbbbbbbb with settings"):
         open_run(folder)
     (folder / "meta.json").write_text("{")
@@ -290,8 +285,10 @@ def test_settings_that_are_missing_are_named_with_what_is_assumed(tmp_path, monk
     assert assumption(folder) is None
     parse_args(["--resume", str(folder)])
     assert capsys.readouterr().err == ""
-    rewrite(folder / "meta.json", lambda meta: meta.update(git_revision="a" * 40))
-    rewrite(folder / "config.json", lambda stored: (stored.pop("gamma"), stored.pop("noop_max")))
+    rewrite_json(folder / "meta.json", lambda meta: meta.update(git_revision="a" * 40))
+    rewrite_json(
+        folder / "config.json", lambda stored: (stored.pop("gamma"), stored.pop("noop_max"))
+    )
     monkeypatch.setattr(run_folder, "_git_revision", lambda: "b" * 40)
     assert parse_args(["--resume", str(folder)]).gamma == TrainConfig().gamma
     line = capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Plays the episodes of a report: those of its table, and the one that is shown with its video."""
 
 import dataclasses
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from agents.evaluation.trajectory import Trajectory, record_trajectory
 from agents.evaluation.video import VideoWriter, frames_of_step, text_frame, video_fps
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput
+from agents.system.output import print_to_stderr
 from envs import EnvConfig, rendering_problem
 
 # Limits of the episode shown: they keep the page below 15 MB, base64's overhead included.
@@ -51,7 +51,7 @@ def play_episodes(
 ) -> list[EpisodeResult]:
     """Play episodes as `agents.evaluate` does, and print the progress to stderr."""
     policy = None if mode == RANDOM else network
-    progress = ProgressLines(mode, episodes, _print)
+    progress = ProgressLines(mode, episodes, print_to_stderr)
     return evaluate_policy(policy, config, mode, episode_seeds(seed, episodes), [progress])
 
 
@@ -92,7 +92,7 @@ def show_episode(
 def _show(
     network: ActorCritic, config: TrainConfig, mode: str, seed: int, max_steps: int
 ) -> ShownEpisode:
-    progress = ProgressLines("the episode shown", 1, _print)
+    progress = ProgressLines("the episode shown", 1, print_to_stderr)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "game.mp4"
         with VideoWriter(path, video_fps(config.env)) as video:
@@ -125,10 +125,6 @@ class _FrameCallback(EpisodeCallback):
             for frame in frames:
                 self._video.write(frame)
             self.thumbnails.append(thumbnail(frames[-1]))
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:

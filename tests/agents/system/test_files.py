@@ -68,5 +68,6 @@ def test_what_is_no_csv_file_of_a_run_is_an_os_error_and_not_waited_for(tmp_path
 
 
 def test_only_plain_digits_are_a_count():
-    assert [parse_count(text) for text in ("0", "12")] == [0, 12]
-    assert [parse_count(text) for text in ("", "-1", "1e3", "²", "2\u0663")] == [None] * 5
+    assert [parse_count(text) for text in ("0", "12", "9" * 18)] == [0, 12, 10**18 - 1]
+    others = ("", "-1", "1e3", "²", "2\u0663", "9" * 5000)
+    assert [parse_count(text) for text in others] == [None] * 6
