@@ -61,7 +61,6 @@ class Report:
         workers: How many workers are running.
         restarts: Processes that died and were restarted, so far.
         updates: Updates that the node has handed over so far.
-        server_lost: Whether the server did not answer.
         failure: Why the node cannot go on; empty if it can.
     """
 
@@ -69,7 +68,6 @@ class Report:
     workers: int = 0
     restarts: int = 0
     updates: int = 0
-    server_lost: bool = False
     failure: str = ""
 
 
@@ -128,7 +126,7 @@ class Node:
                 self.exchange(server, with_optimizer=True)  # the budget is spent
         except ServerLostError:
             self._generation = None
-            return self._report(server_lost=True)
+            return self._report()
         except TrainingFailedError as error:
             return self._report(failure=str(error))
         return self._report()
@@ -144,7 +142,7 @@ class Node:
             if server.generation == self._generation:
                 self.exchange(server, with_optimizer=True)
         except ServerLostError:
-            return self._report(server_lost=True)
+            return self._report()
         return self._report()
 
     def exchange(self, server: Server, *, with_optimizer: bool = False) -> None:
@@ -228,14 +226,13 @@ class Node:
             else:
                 process.restart()
 
-    def _report(self, *, server_lost: bool = False, failure: str = "") -> Report:
+    def _report(self, *, failure: str = "") -> Report:
         records, self._records = self._records, []
         return Report(
             records,
             self.pool.workers_alive,
             self.pool.restarts,
             int(self._handed_over[Counter.UPDATES]),
-            server_lost,
             failure,
         )
 

@@ -52,14 +52,12 @@ class Traffic:
 
     Attributes:
         pushes: The number of pushes.
-        updates: The updates in them.
         dropped: The updates that were dropped, as too old or not finite.
         lag: The sum, over the pushes, of the updates that others had handed over meanwhile.
         bytes: The size of the tensors received and sent.
     """
 
     pushes: int = 0
-    updates: int = 0
     dropped: int = 0
     lag: int = 0
     bytes: int = 0
@@ -126,7 +124,6 @@ class ParameterServer:
         lag = int(self._counts[Counter.UPDATES]) - push.version
         traffic = self._traffic
         traffic.pushes += 1
-        traffic.updates += updates
         traffic.lag += lag
         traffic.bytes += push.change.nbytes + self._parameters.nbytes
         # Dropped or not, the agent steps were played: the budget and learning rate go by them.

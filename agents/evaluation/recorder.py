@@ -151,7 +151,6 @@ class Recorder(EpisodeCallback):
         self.replays.append(path)
 
     def _drop_video(self, error: Exception) -> None:
-        if self.needs_frames:
-            self.unwritten += 1
-            log.warning("a video was not written: %s", error)
+        self.unwritten += 1
+        log.warning("a video was not written: %s", error)
         self.on_abort()

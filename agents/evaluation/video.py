@@ -124,9 +124,6 @@ class VideoWriter:
         path: The video's file, ending in ".mp4".
         fps: Frames a second.
 
-    Attributes:
-        frames: The number of frames written so far.
-
     Raises:
         VideoError: if the name has another ending.
     """
@@ -139,7 +136,6 @@ class VideoWriter:
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
         self._encoder: Encoder | None = None
         self._shape: tuple[int, ...] = ()
-        self.frames = 0
 
     def write(self, frame: Image) -> None:
         """Add one frame, (height, width, 3) uint8 RGB; all have the same shape.
@@ -157,7 +153,6 @@ class VideoWriter:
             self._encoder.write(_with_even_sides(frame))
         except OSError as error:
             raise VideoError(f"{self.path}: {error.strerror or error}") from error
-        self.frames += 1
 
     def finish(self, path: Path | None = None) -> None:
         """Complete the file, and give it its name.

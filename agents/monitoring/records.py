@@ -11,11 +11,9 @@ class RolloutRecord:
     """Sent by a worker after it has committed a rollout to the queue.
 
     Attributes:
-        worker: Index of the worker.
         episodes: Episodes that ended.
     """
 
-    worker: int
     episodes: list[Episode]
 
 

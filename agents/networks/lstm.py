@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Tensors = tuple[Tensor, ...]
-
 
 class LSTMSequence(torch.autograd.Function):
     """`torch.nn.LSTMCell` step after step, its state zeroed where an episode starts.

@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import psutil
 
 # The time between two checks counts up to this.
 MAX_TICK_S = 1.0
 
-Name = TypeVar("Name")
 
-
-class Watchdog(Generic[Name]):
+class Watchdog:
     """Measures for how long each process has made no progress.
 
     Time counts only while the caller of `check` is running too: if the whole machine or program was
@@ -26,10 +24,10 @@ class Watchdog(Generic[Name]):
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.timeout, self._clock = timeout, clock
         self._last_check = clock()
-        self._heartbeats: dict[Name, Any] = {}
-        self._idle_seconds: dict[Name, float] = {}
+        self._heartbeats: dict[str, Any] = {}
+        self._idle_seconds: dict[str, float] = {}
 
-    def check(self, heartbeats: Mapping[Name, Any]) -> list[Name]:
+    def check(self, heartbeats: Mapping[str, Any]) -> list[str]:
         """Return the processes that have been idle for too long, and restart their clocks.
 
         Args:

@@ -79,7 +79,7 @@ class EvaluatorProcess:
         self.deaths = self._failures_in_a_row = 0
         # Agent steps that the evaluator process has played; only that process writes here.
         self._agent_steps = shared_zeros(1)
-        self._heartbeats: Watchdog[str] = Watchdog(HANG_TIMEOUT_S)
+        self._heartbeats = Watchdog(HANG_TIMEOUT_S)
         self._next_step = self._first_due(shared.global_step)
 
     @property

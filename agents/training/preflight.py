@@ -48,14 +48,15 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
     """
     check_learner(config)
     check_rollouts(config, spaces)
-    counts = 8 * num_counters(config, spaces)
+    count_bytes = 8 * num_counters(config, spaces)
     _check_descriptors(config)
+    available, processes = memory_limit(), len(spread_workers(config))
     size = 0
 
     def count(_module: nn.Module, _name: str, parameter: torch.Tensor | None) -> None:
         nonlocal size
         size += 0 if parameter is None else parameter.numel()
-        _check_memory(size, config)
+        _check_memory(size, available, processes, config)
 
     hook = register_module_parameter_registration_hook(count)
     try:
@@ -67,13 +68,13 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
         raise SettingError("head", config.head, allowed) from error
     finally:
         hook.remove()
-    slots = 0
+    queue_bytes = 0
     if config.uses_central_learner:
-        slots = queue_size(config, rollout_layout(config, network))
-    _check_shared_memory(size, config, slots + counts)
-    _check_disk(size, config, counts)
+        queue_bytes = queue_size(config, rollout_layout(config, network))
+    _check_shared_memory(size, config, queue_bytes + count_bytes)
+    _check_disk(size, config, count_bytes)
     cores = available_cpus()
-    if len(spread_workers(config)) > cores:
+    if processes > cores:
         log.warning(
             "--processes %s: this machine has %s usable cores, on which so many processes take "
             "turns; one per core, which is the default, is faster and needs less memory",
@@ -171,8 +172,8 @@ def check_rollouts(config: TrainConfig, spaces: Spaces) -> None:
         )
 
 
-def _check_memory(size: int, config: TrainConfig) -> None:
-    available, copy = memory_limit(), 4 * size
+def _check_memory(size: int, available: int, processes: int, config: TrainConfig) -> None:
+    copy = 4 * size
     if 8 * copy > available:
         allowed = (
             f"with these sizes the network has {size:,} parameters or more, "
@@ -180,7 +181,6 @@ def _check_memory(size: int, config: TrainConfig) -> None:
         )
         raise SettingError("head", config.head, allowed)
     # Each process's parameters, gradients and Python interpreter, and the shared state.
-    processes = len(spread_workers(config))
     needed = processes * (2 * copy + 30 * 2**20) + 4 * copy
     if needed > available:
         allowed = (

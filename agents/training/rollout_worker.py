@@ -56,10 +56,7 @@ class RolloutWorkerGroup(ActorGroup):
         self.collector.collect(rollouts)
         for worker, entry in entries.items():
             self.queue.commit(worker, entry, version)
-        return [
-            RolloutRecord(worker, episodes)
-            for worker, episodes in zip(self.workers, self.collector.episodes, strict=True)
-        ]
+        return [RolloutRecord(episodes) for episodes in self.collector.episodes]
 
 
 def run_rollout_workers(

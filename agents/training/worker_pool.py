@@ -70,8 +70,8 @@ class WorkerPool:
         self._sync_requests = queue.sync_requests if queue else None
         self._sync_requested = False
         self._last_check = -CHECK_INTERVAL_S
-        self._updates: Watchdog[str] = Watchdog(hang_timeout(spec.config))
-        self._signs_of_life: Watchdog[str] = Watchdog(STILL_TIMEOUT_S)
+        self._updates = Watchdog(hang_timeout(spec.config))
+        self._signs_of_life = Watchdog(STILL_TIMEOUT_S)
 
     @property
     def processes(self) -> list[ManagedProcess]:
