@@ -392,7 +392,8 @@ class TrainingRun:
             seconds=round(statistics.elapsed, 1),
         )
         self.metrics.show_last(step, self._gauges())
-        if skipped := self.shared.skipped_updates:
+        skipped = self.shared.skipped_updates
+        if skipped and not isinstance(failure, NotFiniteError):
             log.warning("%s skipped, as %s", quantity(skipped, "update"), NOT_FINITE)
         if self._unwritten:
             log.error("not everything was written; see the errors above")

@@ -30,11 +30,17 @@ from agents.system.watchdog import cpu_time
 from agents.training.managed_process import MAX_RESTARTS, TrainingFailedError
 from agents.training.rollout_queue import RolloutQueue
 from agents.training.shared_state import Counter, SharedState
-from agents.training.supervisor import TrainingRun, train
+from agents.training.supervisor import MAX_NONFINITE_IN_A_ROW, TrainingRun, train
 from agents.training.worker_pool import SyncState, WorkerPool, hang_timeout
 from agents.training.worker_process import spread_workers
 from envs import Spaces
-from tests.agents.faulty_env import ILLNESSES, make_ill_game, make_late_nan_game
+from tests.agents.faulty_env import (
+    ILLNESSES,
+    STEPS_IN_HEALTH,
+    make_ill_game,
+    make_late_nan_game,
+    make_nan_game,
+)
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
 
 CONFIG = TrainConfig(
@@ -328,6 +334,16 @@ def test_the_longest_silence_grows_with_what_an_update_takes():
     assert hang_timeout(CONFIG) == agents.training.worker_pool.HANG_TIMEOUT_S
     slow = dataclasses.replace(CONFIG, num_steps=20_000)
     assert hang_timeout(slow) > 1000
+
+
+def test_a_run_that_ends_before_it_skipped_too_many_updates_says_how_many_and_why(tmp_path):
+    settings = {"workers": 0, "run_dir": str(tmp_path), "total_timesteps": 10 * STEPS_IN_HEALTH}
+    assert train(dataclasses.replace(CONFIG, **settings), (), make_nan_game) == 0
+    newest = list_checkpoints(resolve_run(tmp_path / "latest") / "checkpoints")[-1]
+    skipped = load_checkpoint(newest).training_state.skipped_updates
+    assert 0 < skipped < MAX_NONFINITE_IN_A_ROW
+    log = (tmp_path / "latest" / "train.log").read_text()
+    assert f"WARNING {skipped} updates skipped, as their gradients were not finite; does the" in log
 
 
 @pytest.mark.parametrize("workers", [0, 2])
