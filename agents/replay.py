@@ -35,7 +35,7 @@ PROG = "python -m agents.replay"
 
 
 class OverlayError(UserError):
-    """A run whose network cannot look on; the message says why."""
+    """A run that no overlay can be made of; the message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 writer = VideoWriter(Path(args.video), video_fps(replay.settings))
                 video = stack.enter_context(writer)
             if args.overlay is not None:
-                overlay, network = stack.enter_context(_look_on(replay, args.overlay))
+                overlay, network = stack.enter_context(_open_overlay(replay, args.overlay))
             shows = video is not None or still is not None
             callbacks = [VideoCallback(replay.settings, video, overlay, still)] if shows else []
             result = verify_replay(replay, callbacks, network)
@@ -139,7 +139,7 @@ def _load_player(folder: Path, config: "TrainConfig", global_step: int | None) -
 
 
 @contextmanager
-def _look_on(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwork]"]:
+def _open_overlay(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwork]"]:
     """A context with a run's overlay and network: the network that played, else the newest.
 
     Raises:
@@ -160,11 +160,11 @@ def _look_on(replay: Replay, run: str) -> Iterator["tuple[Overlay, StatefulNetwo
             f"{run}: the run is of {config.game}, or of other actions or another frame skip"
         )
     agent = _load_player(folder, config, replay.global_step)
-    looks_on = agent.global_step != replay.global_step
-    if looks_on:
+    did_play = agent.global_step == replay.global_step
+    if not did_play:
         step = f"{agent.global_step:,}"
         warn(f"the overlay shows the network at agent step {step}, which did not play")
-    make_overlay = overlay_factory(config, agent.global_step, looks_on=looks_on)
+    make_overlay = overlay_factory(config, agent.global_step, did_play=did_play)
     overlay = make_overlay(replay.episode.mode, replay.episode.seed)
     with agent.network.cached_weights():
         yield overlay, StatefulNetwork(agent.network)

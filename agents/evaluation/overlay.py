@@ -223,20 +223,20 @@ OverlayFactory = Callable[[str, int], Overlay]
 
 
 def overlay_factory(
-    config: TrainConfig, global_step: int | None, *, looks_on: bool = False
+    config: TrainConfig, global_step: int | None, *, did_play: bool = True
 ) -> OverlayFactory:
     """Make the overlays of a run's episodes: a function of the episode's mode and seed.
 
     Args:
         config: The run's settings.
         global_step: Agent steps the network was trained for; None if only random play is shown.
-        looks_on: Whether the network is not the one that played.
+        did_play: Whether the network is the one that chose the actions.
     """
 
     def make(mode: str, seed: int) -> Overlay:
         who = "random play"
-        if global_step is not None and (looks_on or mode != "random"):
-            play = f"looking on at {mode} play" if looks_on else f"{mode} play"
+        if global_step is not None and (mode != "random" or not did_play):
+            play = f"{mode} play" if did_play else f"{mode} play by another"
             who = f"{config.head} head, {global_step:,} agent steps of training, {play}"
         names = action_names(config.env)
         rate = config.env.steps_per_second

@@ -27,7 +27,7 @@ class ReplayMismatchError(Exception):
 
 
 class ReplayPolicy:
-    """Plays recorded actions, while a network may look on.
+    """Plays recorded actions; what a network computes from the observations can be shown too.
 
     Args:
         recorded: The episode to play again.
