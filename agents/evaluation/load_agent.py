@@ -1,5 +1,6 @@
 """Loading a run's network from a checkpoint."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -96,13 +97,14 @@ def _named_spaces(folder: Path, config: TrainConfig) -> Spaces:
     try:
         return envs.spaces(config.env)
     except UnusableEnvironmentError as error:
-        _, newest = load_newest_checkpoint(folder / "checkpoints")
-        if not (maker := newest.training_state.make_env):
-            raise
-        raise UnusableEnvironmentError(
-            f"{error}; {maker} made the run's environments: play them from Python, with "
-            "load_agent(..., spaces=...)"
-        ) from error
+        with suppress(CheckpointError):
+            _, newest = load_newest_checkpoint(folder / "checkpoints")
+            if maker := newest.training_state.make_env:
+                raise UnusableEnvironmentError(
+                    f"{error}; {maker} made the run's environments: play them from Python, with "
+                    "load_agent(..., spaces=...)"
+                ) from error
+        raise
 
 
 def _find_checkpoint(folder: Path, which: str) -> Path:
