@@ -26,6 +26,7 @@ STYLE = FOLDER / "report.css"
 SCRIPTS = tuple(
     FOLDER / "charts" / f"{name}.js"
     for name in (
+        "numbers",
         "data",
         "colours",
         "drawing",

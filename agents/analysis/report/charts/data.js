@@ -1,4 +1,4 @@
-// The page's data, and how numbers and times are written.
+// The page's data, and how times are written.
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
@@ -15,17 +15,6 @@ const T = actions.length;
 const A = data.actionNames.length;
 const scores = []; // after each step
 rewards.reduce((sum, r, t) => (scores[t] = sum + r), 0);
-const number = (x, digits = 0) =>
-  x
-    .toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })
-    .replace("-", "−");
-// As `format_score` does: whole numbers as they are, others with about three digits.
-const score = (x) => {
-  if (Number.isInteger(x) || Math.abs(x) >= 100) {
-    return number(x, Number.isInteger(x) || Math.abs(x) >= 10000 ? 0 : 1);
-  }
-  return x.toLocaleString("en", { maximumSignificantDigits: 3 }).replace("-", "−");
-};
 const clock = (t) =>
   `${Math.floor(t / data.rate / 60)}:${((t / data.rate) % 60).toFixed(1).padStart(4, "0")}`;
 const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#a58a00"];

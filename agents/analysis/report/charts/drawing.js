@@ -43,13 +43,6 @@ function ticks(low, high, count) {
   return found;
 }
 
-const short = (x) =>
-  (Math.abs(x) >= 1e6
-    ? `${+(x / 1e6).toFixed(2)} M`
-    : Math.abs(x) >= 1e3
-      ? `${+(x / 1e3).toFixed(1)} k`
-      : `${+x.toFixed(4)}`
-  ).replace("-", "−");
 // Draws columns x rows cells; `colour(column, row)` gives [r, g, b].
 function cells(pen, x, y, width, height, columns, rows, colour) {
   const image = new ImageData(columns, rows);

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from agents import report
+from agents.analysis.report.page import FOLDER
 from agents.evaluation.results import format_score
 from tests.agents.chromium import CHROMIUM, Chromium
 from tests.agents.curve_runs import write_progress
@@ -92,12 +93,17 @@ def test_everything_is_drawn_without_a_complaint_or_a_request(browser, page):
     assert {r for r in browser.requests if r != "data:"} == {page.as_uri()}
 
 
-def test_scores_are_written_as_in_tables(browser, page):
-    browser.open(page.as_uri())
-    browser.wait(READY)
+def test_numbers_are_written_as_in_tables_and_short_on_axes(browser):
+    script = (FOLDER / "charts" / "numbers.js").read_text()
+
+    def shown(call):
+        return browser.evaluate(f"(() => {{ {script} return {call}; }})()")
+
     for score in (0, -1, 260, 1_234_567, 0.955, -0.1, 0.30000001, 99.96, 617.25, 15_000.5):
-        shown = format_score(score).replace("-", "\N{MINUS SIGN}")
-        assert browser.evaluate(f"score({score})") == shown
+        assert shown(f"score({score})") == format_score(score).replace("-", "\N{MINUS SIGN}")
+    for number, text in ((0, "0"), (0.25, "0.25"), (999, "999"), (5000, "5 k"), (-1500, "−1.5 k")):
+        assert shown(f"short({number})") == text
+    assert shown("short(75e6)") == "75 M"
 
 
 def test_the_heat_map_shows_the_weights_of_what_is_selected(browser, page):
