@@ -456,7 +456,7 @@ def test_programs_import_what_lies_in_the_users_working_directory(tmp_path, monk
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a process can ask for this")
-def test_when_the_suite_is_killed_its_training_is_told(tmp_path):
+def test_when_the_suite_is_killed_its_training_gets_a_signal(tmp_path):
     program = tmp_path / "obedient.py"
     program.write_text(OBEDIENT)
     code = f"""

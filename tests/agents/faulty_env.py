@@ -1,4 +1,4 @@
-"""Games whose worker process falls ill once, in the way that a file in the run directory names.
+"""Environments whose worker process fails once, as a file in the run directory names.
 
 And other things that go wrong in processes of their own.
 """
@@ -21,20 +21,20 @@ from agents.system.messages import pack
 from agents.training.parameter_stores import SharedMemoryStore
 from tests.agents.tiny_env import TinyEnv
 
-STEPS_IN_HEALTH = 40
+STEPS_BEFORE_FAULT = 40
 
 
-class IllGame(TinyEnv):
-    """Plays some steps, and then does `illness()`, which may be the end of the process."""
+class FaultyEnv(TinyEnv):
+    """Plays some steps, and then does `fault()`, which may be the end of the process."""
 
-    def __init__(self, num_envs, illness):
+    def __init__(self, num_envs, fault):
         super().__init__(num_envs)
-        self.illness, self.steps = illness, 0
+        self.fault, self.steps = fault, 0
 
     def step(self, actions):
         self.steps += 1
-        if self.steps == STEPS_IN_HEALTH:
-            self.illness()
+        if self.steps == STEPS_BEFORE_FAULT:
+            self.fault()
         return super().step(actions)
 
 
@@ -60,10 +60,10 @@ def in_half_a_record(then):
         os.write(connection.fileno(), packed[: len(packed) // 2])
         then()
 
-    def illness():
+    def fault():
         agents.training.worker_process.send = send_half
 
-    return illness
+    return fault
 
 
 def in_the_middle_of_a_push():
@@ -75,7 +75,7 @@ def in_the_middle_of_a_push():
     SharedMemoryStore.push = push_half
 
 
-ILLNESSES = {
+FAULTS = {
     "raises": raise_something,
     "is killed": kill_me,
     "exits": exit_with_7,
@@ -86,54 +86,54 @@ ILLNESSES = {
 }
 
 
-def make_ill_game(config: TrainConfig, seeds: np.ndarray) -> TinyEnv:
-    """The first worker that plays falls ill, the others and those that come later do not."""
-    file = Path(config.run_dir) / "illness"
+def make_faulty_env(config: TrainConfig, seeds: np.ndarray) -> TinyEnv:
+    """The first worker that plays fails, the others and those that come later do not."""
+    file = Path(config.run_dir) / "fault"
     if len(seeds) == config.envs_per_worker and torch.get_num_threads() == 1:
         with contextlib.suppress(FileNotFoundError):
             mine = file.rename(file.with_name("taken"))
-            return IllGame(len(seeds), ILLNESSES[mine.read_text()])
+            return FaultyEnv(len(seeds), FAULTS[mine.read_text()])
     return TinyEnv(len(seeds))
 
 
-class NanGame(TinyEnv):
+class NanEnv(TinyEnv):
     """Its rewards are no numbers from some step on."""
 
     steps = 0
 
     @property
-    def falls_ill(self):
-        return self.steps > STEPS_IN_HEALTH
+    def faulty(self):
+        return self.steps > STEPS_BEFORE_FAULT
 
     def step(self, actions):
         self.steps += 1
         observations, rewards, *rest = super().step(actions)
-        if self.falls_ill:
+        if self.faulty:
             rewards[:] = np.nan
         return (observations, rewards, *rest)
 
 
-def make_nan_game(config: TrainConfig, seeds: np.ndarray) -> NanGame:  # noqa: ARG001
-    return NanGame(len(seeds))
+def make_nan_env(config: TrainConfig, seeds: np.ndarray) -> NanEnv:  # noqa: ARG001
+    return NanEnv(len(seeds))
 
 
-class LateNanGame(NanGame):
+class LateNanEnv(NanEnv):
     """Its rewards are no numbers from some step on, but not before the run has a checkpoint."""
 
     folder = Path()
 
     @property
-    def falls_ill(self):
-        return super().falls_ill and bool(list_checkpoints(self.folder / "latest" / "checkpoints"))
+    def faulty(self):
+        return super().faulty and bool(list_checkpoints(self.folder / "latest" / "checkpoints"))
 
 
-def make_late_nan_game(config: TrainConfig, seeds: np.ndarray) -> LateNanGame:
-    game = LateNanGame(len(seeds))
-    game.folder = Path(config.run_dir)
-    return game
+def make_late_nan_env(config: TrainConfig, seeds: np.ndarray) -> LateNanEnv:
+    env = LateNanEnv(len(seeds))
+    env.folder = Path(config.run_dir)
+    return env
 
 
-class SlowGame(TinyEnv):
+class SlowEnv(TinyEnv):
     """Stands still in the middle of a rollout, in the first worker to find the file "be slow"."""
 
     folder = Path()
@@ -146,10 +146,10 @@ class SlowGame(TinyEnv):
         return super().step(actions)
 
 
-def make_slow_game(config: TrainConfig, seeds: np.ndarray) -> SlowGame:
-    game = SlowGame(len(seeds))
-    game.folder = Path(config.run_dir)
-    return game
+def make_slow_env(config: TrainConfig, seeds: np.ndarray) -> SlowEnv:
+    env = SlowEnv(len(seeds))
+    env.folder = Path(config.run_dir)
+    return env
 
 
 class BrokenLearner(Learner):

@@ -12,5 +12,5 @@ CONFIG = TrainConfig(game="Frostbite", max_frames=242, actor_gain=30.0)
 def record(mode="random", config=CONFIG, seed=3):
     torch.manual_seed(0)
     network = make_network(config) if mode != "random" else None
-    (game,) = evaluate_policy(network, config, mode, [seed])
-    return Replay(config.env, game, checkpoint="step_000000000009.safetensors", global_step=9)
+    (episode,) = evaluate_policy(network, config, mode, [seed])
+    return Replay(config.env, episode, checkpoint="step_000000000009.safetensors", global_step=9)

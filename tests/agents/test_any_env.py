@@ -169,7 +169,7 @@ def test_it_is_evaluated_recorded_and_replayed(run, capsys):
 
 
 @pytest.mark.parametrize("name", ["Talkative", "Console"])
-def test_one_with_habits_of_its_own_is_evaluated_and_recorded(name, tmp_path, capsys):
+def test_an_environment_with_unusual_infos_is_evaluated_and_recorded(name, tmp_path, capsys):
     folder = make_run(tmp_path, TrainConfig(game=f"{MODULE}:Test{name}-v0", max_frames=9, **SMALL))
     assert evaluate.main([str(folder), "--episodes", "1", "--mode", "random"]) == 0
     assert evaluate.main([str(folder), "--episodes", "1", "--mode", "random", "--record"]) == 0
@@ -330,7 +330,7 @@ def run_script(folder, make_env="make_tiny_env", guard=""):
     )
 
 
-def test_a_script_without_a_guard_makes_one_run_and_is_told_what_it_lacks(tmp_path):
+def test_a_script_without_a_guard_makes_one_run_and_its_error_names_what_it_lacks(tmp_path):
     ended = run_script(tmp_path)
     assert ended.returncode == 1
     assert 'below `if __name__ == "__main__":`' in ended.stdout + ended.stderr

@@ -60,13 +60,13 @@ def test_both_modes_are_played_printed_and_saved(run, capsys):
     rows = read_evaluations(run)
     assert [row.summary.mode for row in rows] == ["sampled", "greedy"]
     for row in rows:
-        games = evaluate_policy(network, make_config(), row.summary.mode, episode_seeds(4, 2))
-        assert row.summary.mean == pytest.approx(sum(game.score for game in games) / 2)
+        episodes = evaluate_policy(network, make_config(), row.summary.mode, episode_seeds(4, 2))
+        assert row.summary.mean == pytest.approx(sum(episode.score for episode in episodes) / 2)
         assert row.summary.length == 20
         assert (row.source, row.checkpoint) == ("evaluate", "step_000000009000.safetensors")
         assert (row.global_step, row.seed, row.summary.episodes) == (9000, 4, 2)
         assert abs(row.wall_time - time.time()) < 60
-        assert f"{row.summary.mode} 2/2: score {games[1].score:g}, 20 agent steps" in printed
+        assert f"{row.summary.mode} 2/2: score {episodes[1].score:g}, 20 agent steps" in printed
     assert "human 4,334.7" in printed
     assert not (run / "videos").exists()
 
@@ -86,13 +86,13 @@ def test_random_play_is_measured_beside_and_alone(run, capsys):
 def test_recordings_are_named_and_play_back(run, capsys):
     assert main([str(run), "--episodes", "1", "--mode", "greedy", "--record"]) == 0
     printed = capsys.readouterr().out
-    (trace,) = (run / "replays").iterdir()
+    (replay,) = (run / "replays").iterdir()
     (video,) = (run / "videos").iterdir()
-    assert f"recorded {trace.resolve()}\n" in printed
+    assert f"recorded {replay.resolve()}\n" in printed
     assert f"recorded {video.resolve()}\n" in printed
-    assert trace.stem == video.stem
-    assert trace.stem.startswith(f"step_000000009000_greedy_seed_{episode_seeds(1, 1)[0]}_score_")
-    assert verify_replay(load_replay(trace)).score == read_evaluations(run)[0].summary.mean
+    assert replay.stem == video.stem
+    assert replay.stem.startswith(f"step_000000009000_greedy_seed_{episode_seeds(1, 1)[0]}_score_")
+    assert verify_replay(load_replay(replay)).score == read_evaluations(run)[0].summary.mean
 
 
 def test_the_checkpoint_can_be_chosen(run, capsys):
@@ -175,7 +175,7 @@ def test_parameters_that_are_not_finite_are_refused(run, capsys):
     assert f"{path}: some parameters are not finite" in refused(capsys, run, "--checkpoint", path)
 
 
-def test_after_ctrl_c_the_finished_games_are_reported_and_saved(run):
+def test_after_ctrl_c_the_finished_episodes_are_reported_and_saved(run):
     command = [sys.executable, "-u", "-m", "agents.evaluate", str(run), "--episodes", "100000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -274,7 +274,7 @@ def test_a_checkpoint_of_an_agent_that_plays_otherwise_is_refused(changes, run, 
     assert f"--{name.replace('_', '-')} {getattr(make_config(), name)}," in error
 
 
-def test_the_score_of_another_runs_checkpoint_is_told_apart(run, tmp_path):
+def test_the_score_of_another_runs_checkpoint_is_saved_with_the_name_of_that_run(run, tmp_path):
     learning = {"learning_rate": 1e-4, "orthogonality_coef": 0.0, "reward": "none"}
     other = make_run(tmp_path / "other", make_config(seed=5, **learning))
     (path,) = (other / "checkpoints").glob("step_*")
@@ -307,7 +307,7 @@ def test_episodes_count_though_the_terminal_is_closed(run):
 
 
 @pytest.mark.parametrize("where", ["| head -1", "> /dev/full"])
-def test_results_are_saved_though_nobody_reads_what_is_printed(where, run):
+def test_results_are_saved_though_what_is_printed_cannot_be_written(where, run):
     command = f"{sys.executable} -m agents.evaluate {run} --mode random --episodes 2 {where}"
     ended = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False

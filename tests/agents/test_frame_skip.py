@@ -63,8 +63,8 @@ def test_an_evaluation_and_its_replay_have_the_runs_frame_skip(run, recorded, ca
     (row,) = read_evaluations(run)
     assert row.summary.length == STEPS
     path, _ = recorded
-    trace = load_replay(path)
-    assert (trace.settings.frame_skip, trace.episode.length) == (12, STEPS)
+    recording = load_replay(path)
+    assert (recording.settings.frame_skip, recording.episode.length) == (12, STEPS)
     assert replay.main([str(path)]) == 0
     assert f"{STEPS} agent steps (1.8 s)" in capsys.readouterr().out
 

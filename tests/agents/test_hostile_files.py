@@ -129,7 +129,7 @@ def test_a_checkpoints_header_may_claim_anything(folder, header, progress, size)
     load_or_refuse(path)
 
 
-def trace_bytes(save):
+def replay_bytes(save):
     data = io.BytesIO()
     fields = {n: v for n, v in vars(GAME).items() if n != "actions"}
     rest = {
@@ -144,28 +144,28 @@ def trace_bytes(save):
     return data.getvalue(), rest
 
 
-STORED, DESCRIPTION = trace_bytes(np.savez)
-PACKED, _ = trace_bytes(np.savez_compressed)
+STORED, DESCRIPTION = replay_bytes(np.savez)
+PACKED, _ = replay_bytes(np.savez_compressed)
 
 
-def load_trace_or_refuse(path):
-    trace, refusal = attempt(load_replay, ReplayError, path)
-    if trace is None:
+def load_replay_or_refuse(path):
+    replay, refusal = attempt(load_replay, ReplayError, path)
+    if replay is None:
         assert refusal.startswith(f"{path}: ")
         return
-    assert trace.episode.actions.dtype == np.uint8
-    assert trace.episode.length == len(trace.episode.actions) <= trace.settings.max_frames
-    assert trace.episode.actions.max() < 18
-    assert 0 <= trace.episode.seed < 2**31
-    assert TrainConfig(**dataclasses.asdict(trace.settings)).game
+    assert replay.episode.actions.dtype == np.uint8
+    assert replay.episode.length == len(replay.episode.actions) <= replay.settings.max_frames
+    assert replay.episode.actions.max() < 18
+    assert 0 <= replay.episode.seed < 2**31
+    assert TrainConfig(**dataclasses.asdict(replay.settings)).game
 
 
 @fuzz(500)
 @given(data=damaged(STORED) | damaged(PACKED) | st.binary(max_size=200))
-def test_a_changed_trace_is_sound_or_refused(folder, data):
+def test_a_changed_replay_is_sound_or_refused(folder, data):
     path = folder / "game.npz"
     path.write_bytes(data)
-    load_trace_or_refuse(path)
+    load_replay_or_refuse(path)
 
 
 KEYS = [(None, k) for k in DESCRIPTION]
@@ -180,7 +180,7 @@ KEYS += [(o, k) for o in ("settings", "game") for k in DESCRIPTION[o]] + [("game
     | st.sampled_from([np.zeros(12), np.zeros((12, 1), np.uint8), np.array("x"), np.zeros(0)]),
 )
 @example(changes=[(("settings", "noop_max"), 10**9)], actions=GAME.actions)
-def test_a_traces_description_may_say_anything(folder, changes, actions):
+def test_a_replays_description_may_say_anything(folder, changes, actions):
     rest = json.loads(json.dumps(DESCRIPTION))
     for (owner, key), value in changes:
         place = rest if owner is None else rest.get(owner)
@@ -188,7 +188,7 @@ def test_a_traces_description_may_say_anything(folder, changes, actions):
             place[key] = value
     path = folder / "game.npz"
     np.savez(path, actions=actions, trace=np.array(json.dumps(rest)))
-    load_trace_or_refuse(path)
+    load_replay_or_refuse(path)
 
 
 def open_or_refuse(run, data):

@@ -1,4 +1,4 @@
-"""The command that plays a recorded game again."""
+"""The command that plays a recorded episode again."""
 
 import dataclasses
 import json
@@ -36,27 +36,29 @@ def run(*argv):
 
 
 @pytest.fixture(scope="module")
-def trace():
+def replay():
     return record(make_config(max_frames=102))
 
 
 @pytest.fixture
-def path(trace, tmp_path):
-    trace.save(tmp_path / "game.npz")
+def path(replay, tmp_path):
+    replay.save(tmp_path / "game.npz")
     return tmp_path / "game.npz"
 
 
-def test_the_same_game_is_said_to_be_identical(trace, path, capsys):
+def test_the_same_episode_is_said_to_be_identical(replay, path, capsys):
     assert main([str(path)]) == 0
     printed = capsys.readouterr()
-    assert f"score {trace.episode.score:g}, 26 agent steps (1.7 s)" in printed.out
+    assert f"score {replay.episode.score:g}, 26 agent steps (1.7 s)" in printed.out
     assert "identical" in printed.out
     assert printed.err == ""
     assert [p.name for p in path.parent.iterdir()] == ["game.npz"]
 
 
-def test_another_game_fails_with_code_1_and_what_differs_and_leaves_no_video(trace, path, capsys):
-    dataclasses.replace(trace, episode=dataclasses.replace(trace.episode, score=123.0)).save(path)
+def test_another_episode_fails_with_code_1_and_what_differs_and_leaves_no_video(
+    replay, path, capsys
+):
+    dataclasses.replace(replay, episode=dataclasses.replace(replay.episode, score=123.0)).save(path)
     video = path.with_name("game.mp4")
     assert main([str(path), "--video", str(video)]) == 1
     printed = capsys.readouterr()
@@ -66,7 +68,7 @@ def test_another_game_fails_with_code_1_and_what_differs_and_leaves_no_video(tra
     assert not video.exists()
 
 
-def test_the_video_has_every_picture_and_lasts_as_long_as_the_game(path, capsys):
+def test_the_video_has_every_picture_and_lasts_as_long_as_the_episode(path, capsys):
     video = path.with_name("again.mp4")
     assert main([str(path), "--video", str(video)]) == 0
     assert str(video) in capsys.readouterr().out
@@ -105,7 +107,7 @@ def test_it_is_a_command(path):
     assert "identical" in result.stdout
 
 
-def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
+def test_an_overlay_changes_nothing_in_the_episode(tmp_path, capsys):
     path = tmp_path / "game.npz"
     record(make_config(max_frames=16)).save(path)
     folder = make_run(tmp_path / "run", make_config(head="linear"))
@@ -119,7 +121,9 @@ def test_a_network_may_look_on_and_changes_nothing(tmp_path, capsys):
     )
 
 
-def test_the_network_that_played_looks_on_if_the_run_has_it_else_it_is_said_which(tmp_path, capsys):
+def test_the_overlay_is_of_the_network_that_played_if_the_run_has_it_else_it_is_said_which(
+    tmp_path, capsys
+):
     played = dataclasses.replace(record(make_config(max_frames=16)), global_step=500)
     played.save(tmp_path / "game.npz")
     dataclasses.replace(played, global_step=700).save(tmp_path / "other.npz")
@@ -151,7 +155,7 @@ def test_the_network_that_played_is_found_as_the_best_if_its_own_file_is_damaged
 
 
 @pytest.mark.parametrize("game", [None, "Pong"])
-def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, capsys):
+def test_an_overlay_of_an_unsuitable_run_is_refused_in_one_line(game, path, tmp_path, capsys):
     folder = tmp_path / "run"
     if game is not None:
         make_run(folder, make_config(game=game))
@@ -160,9 +164,9 @@ def test_a_run_that_cannot_look_on_is_refused_in_one_line(game, path, tmp_path, 
     assert not (tmp_path / "a.mp4").exists()
 
 
-def test_a_still_is_the_picture_after_that_agent_step(trace, path, tmp_path, capsys):
+def test_a_still_is_the_picture_after_that_agent_step(replay, path, tmp_path, capsys):
     log = EpisodeLog(needs_frames=True)
-    verify_replay(trace, [log])
+    verify_replay(replay, [log])
     screens = [step.info["screens"] for step in log.steps]
     assert main([str(path), "--still", "9", str(tmp_path / "a.png")]) == 0
     found = cv2.imread(str(tmp_path / "a.png"))[..., ::-1]

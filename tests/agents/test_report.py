@@ -76,11 +76,11 @@ def page(run):
 
 @pytest.fixture(scope="module")
 def shown(run):
-    """The game that the page must show, found without the page's own code."""
+    """The episode that the page must show, found without the page's own code."""
     folder, config = open_run(run)
     network = load_agent(folder, config).network
-    games = evaluate_policy(network, config, "sampled", episode_seeds(1, 3))
-    middle = sorted(games, key=lambda game: game.score)[1]
+    episodes = evaluate_policy(network, config, "sampled", episode_seeds(1, 3))
+    middle = sorted(episodes, key=lambda episode: episode.score)[1]
     return show_episode(network, config, "sampled", middle.seed)
 
 
@@ -146,10 +146,10 @@ def test_the_thumbnail_of_a_step_is_what_was_on_the_screen_before_it(run, shown)
     folder, config = open_run(run)
     log = EpisodeLog(needs_frames=True)
     network = load_agent(folder, config).network
-    game = shown.trajectory.episode
-    evaluate_policy(network, config, "sampled", [game.seed], [log])
+    episode = shown.trajectory.episode
+    evaluate_policy(network, config, "sampled", [episode.seed], [log])
     screens = [step.info["screens"] for step in log.steps]
-    for t in range(1, game.length):
+    for t in range(1, episode.length):
         before = np.maximum(screens[t - 1][-2], screens[t - 1][-1])
         assert shown.thumbnails[t] == thumbnail(enlarge(before))
     decoded = cv2.imdecode(np.frombuffer(shown.thumbnails[5], np.uint8), cv2.IMREAD_COLOR)
@@ -183,7 +183,7 @@ def test_the_table_has_every_mode_played_now_and_the_published_scores(page, run)
     scores, _, milestones = page.partition("Table of milestones")
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', scores)
     cells = {name: re.findall("<td>(.*?)</td>", row) for name, row in rows}
-    # Nobody enters the igloo.
+    # No agent enters the igloo.
     reached = r'<th scope="row">(.*?)</th><td>[0-9]+%</td><td>0%</td><td>1</td>'
     assert re.findall(reached, milestones) == ["Agent, sampled", "Agent, greedy", "Random play"]
     assert list(cells) == [
@@ -196,7 +196,7 @@ def test_the_table_has_every_mode_played_now_and_the_published_scores(page, run)
     network = load_agent(folder, config).network
     for mode, name in zip(("sampled", "greedy", "random"), cells, strict=False):
         scores = [
-            game.score for game in evaluate_policy(network, config, mode, episode_seeds(1, 3))
+            episode.score for episode in evaluate_policy(network, config, mode, episode_seeds(1, 3))
         ]
         mean, _, median, _, episodes, _ = cells[name]
         assert float(mean.split(" ")[0]) == pytest.approx(np.mean(scores), abs=0.05)

@@ -1,4 +1,4 @@
-"""A game small enough to be solved in seconds, as a Gymnasium vector environment."""
+"""An environment small enough to be solved in seconds, as a Gymnasium vector environment."""
 
 from functools import partial
 from typing import ClassVar
@@ -81,10 +81,10 @@ def make_async_env(config: TrainConfig, seeds: np.ndarray) -> AsyncVectorEnv:  #
 
 
 class BrokenError(Exception):
-    """What `make_broken_game`'s games raise."""
+    """What the environments of `make_broken_env` raise."""
 
 
-class BrokenGame(TinyEnv):
+class BrokenEnv(TinyEnv):
     """Raises at its third step."""
 
     steps = 0
@@ -96,5 +96,5 @@ class BrokenGame(TinyEnv):
         return super().step(actions)
 
 
-def make_broken_game(config: TrainConfig, seeds: np.ndarray) -> BrokenGame:  # noqa: ARG001
-    return BrokenGame(len(seeds))
+def make_broken_env(config: TrainConfig, seeds: np.ndarray) -> BrokenEnv:  # noqa: ARG001
+    return BrokenEnv(len(seeds))

@@ -90,17 +90,17 @@ class Talkative(Countdown):
 
 
 class Tiring(Countdown):
-    """Pays less from game to game of a process, whatever one does."""
+    """Pays less from episode to episode of a process, whatever one does."""
 
-    games = 0
+    episodes = 0
 
     def reset(self, *, seed=None, options=None):
-        Tiring.games += 1
+        Tiring.episodes += 1
         return super().reset(seed=seed, options=options)
 
     def step(self, action):
         observation, _, terminated, truncated, info = super().step(action)
-        return observation, 100.0 - Tiring.games, terminated, truncated, info
+        return observation, 100.0 - Tiring.episodes, terminated, truncated, info
 
 
 class Faint(Countdown):

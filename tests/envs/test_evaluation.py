@@ -26,13 +26,13 @@ def test_spaces_and_the_screen_are_as_documented():
     assert make(PONG, full_action_space=True).action_space.n == 18
 
 
-def test_a_new_games_stack_is_padded_with_zeros():
+def test_a_new_episodes_stack_is_padded_with_zeros():
     observation, _ = make(FROSTBITE).reset(seed=1)
     assert not observation[:3].any()
     assert observation[3].any()
 
 
-def test_rewards_are_raw_and_a_lost_life_does_not_end_the_game():
+def test_rewards_are_raw_and_a_lost_life_does_not_end_the_episode():
     env = make(FROSTBITE)
     observation, info = env.reset(seed=2)
     lives, falls, rewards = info["lives"], 0, set()
@@ -100,7 +100,7 @@ def play(seed, num_steps=200, **settings):
     return np.stack([first, *(env.step(int(rng.integers(18)))[0] for _ in range(num_steps))])
 
 
-def test_the_seed_decides_the_game():
+def test_the_seed_decides_the_episode():
     np.testing.assert_array_equal(play(5), play(5))
     assert (play(5) != play(6)).any()
 

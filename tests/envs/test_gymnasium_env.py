@@ -152,7 +152,7 @@ def test_an_endless_environment_is_truncated_and_a_shorter_limit_of_its_own_kept
     assert lengths == 200
 
 
-def test_training_plays_the_games_of_evaluation_seed_by_seed():
+def test_training_plays_the_episodes_of_evaluation_seed_by_seed():
     seeds = np.array([3, 99])
     training = make_training_env(config("Vector"), seeds)
     assert training.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
@@ -166,7 +166,7 @@ def test_training_plays_the_games_of_evaluation_seed_by_seed():
         np.testing.assert_array_equal(observation, single)
 
 
-def test_of_what_an_environment_says_only_lives_reach_the_training():
+def test_of_an_environments_info_only_lives_reach_the_training():
     training = make_training_env(config("Talkative"), np.array([3, 99]))
     _, info = training.reset()
     lives = [info["lives"].tolist()]
@@ -179,7 +179,7 @@ def test_of_what_an_environment_says_only_lives_reach_the_training():
     assert [3, 2] in lives or [2, 3] in lives
 
 
-def test_ends_are_told_by_pythons_truth_values():
+def test_ends_are_pythons_truth_values():
     env = make_evaluation_env(config("Talkative"))
     env.reset(seed=1)
     assert all(type(flag) is bool for flag in env.step(0)[2:4])

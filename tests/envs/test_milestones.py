@@ -124,7 +124,7 @@ def test_a_game_without_milestones_has_none():
     assert milestones_reached("Pong", []) == {}
 
 
-def test_names_are_told_apart_and_can_be_written():
+def test_names_are_distinct_and_can_be_written():
     for milestones in MILESTONES.values():
         names = [milestone.name for milestone in milestones]
         assert len(set(names)) == len(names)

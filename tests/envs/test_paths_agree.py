@@ -1,9 +1,9 @@
-"""Training and evaluation show the same game, pixel for pixel and reward for reward.
+"""Training and evaluation play the same episodes, pixel for pixel and reward for reward.
 
 Both emulators draw stickiness from ALE's own generator, so with the same ALE seed and the same
-actions they must play the same game. `AtariTrainingEnv` passes its seeds to ALE as they are;
+actions they must play the same episodes. `AtariTrainingEnv` passes its seeds to ALE as they are;
 Gymnasium derives ALE's seed from its own and reports it in `info["seeds"]`. Neither reseeds between
-games.
+episodes.
 """
 
 import numpy as np
@@ -25,10 +25,10 @@ def seed_pairs(first, count):
     return pairs
 
 
-def play_both(game, *, games, seed=0, max_steps=20_000, **settings):
-    """Play `games` whole games in both paths and compare every step.
+def play_both(game, *, episodes, seed=0, max_steps=20_000, **settings):
+    """Play `episodes` whole episodes in both paths and compare every step.
 
-    Returns the numbers of lives lost, of terminated and of truncated games, and the scores.
+    Returns the numbers of lives lost, of terminated and of truncated episodes, and the scores.
     """
     ((gym_seed, ale_seed),) = seed_pairs(seed, 1)
     config = AtariConfig(game, **settings)
@@ -72,8 +72,8 @@ def play_both(game, *, games, seed=0, max_steps=20_000, **settings):
             assert our_info["episode"]["l"][0] == length
             scores.append(score)
             score = 0.0
-            if len(scores) == games:
-                # The new game's first observation has to agree as well.
+            if len(scores) == episodes:
+                # The new episode's first observation has to agree as well.
                 first = training.step(np.array([0]))[0][0]
                 np.testing.assert_array_equal(first, evaluation.reset()[0])
                 break
@@ -81,27 +81,27 @@ def play_both(game, *, games, seed=0, max_steps=20_000, **settings):
 
 
 @pytest.mark.parametrize(
-    ("name", "games", "lives_lost"),
+    ("name", "episodes", "lives_lost"),
     [("Frostbite", 4, 12), ("MontezumaRevenge", 2, 10), ("Breakout", 5, 20), ("MsPacman", 2, 4)],
 )
-def test_whole_games_agree_with_sticky_actions(name, games, lives_lost):
-    falls, terminations, truncations, _ = play_both(name, games=games, noop_max=1)
-    assert (terminations, truncations) == (games, 0)
+def test_whole_episodes_agree_with_sticky_actions(name, episodes, lives_lost):
+    falls, terminations, truncations, _ = play_both(name, episodes=episodes, noop_max=1)
+    assert (terminations, truncations) == (episodes, 0)
     assert falls == lives_lost
 
 
 @pytest.mark.parametrize("frame_skip", [1, 12])
 @pytest.mark.parametrize(("name", "lives_lost"), [("Frostbite", 6), ("Breakout", 8)])
-def test_whole_games_agree_at_other_frame_skips(name, lives_lost, frame_skip):
+def test_whole_episodes_agree_at_other_frame_skips(name, lives_lost, frame_skip):
     falls, terminations, truncations, _ = play_both(
-        name, games=2, noop_max=1, frame_skip=frame_skip
+        name, episodes=2, noop_max=1, frame_skip=frame_skip
     )
     assert (terminations, truncations) == (2, 0)
     assert falls == lives_lost
 
 
-def test_a_whole_game_of_pong_agrees_and_is_lost():
-    _, terminations, _, scores = play_both("Pong", games=1, noop_max=1)
+def test_a_whole_episode_of_pong_agrees_and_is_lost():
+    _, terminations, _, scores = play_both("Pong", episodes=1, noop_max=1)
     assert terminations == 1
     assert -21 <= scores[0] < -15
 
@@ -110,7 +110,7 @@ def test_a_whole_game_of_pong_agrees_and_is_lost():
 def test_every_stickiness_agrees(sticky_actions):
     play_both(
         "Frostbite",
-        games=1,
+        episodes=1,
         max_steps=400,
         noop_max=1,
         sticky_actions=sticky_actions,
@@ -118,27 +118,29 @@ def test_every_stickiness_agrees(sticky_actions):
 
 
 def test_the_full_action_space_agrees():
-    play_both("Breakout", games=1, max_steps=200, noop_max=1, full_action_space=True)
+    play_both("Breakout", episodes=1, max_steps=200, noop_max=1, full_action_space=True)
 
 
 def test_beginning_with_fire_agrees():
-    play_both("Breakout", games=3, noop_max=1, fire_reset=True)
+    play_both("Breakout", episodes=3, noop_max=1, fire_reset=True)
 
 
 @pytest.mark.parametrize(
     ("frame_skip", "max_frames"),
     [(4, 201), (4, 202), (4, 203), (4, 204), (1, 50), (1, 51), *((12, m) for m in range(241, 253))],
 )
-def test_games_that_are_truncated_agree_wherever_the_limit_falls_in_a_step(frame_skip, max_frames):
+def test_episodes_that_are_truncated_agree_wherever_the_limit_falls_in_a_step(
+    frame_skip, max_frames
+):
     _, terminations, truncations, _ = play_both(
-        "Frostbite", games=3, noop_max=1, max_frames=max_frames, frame_skip=frame_skip
+        "Frostbite", episodes=3, noop_max=1, max_frames=max_frames, frame_skip=frame_skip
     )
     assert (terminations, truncations) == (0, 3)
 
 
 @pytest.mark.parametrize("frame_skip", [1, 4, 12])
-def test_a_game_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both(frame_skip):
-    """The limit is set to the game's own length in frames, and to one less."""
+def test_an_episode_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both(frame_skip):
+    """The limit is set to the episode's own length in frames, and to one less."""
     game = "Frostbite"
     ((gym_seed, _),) = seed_pairs(0, 1)
     env = make_evaluation_env(AtariConfig(game, noop_max=1, frame_skip=frame_skip))
@@ -149,8 +151,8 @@ def test_a_game_that_ends_on_the_very_frame_of_the_limit_is_terminated_in_both(f
         _, _, terminated, _, info = env.step(int(rng.integers(18)))
     frames = info["episode_frame_number"]
     settings = {"noop_max": 1, "frame_skip": frame_skip}
-    assert play_both(game, games=1, max_frames=frames, **settings)[1:3] == (1, 0)
-    assert play_both(game, games=1, max_frames=frames - 1, **settings)[1:3] == (0, 1)
+    assert play_both(game, episodes=1, max_frames=frames, **settings)[1:3] == (1, 0)
+    assert play_both(game, episodes=1, max_frames=frames - 1, **settings)[1:3] == (0, 1)
 
 
 @pytest.mark.parametrize("fire_reset", [False, True])
@@ -179,7 +181,7 @@ def test_openings_with_the_same_number_of_no_ops_agree(fire_reset):
     "game", [game for game in list_games() if game.playable], ids=lambda game: game.name
 )
 def test_every_playable_game_runs_and_agrees(game):
-    play_both(game.name, games=3, max_steps=60, noop_max=1)
-    play_both(game.name, games=3, max_steps=60, noop_max=1, fire_reset=True)
+    play_both(game.name, episodes=3, max_steps=60, noop_max=1)
+    play_both(game.name, episodes=3, max_steps=60, noop_max=1, fire_reset=True)
     for frame_skip in (1, 12):
-        play_both(game.name, games=3, max_steps=60, noop_max=1, frame_skip=frame_skip)
+        play_both(game.name, episodes=3, max_steps=60, noop_max=1, frame_skip=frame_skip)

@@ -53,7 +53,7 @@ def same_actions(env, num_steps, seed=0):
 
 @pytest.fixture(scope="module")
 def frostbite_run():
-    """1,500 random agent steps in two games of Frostbite: first observations, actions, steps."""
+    """1,500 random agent steps of two Frostbite environments: first observations and steps."""
     env = make(num_envs=2, seeds=[3, 4])
     first = reset(env)
     steps = [step_env(env, actions) for actions in random_actions(env, 1500)]
@@ -129,7 +129,7 @@ def test_negative_rewards_arrive_too():
     assert min(step_env(env, np.zeros(1, np.int64)).rewards[0] for _ in range(150)) == -1.0
 
 
-def test_a_lost_life_neither_ends_nor_restarts_the_game(frostbite_run):
+def test_a_lost_life_neither_ends_nor_restarts_the_episode(frostbite_run):
     _, steps = frostbite_run
     for i in range(2):
         lost = np.flatnonzero(find_lost_lives(steps, i))
@@ -144,7 +144,7 @@ def test_a_lost_life_neither_ends_nor_restarts_the_game(frostbite_run):
                 )
 
 
-def test_a_game_of_frostbite_loses_three_lives_before_the_one_that_ends_it(frostbite_run):
+def test_an_episode_of_frostbite_loses_three_lives_before_the_one_that_ends_it(frostbite_run):
     _, steps = frostbite_run
     for i in range(2):
         lost, ends = find_lost_lives(steps, i), np.flatnonzero(column(steps, "terminated", i))
@@ -162,7 +162,7 @@ def test_games_without_lives_report_none():
     assert not any(step_env(env, a).info["lives"][0] for a in random_actions(env, 300))
 
 
-def test_the_last_observation_of_a_game_still_shows_the_old_game(frostbite_run):
+def test_the_last_observation_of_an_episode_still_shows_the_old_episode(frostbite_run):
     _, steps = frostbite_run
     for i in range(2):
         for t in np.flatnonzero(column(steps, "terminated", i)):
@@ -172,7 +172,9 @@ def test_the_last_observation_of_a_game_still_shows_the_old_game(frostbite_run):
             assert steps[t].observations[i, 0].any()
 
 
-def test_the_step_after_an_end_is_ignored_and_shows_the_new_games_first_observation(frostbite_run):
+def test_the_step_after_an_end_is_ignored_and_shows_the_new_episodes_first_observation(
+    frostbite_run,
+):
     _, steps = frostbite_run
     for i in range(2):
         resets = np.flatnonzero(find_resets(steps, i))
@@ -185,7 +187,7 @@ def test_the_step_after_an_end_is_ignored_and_shows_the_new_games_first_observat
 
 
 def test_the_action_of_an_ignored_step_makes_no_difference():
-    """Two equal games that differ in the ignored action only go on equally."""
+    """Two equal episodes that differ in the ignored action only go on equally."""
     env = make(num_envs=2, seeds=[7, 7])
     reset(env)
     over, ignored_steps = False, 0
@@ -199,7 +201,7 @@ def test_the_action_of_an_ignored_step_makes_no_difference():
     assert ignored_steps >= 2
 
 
-def test_a_new_games_stack_is_padded_with_zeros(frostbite_run):
+def test_a_new_episodes_stack_is_padded_with_zeros(frostbite_run):
     first, _ = frostbite_run
     assert not first[:, :3].any()
     assert first[:, 3].any()
@@ -257,7 +259,7 @@ def test_observations_are_fresh_arrays_that_nothing_overwrites():
 
 
 def play(seeds, num_steps=100, **settings):
-    """Observations (T+1, B, 4, 84, 84) of the same actions in games with these seeds."""
+    """Observations (T+1, B, 4, 84, 84) of the same actions in environments with these seeds."""
     env = make(num_envs=len(seeds), seeds=seeds, **settings)
     first = reset(env)
     return np.stack([first, *(step_env(env, a).observations for a in same_actions(env, num_steps))])
@@ -287,14 +289,14 @@ def test_a_certain_repeat_keeps_the_consoles_first_action_for_ever():
     np.testing.assert_array_equal(held, still)
 
 
-def test_the_same_seed_gives_the_same_games_bit_for_bit():
+def test_the_same_seed_gives_the_same_episodes_bit_for_bit():
     one, two = play([11, 12, 11]), play([12, 11, 11])
     np.testing.assert_array_equal(one[:, 0], one[:, 2])
     np.testing.assert_array_equal(one[:, [1, 0, 2]], two)
     assert (one[:, 0] != one[:, 1]).any()
 
 
-def test_neighbouring_seeds_do_not_share_games_between_environments():
+def test_neighbouring_seeds_do_not_share_episodes_between_environments():
     """ale-py's own reset(seed=s) would seed s, s+1, ...: here every seed counts by itself."""
     one, two = play([20, 500]), play([21, 900])
     assert (one[:, 1] != two[:, 0]).any()
@@ -323,7 +325,7 @@ def test_threads_make_no_difference():
     np.testing.assert_array_equal(play([1, 2], 100), play([1, 2], 100, num_threads=2))
 
 
-def test_a_later_reset_begins_new_games_but_goes_on_with_the_random_stream():
+def test_a_later_reset_begins_new_episodes_but_goes_on_with_the_random_stream():
     env = make(num_envs=1, noop_max=1)
     actions = random_actions(env, 100)
     runs = []
@@ -336,7 +338,7 @@ def test_a_later_reset_begins_new_games_but_goes_on_with_the_random_stream():
     assert (runs[0] != runs[1]).any()
 
 
-def test_a_reset_in_the_middle_of_a_game_or_after_its_end_forgets_the_old_game():
+def test_a_reset_in_the_middle_of_an_episode_or_after_its_end_forgets_the_old_episode():
     env = make(max_frames=40)
     reset(env)
     for steps_before in (3, 10):
@@ -352,7 +354,7 @@ def test_a_reset_in_the_middle_of_a_game_or_after_its_end_forgets_the_old_game()
 
 
 def opening_lengths(env, resets):
-    """Frames that went before the first observation, over many new games."""
+    """Frames that went before the first observation, over many new episodes."""
     lengths = set()
     for _ in range(resets):
         _, info = env._emulators.reset()

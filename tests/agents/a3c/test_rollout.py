@@ -1,4 +1,4 @@
-"""What the collector writes down, against a game whose every step is scripted."""
+"""What the collector writes down, against an environment whose every step is scripted."""
 
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ GAMMA, LAMBDA = 0.9, 0.8
 SCRIPT = ["", "life", "end", "new", "", "cut", "new", "", "cut+life", "new"]
 
 
-class ScriptedGame(VectorEnv):
+class ScriptedEnv(VectorEnv):
     """Observation number n is filled with n; its reward for leaving it is 10 * n."""
 
     metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -67,7 +67,7 @@ def make_collector(core="none", num_steps=10, script=SCRIPT, life_loss_ends_retu
     torch.manual_seed(0)
     network = ActorCritic(Spaces(3), TrainConfig(core=core, head="linear"))
     collector = Collector(
-        ScriptedGame(script),
+        ScriptedEnv(script),
         network,
         num_steps=num_steps,
         gamma=GAMMA,

@@ -74,7 +74,7 @@ def test_damaged_lines_are_left_out_with_a_warning_that_names_the_file(damage, t
     assert f"{folder / 'progress.csv'}: 1 damaged line skipped" in caplog.text
 
 
-def test_a_last_line_that_is_still_being_written_is_passed_over_in_silence(tmp_path, caplog):
+def test_a_last_line_that_is_still_being_written_is_skipped_without_a_warning(tmp_path, caplog):
     folder = write_run(tmp_path / "run", [(1000, 1.0), (2000, 2.0)])
     text = (folder / "progress.csv").read_text()
     # Cut within its last number, it would look whole.

@@ -65,7 +65,7 @@ def test_ray_is_not_asked_for_machines_when_it_is_gone(monkeypatch):
         new._start_nodes()
 
 
-def test_nodes_are_told_how_long_the_processes_that_they_start_warm_up():
+def test_nodes_are_given_the_warm_up_of_the_processes_that_they_start():
     calls = []
     actor = SimpleNamespace(step=SimpleNamespace(remote=lambda *args: calls.append(args)))
     new = driver.Driver.__new__(driver.Driver)

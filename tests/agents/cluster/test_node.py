@@ -14,7 +14,7 @@ from agents.cluster.parameter_server import ParameterServer, ServerLostError, Sn
 from agents.config import TrainConfig
 from agents.training.parameter_stores import SharedMemoryStore
 from agents.training.shared_state import Counter
-from tests.agents.tiny_env import make_broken_game
+from tests.agents.tiny_env import make_broken_env
 
 CONFIG = TrainConfig(
     game="CartPole-v1",
@@ -284,7 +284,7 @@ def test_a_stopped_node_hands_over_the_rest():
 
 def test_a_node_whose_workers_die_again_and_again_says_so():
     config = dataclasses.replace(CONFIG, game="Frostbite", torso="nips")
-    node = Node(GroupSpec(config, make_broken_game), Blank())
+    node = Node(GroupSpec(config, make_broken_env), Blank())
     while not (report := node.step(Blank(), 0.1)).failure:
         pass
     assert "times in a row" in report.failure

@@ -71,7 +71,7 @@ def test_a_ray_that_does_not_run_is_refused(monkeypatch):
         check_cluster(dataclasses.replace(CONFIG, cluster=open_address))
 
 
-def test_the_pool_is_one_process_and_shows_what_the_driver_tells():
+def test_the_pool_is_one_process_and_shows_what_the_driver_reports():
     network = ActorCritic(spaces(CONFIG.env), CONFIG)
     shared = SharedState.for_training(network, CONFIG)
     assert len(shared.counters) == 2

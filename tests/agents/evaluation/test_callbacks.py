@@ -61,13 +61,13 @@ def test_what_is_kept_is_bounded_and_spread_evenly(count):
 
 
 @pytest.mark.parametrize("head", ["linear", "hypernet"])
-def test_other_heads_have_nothing_to_tell(head):
+def test_other_heads_have_an_empty_summary(head):
     config, sampler = make_config(head=head), EvenSampler()
     evaluate_policy(make_network(config), config, "sampled", [1], [sampler])
     assert sampler.summary() == {}
 
 
-def test_an_evaluations_record_holds_the_programs_of_its_sampled_games_and_is_small(tmp_path):
+def test_an_evaluations_record_holds_the_programs_of_its_sampled_episodes_and_is_small(tmp_path):
     config = make_config(max_frames=136, eval_episodes=1)
     network, log = make_network(config), EpisodeLog(inspect_every=1)
     record = play_evaluation(config, tmp_path, network, 7)

@@ -72,7 +72,7 @@ def test_frames_are_handed_out_if_any_callback_needs_them():
     assert with_frames.steps[0].info["screens"].shape == (4, 210, 160, 3)
 
 
-def test_when_told_to_stop_the_finished_episodes_are_returned_and_the_last_is_aborted():
+def test_when_asked_to_stop_the_finished_episodes_are_returned_and_the_last_is_aborted():
     log = EpisodeLog()
     episodes = evaluate_policy(
         None, CONFIG, "random", [5, 6, 7], [log], lambda: len(log.steps) == 40

@@ -1,4 +1,4 @@
-"""The panel shows what it was told, at its size, and nothing overlaps the game."""
+"""The panel shows what it was given, at its size, and nothing overlaps the game."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Recordings: one trace and one video of each game, and no failure that costs more than itself."""
+"""Recordings: a replay and a video of each episode, and no failure that costs more than itself."""
 
 import logging
 
@@ -32,29 +32,29 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_every_game_leaves_a_trace_and_a_video_of_the_same_name(network, recorder, tmp_path):
-    games = evaluate_policy(network, CONFIG, "sampled", episode_seeds(1, 2), [recorder])
-    games += evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
+def test_every_episode_leaves_a_replay_and_a_video_of_the_same_name(network, recorder, tmp_path):
+    episodes = evaluate_policy(network, CONFIG, "sampled", episode_seeds(1, 2), [recorder])
+    episodes += evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
     stems = [
-        f"step_000000000007_sampled_seed_{games[0].seed}_score_{games[0].score:.0f}",
-        f"step_000000000007_sampled_seed_{games[1].seed}_score_{games[1].score:.0f}",
-        f"random_seed_{games[2].seed}_score_{games[2].score:.0f}",
+        f"step_000000000007_sampled_seed_{episodes[0].seed}_score_{episodes[0].score:.0f}",
+        f"step_000000000007_sampled_seed_{episodes[1].seed}_score_{episodes[1].score:.0f}",
+        f"random_seed_{episodes[2].seed}_score_{episodes[2].score:.0f}",
     ]
     assert [path.name for path in recorder.replays] == [f"{stem}.npz" for stem in stems]
     assert [path.name for path in recorder.videos] == [f"{stem}.mp4" for stem in stems]
     assert names(tmp_path / "replays") == sorted(f"{stem}.npz" for stem in stems)
     assert names(tmp_path / "videos") == sorted(f"{stem}.mp4" for stem in stems)
-    for path, game in zip(recorder.replays, games, strict=True):
-        trace = load_replay(path)
-        assert (trace.episode.score, trace.episode.seed) == (game.score, game.seed)
-        assert verify_replay(trace).screen_hash == game.screen_hash
+    for path, episode in zip(recorder.replays, episodes, strict=True):
+        replay = load_replay(path)
+        assert (replay.episode.score, replay.episode.seed) == (episode.score, episode.seed)
+        assert verify_replay(replay).screen_hash == episode.screen_hash
     came_from = [(load_replay(p).checkpoint, load_replay(p).global_step) for p in recorder.replays]
     assert came_from == [("step_000000000007.safetensors", 7)] * 2 + [("", None)]
 
 
-def test_the_video_shows_every_agent_step_and_ends_with_the_games_last_screen(network, recorder):
+def test_the_video_shows_every_agent_step_and_ends_with_the_episodes_last_screen(network, recorder):
     log = EpisodeLog()
-    (game,) = evaluate_policy(network, CONFIG, "greedy", episode_seeds(1, 1), [recorder, log])
+    (episode,) = evaluate_policy(network, CONFIG, "greedy", episode_seeds(1, 1), [recorder, log])
     video = cv2.VideoCapture(str(recorder.videos[0]))
     pictures = []
     while True:
@@ -62,7 +62,7 @@ def test_the_video_shows_every_agent_step_and_ends_with_the_games_last_screen(ne
         if not there:
             break
         pictures.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-    assert len(pictures) == 2 * game.length == 24
+    assert len(pictures) == 2 * episode.length == 24
     expected = cv2.resize(
         log.steps[-1].info["screens"][2:].max(axis=0), (640, 480), interpolation=cv2.INTER_NEAREST
     )
@@ -70,7 +70,7 @@ def test_the_video_shows_every_agent_step_and_ends_with_the_games_last_screen(ne
     assert cv2.PSNR(pictures[0], expected) < cv2.PSNR(pictures[-1], expected)
 
 
-def test_recording_does_not_change_the_games(network, recorder):
+def test_recording_does_not_change_the_episodes(network, recorder):
     for mode in ("sampled", "greedy", "random"):
         plain = evaluate_policy(network, CONFIG, mode, episode_seeds(4, 2))
         recorded = evaluate_policy(network, CONFIG, mode, episode_seeds(4, 2), [recorder])
@@ -93,21 +93,21 @@ def fail_at(method, monkeypatch, call=1):
 
 
 @pytest.mark.parametrize(("method", "call"), [("write", 1), ("write", 12), ("finish", 1)])
-def test_a_video_that_fails_costs_a_warning_and_neither_trace_nor_game_nor_later_videos(
+def test_a_video_that_fails_costs_a_warning_and_neither_replay_nor_episode_nor_later_videos(
     recorder, monkeypatch, caplog, tmp_path, method, call
 ):
     fail_at(method, monkeypatch, call)
     with caplog.at_level(logging.WARNING, "train"):
-        games = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 2), [recorder])
-    assert len(games) == len(recorder.replays) == 2
+        episodes = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 2), [recorder])
+    assert len(episodes) == len(recorder.replays) == 2
     assert len(recorder.videos) == 1
-    assert f"seed_{games[1].seed}_" in recorder.videos[0].name
+    assert f"seed_{episodes[1].seed}_" in recorder.videos[0].name
     assert names(tmp_path / "videos") == [recorder.videos[0].name]
     assert caplog.text.count("a video was not written") == 1
     assert "No space left" in caplog.text
 
 
-def test_a_trace_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video(
+def test_a_replay_that_finds_the_disk_full_gets_the_space_of_the_unfinished_video(
     recorder, monkeypatch, caplog, tmp_path
 ):
     save = Replay.save
@@ -141,36 +141,36 @@ def test_a_folder_that_cannot_be_written_to_costs_the_recordings_only(recorder, 
     (tmp_path / "videos").write_text("in the way")
     (tmp_path / "replays").write_text("in the way")
     with caplog.at_level(logging.WARNING, "train"):
-        games = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
-    assert len(games) == 1
+        episodes = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
+    assert len(episodes) == 1
     assert caplog.text.count("a video was not written") == 1
     assert caplog.text.count("a replay was not written") == 1
     assert (recorder.replays, recorder.videos, recorder.unwritten) == ([], [], 2)
 
 
-def test_a_game_that_is_left_leaves_nothing(recorder, tmp_path):
+def test_an_aborted_episode_leaves_nothing(recorder, tmp_path):
     log = EpisodeLog()
-    games = evaluate_policy(
+    episodes = evaluate_policy(
         None, CONFIG, "random", [1], [recorder, log], lambda: len(log.steps) > 4
     )
-    assert games == []
+    assert episodes == []
     assert names(tmp_path / "videos") == names(tmp_path / "replays") == []
 
 
-def test_the_video_of_a_long_game_is_cut_off_with_a_warning_and_its_trace_is_whole(
+def test_the_video_of_a_long_episode_is_cut_off_with_a_warning_and_its_replay_is_whole(
     tmp_path, caplog
 ):
     recorder = Recorder(tmp_path, CONFIG, max_video_seconds=0.5)
     with caplog.at_level(logging.WARNING, "train"):
-        (game,) = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
-    assert game.length == 12
+        (episode,) = evaluate_policy(None, CONFIG, "random", episode_seeds(1, 1), [recorder])
+    assert episode.length == 12
     video = cv2.VideoCapture(str(recorder.videos[0]))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 14
     assert "the first 0.5 seconds only" in caplog.text
     assert load_replay(recorder.replays[0]).episode.length == 12
 
 
-def test_traces_alone_need_no_screens(tmp_path):
+def test_replays_alone_need_no_screens(tmp_path):
     recorder = Recorder(tmp_path, CONFIG, videos=False)
     log = EpisodeLog()
     evaluate_policy(None, CONFIG, "random", [1], [recorder, log])
@@ -186,7 +186,9 @@ def test_a_replay_that_cannot_be_written_counts_where_no_video_does(tmp_path):
     assert recorder.unwritten == 1
 
 
-def test_with_an_overlay_the_games_are_the_same_and_the_video_shows_the_thoughts(network, tmp_path):
+def test_with_an_overlay_the_episodes_are_the_same_and_the_video_shows_the_network_output(
+    network, tmp_path
+):
     config = make_config(max_frames=16)
     recorder = Recorder(tmp_path, config, global_step=7, make_overlay=overlay_factory(config, 7))
     sizes, moved = [], []

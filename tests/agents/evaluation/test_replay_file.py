@@ -1,4 +1,4 @@
-"""Traces: what was played plays back, and what is not that game is told apart."""
+"""Replays: what was saved is loaded, and a file that is no replay is refused."""
 
 import dataclasses
 import io
@@ -18,33 +18,33 @@ from tests.agents.recordings import record
 
 
 @pytest.fixture(scope="module")
-def trace():
-    trace = record()
-    assert trace.episode.score > 0
-    return trace
+def replay():
+    replay = record()
+    assert replay.episode.score > 0
+    return replay
 
 
-def test_a_trace_comes_back_from_its_file_as_it_was(trace, tmp_path):
-    trace.save(tmp_path / "game.npz")
+def test_a_replay_comes_back_from_its_file_as_it_was(replay, tmp_path):
+    replay.save(tmp_path / "game.npz")
     loaded = load_replay(tmp_path / "game.npz")
-    assert loaded.settings == trace.settings
-    assert np.array_equal(loaded.episode.actions, trace.episode.actions)
+    assert loaded.settings == replay.settings
+    assert np.array_equal(loaded.episode.actions, replay.episode.actions)
     assert loaded.episode.actions.dtype == np.uint8
     for name in ("mode", "seed", "score", "length", "screen_hash", "truncated", "trajectory_hash"):
-        assert getattr(loaded.episode, name) == getattr(trace.episode, name)
+        assert getattr(loaded.episode, name) == getattr(replay.episode, name)
     assert (loaded.checkpoint, loaded.global_step) == ("step_000000000009.safetensors", 9)
-    assert loaded.env_version == trace.env_version
+    assert loaded.env_version == replay.env_version
     assert [path.name for path in tmp_path.iterdir()] == ["game.npz"]
 
 
-def test_a_score_that_is_no_number_comes_back_from_other_environments(trace, tmp_path):
-    played = dataclasses.replace(trace.episode, score=float("nan"))
+def test_a_score_that_is_no_number_comes_back_from_other_environments(replay, tmp_path):
+    played = dataclasses.replace(replay.episode, score=float("nan"))
     Replay(GymnasiumConfig("CartPole-v1"), played).save(tmp_path / "game.npz")
     assert math.isnan(load_replay(tmp_path / "game.npz").episode.score)
 
 
 def rewrite(path, **changes):
-    """Change entries of a trace's description; a dotted name reaches into it."""
+    """Change entries of a replay's description; a dotted name reaches into it."""
     with np.load(path) as file:
         actions, rest = file["actions"], json.loads(str(file["trace"]))
     actions = changes.pop("actions", actions)
@@ -98,10 +98,10 @@ def rewrite(path, **changes):
     ],
 )
 def test_what_cannot_be_is_refused_by_the_files_name_and_what_is_wrong(
-    trace, tmp_path, changes, words
+    replay, tmp_path, changes, words
 ):
     path = tmp_path / "game.npz"
-    trace.save(path)
+    replay.save(path)
     rewrite(path, **changes)
     with pytest.raises(ReplayError, match=rf"game\.npz: .*({words})"):
         load_replay(path)
@@ -124,9 +124,9 @@ def without_description(path):
         without_description,
     ],
 )
-def test_a_missing_or_damaged_file_gives_an_error_that_names_it(trace, tmp_path, damage):
+def test_a_missing_or_damaged_file_gives_an_error_that_names_it(replay, tmp_path, damage):
     path = tmp_path / "game.npz"
-    trace.save(path)
+    replay.save(path)
     damage(path)
     with pytest.raises(ReplayError, match=r"game\.npz: \S"):
         load_replay(path)
@@ -157,10 +157,10 @@ def header_of(shape, descr="|u1"):
     return data.getvalue()
 
 
-def pack(path, actions, trace=b"", packed=zipfile.ZIP_DEFLATED):
+def pack(path, actions, description=b"", packed=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", packed) as archive:
         archive.writestr("actions.npy", actions)
-        archive.writestr("trace.npy", trace)
+        archive.writestr("trace.npy", description)
 
 
 def a_long_list(path):
@@ -250,9 +250,9 @@ print(refused, peak() - before)
     assert float(grown) < 64  # MiB
 
 
-def test_a_byte_changed_anywhere_never_gives_another_kind_of_error(trace, tmp_path):
+def test_a_byte_changed_anywhere_never_gives_another_kind_of_error(replay, tmp_path):
     path = tmp_path / "game.npz"
-    trace.save(path)
+    replay.save(path)
     data = path.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
@@ -265,11 +265,11 @@ def test_a_byte_changed_anywhere_never_gives_another_kind_of_error(trace, tmp_pa
     assert refused > 100
 
 
-def test_a_failed_write_leaves_nothing_behind(trace, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_nothing_behind(replay, tmp_path, monkeypatch):
     def full_disk(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        trace.save(tmp_path / "game.npz")
+        replay.save(tmp_path / "game.npz")
     assert list(tmp_path.iterdir()) == []

@@ -35,19 +35,19 @@ def change(replay, **changes):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_game_of_every_mode_plays_back_to_itself_from_its_file(mode, tmp_path):
+def test_an_episode_of_every_mode_plays_back_to_itself_from_its_file(mode, tmp_path):
     replay = record(mode)
     replay.save(tmp_path / "game.npz")
     log = EpisodeLog()
     played = verify_replay(load_replay(tmp_path / "game.npz"), [log])
-    game = replay.episode
+    episode = replay.episode
     assert (played.score, played.length, played.screen_hash) == (
-        game.score,
-        game.length,
-        game.screen_hash,
+        episode.score,
+        episode.length,
+        episode.screen_hash,
     )
-    assert [step.action for step in log.steps] == game.actions.tolist()
-    assert sum(step.reward for step in log.steps) == game.score
+    assert [step.action for step in log.steps] == episode.actions.tolist()
+    assert sum(step.reward for step in log.steps) == episode.score
     assert (played.mode, played.seed, played.truncated) == (mode, 3, True)
 
 
@@ -61,12 +61,12 @@ def test_a_game_of_every_mode_plays_back_to_itself_from_its_file(mode, tmp_path)
         {"game": "Frostbite", "max_frames": 203, "frame_skip": 12},
     ],
 )
-def test_games_of_other_settings_play_back(settings):
+def test_episodes_of_other_settings_play_back(settings):
     replay = record(config=TrainConfig(**settings))
     assert verify_replay(replay).screen_hash == replay.episode.screen_hash
 
 
-def test_a_game_that_ended_by_itself_plays_back(whole_episode):
+def test_an_episode_that_ended_by_itself_plays_back(whole_episode):
     assert verify_replay(whole_episode).length == whole_episode.episode.length
 
 
@@ -93,16 +93,16 @@ def test_another_score_seed_screen_or_end_is_named(replay, changes, words):
         verify_replay(change(replay, **changes))
 
 
-def test_a_trace_that_stops_before_the_end_or_goes_on_after_it_is_noticed(whole_episode):
-    game = whole_episode.episode
-    shorter = change(whole_episode, actions=game.actions[:-1], length=game.length - 1)
+def test_a_replay_that_stops_before_the_end_or_goes_on_after_it_is_noticed(whole_episode):
+    episode = whole_episode.episode
+    shorter = change(whole_episode, actions=episode.actions[:-1], length=episode.length - 1)
     with pytest.raises(ReplayMismatchError, match="not ended"):
         verify_replay(shorter)
     longer = change(
-        whole_episode, actions=np.append(game.actions, np.uint8(0)), length=game.length + 1
+        whole_episode, actions=np.append(episode.actions, np.uint8(0)), length=episode.length + 1
     )
     with pytest.raises(
-        ReplayMismatchError, match=rf"length is {game.length}, but \d+ was recorded"
+        ReplayMismatchError, match=rf"length is {episode.length}, but \d+ was recorded"
     ):
         verify_replay(longer)
 

@@ -47,7 +47,7 @@ def test_a_summary_is_of_the_raw_scores_with_the_samples_deviation():
     assert summary.human_normalised == pytest.approx((30 - 65.2) / (4334.7 - 65.2))
 
 
-def test_a_single_game_has_no_deviation_and_an_unpublished_game_no_human_score():
+def test_a_single_episode_has_no_deviation_and_an_unpublished_game_no_human_score():
     summary = summarise("Tetris", [played(5.0)])
     assert summary.std == 0
     assert summary.human_normalised is None
@@ -79,7 +79,7 @@ def test_scores_that_are_not_finite_are_shown_and_kept_but_no_result_to_compare(
     assert caplog.text == ""
 
 
-def test_games_of_no_or_of_several_modes_have_no_summary():
+def test_episodes_of_no_or_of_several_modes_have_no_summary():
     with pytest.raises(ValueError, match="got 0 of modes"):
         summarise("Pong", [])
     with pytest.raises(ValueError, match="greedy"):

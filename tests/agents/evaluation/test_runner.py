@@ -1,4 +1,4 @@
-"""Whole games: the seed decides them, and acting is as in training."""
+"""Whole episodes: the seed decides them, and acting is as in training."""
 
 import dataclasses
 from typing import ClassVar
@@ -56,7 +56,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_seed_decides_the_game_and_another_seed_gives_another(mode, network):
+def test_the_seed_decides_the_episode_and_another_seed_gives_another(mode, network):
     # What was played in between makes no difference.
     first, _, again, other = evaluate_policy(network, CONFIG, mode, [7, 9, 7, 8])
     assert same(first, play(mode, 7, network))
@@ -74,18 +74,20 @@ def test_sampled_and_random_actions_follow_from_the_seed_not_from_torchs_own_gen
     assert same(first, play("sampled", 7, network))
 
 
-def test_greedy_play_takes_the_most_probable_action_of_a_network_that_sees_the_whole_game(network):
+def test_greedy_play_takes_the_most_probable_action_of_a_network_that_sees_the_whole_episode(
+    network,
+):
     env = make_evaluation_env(CONFIG.env)
-    game = play("greedy", 7, network)
+    episode = play("greedy", 7, network)
     observations = [env.reset(seed=7)[0]]
-    observations += [env.step(int(action))[0] for action in game.actions[:-1]]
-    starts = torch.zeros(game.length, 1, dtype=torch.bool)
+    observations += [env.step(int(action))[0] for action in episode.actions[:-1]]
+    starts = torch.zeros(episode.length, 1, dtype=torch.bool)
     starts[0] = True
     with torch.no_grad():
         logits = network(
             torch.from_numpy(np.stack(observations)).unsqueeze(1), network.initial_state(1), starts
         ).logits
-    assert logits[:, 0].argmax(dim=-1).tolist() == game.actions.tolist()
+    assert logits[:, 0].argmax(dim=-1).tolist() == episode.actions.tolist()
 
 
 def test_the_first_of_equally_probable_actions_is_greedy():
@@ -149,7 +151,7 @@ class OneAtATime(VectorEnv):
         self.env.close()
 
 
-def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network, monkeypatch):
+def test_two_episodes_in_a_row_are_played_as_trainings_collector_plays_them(network, monkeypatch):
     generator = torch.Generator().manual_seed(11)
 
     def draw_as_evaluation_does(logits, noise):  # noqa: ARG001
@@ -170,7 +172,7 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
     [rollout] = collector.make_rollouts().unbind()
     collector.collect([rollout])
     assert rollout.actions[:30, 0].tolist() == first.actions.tolist()
-    # The ignored step between the games drew an action too, so only the logits can be compared.
+    # The ignored step between the episodes drew an action too, so only the logits can be compared.
     assert rollout.episode_starts[:, 0].nonzero().flatten().tolist() == [0, 31]
     policy = make_policy("greedy", network, seed=12)
     greedy = [
@@ -183,7 +185,7 @@ def test_two_games_in_a_row_are_played_as_trainings_collector_plays_them(network
     assert second.length == 30
 
 
-def test_the_state_of_the_core_makes_a_difference_and_is_zeroed_at_a_games_start(network):
+def test_the_state_of_the_core_makes_a_difference_and_is_zeroed_at_an_episodes_start(network):
     observations = np.random.default_rng(0).integers(0, 255, (40, 4, 84, 84)).astype(np.uint8)
     stateful = StatefulNetwork(network)
     stateful.forward(observations[0])
@@ -200,27 +202,27 @@ def test_the_state_of_the_core_makes_a_difference_and_is_zeroed_at_a_games_start
     assert not torch.equal(gone_on, zeroed)
 
 
-def test_evaluation_plays_the_games_of_its_seeds_in_order(network):
+def test_evaluation_plays_the_episodes_of_its_seeds_in_order(network):
     log = EpisodeLog()
-    games = evaluate_policy(network, CONFIG, "sampled", episode_seeds(5, 3), [log])
-    assert [game.seed for game in games] == episode_seeds(5, 3)
-    assert log.results == games
-    for game in games:
-        assert same(game, play("sampled", game.seed, network))
+    episodes = evaluate_policy(network, CONFIG, "sampled", episode_seeds(5, 3), [log])
+    assert [episode.seed for episode in episodes] == episode_seeds(5, 3)
+    assert log.results == episodes
+    for episode in episodes:
+        assert same(episode, play("sampled", episode.seed, network))
 
 
-def test_scores_are_raw_and_a_lost_life_does_not_end_the_game():
+def test_scores_are_raw_and_a_lost_life_does_not_end_the_episode():
     config = TrainConfig(game="Frostbite", max_frames=8000)
     log = EpisodeLog()
-    (game,) = evaluate_policy(None, config, "random", episode_seeds(2, 1), [log])
+    (episode,) = evaluate_policy(None, config, "random", episode_seeds(2, 1), [log])
     lives = [step.info["lives"] for step in log.steps]
     rewards = [step.reward for step in log.steps]
-    assert not game.truncated
+    assert not episode.truncated
     assert lives[0] == 4
     assert {3, 2, 1} <= set(lives)
-    assert game.score == sum(rewards) >= 10
+    assert episode.score == sum(rewards) >= 10
     assert max(rewards) >= 10
-    assert game.length == len(rewards)
+    assert episode.length == len(rewards)
 
 
 def test_what_cannot_be_played_is_refused():

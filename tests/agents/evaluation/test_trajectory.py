@@ -1,4 +1,4 @@
-"""A game as arrays."""
+"""An episode as arrays."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def played(network):
     return record_trajectory(network, CONFIG, "sampled", 5, keep_screens=True)
 
 
-def test_a_game_is_arrays_with_a_row_for_each_agent_step(played):
+def test_an_episode_is_arrays_with_a_row_for_each_agent_step(played):
     assert played.episode.length == len(played.actions) == len(played.values) == 15
     assert played.probabilities.shape == (15, 18)
     np.testing.assert_allclose(played.probabilities.sum(axis=1), 1, rtol=1e-5)
@@ -40,7 +40,7 @@ def test_a_game_is_arrays_with_a_row_for_each_agent_step(played):
         assert program.residual_gate.shape == (15,)
 
 
-def test_the_rows_are_the_outputs_and_steps_of_the_game_in_their_order(network, played):
+def test_the_rows_are_the_outputs_and_steps_of_the_episode_in_their_order(network, played):
     log = EpisodeLog(needs_frames=True, inspect_every=1)
     evaluate_policy(network, CONFIG, "sampled", [5], [log])
     outputs, steps = log.outputs, log.steps
@@ -53,16 +53,16 @@ def test_the_rows_are_the_outputs_and_steps_of_the_game_in_their_order(network, 
         np.testing.assert_array_equal(played.screens[t], step.info["screens"][-1])
 
 
-def test_a_recorded_game_is_thought_through_again_as_it_was(network, played):
-    trace = Replay(CONFIG.env, played.episode)
-    again = replay_trajectory(trace, network)
+def test_a_recorded_episode_has_the_same_network_outputs_when_it_is_replayed(network, played):
+    replay = Replay(CONFIG.env, played.episode)
+    again = replay_trajectory(replay, network)
     assert again.screens is None
     for name in ("actions", "rewards", "probabilities", "values"):
         np.testing.assert_array_equal(getattr(again, name), getattr(played, name))
     np.testing.assert_array_equal(again.critic.v_attention, played.critic.v_attention)
 
 
-def test_the_same_game_is_played_with_and_without_screens(network, played):
+def test_the_same_episode_is_played_with_and_without_screens(network, played):
     again = record_trajectory(network, CONFIG, "sampled", 5)
     assert again.episode.trajectory_hash == played.episode.trajectory_hash
 

@@ -34,7 +34,7 @@ def test_every_head_is_called_like_nn_linear_and_keeps_its_state_in_parameters(n
         torch.testing.assert_close(head(x[:, :1]), y[:, :1].detach(), rtol=1e-4, atol=1e-5)
     y.sum().backward()
     assert [n for n, p in head.named_parameters() if p.grad is None] == []
-    # Workers share parameters, and checkpoints hold them. Nobody knows of buffers.
+    # Workers share parameters, and checkpoints hold them. Neither includes buffers.
     assert list(head.buffers()) == []
 
 

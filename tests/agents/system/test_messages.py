@@ -1,4 +1,4 @@
-"""Messages arrive whole or not at all, and nobody waits for half of one."""
+"""Messages arrive whole or not at all, and half of one is not waited for."""
 
 import logging
 import multiprocessing
@@ -48,7 +48,7 @@ def test_half_a_message_is_not_waited_for(pipe):
     assert arrived == ["one", "two"]
 
 
-def test_the_end_is_told_after_what_came_before(pipe):
+def test_the_end_of_the_pipe_is_reported_after_what_came_before(pipe):
     inbox, theirs = pipe
     send(theirs, "last words")
     os.write(theirs.fileno(), pack("cut off")[:-1])

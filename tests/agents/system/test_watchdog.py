@@ -1,4 +1,4 @@
-"""Who is silent for too long, and who is not to blame for it."""
+"""Which processes make no progress for too long, and what does not count against them."""
 
 import os
 import shutil
@@ -23,11 +23,11 @@ def make(timeout=10.0):
 
 
 def check_every_half_second(clock, heartbeats, seconds, beats):
-    silent = []
+    overdue = []
     for _ in range(int(seconds * 2)):
         clock.now += 0.5
-        silent += heartbeats.check(beats() if callable(beats) else beats)
-    return silent
+        overdue += heartbeats.check(beats() if callable(beats) else beats)
+    return overdue
 
 
 def test_who_shows_no_progress_is_named_once_in_so_long():
@@ -44,7 +44,7 @@ def test_idling_for_less_than_the_timeout_is_allowed():
     assert check_every_half_second(clock, heartbeats, 10, {"a": 2}) == []
 
 
-def test_time_while_nobody_checked_does_not_count():
+def test_time_without_checks_does_not_count():
     clock, heartbeats = make()
     heartbeats.check({"a": 1})
     for _ in range(5):

@@ -15,7 +15,7 @@ from agents.checkpoint import list_checkpoints, load_checkpoint
 from agents.config import TrainConfig
 from agents.training.rollout_queue import entries_per_worker
 from agents.training.supervisor import train
-from tests.agents.faulty_env import make_nan_game, make_slow_game, run_broken_learner
+from tests.agents.faulty_env import make_nan_env, make_slow_env, run_broken_learner
 from tests.agents.tiny_env import make_tiny_env
 from tests.agents.training.test_worker_pool import Watched, wait_for
 
@@ -63,7 +63,7 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
 ):
     seen = []
 
-    def story(run):
+    def events(run):
         updates_after(run, 10)
         os.kill(learner_pid(run), signal.SIGKILL)
         seen.append(run.shared.parameters.clone())
@@ -79,15 +79,15 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
     config = dataclasses.replace(
         CONFIG, learner=learner, run_dir=str(tmp_path), checkpoint_interval=0.3
     )
-    watched = Watched(config, make_tiny_env, story)
+    watched = Watched(config, make_tiny_env, events)
     assert watched.execute() == 130
     folder = watched.run.folder
     assert "the learner died (SIGKILL)" in (folder / "train.log").read_text()
     first, second = seen
     # New parameters would be 1.4 times as far; how many updates there were depends on the machine.
     assert 0 < (second - first).norm() < 0.7 * first.norm()
-    events = EventAccumulator(str(folder)).Reload()
-    assert events.Scalars("a3c/restarts")[-1].value == 1
+    logged = EventAccumulator(str(folder)).Reload()
+    assert logged.Scalars("a3c/restarts")[-1].value == 1
     # What it held on its device came back at the end.
     checkpoint = load_checkpoint(list_checkpoints(folder / "checkpoints")[-1])
     assert all(bool(t.any()) for t in checkpoint.optimizer_state.values())
@@ -95,7 +95,7 @@ def test_a_learner_that_is_killed_is_replaced_and_goes_on_from_the_shared_parame
 
 
 def test_a_worker_killed_while_it_fills_a_slot_costs_that_rollout_only(tmp_path):
-    def story(run):
+    def events(run):
         updates_after(run, 10)
         (tmp_path / "be slow").touch()
         pids = {str(pid_of(run, i)): i for i in range(2)}
@@ -105,21 +105,23 @@ def test_a_worker_killed_while_it_fills_a_slot_costs_that_rollout_only(tmp_path)
         wait_for(lambda: queue.read_count[index] == queue.write_count[index])
         written, taken = int(queue.write_count[index]), int(queue.read_count[index])
         os.kill(pid_of(run, index), signal.SIGKILL)
-        # The other's rollouts go on being learned, and the heir's follow without a gap.
+        # The other's rollouts go on being learned, and its replacement's follow without a gap.
         updates_after(run, 10)
         wait_for(lambda: queue.write_count[index] > written + 10)
         assert int(queue.read_count[index]) > taken
         assert run.restarts == 1
 
-    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_slow_game, story)
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_slow_env, events)
     assert watched.execute() == 130
 
 
-def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_path, monkeypatch):
+def test_a_stopped_learner_makes_workers_wait_and_does_not_hold_up_the_end_of_a_run(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(agents.training.worker_pool.WorkerPool, "stop_timeout", 1.0)
     began = []
 
-    def story(run):
+    def events(run):
         updates_after(run, 5)
         os.kill(learner_pid(run), signal.SIGSTOP)
         full = CONFIG.workers * entries_per_worker(CONFIG)
@@ -137,7 +139,7 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
             assert psutil.Process(pid_of(run, i)).memory_info().rss < memory[i] + 2**22
         began.append(time.monotonic())
 
-    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, events)
     assert watched.execute() == 130
     assert time.monotonic() - began[0] < 10
     assert "the learner did not exit in time" in (watched.run.folder / "train.log").read_text()
@@ -145,7 +147,7 @@ def test_a_learner_that_stands_still_makes_workers_wait_and_holds_no_end_up(tmp_
 
 @pytest.mark.slow
 def test_a_learner_that_hangs_is_killed_and_replaced(tmp_path):
-    def story(run):
+    def events(run):
         updates_after(run, 5)
         os.kill(learner_pid(run), signal.SIGSTOP)
         run.pool._signs_of_life.timeout = 2.0
@@ -153,7 +155,7 @@ def test_a_learner_that_hangs_is_killed_and_replaced(tmp_path):
         run.pool._signs_of_life.timeout = 60.0
         updates_after(run, 5)
 
-    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, events)
     assert watched.execute() == 130
     log = (watched.run.folder / "train.log").read_text()
     assert "the learner used no CPU for 2 s; killing it" in log
@@ -162,7 +164,7 @@ def test_a_learner_that_hangs_is_killed_and_replaced(tmp_path):
 @pytest.mark.slow
 def test_gradients_that_stay_not_finite_end_the_run_of_a_learner_too(tmp_path):
     config = dataclasses.replace(CONFIG, run_dir=str(tmp_path))
-    assert train(config, (), make_nan_game) == 1
+    assert train(config, (), make_nan_env) == 1
     assert (
         "in a row skipped, as their gradients were not finite"
         in (tmp_path / "latest/train.log").read_text()

@@ -15,7 +15,7 @@ from agents.training.rollout_worker import RolloutWorkerGroup
 from agents.training.shared_state import SharedState
 from agents.training.worker_process import WorkerRunner
 from envs import Spaces
-from tests.agents.tiny_env import ACTIONS, BrokenError, make_broken_game, make_tiny_env
+from tests.agents.tiny_env import ACTIONS, BrokenError, make_broken_env, make_tiny_env
 
 CONFIG = TrainConfig(
     workers=2, envs_per_worker=2, num_steps=4, head="linear", learner="cpu", learner_batch=3
@@ -111,8 +111,8 @@ def test_a_rollout_that_was_not_finished_is_written_over_by_the_next_worker():
     workers[0].collect()
     torn = Rollout.from_memory(queue.layout.views(queue.memory[0, 1]))
     torn.rewards.fill_(99.0)  # as far as it came
-    heir = make_worker(shared, queue, incarnation=1)
-    heir.collect()
+    replacement = make_worker(shared, queue, incarnation=1)
+    replacement.collect()
     workers[1].collect()
     batch = RolloutBatcher(queue, 3, CPU).next_batch()
     assert batch is not None
@@ -144,7 +144,7 @@ def test_there_is_always_room_for_a_batch_to_learn_from_and_one_to_wait():
 
 def test_a_rollout_that_breaks_off_is_never_the_learners():
     shared, queue = make_state()
-    worker = make_worker(shared, queue, make_env=make_broken_game)
+    worker = make_worker(shared, queue, make_env=make_broken_env)
     with pytest.raises(BrokenError):
         worker.collect()
     assert bool(queue.memory.any())  # it had begun

@@ -21,7 +21,7 @@ from agents.config import SettingError, TrainConfig
 from agents.run_folder import resolve_run
 from agents.training.managed_process import MAX_FAILED_STARTS
 from agents.training.supervisor import MAX_NONFINITE_IN_A_ROW, train
-from tests.agents.tiny_env import BrokenError, make_broken_game, make_tiny_env
+from tests.agents.tiny_env import BrokenError, make_broken_env, make_tiny_env
 
 SMALL = TrainConfig(
     workers=0, envs_per_worker=2, num_steps=4, total_timesteps=200, head="linear", log_interval=0.1
@@ -150,7 +150,7 @@ def test_no_worker_outlives_the_run(tmp_path):
 
 def test_a_worker_that_keeps_raising_stops_the_run_and_shows_its_traceback(tmp_path):
     config = run_config(dataclasses.replace(ENDLESS, workers=1), tmp_path)
-    assert train(config, (), make_broken_game) == 1
+    assert train(config, (), make_broken_env) == 1
     log = (tmp_path / "latest" / "train.log").read_text()
     assert "the third step is one too many" in log
     assert f"worker 0 died {MAX_FAILED_STARTS} times in a row before its first update" in log
@@ -159,7 +159,7 @@ def test_a_worker_that_keeps_raising_stops_the_run_and_shows_its_traceback(tmp_p
 
 def test_an_error_in_this_process_is_raised_and_noted(tmp_path):
     with pytest.raises(BrokenError):
-        train(run_config(SMALL, tmp_path), (), make_broken_game)
+        train(run_config(SMALL, tmp_path), (), make_broken_env)
     assert json.loads((tmp_path / "latest" / "meta.json").read_text())["status"] == "failed"
 
 

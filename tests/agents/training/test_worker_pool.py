@@ -35,11 +35,11 @@ from agents.training.worker_pool import SyncState, WorkerPool, hang_timeout
 from agents.training.worker_process import spread_workers
 from envs import Spaces
 from tests.agents.faulty_env import (
-    ILLNESSES,
-    STEPS_IN_HEALTH,
-    make_ill_game,
-    make_late_nan_game,
-    make_nan_game,
+    FAULTS,
+    STEPS_BEFORE_FAULT,
+    make_faulty_env,
+    make_late_nan_env,
+    make_nan_env,
 )
 from tests.agents.tiny_env import ACTIONS, make_tiny_env
 
@@ -63,22 +63,22 @@ def wait_for(happened, seconds=60.0):
 
 
 class Watched:
-    """A run whose parent is this process; `story(run)` goes on beside it and ends with Ctrl-C."""
+    """A run whose parent is this process; `events(run)` happens beside it, and Ctrl-C ends it."""
 
-    def __init__(self, config, make_env, story):
+    def __init__(self, config, make_env, events):
         self.signals = StopSignals()
         self.run = TrainingRun(config, (), make_env, self.signals)
-        self.story, self.errors = story, []
+        self.events, self.errors = events, []
 
     def execute(self):
-        def tell():
+        def run_events():
             try:
-                self.story(self.run)
+                self.events(self.run)
             except BaseException as error:
                 self.errors.append(error)
             os.kill(os.getpid(), signal.SIGINT)
 
-        thread = threading.Thread(target=tell)
+        thread = threading.Thread(target=run_events)
         with self.signals:
             thread.start()
             try:
@@ -105,13 +105,13 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("illness", ILLNESSES)
-def test_a_worker_that_falls_ill_is_replaced_within_seconds_of_computing(illness, tmp_path):
-    (tmp_path / "illness").write_text(illness)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_worker_that_fails_is_replaced_within_seconds_of_computing(fault, tmp_path):
+    (tmp_path / "fault").write_text(fault)
     spent = []
 
-    def story(run):
-        if "stopped" in illness:  # before, the start-up may take a busy machine longer
+    def events(run):
+        if "stopped" in fault:  # before, the start-up may take a busy machine longer
             wait_for(lambda: any(map(is_stopped, run.pool.children)))
             run.pool._signs_of_life.timeout = 2.0
         wait_for(lambda: run.restarts >= 1)
@@ -123,29 +123,29 @@ def test_a_worker_that_falls_ill_is_replaced_within_seconds_of_computing(illness
         wait_for(lambda: all(updates_of(run, i) > before[i] + 5 for i in range(2)))
         time.sleep(0.3)
 
-    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_ill_game, story)
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_faulty_env, events)
     assert watched.execute() == 130
     assert spent[0] < 5
     run = watched.run
     assert run.restarts == 1
     assert bool(run.shared.parameters.isfinite().all())
     log = (run.folder / "train.log").read_text()
-    assert f"died ({HOW.get(illness, 'SIGKILL')})" in log
-    assert ("the dice fell off the table" in log) == (illness == "raises")
-    assert ("used no CPU for 2 s; killing it" in log) == ("stopped" in illness)
-    events = EventAccumulator(str(run.folder)).Reload()
-    assert events.Scalars("a3c/restarts")[-1].value == 1
+    assert f"died ({HOW.get(fault, 'SIGKILL')})" in log
+    assert ("the dice fell off the table" in log) == (fault == "raises")
+    assert ("used no CPU for 2 s; killing it" in log) == ("stopped" in fault)
+    logged = EventAccumulator(str(run.folder)).Reload()
+    assert logged.Scalars("a3c/restarts")[-1].value == 1
     assert list_checkpoints(run.folder / "checkpoints")
 
 
 def test_a_stopped_worker_does_not_hold_up_the_end_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(agents.training.worker_pool.WorkerPool, "stop_timeout", 1.0)
 
-    def story(run):
+    def events(run):
         wait_for(lambda: updates_of(run, 0) > 5)
         os.kill(run.pool.worker_processes[0].child.process.pid, signal.SIGSTOP)
 
-    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, events)
     assert watched.execute() == 130
     assert (
         "worker 0 did not exit in time; killing it"
@@ -157,7 +157,7 @@ def test_a_stopped_worker_does_not_hold_up_the_end_of_a_run(tmp_path, monkeypatc
 def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatch):
     monkeypatch.setattr(agents.training.worker_pool.WorkerPool, "stop_timeout", 1.0)
 
-    def story(run):
+    def events(run):
         wait_for(lambda: updates_of(run, 0) > 5)
         worker = run.pool.worker_processes[0].child.process.pid
         server = psutil.Process(worker).parent()
@@ -169,14 +169,14 @@ def test_training_goes_on_without_the_fork_server_that_died(tmp_path, monkeypatc
         # A child of no living server is killed too.
         os.kill(run.pool.worker_processes[1].child.process.pid, signal.SIGSTOP)
 
-    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, story)
+    watched = Watched(dataclasses.replace(CONFIG, run_dir=str(tmp_path)), make_tiny_env, events)
     assert watched.execute() == 130
 
 
 def test_a_process_that_dies_takes_its_workers_with_it_and_they_all_come_back(tmp_path):
     seen = {}
 
-    def story(run):
+    def events(run):
         wait_for(lambda: all(updates_of(run, i) > 5 for i in range(5)))
         os.kill(run.pool.worker_processes[1].child.process.pid, signal.SIGKILL)
         wait_for(lambda: run.restarts == 1)
@@ -186,7 +186,7 @@ def test_a_process_that_dies_takes_its_workers_with_it_and_they_all_come_back(tm
         seen["alive"] = run.pool.workers_alive
 
     config = dataclasses.replace(CONFIG, workers=5, processes=2, run_dir=str(tmp_path))
-    watched = Watched(config, make_tiny_env, story)
+    watched = Watched(config, make_tiny_env, events)
     assert watched.execute() == 130
     assert seen == {"restarts": [0, 1], "alive": 5}
     assert "workers 2 to 4 died (SIGKILL)" in (watched.run.folder / "train.log").read_text()
@@ -272,7 +272,7 @@ def test_a_start_that_fails_is_tried_again_but_not_for_ever(failures, monkeypatc
     assert len(tries) == 3
 
 
-def test_deaths_of_long_ago_are_forgiven(monkeypatch):
+def test_deaths_of_long_ago_do_not_count(monkeypatch):
     pool = make_pool()
     now = [0.0]
     monkeypatch.setattr(agents.training.managed_process.time, "monotonic", lambda: now[0])
@@ -285,7 +285,9 @@ def test_deaths_of_long_ago_are_forgiven(monkeypatch):
 
 
 @pytest.mark.parametrize(("computes", "killed"), [(True, []), (False, [0])])
-def test_who_is_starved_is_not_taken_for_one_who_stands_still(monkeypatch, computes, killed):
+def test_a_process_that_is_starved_is_not_taken_for_one_that_is_stopped(
+    monkeypatch, computes, killed
+):
     monkeypatch.setattr(agents.training.worker_pool, "CHECK_INTERVAL_S", 0.0)
     pool, seconds, dead = make_pool(), itertools.count(), []
     for index in range(2):
@@ -330,15 +332,15 @@ def test_who_computes_for_ever_without_an_update_is_killed_too(monkeypatch):
     assert dead[0] >= agents.training.worker_pool.HANG_TIMEOUT_S
 
 
-def test_the_longest_silence_grows_with_what_an_update_takes():
+def test_the_hang_timeout_grows_with_what_an_update_takes():
     assert hang_timeout(CONFIG) == agents.training.worker_pool.HANG_TIMEOUT_S
     slow = dataclasses.replace(CONFIG, num_steps=20_000)
     assert hang_timeout(slow) > 1000
 
 
 def test_a_run_that_ends_before_it_skipped_too_many_updates_says_how_many_and_why(tmp_path):
-    settings = {"workers": 0, "run_dir": str(tmp_path), "total_timesteps": 10 * STEPS_IN_HEALTH}
-    assert train(dataclasses.replace(CONFIG, **settings), (), make_nan_game) == 0
+    settings = {"workers": 0, "run_dir": str(tmp_path), "total_timesteps": 10 * STEPS_BEFORE_FAULT}
+    assert train(dataclasses.replace(CONFIG, **settings), (), make_nan_env) == 0
     newest = list_checkpoints(resolve_run(tmp_path / "latest") / "checkpoints")[-1]
     skipped = load_checkpoint(newest).training_state.skipped_updates
     assert 0 < skipped < MAX_NONFINITE_IN_A_ROW
@@ -360,7 +362,7 @@ def test_gradients_that_stay_not_finite_end_the_run_and_the_last_good_checkpoint
     config = dataclasses.replace(
         CONFIG, workers=workers, run_dir=str(tmp_path), checkpoint_interval=1e-3
     )
-    assert train(config, (), make_late_nan_game) == 1
+    assert train(config, (), make_late_nan_env) == 1
     assert set(failing) == {0}
     folder = resolve_run(tmp_path / "latest")
     newest = list_checkpoints(folder / "checkpoints")[-1]
@@ -384,7 +386,7 @@ def test_gradients_that_stay_not_finite_end_the_run_and_the_last_good_checkpoint
 def test_workers_that_are_killed_all_the_time_do_not_stop_training(tmp_path):
     kills = []
 
-    def story(run):
+    def events(run):
         generator = torch.Generator().manual_seed(0)
         while len(kills) < 40:
             time.sleep(0.3 * torch.rand(1, generator=generator).item() + 0.5)
@@ -397,7 +399,7 @@ def test_workers_that_are_killed_all_the_time_do_not_stop_training(tmp_path):
         wait_for(lambda: run.shared.global_step > before + 1000)
 
     config = dataclasses.replace(CONFIG, workers=8, processes=8, run_dir=str(tmp_path))
-    watched = Watched(config, make_tiny_env, story)
+    watched = Watched(config, make_tiny_env, events)
     assert watched.execute() == 130
     assert watched.run.restarts == 40
     assert bool(watched.run.shared.parameters.isfinite().all())
