@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,6 +195,21 @@ def load_newest_checkpoint(
             reason = reason or f" ({str(error).removeprefix(f'{folder}/')})"
     which = "no usable checkpoint" if reason else "no checkpoint"
     raise CheckpointError(f"{folder}: {which}{reason}")
+
+
+def recorded_make_env(folder: Path) -> str | None:
+    """What made a run's environments, as in `TrainingState`, by its newest readable checkpoint.
+
+    Args:
+        folder: The directory of the checkpoints.
+
+    Returns:
+        None if there is no such checkpoint; a damaged one is no error here.
+    """
+    for path in reversed(list_checkpoints(folder)):
+        with suppress(CheckpointError):
+            return read_checkpoint(path).training_state.make_env
+    return None
 
 
 def check_matches(

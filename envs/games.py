@@ -51,15 +51,14 @@ def list_games() -> tuple[Game, ...]:
     return tuple(sorted(games, key=lambda game: game.name))
 
 
-def resolve_game(name: str) -> Game:
-    """Find a game by any of its usual spellings.
+def find_game(name: str) -> Game | None:
+    """Find a game by any of its usual spellings; None if no game has this name.
 
     Case, blanks and punctuation do not matter, and neither does a possessive "'s":
     "MontezumaRevenge", "Montezuma's Revenge", "montezuma_revenge" and "ALE/MontezumaRevenge-v5" are
     the same game.
 
     Raises:
-        UnknownGameError: No game has this name; the message asks whether one like it was meant.
         UnplayableGameError: The game exists, but the emulator cannot start it.
     """
     games = _games_by_letters()
@@ -74,7 +73,20 @@ def resolve_game(name: str) -> Game:
                     "the emulator has no single-player variant of it"
                 )
             return game
-    raise no_such_game(name)
+    return None
+
+
+def resolve_game(name: str) -> Game:
+    """Find a game by any of its usual spellings, see `find_game`.
+
+    Raises:
+        UnknownGameError: No game has this name; the message asks whether one like it was meant.
+        UnplayableGameError: The game exists, but the emulator cannot start it.
+    """
+    game = find_game(name)
+    if game is None:
+        raise no_such_game(name)
+    return game
 
 
 def no_such_game(name: str, ids: Iterable[str] = ()) -> UnknownGameError:

@@ -17,10 +17,9 @@ from envs.evaluation import make_atari_evaluation_env
 from envs.games import (
     Game,
     UnknownGameError,
-    UnplayableGameError,
+    find_game,
     game_of_id,
     no_such_game,
-    resolve_game,
 )
 from envs.gymnasium_config import GymnasiumConfig, is_gymnasium_id
 from envs.gymnasium_env import (
@@ -79,24 +78,22 @@ def resolve_environment(name: str) -> Game | str:
     """
     if "," in name:
         raise UnknownGameError(f"{name!r} names several games; a run trains on one")
-    try:
-        return resolve_game(name)
-    except UnplayableGameError:
-        raise
-    except UnknownGameError:
-        bare = name.strip()
-        if (game := game_of_id(bare)) is not None:
-            raise UnknownGameError(
-                f"{name!r} stands for {game.name} by other rules: name the game {game.name}, "
-                "and set its rules by --frame-skip, --sticky-actions and --noop-max"
-            ) from None
-        if is_gymnasium_id(bare) and not bare.lower().startswith("ale/"):
-            return bare
-        # Ids with a namespace are of emulators, or variants that need further packages.
-        error = no_such_game(name, (each for each in gymnasium.registry if "/" not in each))
+    game = find_game(name)
+    if game is not None:
+        return game
+    bare = name.strip()
+    if (game := game_of_id(bare)) is not None:
         raise UnknownGameError(
-            f"{error} Gymnasium's environments are named by their ids, such as CartPole-v1"
-        ) from None
+            f"{name!r} stands for {game.name} by other rules: name the game {game.name}, "
+            "and set its rules by --frame-skip, --sticky-actions and --noop-max"
+        )
+    if is_gymnasium_id(bare) and not bare.lower().startswith("ale/"):
+        return bare
+    # Ids with a namespace are of emulators, or variants that need further packages.
+    error = no_such_game(name, (each for each in gymnasium.registry if "/" not in each))
+    raise UnknownGameError(
+        f"{error} Gymnasium's environments are named by their ids, such as CartPole-v1"
+    )
 
 
 def make_training_env(

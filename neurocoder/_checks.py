@@ -49,13 +49,13 @@ def check_input(x: Tensor, in_features: int) -> None:
 def is_eager(x: Tensor) -> bool:
     """Whether operations on x run immediately, on actual numbers.
 
-    False while compiling, exporting, tracing or transforming by `torch.func`, and on the meta
-    device.
+    False while compiling, exporting, tracing, transforming by `torch.func` or differentiating in
+    forward mode, and on the meta device.
     """
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-        and not torch._C._are_functorch_transforms_active()
+        and not is_transformed()
         and type(x) in (Tensor, nn.Parameter)
         and x.device.type != "meta"
     )

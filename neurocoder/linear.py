@@ -642,13 +642,7 @@ class NeurocoderLinear(nn.Module):
 
     def _can_be_fused(self, x: Tensor) -> bool:
         """Whether `_run_fused` may replace `_run`: for plain tensors, in eager mode."""
-        return (
-            self.fused
-            and self.has_default_readings
-            and is_eager(x)
-            and x.numel() > 0
-            and not is_transformed()
-        )
+        return self.fused and self.has_default_readings and is_eager(x) and x.numel() > 0
 
     @in_full_precision
     def _run_fused(self, x: Tensor) -> Tensor:

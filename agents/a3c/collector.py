@@ -15,28 +15,30 @@ from agents.a3c.bonus import Bonus
 from agents.a3c.rollout import Rollout
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.torso import TorsoCache, copy_channels_last
-from envs import Episode, Spaces
+from envs import Episode, Spaces, UnusableEnvironmentError
 
 
 def spaces_of(env: VectorEnv[Any, Any, Any]) -> Spaces:
     """The sizes of an environment's actions and observations.
 
     Raises:
-        TypeError: Its actions are not discrete, from 0; its observations are neither images, uint8
-            of shape (C, H, W), nor vectors, floating point of shape (D,); or it does not autoreset
-            in Gymnasium's `NEXT_STEP` mode.
+        UnusableEnvironmentError: Its actions are not discrete, from 0; its observations are neither
+            images, uint8 of shape (C, H, W), nor vectors, floating point of shape (D,); or it does
+            not autoreset in Gymnasium's `NEXT_STEP` mode.
     """
     actions, observations = env.single_action_space, env.single_observation_space
     if not isinstance(actions, Discrete) or actions.start != 0:
-        raise TypeError(f"the action space must be Discrete and start at 0, got {actions}")
+        raise UnusableEnvironmentError(
+            f"the action space must be Discrete and start at 0, got {actions}"
+        )
     shape, dtype = observations.shape or (), observations.dtype or np.dtype(object)
     is_vector = len(shape) == 1 and np.issubdtype(dtype, np.floating)
     if not is_vector and not (len(shape) == 3 and dtype == np.uint8):
         allowed = "images, (C, H, W) uint8, or vectors, (D,) of floating-point numbers"
-        raise TypeError(f"observations must be {allowed}, got {observations}")
+        raise UnusableEnvironmentError(f"observations must be {allowed}, got {observations}")
     mode = env.metadata.get("autoreset_mode")
     if mode != AutoresetMode.NEXT_STEP:
-        raise TypeError(f"environments must autoreset in NEXT_STEP mode, got {mode}")
+        raise UnusableEnvironmentError(f"environments must autoreset in NEXT_STEP mode, got {mode}")
     return Spaces.of(int(actions.n), observations)
 
 

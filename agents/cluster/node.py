@@ -5,6 +5,7 @@ The workers of a machine train in its shared memory as if there were no other ma
 nodes.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -126,7 +127,6 @@ class Node:
                 self.exchange(server, with_optimizer=True)  # the budget is spent
         except ServerLostError:
             self._generation = None
-            return self._report()
         except TrainingFailedError as error:
             return self._report(failure=str(error))
         return self._report()
@@ -138,11 +138,9 @@ class Node:
         while self.pool.children and time.monotonic() < end:
             self._receive(0.1)
         self.pool.kill()
-        try:
+        with contextlib.suppress(ServerLostError):
             if server.generation == self._generation:
                 self.exchange(server, with_optimizer=True)
-        except ServerLostError:
-            return self._report()
         return self._report()
 
     def exchange(self, server: Server, *, with_optimizer: bool = False) -> None:

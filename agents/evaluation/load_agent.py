@@ -1,6 +1,5 @@
 """Loading a run's network from a checkpoint."""
 
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from agents.checkpoint import (
     check_matches,
     load_checkpoint,
     load_newest_checkpoint,
+    recorded_make_env,
 )
 from agents.config import TrainConfig, flag
 from agents.evaluation.runner import make_network
@@ -97,13 +97,11 @@ def _named_spaces(folder: Path, config: TrainConfig) -> Spaces:
     try:
         return envs.spaces(config.env)
     except UnusableEnvironmentError as error:
-        with suppress(CheckpointError):
-            _, newest = load_newest_checkpoint(folder / "checkpoints")
-            if maker := newest.training_state.make_env:
-                raise UnusableEnvironmentError(
-                    f"{error}; {maker} made the run's environments: play them from Python, with "
-                    "load_agent(..., spaces=...)"
-                ) from error
+        if maker := recorded_make_env(folder / "checkpoints"):
+            raise UnusableEnvironmentError(
+                f"{error}; {maker} made the run's environments: play them from Python, with "
+                "load_agent(..., spaces=...)"
+            ) from error
         raise
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from agents.checkpoint import CheckpointError, list_checkpoints, read_checkpoint
+from agents.checkpoint import CheckpointError, recorded_make_env
 from agents.config import SettingError, TrainConfig, flag, non_defaults
 from agents.errors import UserError
 from agents.evaluation.results import truncate_after_step
@@ -220,7 +220,7 @@ def check_environments(folder: Path, make_env: str) -> None:
         SettingError: If the settings named them and now a custom `make_env` would make them, or
             vice versa.
     """
-    before = _make_env_of(folder)
+    before = recorded_make_env(folder / "checkpoints")
     if before is None or bool(before) == bool(make_env):
         return  # a custom make_env may merely have been renamed
     was, now = (
@@ -230,14 +230,6 @@ def check_environments(folder: Path, make_env: str) -> None:
     how = "from Python with that make_env" if before else "without a make_env"
     allowed = f"its environments were {was}, and would now be {now}; resume it {how}"
     raise SettingError("resume", folder, allowed)
-
-
-def _make_env_of(folder: Path) -> str | None:
-    for path in reversed(list_checkpoints(folder / "checkpoints")):
-        # Checkpoints that cannot be read are reported on restoring.
-        with contextlib.suppress(CheckpointError):
-            return read_checkpoint(path).training_state.make_env
-    return None
 
 
 class _LogFile(logging.FileHandler):

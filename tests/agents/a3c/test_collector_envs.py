@@ -10,7 +10,15 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics, TransformReward
 from agents.a3c.collector import Collector, spaces_of
 from agents.config import TrainConfig
 from agents.networks.actor_critic import ActorCritic
-from envs import AtariConfig, AtariTrainingEnv, Episode, Spaces, make_evaluation_env, spaces
+from envs import (
+    AtariConfig,
+    AtariTrainingEnv,
+    Episode,
+    Spaces,
+    UnusableEnvironmentError,
+    make_evaluation_env,
+    spaces,
+)
 from tests.agents.tiny_env import ACTIONS, TinyEnv
 
 GYM_SEEDS = [1, 4]  # whose emulator seeds are below 2**31
@@ -121,7 +129,7 @@ def test_an_info_of_another_meaning_is_not_taken_for_statistics(meant):
 )
 def test_environments_that_cannot_be_trained_on_are_refused(change, words):
     env = type("Wrong", (TinyEnv,), change)(1)
-    with pytest.raises(TypeError, match=words):
+    with pytest.raises(UnusableEnvironmentError, match=words):
         spaces_of(env)
 
 

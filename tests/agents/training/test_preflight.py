@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 
 import agents.training.preflight
 import agents.training.worker_process
@@ -19,9 +20,10 @@ from agents.config import SettingError, TrainConfig
 from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import open_run
-from agents.training.preflight import build_network, check_learner
+from agents.training.preflight import build_network, check_env, check_learner
 from envs import Spaces
 from tests.agents.runs import make_config, make_run
+from tests.agents.tiny_env import TinyEnv
 
 ROOT = Path(__file__).parents[3]
 MIB = 2**20
@@ -266,3 +268,12 @@ def test_a_disk_without_room_for_checkpoints_is_refused_before_training(monkeypa
         build_network(Spaces(18), config)
     monkeypatch.setattr("agents.training.preflight.free_disk_space", lambda _: 30 * 2**20)
     build_network(Spaces(18), config)
+
+
+def test_an_environment_of_unsupported_spaces_is_refused_without_a_type_or_a_hint():
+    class Wrong(TinyEnv):
+        metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    words = r"^--game Pong: environments must autoreset in NEXT_STEP mode, got [\w.]+$"
+    with pytest.raises(SettingError, match=words):
+        check_env(TrainConfig(game="Pong"), lambda _, seeds: Wrong(len(seeds)))
