@@ -63,8 +63,8 @@ class Study:
         seeds: Number of seeds; they are 1, 2, ...
         variants: The variants to compare.
         processes: How many jobs run at a time.
-        results: The values of each job with "variant", "seed" and "seconds"; those read from the
-            folder come first.
+        results: The values of each job with "variant", "seed" and "seconds"; after `run` by seed,
+            then in the order of its variants, those of others first.
         commands: The commands that made the results, without --out; those of earlier versions are
             not known.
 
@@ -137,6 +137,9 @@ class Study:
                 self._store(outcome)
                 progress.finish(*outcome.pair, outcome.seconds, outcome.values)
         progress.close()
+        # Jobs end in any order. Tables, intervals and figures depend on the order of their records.
+        place = {name: number for number, name in enumerate(names)}
+        self.results.sort(key=lambda r: (r["seed"], place.get(r["variant"], -1)))
 
     def table(
         self,

@@ -198,6 +198,23 @@ def test_the_table_has_mean_and_interval_over_seeds_and_names_its_command(tmp_pa
     assert long[2] == "a,parameters,1234,1234,1234,3"
 
 
+def test_the_table_does_not_depend_on_the_order_in_which_jobs_ended(tmp_path):
+    out = tmp_path / "x"
+    args = parse("--out", out, "--seeds", 5)
+
+    def results():
+        run(args, lambda _, seed: [0.2, 0.5, 0.9, 1.4, 3.0][seed - 1])
+        with Study("tests", args) as study:
+            study.run(lambda: pytest.fail("all are there already"))
+            return study.table(["error"]), study.results
+
+    before = results()
+    file = out / "results.jsonl"
+    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    assert results() == before
+    assert [(r["variant"], r["seed"]) for r in before[1][:3]] == [("a", 1), ("b", 1), ("a", 2)]
+
+
 def test_the_table_names_all_commands_that_made_its_rows(tmp_path):
     out = tmp_path / "x"
     for words in (["--variants", "a"], ["--variants", "b"], ["--variants", "a"], ["--seeds", 1]):
