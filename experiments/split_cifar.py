@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from experiments.common.cifar import load_cifar
-from experiments.common.command_line import command, positive
+from experiments.common.command_line import command, positive, positive_number
 from experiments.common.processes import Scalar
 from experiments.common.study import Study, make_parser
 from experiments.continual_learning import split_cifar
@@ -84,7 +84,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--strengths",
         nargs="*",
-        type=_strength,
+        type=positive_number,
         default=list(STRENGTHS),
         metavar="C",
         help="strengths of SI (default: 100 1000 10000); none leaves it out",
@@ -103,16 +103,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _fewer(task: Task) -> Task:
     parts = (task.images, task.labels, task.test_images, task.test_labels)
     return Task(task.classes, *(part[:_QUICK_PICTURES] for part in parts))
-
-
-def _strength(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 if __name__ == "__main__":

@@ -95,4 +95,4 @@ def test_pictures_without_a_class_are_refused_before_anything_is_written(
 def test_a_strength_that_is_none_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         split_cifar_command.main(["--cifar", str(tmp_path), "--strengths", "0"])
-    assert "0 is not a positive number" in capsys.readouterr().err
+    assert "'0' is not a number above 0" in capsys.readouterr().err
