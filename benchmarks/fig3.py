@@ -18,6 +18,7 @@ after Ctrl-C, SIGTERM or SIGHUP.
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 from agents.analysis.learning_curves import read_curve
 from agents.analysis.plotting import require_plotting
-from agents.cli import CommandParser, parse_args, run_command
+from agents.cli import CommandParser, episode_count, parse_args, run_command, whole_number
 from agents.config import TrainConfig
 from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
@@ -270,7 +271,7 @@ def write_results(
     if args.target is not None:
         texts.append(target_table(results, args.target))
     notes = [
-        f"Command: `python -m benchmarks.fig3 {' '.join(words)}`",
+        f"Command: `python -m benchmarks.fig3 {shlex.join(words)}`",
         f"{describe_budget(suite.planned)} each; {describe(info)}.",
     ]
     if missing:
@@ -319,6 +320,7 @@ def draw_curves(suite: Suite) -> list[Path]:
 
 
 def _parser() -> CommandParser:
+    count = whole_number(1, 10**12)
     parser = CommandParser(
         prog=PROG,
         description=__doc__,
@@ -334,10 +336,10 @@ def _parser() -> CommandParser:
         default=["linear", "hypernet", "neurocoder"],
         help=f"any of {', '.join(VARIANTS)}, with any of the suffixes {', '.join(SUFFIXES)}",
     )
-    parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="seeds 1 to N")
+    parser.add_argument("--seeds", type=count, default=5, metavar="N", help="seeds 1 to N")
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--frames", type=_count, metavar="N", help="budget of each run in frames")
-    budget.add_argument("--steps", type=_count, metavar="N", help="or in agent steps")
+    budget.add_argument("--frames", type=count, metavar="N", help="budget of each run in frames")
+    budget.add_argument("--steps", type=count, metavar="N", help="or in agent steps")
     parser.add_argument(
         "--workers", type=int, default=TrainConfig().workers, help="as of train_a3c.py"
     )
@@ -353,7 +355,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--episodes",
-        type=_count,
+        type=episode_count,
         default=10,
         metavar="N",
         help="episodes per mode of the final evaluation",
@@ -372,7 +374,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--cpus-per-run",
-        type=_count,
+        type=count,
         default=1,
         metavar="N",
         help="with --cluster: cores, and processes, of each run",
@@ -385,12 +387,6 @@ def _parser() -> CommandParser:
         help="folder of runs and results",
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10**12:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -166,6 +167,16 @@ def test_frame_skips_are_variants_of_one_table_each_with_its_own_random_play(
         assert f"| Frostbite | {name} |  |  |  |  | 71.0 |" in written
     assert "1,000 agent steps (4,000 to 32,000 frames) each" in written
     assert "3 runs of 1,000 agent steps (4,000 to 32,000 frames), in" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("children")
+def test_the_command_in_the_table_can_be_run_again(tmp_path):
+    words = ["--games", "Montezuma's Revenge", "--variants", "linear", "--seeds", "1"]
+    words += ["--steps", "1e3", "--out", str(tmp_path)]
+    assert fig3.main(words) == 0
+    written = (tmp_path / "table.md").read_text()
+    (command,) = [line for line in written.splitlines() if line.startswith("Command: ")]
+    assert shlex.split(command.split("`")[1]) == ["python", "-m", "benchmarks.fig3", *words]
 
 
 def test_a_budget_of_frames_has_fewer_steps_at_a_longer_skip(tmp_path, children):
