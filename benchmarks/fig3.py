@@ -231,11 +231,10 @@ def gather(
         folder = suite.find(planned)
         if folder is None or not suite.is_finished(planned):
             continue
-        scores = [find_evaluation(folder, mode, episodes) for mode in (SAMPLED, GREEDY)]
+        sampled, greedy = (find_evaluation(folder, mode, episodes) for mode in (SAMPLED, GREEDY))
         rate = read_rate(folder)
-        if None in scores or rate is None:
+        if sampled is None or greedy is None or rate is None:
             continue
-        sampled, greedy = (score.summary for score in scores if score is not None)
         results.append(
             Result(
                 game=planned.config.game,
@@ -245,12 +244,14 @@ def gather(
                 run=folder.name,
                 agent_steps=rate.step,
                 agent_steps_per_second=rate.per_second,
-                sampled=sampled.mean,
-                greedy=greedy.mean,
+                sampled=sampled.summary.mean,
+                greedy=greedy.summary.mean,
                 training=rate.recent_return,
                 training_past=None if target is None else training_past(folder, target),
-                evaluation_past=None if target is None else evaluation_past(folder, target),
-                milestones=dict(sampled.milestones),
+                evaluation_past=None
+                if target is None
+                else evaluation_past(folder, target, sampled),
+                milestones=dict(sampled.summary.milestones),
             )
         )
     return results

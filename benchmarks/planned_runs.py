@@ -10,7 +10,7 @@ from typing import Any
 from agents.analysis.learning_curves import Progress, read_progress
 from agents.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, step_of
 from agents.config import INCIDENTAL, RECENT_EPISODES, TrainConfig
-from agents.evaluation.results import read_evaluations
+from agents.evaluation.results import TRAINING, EvaluationRow, read_evaluations
 from agents.run_folder import RunFolderError, as_file_name
 from benchmarks.variants import as_flags
 
@@ -133,11 +133,20 @@ def training_past(folder: Path, target: float) -> int | None:
     return None if first is None else int(progress.steps[first])
 
 
-def evaluation_past(folder: Path, target: float) -> int | None:
-    """The agent step of the first evaluation of sampled play whose mean reached a target."""
+def evaluation_past(folder: Path, target: float, final: EvaluationRow) -> int | None:
+    """The agent step of the first evaluation of sampled play whose mean reached a target.
+
+    Evaluations by hand do not count: they may be of few episodes, or of the best checkpoint.
+
+    Args:
+        folder: The run directory, with the evaluations during training.
+        target: The mean score to reach.
+        final: The suite's own evaluation of the newest checkpoint, which counts too.
+    """
+    rows = [row for row in read_evaluations(folder) if row.source == TRAINING]
     steps = [
         row.global_step
-        for row in read_evaluations(folder)
+        for row in [*rows, final]
         if row.summary.mode == "sampled" and row.summary.mean >= target and row.global_step
     ]
     return min(steps, default=None)

@@ -127,7 +127,7 @@ def target_table(results: Sequence[Result], target: float) -> str:
     words = (
         "Seeds that reached the score within their budget, and when: by the mean of the last 100 "
         "training episodes, and by the mean of an evaluation of sampled play, during training or "
-        "after it. Means over seeds hide that some break through and some do not."
+        "the one after it. Means over seeds hide that some break through and some do not."
     )
     return f"{markdown_table(columns, rows)}\n\n{words}"
 

@@ -196,8 +196,19 @@ def test_the_seeds_past_a_target_are_counted_with_their_steps(tmp_path):
     assert "| Frostbite | linear | 1 of 2 | 1,000 | 2 of 2 | 1,000, 1,000 |" in written
     results = json.loads((tmp_path / "results.json").read_text())["results"]
     assert [r["training_past"] for r in results] == [None, None, 1000, 1000]
+    # Nor does what was played by hand: one lucky episode, or the best checkpoint.
+    folder = next((tmp_path / "runs").glob("Frostbite__linear__1__*"))
+    game = EpisodeResult("sampled", 1, 700.0, 9, np.zeros(9), "", False)
+    by_hand = summarise("Frostbite", [game])
+    for name, step in (("step_000000001000.safetensors", 1000), ("best.safetensors", 400)):
+        append_evaluation(folder, EvaluationRow(0.0, "evaluate", name, step, by_hand, 1))
     fig3.main(arguments(tmp_path, "--target", "500"))
     assert "| Frostbite | linear | 0 of 2 |  | 0 of 2 |  |" in (tmp_path / "table.md").read_text()
+    in_training = EvaluationRow(0.0, "training", "", 250, by_hand, 1)
+    append_evaluation(folder, in_training)
+    fig3.main(arguments(tmp_path, "--target", "500"))
+    text = (tmp_path / "table.md").read_text()
+    assert "| Frostbite | linear | 0 of 2 |  | 1 of 2 | 250 |" in text
 
 
 def test_milestones_have_a_table_of_their_own():
