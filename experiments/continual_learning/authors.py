@@ -253,9 +253,10 @@ class Runs:
 def comparison(results: Sequence[Record]) -> str:
     """The paper's Table 1, the authors' logs and these results, in Markdown.
 
-    Mean ± standard deviation over runs, as the paper prints them. The number of runs follows in
-    brackets if it differs from that of the row, because diverged networks have no accuracy. The
-    lead is that of the Neurocoder over the MLP: here seed by seed, with a 95 % bootstrap interval.
+    Mean ± standard deviation over n runs (divided by n), as the paper prints them. The number of
+    runs follows in brackets if it differs from that of the row, because diverged networks have no
+    accuracy. The lead is that of the Neurocoder over the MLP: here seed by seed, with a 95 %
+    bootstrap interval.
     """
     parts = []
     for scenario in SCENARIOS:
