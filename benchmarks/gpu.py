@@ -33,6 +33,7 @@ from benchmarks.throughput import (
     HEADS,
     atari_rules,
     emulator_rate,
+    round_count,
     training_figures,
 )
 from envs import AtariConfig
@@ -128,7 +129,7 @@ def main() -> int:
     parser.add_argument("--torso", default="nips", choices=("nips", "nature"), help="the torso")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
     parser.add_argument(
-        "--rounds", type=int, default=2, help="measurements of each, whose median counts"
+        "--rounds", type=round_count, default=2, help="measurements of each, whose median counts"
     )
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()

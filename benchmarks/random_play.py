@@ -11,7 +11,14 @@ from statistics import fmean, median, stdev
 import numpy as np
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from agents.cli import CommandParser, episode_count, parse_args, run_command
+from agents.cli import (
+    DEFAULT_SEED,
+    CommandParser,
+    episode_count,
+    parse_args,
+    run_command,
+    seed_number,
+)
 from envs import AtariConfig, Episode, make_training_env, num_actions
 
 PROG = "python -m benchmarks.random_play"
@@ -54,7 +61,11 @@ def main() -> int:
         "--episodes", type=episode_count, default=200, metavar="N", help="episodes to play"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="seed of environments and actions"
+        "--seed",
+        type=seed_number,
+        default=DEFAULT_SEED,
+        metavar="S",
+        help="seed of environments and actions",
     )
     parser.add_argument("--frame-skip", type=int, help="frames of an agent step")
     args = parser.parse_args()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from ale_py.env import AtariEnv
 
-from agents.cli import DEFAULT_SEED, CommandParser, episode_count, run_command
+from agents.cli import DEFAULT_SEED, CommandParser, episode_count, run_command, seed_number
 from agents.errors import UserError
 from agents.evaluation.episode import Observation, run_episodes
 from agents.evaluation.load_agent import load_agent
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--episodes", type=episode_count, default=60, metavar="N", help="sampled episodes"
     )
     parser.add_argument(
-        "--seed", type=int, default=DEFAULT_SEED, metavar="S", help="seed of the episodes"
+        "--seed", type=seed_number, default=DEFAULT_SEED, metavar="S", help="seed of the episodes"
     )
     args = parser.parse_args(argv)
     folder, config = open_run(args.run)

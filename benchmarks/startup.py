@@ -309,8 +309,9 @@ def main() -> int:
     parser.add_argument("--traced", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help="of train_a3c.py, after `--`")
     args = parser.parse_args()
-    if args.starts < 1:
-        parser.error(f"--starts {args.starts}: must be at least 1")
+    for name in ("workers", "starts"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
     if args.traced:
         return traced_command(args.traced, args.arguments)
 

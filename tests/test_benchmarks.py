@@ -25,6 +25,7 @@ from benchmarks import (
     layers,
     learning,
     random_play,
+    shore,
     soak,
     startup,
     throughput,
@@ -429,6 +430,29 @@ def test_random_play_of_no_episodes_is_refused(monkeypatch, capsys):
         random_play.main()
     assert error.value.code == 2
     assert "--episodes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (random_play, ["--seed", "-1"]),
+        (shore, ["RUN", "--seed", "-1"]),
+        (throughput, ["--rounds", "0"]),
+        (gpu, ["--rounds", "0"]),
+        (layers, ["--rounds", "0"]),
+        (layers, ["--size", "0", "4"]),
+        (layers, ["--batch", "0"]),
+        (startup, ["--workers", "0"]),
+    ],
+)
+def test_numbers_that_nothing_can_be_measured_with_are_refused(command, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command.PROG, *words])
+    with pytest.raises(SystemExit) as error:
+        command.main()
+    assert error.value.code == 2
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith(f"{command.PROG}: error: ")
+    assert next(word for word in words if word.startswith("--")) in said.splitlines()[-1]
 
 
 def test_a_table_has_a_cell_for_each_column_in_every_row():
