@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--answers",
         choices=(AT_THE_END, AFTER_EACH),
         default=AT_THE_END,
-        help="all after the last sub-task was given (default), or each after its own sub-task",
+        help="all after the last sub-task was given, or each after its own sub-task",
     )
     parser.add_argument(
         "--layer",

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=NETWORKS,
         default=["lenet"],
         metavar="NAME",
-        help=f"which of {', '.join(NETWORKS)} (default: lenet)",
+        help=f"which of {', '.join(NETWORKS)}",
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes; 15, resnet20 30")
     args = parser.parse_args(argv)

@@ -143,14 +143,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --protocol: from the authors' Neurocoder to ours, all steps or those of these "
         "names, by online EWC in the domain scenario",
     )
-    for flag, known in (("--scenarios", SCENARIOS), ("--methods", METHODS)):
+    for flag, known, what in (
+        ("--scenarios", SCENARIOS, "scenarios to run"),
+        ("--methods", METHODS, "methods against forgetting"),
+    ):
         parser.add_argument(
             flag,
             nargs="+",
             choices=known,
             default=list(known),
             metavar="NAME",
-            help=f"which of {', '.join(known)}",
+            help=what,
         )
     parser.add_argument("--width", type=positive, metavar="N", help="units of a hidden layer")
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes over each task")

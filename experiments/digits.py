@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=positive_number,
         default=10.0,
         help="factor on the cosine of eq. 8, but for the authors' layers; the paper prints none, "
-        "that is 1; default 10",
+        "that is 1",
     )
     args = parser.parse_args(argv)
     if args.shift is None:

@@ -238,16 +238,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("--hidden", 32, "units of the GRU, and of the Neurocoder's controller"),
         ("--test", 256, "sequences of the test"),
     ):
-        parser.add_argument(
-            flag, type=positive, default=default, metavar="N", help=f"{help_text}; {default}"
-        )
+        parser.add_argument(flag, type=positive, default=default, metavar="N", help=help_text)
     for flag, value, help_text in (
         ("--learning-rate", 0.04, "at the start"),
         ("--orthogonality", 0.001, "a of eq. 2"),
     ):
-        parser.add_argument(
-            flag, type=not_negative, default=value, metavar="X", help=f"{help_text}; {value}"
-        )
+        parser.add_argument(flag, type=not_negative, default=value, metavar="X", help=help_text)
     args = parser.parse_args(argv)
     if args.quick:
         vars(args).update(QUICK)

@@ -87,14 +87,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=positive_number,
         default=list(STRENGTHS),
         metavar="C",
-        help="strengths of SI (default: 100 1000 10000); none leaves it out",
+        help="strengths of SI; none leaves it out",
     )
     parser.add_argument(
         "--blocks",
         type=positive,
         default=Scale.blocks,
         metavar="N",
-        help="of a residual network of 6 N + 2 layers (default: 1)",
+        help="of a residual network of 6 N + 2 layers",
     )
     parser.add_argument("--epochs", type=positive, metavar="N", help="passes over each task (4)")
     return parser.parse_args(argv)

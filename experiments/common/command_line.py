@@ -6,7 +6,9 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
+
+from agents.cli import CommandParser
 
 
 class ExperimentError(Exception):
@@ -43,8 +45,8 @@ class Command(Protocol):
         """Run the experiment."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports errors in one line, with exit code 2, and stores the command in `args.command`."""
+class Parser(CommandParser):
+    """Stores the command in `args.command`."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse a command line, by default the process's own."""
@@ -52,10 +54,6 @@ class Parser(argparse.ArgumentParser):
         parsed = super().parse_args(words, namespace)
         parsed.command = shlex.join(["python", "-m", *self.prog.split()[2:], *_without_out(words)])
         return parsed
-
-    def error(self, message: str) -> NoReturn:
-        """End the process."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def make_parser(
@@ -69,12 +67,7 @@ def make_parser(
         variants: The variants that can be compared; by default all are.
         seeds: Default number of seeds; with --quick it is 1.
     """
-    parser = Parser(
-        prog=f"python -m experiments.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog=f"python -m experiments.{name}", description=description)
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test of seconds instead of minutes"
     )
@@ -95,14 +88,14 @@ def make_parser(
         choices=variants,
         default=list(variants),
         metavar="NAME",
-        help=f"variants to compare: {', '.join(variants)}",
+        help="variants to compare",
     )
     parser.add_argument(
         "--jobs",
         type=positive,
         default=1,
         metavar="N",
-        help="runs at a time, each in a process of its own if there are several (default: 1)",
+        help="runs at a time, each in a process of its own if there are several",
     )
     parser.set_defaults(default_seeds=seeds)
     return parser

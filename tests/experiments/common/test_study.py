@@ -16,7 +16,7 @@ from experiments.common.study import Column, Study, StudyError, make_parser
 def parse(*words, seeds=2):
     parser = make_parser("tests", "About it.", ["a", "b"], seeds=seeds)
     parser.add_argument("--size", type=int, default=3)
-    parser.add_argument("--factor", type=positive_number, default=1.0)
+    parser.add_argument("--factor", type=positive_number, default=1.0, help="a number")
     return parser.parse_args([str(word) for word in words])
 
 
@@ -149,6 +149,17 @@ def test_a_bad_flag_is_refused_in_one_line(capsys, words, about):
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert about in message
+
+
+def test_an_unknown_flag_is_answered_with_the_closest_and_help_shows_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse("--seed", "1")
+    assert "did you mean --seeds?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    assert "variants to compare (default: a b)" in shown
+    assert "(default: 1.0)" in shown.replace("\n", " ")
 
 
 def test_quick_has_one_seed_unless_more_are_asked_for(tmp_path):
