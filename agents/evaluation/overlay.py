@@ -186,8 +186,7 @@ class Overlay:
             gained = sum(recent)
             sign = "+" if gained > 0 else ""
             draw_text(canvas, f"{sign}{format_score(gained)}", x, y, 20, _reward_colour(gained))
-        seconds = step.length / self._steps_per_second
-        clock = f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+        clock = clock_text(step.length / self._steps_per_second)
         draw_text(canvas, clock, _SCORE.right, y, 16, MUTED, "r")
 
     def _draw_value(self, canvas: Canvas, value: float) -> None:
@@ -213,6 +212,12 @@ class Overlay:
 
     def _steps_in(self, seconds: float) -> int:
         return max(2, round(seconds * self._steps_per_second))
+
+
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, such as "1:05.3"."""
+    minutes, tenths = divmod(round(10 * seconds), 600)  # rounded first: never 60 seconds
+    return f"{minutes}:{tenths / 10:04.1f}"
 
 
 def _reward_colour(reward: float) -> Colour:

@@ -7,7 +7,7 @@ import pytest
 
 from agents.evaluation.drawing import ACCENT, BAR
 from agents.evaluation.episode import StepResult
-from agents.evaluation.overlay import Overlay, overlay_factory
+from agents.evaluation.overlay import Overlay, clock_text, overlay_factory
 from agents.networks.inspection import HypernetProgram, NeurocoderProgram, PolicyOutput
 from tests.agents.runs import make_config
 
@@ -32,6 +32,11 @@ def make_output(**changes):
 def draw(output, action=0, reward=0.0, score=10.0, names=NAMES):
     overlay = Overlay("Frostbite", "someone", names, 15)
     return overlay.render(GAME, output, StepResult(action, reward, 1, score, SCREEN, {}))
+
+
+def test_the_clock_never_shows_sixty_seconds():
+    shown = [clock_text(steps / 60) for steps in (0, 3599, 3600, 3927)]
+    assert shown == ["0:00.0", "1:00.0", "1:00.0", "1:05.4"]
 
 
 def test_the_game_stands_unchanged_beside_the_panel():
