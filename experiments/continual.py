@@ -94,6 +94,13 @@ class Runs:
 def _run_as_the_authors(args: argparse.Namespace) -> None:
     if args.mnist is None:
         raise ExperimentError("--protocol authors needs --mnist DIR")
+    if args.readings is not None:
+        for flag, usual in (("scenarios", SCENARIOS), ("methods", METHODS), ("variants", LAYERS)):
+            if getattr(args, flag) != list(usual):
+                raise ExperimentError(
+                    f"--{flag} cannot be combined with --readings, which is by online EWC in the "
+                    "domain scenario"
+                )
     args.default_seeds = authors.REPEATS
     scale = _scale(args)
     authors.load_tasks(args.mnist)  # as above

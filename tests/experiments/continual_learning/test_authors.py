@@ -305,3 +305,12 @@ def test_the_command_runs_the_readings_that_are_named(tmp_path, mnist, capsys):
     with pytest.raises(SystemExit):
         continual.main(words)
     assert "--readings needs --protocol authors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--scenarios", "task"], ["--methods", "si"]], ids=" ".join)
+def test_readings_refuse_what_they_do_not_run(more, tmp_path, mnist, capsys):
+    words = ["--protocol", "authors", "--mnist", mnist, "--out", str(tmp_path / "x"), *more]
+    with pytest.raises(SystemExit):
+        continual.main([*words, "--readings"])
+    assert f"{more[0]} cannot be combined with --readings" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
