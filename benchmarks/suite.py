@@ -51,8 +51,8 @@ class Suite:
     Args:
         folder: The folder of `runs/` and `logs/`; created if missing.
         planned: The runs, in the order of training.
-        signals: The signals that stop the suite. They must reach this process alone; it forwards
-            the first one to the training process.
+        signals: The signals that stop the suite, which forwards the first one to the training
+            process. SIGTERM may reach both; other signals must reach this process alone.
 
     Raises:
         SuiteError: If the folder cannot be used, or another suite is using it.

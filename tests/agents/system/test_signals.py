@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from agents.system.signals import SHOW_CURSOR, StopSignals
+from agents.system.signals import SAME_REQUEST_S, SHOW_CURSOR, StopSignals
 
 
 @pytest.fixture
@@ -48,3 +48,20 @@ def test_under_nohup_a_closed_terminal_stops_nothing():
         os.kill(os.getpid(), signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert signals.received is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sigterm_that_a_parent_passes_on_does_not_cut_the_saving_short(number, monkeypatch):
+    now = [100.0]
+    done = []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("os._exit", done.append)
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        now[0] += 0.9 * SAME_REQUEST_S
+        os.kill(os.getpid(), number)
+        assert done == []
+        now[0] += 0.2 * SAME_REQUEST_S
+        os.kill(os.getpid(), number)
+    assert signals.received == signal.SIGTERM
+    assert done == [128 + number]
