@@ -245,8 +245,9 @@ class LSTMCore(nn.Module):
             state: Hidden and cell state before the first step, shape (2, B, 256).
             episode_starts: Bool, shape (T, B).
         """
-        not_done = (~episode_starts).to(torso_features.dtype).unsqueeze(-1)
+        starts = episode_starts.unsqueeze(-1)
         if torch.is_grad_enabled():
+            not_done = (~starts).to(torso_features.dtype)
             weights = (
                 self.cell.weight_ih,
                 self.cell.weight_hh,
@@ -257,8 +258,10 @@ class LSTMCore(nn.Module):
         # Without a gradient there are few steps, and torch's own cell is faster.
         hiddens = []
         hidden, cell = state.unbind()
-        for x, not_done_t in zip(torso_features.unbind(), not_done.unbind(), strict=True):
-            hidden, cell = self.cell(x, (hidden * not_done_t, cell * not_done_t))
+        for x, starts_t in zip(torso_features.unbind(), starts.unbind(), strict=True):
+            # Not a product with zero: after an observation that is not finite, it would stay NaN.
+            before = hidden.masked_fill(starts_t, 0.0), cell.masked_fill(starts_t, 0.0)
+            hidden, cell = self.cell(x, before)
             hiddens.append(hidden)
         return torch.stack(hiddens), torch.stack([hidden, cell])
 

@@ -55,9 +55,11 @@ class LSTMSequence(torch.autograd.Function):
         hiddens_before, cells_before = x.new_empty(2, steps, batch, size).unbind()
         recurrent = recurrent_weight.t()
         hiddens[0], cells[0] = hidden, cell
+        # Not a product with zero: after an observation that is not finite, it would stay NaN.
+        starts, zero = not_done == 0, x.new_zeros(())
         for t in range(steps):
-            torch.mul(hiddens[t], not_done[t], out=hiddens_before[t])
-            torch.mul(cells[t], not_done[t], out=cells_before[t])
+            torch.where(starts[t], zero, hiddens[t], out=hiddens_before[t])
+            torch.where(starts[t], zero, cells[t], out=cells_before[t])
             gates[t].view(batch, -1).addmm_(hiddens_before[t], recurrent)
             gates[t, :, :2].sigmoid_()
             gates[t, :, 2].tanh_()

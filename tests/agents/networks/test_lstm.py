@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from agents.networks.actor_critic import LSTMCore
 from agents.networks.lstm import LSTMSequence
 
 T, B, INPUTS, SIZE = 6, 3, 5, 4
@@ -95,3 +96,28 @@ def test_groups_of_games_have_the_gradients_that_each_has_alone(tensors):
         torch.testing.assert_close(dx[:, b : b + 1], own_dx)
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours[b], theirs.view_as(ours[b]))
+
+
+BAD_STATE = torch.tensor([torch.nan, torch.inf, 0.0]).expand(2, LSTMCore.state_size, B).mT
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_state_that_is_not_finite_ends_with_its_episode(learning):
+    starts = torch.zeros(T, B, dtype=torch.bool)
+    starts[0] = starts[3, 2] = True
+    x = torch.ones(T, B, INPUTS)
+    x[2, 2] = torch.nan
+    with torch.set_grad_enabled(learning):
+        outputs, state = LSTMCore(INPUTS)(x, BAD_STATE, starts)
+    is_finite = outputs.isfinite().all(dim=-1)
+    assert not is_finite[2, 2]
+    assert is_finite.sum() == T * B - 1
+    assert state.isfinite().all()
+
+
+def test_gradients_of_the_next_episode_are_finite():
+    core, starts = LSTMCore(INPUTS), torch.zeros(T, B, dtype=torch.bool)
+    starts[0] = True
+    outputs, _ = core(torch.ones(T, B, INPUTS), BAD_STATE, starts)
+    for gradient in torch.autograd.grad(outputs.sum(), list(core.parameters())):
+        assert gradient.isfinite().all()
