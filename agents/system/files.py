@@ -17,6 +17,8 @@ import psutil
 
 # Largest CSV file that is read: far more than a year-long run writes.
 MAX_CSV_BYTES = 2**28
+# The system gives the start of a process to the second.
+START_TIME_ERROR_S = 2.0
 
 
 class CsvRow(NamedTuple):
@@ -140,17 +142,22 @@ def remove_stale_temp_files(folder: Path) -> None:
 
     Args:
         folder: Searched recursively for `.NAME.PID.tmp`, optionally with one more suffix. Files of
-            processes that are still running are kept.
+            processes that are still running are kept, but not those that are older than the process
+            that has the number now: in a container, programs get the same few numbers again.
     """
     for path in folder.rglob(".*.tmp*"):
         match = re.fullmatch(r"\..+\.(\d+)\.tmp(\.\w+)?", path.name)
-        if match and not _pid_exists(int(match[1])):
+        if match:
             with contextlib.suppress(OSError):
-                path.unlink()
+                if _is_gone(int(match[1]), path.lstat().st_mtime):
+                    path.unlink()
 
 
-def _pid_exists(pid: int) -> bool:
+def _is_gone(pid: int, since: float) -> bool:
+    """Whether a process that was running at a time, in seconds since 1970, has ended."""
     try:
-        return psutil.pid_exists(pid)
-    except OverflowError:  # not a name that `write_atomically` made
-        return True
+        if not psutil.pid_exists(pid):
+            return True
+        return psutil.Process(pid).create_time() > since + START_TIME_ERROR_S
+    except (psutil.Error, OverflowError):  # it ended just now, or this is no number of a process
+        return False

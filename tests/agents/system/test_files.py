@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from agents.system import files
@@ -27,6 +28,17 @@ def test_leftovers_of_dead_processes_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     remove_stale_temp_files(tmp_path)
     assert sorted(p for p in gone + stays if (tmp_path / p).exists()) == sorted(stays)
+
+
+def test_leftovers_of_an_earlier_process_with_the_number_of_a_running_one_are_removed(tmp_path):
+    """As in a container, whose program is process 1 each time."""
+    name = f".step_1.safetensors.{os.getpid()}.tmp"
+    began = psutil.Process().create_time()
+    for age, stays in ((-5.0, True), (0.0, True), (60.0, False)):
+        (tmp_path / name).write_bytes(b"x")
+        os.utime(tmp_path / name, (began - age, began - age))
+        remove_stale_temp_files(tmp_path)
+        assert (tmp_path / name).exists() == stays
 
 
 def read(path, data):
