@@ -248,8 +248,12 @@ class TrainingRun:
         for _, record in messages:
             self._handle(record)
         for child in exited:
-            if child in self.evaluations.children:
+            if child not in self.evaluations.children:
+                continue
+            if self.signals.received is None:
                 self.evaluations.on_exit()
+            else:  # a scheduler signals every process of a job
+                self.evaluations.stop()
         return [process for process in self.pool.processes if process.child in exited]
 
     def _stop_workers(self) -> None:

@@ -209,6 +209,25 @@ def test_a_signal_ends_the_wait_for_the_last_evaluation_which_is_given_up(tmp_pa
     assert list_checkpoints(run.folder / "checkpoints")
 
 
+def test_an_evaluator_that_is_told_to_stop_like_the_run_did_not_fail(tmp_path):
+    config = dataclasses.replace(CONFIG, run_dir=str(tmp_path), max_frames=10_000)
+    with StopSignals() as signals:
+        run = TrainingRun(config, (), signals=signals, make_env=_games())
+        run.shared.counters[0, 0] = 20
+        run.evaluations.poll()
+        (child,) = run.evaluations.children
+        for pid in (child.process.pid, os.getpid()):
+            os.kill(pid, signal.SIGTERM)
+        while run.evaluations.children:
+            run._receive(timeout=10.0)
+        assert run.restarts == 0
+        assert run.execute() == 143
+        run.close()
+    log = (run.folder / "train.log").read_text()
+    assert "the evaluation at agent step 20 was abandoned" in log
+    assert "died" not in log
+
+
 def test_evaluations_that_fail_in_this_process_do_not_stop_training(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the joystick is stuck")
