@@ -78,7 +78,7 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
 
     Raises:
         SettingError: If the run directory cannot be written to, or there is a `latest` beside it
-            that is not a link. The run directory stays as it is.
+            that is not a link. The run's settings stay as they are.
     """
     folder = Path(config.resume)
     try:
@@ -88,8 +88,9 @@ def resume_run_folder(config: TrainConfig, argv: Sequence[str], global_step: int
         assumed = _assumed(folder)
         session = {"global_step": global_step, "assumed": assumed, **_provenance(argv)}
         resumed = [*_resumes(meta), session]
-        _write_config(folder, config)
+        # First: settings that were missing cannot be told from others once they are written.
         write_json(folder / "meta.json", {**meta, "status": "running", "resumed": resumed})
+        _write_config(folder, config)
     except OSError as error:
         raise _unwritable("resume", folder, error) from error
     update_latest(folder)

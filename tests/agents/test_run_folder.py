@@ -306,6 +306,32 @@ def test_settings_that_are_missing_are_named_with_what_is_assumed(tmp_path, monk
     assert session["assumed"] == {"gamma": default.gamma, "noop_max": default.noop_max}
 
 
+@pytest.mark.parametrize("room_for", [0, 1])
+def test_what_is_assumed_is_recorded_even_if_the_disk_is_full_the_first_time(
+    tmp_path, monkeypatch, room_for
+):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path)), [])
+    rewrite_json(folder / "config.json", lambda stored: stored.pop("gamma"))
+    settings, write, written = (folder / "config.json").read_bytes(), run_folder.write_json, []
+
+    def fill_up(path, value):
+        written.append(path)
+        if len(written) > room_for:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, value)
+
+    monkeypatch.setattr(run_folder, "write_json", fill_up)
+    resumed = TrainConfig(resume=str(folder), total_timesteps=9)
+    with pytest.raises(SettingError, match="No space left on device"):
+        resume_run_folder(resumed, [], 7)
+    assert (folder / "config.json").read_bytes() == settings
+    monkeypatch.setattr(run_folder, "write_json", write)
+    resume_run_folder(resumed, [], 7)
+    assert json.loads((folder / "meta.json").read_text())["resumed"][-1]["assumed"] == {
+        "gamma": TrainConfig().gamma
+    }
+
+
 @pytest.mark.parametrize("stored", ["[1]", '"text"', "3"])
 def test_what_is_no_table_of_settings_is_refused(tmp_path, stored):
     (tmp_path / "config.json").write_text(stored)
