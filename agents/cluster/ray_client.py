@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from agents.system.resources import available_cpus
 
 # Ray's memory holds the messages between server and nodes: a few parameter sets at a time.
 OBJECT_STORE_BYTES = 200 * 2**20
+CONNECT_TIMEOUT_S = 5.0
+# Less than the minute after which Ray gives up.
+STALL_TIMEOUT_S = 40.0
 _ROOT = Path(__file__).parents[2]
 
 
@@ -53,16 +57,23 @@ def connect(config: TrainConfig) -> None:
 
 
 def check_ray() -> None:
-    """Raise at once if Ray's head is gone; Ray itself would end this process after a minute.
+    """Raise if Ray's head is gone; Ray itself would end this process after a minute.
+
+    If its machine refuses the connection, the head is gone. A network that stalls is waited for.
 
     Raises:
-        ClusterFailedError: If the head is gone.
+        ClusterFailedError: If the head is gone, or not reached for `STALL_TIMEOUT_S` seconds.
     """
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise ClusterFailedError(f"Ray at {host}:{port} is gone ({error})") from error
+    deadline = time.monotonic() + STALL_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+            return
+        except OSError as error:
+            if isinstance(error, ConnectionError) or time.monotonic() > deadline:
+                raise ClusterFailedError(f"Ray at {host}:{port} is gone ({error})") from error
+        time.sleep(1.0)
 
 
 def make_actor(kind: type, machine: str, cpus: int) -> Any:
