@@ -103,9 +103,8 @@ class Driver:
     ) -> None:
         self.config, self.shared, self.link = spec.config, shared, link
         self._connection, self._spec = connection, spec
-        network = build_network(
-            check_env(spec.config, spec.make_env), replace(spec.config, workers=1)
-        )
+        spaces = check_env(spec.config, spec.make_env)
+        network = build_network(spaces, replace(spec.config, workers=1), writes_files=False)
         self._where_statistics = network.where_statistics
         self._members: list[_Member] = []
         self._failures: defaultdict[str, int] = defaultdict(int)

@@ -85,7 +85,8 @@ class Node:
 
     def __init__(self, spec: GroupSpec, server: Server) -> None:
         self.config = spec.config
-        network = build_network(check_env(spec.config, spec.make_env), spec.config)
+        spaces = check_env(spec.config, spec.make_env)
+        network = build_network(spaces, spec.config, writes_files=False)
         self._where_statistics = where = network.where_statistics
         self.shared = SharedState.for_training(network, spec.config)
         if where is not None:

@@ -35,12 +35,18 @@ log = logging.getLogger("train")
 X86 = ("x86_64", "amd64")
 
 
-def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
+def build_network(spaces: Spaces, config: TrainConfig, *, writes_files: bool = True) -> ActorCritic:
     """Build the network, or refuse a run that this machine cannot hold; warn of needless processes.
 
     Parameters are counted as they are registered, before they are filled, so a network that is too
     large is refused long before it takes the memory. (Building it on torch's meta device first
     would take a second, and 100 MB, because torch draws random numbers there with its compiler.)
+
+    Args:
+        spaces: The sizes of the environment's spaces.
+        config: The settings.
+        writes_files: Whether this process writes the run directory, which needs room on the disk.
+            The nodes of a cluster may not even have its file system.
 
     Raises:
         SettingError: naming the flag to lower.
@@ -72,7 +78,8 @@ def build_network(spaces: Spaces, config: TrainConfig) -> ActorCritic:
     if config.uses_central_learner:
         queue_bytes = queue_size(config, rollout_layout(config, network))
     _check_shared_memory(size, config, queue_bytes + count_bytes)
-    _check_disk(size, config, count_bytes)
+    if writes_files:
+        _check_disk(size, config, count_bytes)
     cores = available_cpus()
     if processes > cores:
         log.warning(

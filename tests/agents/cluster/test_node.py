@@ -296,3 +296,8 @@ def test_only_networks_that_normalise_keep_statistics(game):
     config = TrainConfig(game=game, workers=1, head="linear")
     node = Node(GroupSpec(config), Blank())
     assert (node.shared.observed is not None) == (game == "CartPole-v1")
+
+
+def test_a_node_needs_no_room_where_the_run_is_written_on_another_machine(monkeypatch):
+    monkeypatch.setattr("agents.training.preflight.free_disk_space", lambda _: 0)
+    Node(GroupSpec(CONFIG), Blank())
