@@ -21,6 +21,8 @@ from benchmarks.suite import ROOT, Suite, SuiteError, start, wait_for_orphan
 
 # How often a run is tried if its machine, or the Ray process that it ran in, is lost.
 MAX_TRIES = 3
+# A network file system keeps a lost machine's locks for a while: NFS version 4 for 90 seconds.
+LOST_MACHINE_TIMEOUT_S = 150.0
 STOP_TIMEOUT_S = 120.0
 POLL_INTERVAL_S = 0.2
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -124,7 +126,7 @@ def run_training(arguments: Sequence[str], log: Path, resumed: Path | None) -> i
     if not log.parent.is_dir():
         raise FileNotFoundError(f"{os.uname().nodename} does not see {log.parent}")
     if resumed is not None:
-        wait_for_orphan(resumed)
+        wait_for_orphan(resumed, LOST_MACHINE_TIMEOUT_S)
     command = [sys.executable, str(ROOT / "train_a3c.py"), *arguments]
     process = start(command, log)
     try:

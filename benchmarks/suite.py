@@ -38,7 +38,7 @@ TRAIN = (sys.executable, str(ROOT / "train_a3c.py"))
 
 _STATUS_INTERVAL_S = 5.0
 _STOP_TIMEOUT_S = 120.0
-_ORPHAN_TIMEOUT_S = 30.0
+ORPHAN_TIMEOUT_S = 30.0
 
 
 class SuiteError(UserError):
@@ -236,9 +236,14 @@ class Suite:
         return list(self._known.items())
 
 
-def wait_for_orphan(folder: Path) -> None:
-    """Wait for a training that a killed suite left behind, while it is still saving."""
-    deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
+def wait_for_orphan(folder: Path, timeout: float = ORPHAN_TIMEOUT_S) -> None:
+    """Wait for a training that a killed suite left behind, while it is still saving.
+
+    Args:
+        folder: The run directory, which that training has locked.
+        timeout: Seconds after which it is not waited for any longer.
+    """
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         with contextlib.suppress(SettingError):
             lock_run_folder(folder).close()

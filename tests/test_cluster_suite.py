@@ -4,12 +4,14 @@ import importlib.util
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from agents.checkpoint import list_checkpoints
 from agents.config import TrainConfig
+from agents.run_folder import create_run_folder, lock_run_folder
 from benchmarks.cluster_suite import connect, run_training
 from benchmarks.planned_runs import last_checkpoint
 from benchmarks.suite import SuiteError
@@ -43,6 +45,25 @@ def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path):
     (tmp_path / "logs").mkdir()
     assert run_training(["--workers", "-1"], tmp_path / "logs" / "log", None) == 2
     assert "--workers -1: must be" in (tmp_path / "logs" / "log").read_text()
+
+
+def test_the_lock_of_a_lost_machine_is_waited_for_as_long_as_a_file_system_keeps_it(
+    tmp_path, monkeypatch
+):
+    folder = create_run_folder(TrainConfig(run_dir=str(tmp_path / "runs")), [])
+    lock, seconds = lock_run_folder(folder), [0.0]
+
+    def sleep(passed):
+        seconds[0] += passed
+        if seconds[0] > 90:
+            lock.close()
+
+    clock = SimpleNamespace(monotonic=lambda: seconds[0], sleep=sleep)
+    monkeypatch.setattr("benchmarks.suite.time", clock)
+    ended = SimpleNamespace(poll=lambda: 0, returncode=0)
+    monkeypatch.setattr("benchmarks.cluster_suite.start", lambda *_: ended)
+    assert run_training([], tmp_path / "log", folder) == 0
+    assert lock.closed
 
 
 @pytest.mark.slow
