@@ -95,7 +95,10 @@ class EvaluationSession:
                 global_step,
                 overlay_factory(self.config, global_step) if overlay else None,
             )
-        remove_stale_temp_files(self.folder)  # of an evaluation that was killed
+        # Of an evaluation that was killed. Checkpoints are left alone: a training in another
+        # container may be writing one, whose process number means nothing here.
+        for name in ("videos", "replays"):
+            remove_stale_temp_files(self.folder / name)
         self._signals = StopSignals()
 
     def run(self, episodes: int) -> int:

@@ -336,6 +336,13 @@ def test_what_a_killed_evaluation_left_is_removed(run):
     assert not left.exists()
 
 
+def test_a_checkpoint_that_another_machine_is_writing_stays(run):
+    written = run / "checkpoints" / ".step_000000000600.safetensors.4194305.tmp"
+    written.touch()
+    assert main([str(run), "--mode", "random", "--episodes", "1"]) == 0
+    assert written.exists()
+
+
 def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
