@@ -34,6 +34,9 @@ class Checkpointer:
         config: The settings.
         network: Gives the names and shapes of the parameters; no reference to it is kept.
         shared: The state that is saved and restored.
+
+    Attributes:
+        newest: The file that was saved or restored last; None before.
     """
 
     def __init__(self, config: TrainConfig, network: nn.Module, shared: SharedState) -> None:
@@ -41,6 +44,7 @@ class Checkpointer:
         self._shapes = {name: p.shape for name, p in network.named_parameters()}
         self._last_time = time.monotonic()
         self._best_return = float("-inf")
+        self.newest: Path | None = None
 
     @property
     def due(self) -> bool:
@@ -83,11 +87,13 @@ class Checkpointer:
         if name := _first_not_finite(checkpoint):
             log.error("no checkpoint was written: %s is not finite", name)
             return None
+        keep = self.config.keep_checkpoints
         try:
-            return save_checkpoint(folder / "checkpoints", checkpoint, self.config.keep_checkpoints)
+            self.newest = save_checkpoint(folder / "checkpoints", checkpoint, keep)
         except OSError as error:
             log.error("no checkpoint could be written: %s", error)
             return None
+        return self.newest
 
     def save_if_best(
         self, folder: Path, parameters: Tensor, global_step: int, mean_return: float
@@ -136,6 +142,7 @@ class Checkpointer:
             len(self.shared.optimizer_state),
             self.shared.bonus_counts,
         )
+        self.newest = path
         self._copy_into(self.shared.parameters, checkpoint.parameters)
         state = checkpoint.training_state
         if checkpoint.optimizer_state:

@@ -18,7 +18,6 @@ from agents.a3c.worker_group import (
     WorkerGroup,
     make_training_env,
 )
-from agents.checkpoint import list_checkpoints
 from agents.config import TrainConfig
 from agents.errors import UserError
 from agents.monitoring.console import make_display, status_line
@@ -373,14 +372,11 @@ class TrainingRun:
 
     def _save_last(self, failure: TrainingFailedError | None) -> Path | None:
         """Save at the end of training; return the newest checkpoint, if there is one."""
-        older = list_checkpoints(self.folder / "checkpoints")
-        saved = older[-1] if older else None
         # Parameters that give no finite update would only displace a better checkpoint.
-        if saved is None or not isinstance(failure, NotFiniteError):
-            last = self._save()
-            self._unwritten += last is None and self.shared.global_step > 0
-            saved = last or saved
-        return saved
+        if self.checkpointer.newest is None or not isinstance(failure, NotFiniteError):
+            is_lost = self._save() is None and self.shared.global_step > 0
+            self._unwritten += is_lost
+        return self.checkpointer.newest
 
     def _conclude(self, failure: TrainingFailedError | None, saved: Path | None) -> int:
         """Write the results, and return the exit code."""

@@ -139,3 +139,14 @@ def test_only_a_better_evaluation_replaces_the_best_one_in_a_resumed_run_too(tmp
     assert best_step() == 10
     resumed.save_if_best(tmp_path, resumed.shared.parameters, 40, 6.0)
     assert best_step() == 40
+
+
+def test_the_newest_checkpoint_is_not_a_damaged_one_of_a_later_step(tmp_path, checkpointer):
+    assert checkpointer.newest is None
+    checkpointer.shared.counters[0, Counter.STEPS] = 500
+    saved = checkpointer.save(tmp_path, TrainingState())
+    assert checkpointer.newest == saved
+    (tmp_path / "checkpoints" / "step_000000000900.safetensors").write_bytes(b"damaged")
+    resumed = Checkpointer(checkpointer.config, nn.Linear(2, 1), checkpointer.shared)
+    resumed.restore(tmp_path)
+    assert resumed.newest == saved
