@@ -4,7 +4,9 @@ import contextlib
 import functools
 import logging
 import math
+import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +21,7 @@ from agents.networks.program_statistics import HeadSummary
 
 log = logging.getLogger("train")
 
+_EVENT_FILE = re.compile(r"(events\.out\.tfevents\.)([0-9]{1,18})(\..*)")
 # TensorBoard's default bins are each a tenth wider than the last: too wide for values in (0, 1).
 _BINS: dict[str, Any] = {
     "singular_values": 40,
@@ -116,6 +119,8 @@ class TensorBoardWriter:
         try:
             if self._writer is None:
                 _silence_writer_threads()
+                if self._purge_step is not None:
+                    _date_back(self._folder)
                 self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
                 self._purge_step = None  # a file opened after a failure purges nothing
             write(self._writer)
@@ -161,3 +166,18 @@ def _remove_empty_event_files(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if path.stat().st_size == 0:
                 path.unlink()
+
+
+def _date_back(folder: Path) -> None:
+    """Rename event files that are dated later than now, as they are after a clock was set back.
+
+    TensorBoard reads the files in the order of their names, `events.out.tfevents.SECONDS.*`, so
+    the file of a resumed run would purge nothing if it came first.
+    """
+    latest = int(time.time()) - 1
+    for path in sorted(folder.glob("events.out.tfevents.*"), reverse=True):
+        if match := _EVENT_FILE.fullmatch(path.name):
+            seconds = min(int(match[2]), latest)
+            if seconds < int(match[2]):
+                path.rename(folder / f"{match[1]}{seconds:010d}{match[3]}")
+            latest = seconds - 1

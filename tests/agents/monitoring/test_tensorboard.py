@@ -41,6 +41,26 @@ def test_events_that_find_no_room_are_reported_once_and_print_no_traceback(
     assert [(e.step, e.value) for e in events.Scalars("a3c/restarts")] == [(300, 2.0)]
 
 
+@pytest.mark.parametrize("set_back", [0, 3600])
+def test_a_resumed_run_has_one_curve_though_the_clock_was_set_back(tmp_path, monkeypatch, set_back):
+    now = [1_800_000_000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    sessions = [(None, (10, 20, 30, 40)), (21, (25, 35, 45)), (36, (50,))]
+    for purge_step, steps in sessions:
+        writer = TensorBoardWriter(tmp_path, purge_step)
+        for step in steps:
+            writer.add_scalars({"a3c/restarts": 1}, step)
+        writer.close()
+        now[0] += 5 - set_back
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("a3c/restarts")] == [10, 20, 25, 35, 50]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 3
+    if not set_back:
+        stamps = [name.split(".")[3] for name in names]
+        assert stamps == ["1800000000", "1800000005", "1800000010"]
+
+
 def make_summary(attention):
     return HeadSummary(
         attention=np.asarray(attention, np.float32),
