@@ -135,7 +135,7 @@ class Driver:
             shared.parameters.numpy(),
             shared.counters.sum(0).numpy(),
             shared.optimizer_state.numpy(),
-            int(self.link.optimizer_updates) or shared.updates,
+            int(self.link.optimizer_updates),
         )
         self._generation += 1
         self._traffic = Traffic()

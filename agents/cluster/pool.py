@@ -76,6 +76,7 @@ class ClusterPool(WorkerPool):
         nobody = replace(spec.config, workers=0, cluster="none")
         super().__init__(replace(spec, config=nobody), shared, queue)
         self.link = link = Link.create()
+        link.optimizer_updates.fill_(shared.updates)
         self._sync_requests = link.requests
 
         def target(incarnation: int) -> tuple[Callable[..., None], tuple[Any, ...]]:

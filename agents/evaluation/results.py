@@ -148,7 +148,7 @@ def append_evaluation(folder: Path, *rows: EvaluationRow) -> None:
     """Append rows to a run's `eval/evaluations.csv`, or `eval/played.csv` if not of training.
 
     The header comes first if the file is new. If the last line was truncated by a crash, the rows
-    start on a new line.
+    start on a new line. Where not all can be written, nothing of them stays.
 
     Args:
         folder: The run directory.
@@ -160,7 +160,7 @@ def append_evaluation(folder: Path, *rows: EvaluationRow) -> None:
     path = folder / (EVALUATIONS if rows[0].source == TRAINING else PLAYED)
     path.parent.mkdir(exist_ok=True)
     _renew_header(path)
-    with path.open("a+b") as file:
+    with path.open("a+b", buffering=0) as file:
         size = file.tell()
         text = "".join(map(_format, rows))
         if size == 0:
@@ -169,7 +169,13 @@ def append_evaluation(folder: Path, *rows: EvaluationRow) -> None:
             file.seek(size - 1)
             if file.read(1) != b"\n":
                 text = "\n" + text
-        file.write(text.encode())  # one write: two processes' rows do not mix
+        data = text.encode()
+        try:
+            while data:  # usually one write: two processes' rows do not mix
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(size)  # part of a row may look like a row
+            raise
 
 
 def read_evaluations(folder: Path) -> list[EvaluationRow]:

@@ -41,9 +41,7 @@ SMALL = TrainConfig(
     learner_batch=2,
     log_interval=0.05,
 )
-LEARNING = dataclasses.replace(
-    CONFIG, head="linear", learner="cpu", learner_batch=1, total_timesteps=5000
-)
+LEARNING = dataclasses.replace(CONFIG, head="linear", learner="cpu", learner_batch=1)
 
 
 def make_state(config):
@@ -225,9 +223,7 @@ def test_it_learns_the_tiny_game_to_its_optimum(head, tmp_path):
 
 
 def test_it_learns_it_from_worker_processes_too(tmp_path):
-    config = dataclasses.replace(
-        LEARNING, workers=2, envs_per_worker=4, learner_batch=2, total_timesteps=8000
-    )
+    config = dataclasses.replace(LEARNING, workers=2, envs_per_worker=4, learner_batch=2)
     assert learns_with_one_of_three_seeds(config, tmp_path)
 
 

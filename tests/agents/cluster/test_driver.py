@@ -35,6 +35,10 @@ def test_a_new_server_takes_over_all_of_the_last_ones_state(monkeypatch):
     assert start.optimizer_updates == 5
     assert new._generation == 4
 
+    new.link.optimizer_updates.fill_(0)  # no optimizer state has come from a node yet
+    new._start_server()
+    assert started[-1].optimizer_updates == 0
+
 
 def test_where_no_machine_offers_a_cpu_a_run_says_so_once(monkeypatch):
     monkeypatch.setattr(driver, "MIRROR_INTERVAL_S", 0)

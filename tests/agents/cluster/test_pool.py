@@ -16,7 +16,7 @@ from agents.cluster.pool import ClusterPool, check_cluster, train_on_cluster
 from agents.config import SettingError, TrainConfig
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import resolve_run
-from agents.training.shared_state import SharedState
+from agents.training.shared_state import Counter, SharedState
 from agents.training.worker_pool import SyncState
 from envs import spaces
 from tests.process_harness import command, curves, meta
@@ -75,9 +75,11 @@ def test_the_pool_is_one_process_and_shows_what_the_driver_reports():
     network = ActorCritic(spaces(CONFIG.env), CONFIG)
     shared = SharedState.for_training(network, CONFIG)
     assert len(shared.counters) == 2
+    shared.counters[-1, Counter.UPDATES] = 50  # of a resumed run, with its optimizer state
     pool = ClusterPool(GroupSpec(CONFIG), shared)
     assert pool.sync_state is SyncState.IDLE
     assert pool.processes == []
+    assert pool.link.optimizer_updates.tolist() == [50]
     pool.link.gauges.copy_(pool.link.gauges.new_tensor([3, 12, 2, 1.5, 7, 1e6]))
     assert (pool.workers_alive, pool.restarts) == (12, 2)
     assert pool.link.gauges[Gauge.DROPPED] == 7

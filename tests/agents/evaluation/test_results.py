@@ -4,6 +4,7 @@ import dataclasses
 import io
 import logging
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -134,6 +135,22 @@ def test_older_runs_have_rows_of_both_kinds_in_one_file(tmp_path):
     rows = read_evaluations(tmp_path)
     assert [row.summary.min for row in rows] == [1.0, 2.0, 3.0]
     assert [row.source for row in rows] == ["evaluate", "training", "evaluate"]
+
+
+def test_of_a_row_that_does_not_fit_on_the_disk_nothing_stays(tmp_path):
+    append_evaluation(tmp_path, evaluation(1.0))
+    path = tmp_path / "eval" / "played.csv"
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_evaluation(tmp_path, evaluation(2.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    append_evaluation(tmp_path, evaluation(3.0))
+    assert [row.summary.min for row in read_evaluations(tmp_path)] == [1.0, 3.0]
 
 
 def reached(**milestones):

@@ -1,6 +1,8 @@
 """Damaged CSV files are read as far as they go; temporary files of dead processes are removed."""
 
+import errno
 import os
+import stat
 import subprocess
 import sys
 
@@ -83,3 +85,22 @@ def test_only_plain_digits_are_a_count():
     assert [parse_count(text) for text in ("0", "12", "9" * 18)] == [0, 12, 10**18 - 1]
     others = ("", "-1", "1e3", "²", "2\u0663", "9" * 5000)
     assert [parse_count(text) for text in others] == [None] * 6
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_cannot_sync_folders_is_written_to(number, tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(descriptor)
+
+    monkeypatch.setattr("os.fsync", files_only)
+    path = tmp_path / "config.json"
+    if number == errno.EINVAL:
+        files.write_atomically(path, b"{}")
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            files.write_atomically(path, b"{}")
+    assert path.read_bytes() == b"{}"

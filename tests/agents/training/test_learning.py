@@ -14,9 +14,7 @@ from envs import Spaces
 from tests.agents.tiny_env import ACTIONS, OPTIMUM, TinyEnv, make_tiny_env
 
 # More entropy bonus than on Atari: the consolation is a trap for a policy that settles early.
-CONFIG = TrainConfig(
-    workers=0, envs_per_worker=8, num_steps=5, total_timesteps=10_000, ent_coef=0.06
-)
+CONFIG = TrainConfig(workers=0, envs_per_worker=8, num_steps=5, total_timesteps=5000, ent_coef=0.06)
 
 
 def play_greedily(network):
