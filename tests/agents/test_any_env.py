@@ -246,10 +246,10 @@ def test_the_central_learner_counts_what_was_acted_on_once(tmp_path):
 
 
 def test_workers_in_processes_share_the_statistics(tmp_path):
-    run = train_run(tmp_path, workers=2, processes=2, eval_interval=0, total_timesteps=2000)
+    run = train_run(tmp_path, workers=2, processes=2, eval_interval=0, total_timesteps=600)
     _, config = open_run(run)
     statistics = load_agent(run, config).network.torso.normalization.statistics
-    assert float(statistics[0]) >= 1000  # without a lock, some may be lost
+    assert float(statistics[0]) > 300  # without a lock, some may be lost
 
 
 def test_an_environment_that_raises_is_reported_with_its_worker_and_traceback(tmp_path):
@@ -379,10 +379,10 @@ def test_the_documented_environment_and_its_use_from_python_run_as_they_stand(tm
         r"```python\n(.*?)```", (ROOT / "docs" / "environments.md").read_text(), re.DOTALL
     )
     (tmp_path / "corridor.py").write_text(corridor)
-    (tmp_path / "mine.py").write_text(script.replace("50_000", "400, workers=2, envs_per_worker=2"))
+    (tmp_path / "mine.py").write_text(script.replace("50_000", "400, workers=1, envs_per_worker=2"))
     # The environment is found in the working directory.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    game = ["--game", "corridor:Corridor-v0", "--total-timesteps", "400", "--workers", "2"]
+    game = ["--game", "corridor:Corridor-v0", "--total-timesteps", "400", "--workers", "1"]
     for command in ([str(ROOT / "train_a3c.py"), *game], ["mine.py"]):
         run = subprocess.run(
             [sys.executable, *command],
