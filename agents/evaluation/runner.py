@@ -48,7 +48,9 @@ class StatefulNetwork:
     @torch.no_grad()
     def forward(self, observation: Observation) -> Tensor:
         """Logits, shape (A,), for the episode's next observation."""
-        features = self.network.torso(torch.from_numpy(observation)[None])
+        # A copy, as in training: torch takes no views in reverse order, such as a flipped image.
+        kind = np.uint8 if self.network.spaces.has_images else np.float32
+        features = self.network.torso(torch.from_numpy(np.array(observation, kind))[None])
         self._before = (features, self._state, self._starts)
         self._logits, self._state = self.network.act_logits(*self._before)
         self._starts = torch.tensor([False])

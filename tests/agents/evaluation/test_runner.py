@@ -202,6 +202,24 @@ def test_the_state_of_the_core_makes_a_difference_and_is_zeroed_at_an_episodes_s
     assert not torch.equal(gone_on, zeroed)
 
 
+def _read_only(observation):
+    observation.flags.writeable = False
+    return observation
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 21, 21)])
+@pytest.mark.parametrize("change", [np.flip, _read_only, lambda o: o.astype(np.float64)])
+def test_an_observation_may_be_of_any_memory_and_precision(shape, change):
+    spaces = Spaces(2, shape)
+    network = ActorCritic(spaces, TrainConfig(game="CartPole-v1", head="linear"))
+    kind = np.uint8 if spaces.has_images else np.float32
+    observation = np.arange(np.prod(shape)).astype(kind).reshape(shape)
+    changed = change(observation.copy())
+    usual = np.ascontiguousarray(changed, kind)
+    logits = [StatefulNetwork(network).forward(each) for each in (changed, usual)]
+    assert torch.equal(*logits)
+
+
 def test_evaluation_plays_the_episodes_of_its_seeds_in_order(network):
     log = EpisodeLog()
     episodes = evaluate_policy(network, CONFIG, "sampled", episode_seeds(5, 3), [log])
