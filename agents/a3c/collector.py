@@ -187,7 +187,9 @@ class Collector:
         self._ended_before = ended = terminated | truncated
         # Lives may rise within an episode (a bonus life) and change freely between episodes; some
         # games have none at all. Only a fall within a running episode is a lost life.
-        lives = info.get("lives", self._lives)
+        # A step may not tell them: they are as before then, and unknown in a new episode.
+        before = np.where(ignored, 0, self._lives)
+        lives = np.where(info.get("_lives", True), info.get("lives", before), before)
         life_lost = (lives < self._lives) & ~(terminated | ignored)
         self._lives = lives
         self._returns += rewards

@@ -1,5 +1,6 @@
 """The collector plays any Gymnasium vector environment in NEXT_STEP mode."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -113,6 +114,35 @@ def test_an_info_of_another_meaning_is_not_taken_for_statistics(meant):
             return *step, {**info, "episode": meant}
 
     assert collect(Counts(3), 3)[1] == collect(TinyEnv(3), 3)[1]
+
+
+class TellsLivesAtTimes(gymnasium.Env):
+    """Episodes of 6 steps, whose fifth loses a life: of 5 in the first episode, of 3 in others."""
+
+    observation_space, action_space = Box(0, 255, (1, 20, 20), np.uint8), Discrete(2)
+
+    def __init__(self, when):
+        self.when, self.lives = when, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.steps, self.lives = 0, 3 if self.lives else 5
+        return np.zeros((1, 20, 20), np.uint8), {}
+
+    def step(self, action):  # noqa: ARG002
+        self.steps += 1
+        self.lives -= self.steps == 5
+        info = {"lives": self.lives} if self.steps in self.when else {}
+        return np.zeros((1, 20, 20), np.uint8), 0.0, False, self.steps == 6, info
+
+
+@pytest.mark.parametrize("when", [[{1, 3, 5}], [{1, 3, 5}, {2, 4, 5}]])
+def test_lives_that_a_step_does_not_tell_are_not_lost(when):
+    env = SyncVectorEnv([lambda told=told: TellsLivesAtTimes(told) for told in when])
+    [rollout], _ = collect(env, 1, num_steps=14)
+    # The seventh step is ignored.
+    of_each = [float(t in (4, 11)) for t in range(14)]
+    assert (rollout["discounts"] == 0).float().T.tolist() == [of_each] * len(when)
 
 
 @pytest.mark.parametrize(
