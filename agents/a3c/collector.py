@@ -181,15 +181,20 @@ class Collector:
     def _play(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any]:
         """Play a step; return rewards, terminations, lost lives and truncations, (B,) each."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
-        self._observations = self._as_tensor(observations)
+        before, self._observations = self._observations, self._as_tensor(observations)
+        if terminated.any() and not self.spaces.has_images:
+            # Nothing is learned from what is seen after an end, but NaN there would spoil the
+            # gradient: NaN times zero is NaN.
+            spoilt = torch.from_numpy(terminated).unsqueeze(1) & ~self._observations.isfinite()
+            self._observations = torch.where(spoilt, before, self._observations)
         # In NEXT_STEP mode, the step after an end ignores its action and starts a new episode.
         self._starts = ignored = self._ended_before
         self._ended_before = ended = terminated | truncated
         # Lives may rise within an episode (a bonus life) and change freely between episodes; some
         # games have none at all. Only a fall within a running episode is a lost life.
         # A step may not tell them: they are as before then, and unknown in a new episode.
-        before = np.where(ignored, 0, self._lives)
-        lives = np.where(info.get("_lives", True), info.get("lives", before), before)
+        known = np.where(ignored, 0, self._lives)
+        lives = np.where(info.get("_lives", True), info.get("lives", known), known)
         life_lost = (lives < self._lives) & ~(terminated | ignored)
         self._lives = lives
         self._returns += rewards

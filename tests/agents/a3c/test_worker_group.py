@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from agents.a3c.worker_group import GroupSpec, WorkerGroup
 from agents.config import TrainConfig
@@ -314,6 +315,38 @@ def test_one_workers_gradient_that_is_not_finite_leaves_the_others_alone(head, c
     assert [record.is_applied for record in runner.updates()] == [True, False, True]
     assert runner.shared.counters[:3, Counter.SKIPPED].tolist() == [0, 1, 0]
     assert bool(runner.shared.parameters.isfinite().all())
+
+
+class VectorEnv(TinyEnv):
+    """Tiny games whose observations are vectors, of one given number after an end."""
+
+    single_observation_space = Box(-np.inf, np.inf, (ROOMS,), np.float32)
+
+    def __init__(self, num_envs, after_end):
+        self._after_end = after_end
+        super().__init__(num_envs)
+
+    def _screens(self):
+        vectors = np.eye(ROOMS, dtype=np.float32)[self._rooms]
+        vectors[self._ended] = self._after_end
+        return vectors
+
+
+@pytest.mark.parametrize("core", ["none", "lstm"])
+def test_an_update_does_not_depend_on_what_is_seen_after_an_end(core):
+    config = TrainConfig("CartPole-v1", num_steps=30, head="linear", core=core)
+    gradients = []
+    for number in (1.0, math.nan):
+        torch.manual_seed(0)
+        shared = SharedState.for_training(ActorCritic(Spaces(ACTIONS, (ROOMS,)), config), config)
+
+        def make_env(config, seeds, number=number):  # noqa: ARG001
+            return VectorEnv(len(seeds), number)
+
+        group = WorkerGroup(GroupSpec(config, make_env), SharedMemoryStore(shared, config))
+        assert not collect(group).mask.all()
+        gradients += gradients_of(group)
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("bonus", ["none", "pixel-counts"])
