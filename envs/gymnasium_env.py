@@ -157,6 +157,10 @@ def _with_observations(env: Env, images: str) -> Env:
         space = space[name]
     if _is_image(space):
         return _with_images(env, images)
+    if images != "auto":
+        raise UnusableEnvironmentError(
+            f"only images (Box of uint8) can be shown as {images}, not {_shorten(space)}"
+        )
     is_stack = space.dtype == np.uint8 and len(space.shape or ()) > 3
     if isinstance(space, spaces.Box) and not is_stack:
         with np.errstate(over="ignore"):  # a bound may be the largest float64
@@ -171,10 +175,13 @@ def _with_observations(env: Env, images: str) -> Env:
 
 
 def _unsupported(space: spaces.Space[Any]) -> UnusableEnvironmentError:
-    text = " ".join(str(space).split())
     return UnusableEnvironmentError(
-        f"the observation space {text[:200]} is not supported: {_SUPPORTED}"
+        f"the observation space {_shorten(space)} is not supported: {_SUPPORTED}"
     )
+
+
+def _shorten(space: spaces.Space[Any]) -> str:
+    return " ".join(str(space).split())[:200]
 
 
 def _as_vector(observation: Any) -> npt.NDArray[np.float32]:

@@ -111,6 +111,14 @@ def test_what_is_no_picture_is_shown_as_it_is_unless_asked_otherwise():
     assert spaces(config("Tiles", images="grey")).observation_shape == (4, 84, 84)
 
 
+@pytest.mark.parametrize("images", ["grey", "raw"])
+@pytest.mark.parametrize("name", ["Matrix", "Bytes", "Discrete"])
+def test_what_is_no_image_cannot_be_shown_as_one(name, images):
+    words = f"only images .* can be shown as {images}, not (Box|Discrete)"
+    with pytest.raises(UnusableEnvironmentError, match=words):
+        make_evaluation_env(config(name, images=images))
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
