@@ -129,7 +129,8 @@ class _ScreenOfStep(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         screen: Any = self.env.render()
-        self._screen = self._screen if screen is None else screen
+        # A copy: the environment may draw the next picture into the same memory.
+        self._screen = self._screen if screen is None else np.array(screen)
         return observation, reward, terminated, truncated, {**info, "screens": self._screen[None]}
 
 

@@ -89,6 +89,16 @@ class Talkative(Countdown):
         return None if self.steps == 3 else super().render()
 
 
+class Painter(Countdown):
+    """Draws all its pictures into the same memory."""
+
+    canvas = np.zeros((30, 20, 3), np.uint8)
+
+    def render(self):
+        self.canvas[:] = super().render()
+        return self.canvas
+
+
 class Tiring(Countdown):
     """Pays less from episode to episode of a process, whatever one does."""
 
@@ -143,6 +153,7 @@ gymnasium.register("TestFailing-v0", Countdown, kwargs={"fail_at": 3})
 _still = {"kind": "Discrete", "actions": 1, "length": 1100}
 gymnasium.register("TestStill-v0", Countdown, kwargs=_still)
 gymnasium.register("TestUnrendered-v0", Unrendered)
+gymnasium.register("TestPainter-v0", Painter)
 gymnasium.register("TestTiring-v0", Tiring, kwargs={"length": 10**9})
 gymnasium.register("TestTalkative-v0", Talkative)
 gymnasium.register("TestConsole-v0", "ale_py.env:AtariEnv", kwargs={"game": "pong"})

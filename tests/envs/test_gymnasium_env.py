@@ -200,6 +200,13 @@ def test_a_step_without_a_picture_shows_the_one_before():
     assert brightest == [10, 20, 20, 40]
 
 
+def test_pictures_of_earlier_steps_stay_as_they_were():
+    env = make_evaluation_env(config("Painter"), keep_screens=True)
+    env.reset(seed=1)
+    screens = [env.step(0)[4]["screens"] for _ in range(3)]
+    assert [int(screen.max()) for screen in screens] == [10, 20, 30]
+
+
 def test_pictures_of_steps_are_the_rendered_ones():
     env = make_evaluation_env(config("Vector"), keep_screens=True)
     env.reset(seed=1)
