@@ -103,7 +103,10 @@ def explained_variance(v_t: Tensor, return_t: Tensor, mask_t: Tensor) -> Tensor:
     if len(returns) == 0:
         return v_t.new_tensor(torch.nan)
     variance = returns.var(correction=0)
-    return torch.where(variance > 0, 1 - errors.var(correction=0) / variance, torch.nan)
+    # Equal numbers may differ from their mean, which is rounded.
+    rounding = torch.finfo(returns.dtype).eps * returns.abs().amax()
+    varies = variance > rounding.square()
+    return torch.where(varies, 1 - errors.var(correction=0) / variance, torch.nan)
 
 
 def masked_mean(x_t: Tensor, mask_t: Tensor) -> Tensor:

@@ -126,3 +126,12 @@ def test_explained_variance_is_one_for_the_truth_and_zero_for_a_constant():
     assert explained_variance(constant, returns, mask).item() == pytest.approx(0.0, abs=1e-6)
     returns[0, 0], mask[0, 0] = torch.nan, 0  # an ignored step
     assert explained_variance(constant, returns, mask).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("number", [0.0, 0.1, 0.3, -0.7, 25.3, 1e-6, 1e6])
+def test_explained_variance_is_none_where_all_returns_are_equal(number):
+    for steps in (7, 20, 77, 80):
+        returns, mask = torch.full((steps, 1), number), torch.ones(steps, 1)
+        assert explained_variance(torch.randn(steps, 1), returns, mask).isnan()
+        returns[0] += 1e-3 * max(abs(number), 1e-6)
+        assert explained_variance(returns, returns, mask).item() == 1.0
