@@ -22,7 +22,13 @@ from agents.evaluation.episode import (
 from agents.evaluation.standstill import StandstillHint
 from agents.networks.actor_critic import ActorCritic
 from agents.networks.inspection import PolicyOutput, inspect
-from envs import Spaces, make_evaluation_env, num_actions, spaces
+from envs import (
+    Spaces,
+    UnusableEnvironmentError,
+    make_evaluation_env,
+    num_actions,
+    spaces,
+)
 
 SAMPLED, GREEDY, RANDOM = "sampled", "greedy", "random"
 MODES = (SAMPLED, GREEDY, RANDOM)
@@ -91,10 +97,20 @@ class EvaluationPolicy:
             self._network.reset()
 
     def act(self, observation: Observation) -> int:
-        """Choose an action for the episode's next observation."""
+        """Choose an action for the episode's next observation.
+
+        Raises:
+            UnusableEnvironmentError: If the policy is not finite, as after an observation that is
+                not.
+        """
         if self._network is None:
             return int(self._random.integers(self.num_actions))
         logits = self._network.forward(observation)
+        if not bool(logits.isfinite().all()):
+            raise UnusableEnvironmentError(
+                f"{self.mode} play cannot go on: the policy is not finite; "
+                "does the environment return nan or inf?"
+            )
         if self.mode == GREEDY:
             return int(logits.argmax())
         policy = torch.softmax(logits, dim=-1)

@@ -19,7 +19,7 @@ from agents.evaluation.runner import (
     evaluate_policy,
 )
 from agents.networks.actor_critic import ActorCritic
-from envs import Spaces, make_evaluation_env
+from envs import Spaces, UnusableEnvironmentError, make_evaluation_env
 from tests.agents.episode_log import EpisodeLog
 
 # The gain gives the policy preferences; a network starts with next to none.
@@ -218,6 +218,15 @@ def test_an_observation_may_be_of_any_memory_and_precision(shape, change):
     usual = np.ascontiguousarray(changed, kind)
     logits = [StatefulNetwork(network).forward(each) for each in (changed, usual)]
     assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("mode", ["sampled", "greedy"])
+def test_an_observation_that_is_not_finite_is_named_as_the_cause(mode):
+    config = TrainConfig(game="CartPole-v1", head="linear")
+    policy = make_policy(mode, ActorCritic(Spaces(2, (3,)), config))
+    policy.act(np.zeros(3, np.float32))
+    with pytest.raises(UnusableEnvironmentError, match=f"{mode} play .* does the environment"):
+        policy.act(np.array([0, np.nan, 0], np.float32))
 
 
 def test_evaluation_plays_the_episodes_of_its_seeds_in_order(network):
