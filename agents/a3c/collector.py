@@ -167,7 +167,8 @@ class Collector:
                 out.copy_(observations)
 
     def _as_tensor(self, observations: npt.NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(observations)
+        # Torch takes no views in reverse order, such as flipped images.
+        tensor = torch.from_numpy(np.ascontiguousarray(observations))
         return tensor if self.spaces.has_images else tensor.to(torch.float32)
 
     def _run_torso(

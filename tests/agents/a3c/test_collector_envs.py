@@ -6,7 +6,11 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import RecordEpisodeStatistics, TransformReward
+from gymnasium.wrappers.vector import (
+    RecordEpisodeStatistics,
+    TransformObservation,
+    TransformReward,
+)
 
 from agents.a3c.collector import Collector, spaces_of
 from agents.config import TrainConfig
@@ -84,6 +88,14 @@ def test_statistics_that_were_recorded_before_rewards_were_changed_are_kept():
     tensors, episodes = collect(env, 10)
     assert max(rollout["rewards"].max() for rollout in tensors) >= 20
     assert max(episode.raw_return for episode in episodes) <= 1
+
+
+def test_observations_may_be_views_in_reverse_order():
+    flipped = TransformObservation(TinyEnv(3), lambda o: o[..., ::-1])
+    copied = TransformObservation(TinyEnv(3), lambda o: o[..., ::-1].copy())
+    (one, episodes), (other, others) = collect(flipped, 2), collect(copied, 2)
+    assert torch.equal(one[1]["observations"], other[1]["observations"])
+    assert episodes == others
 
 
 class RecordsTheFirst(TinyEnv):
