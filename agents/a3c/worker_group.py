@@ -36,6 +36,26 @@ def make_training_env(config: TrainConfig, seeds: np.ndarray) -> VectorEnv[Any, 
     return envs.make_training_env(config.env, seeds)
 
 
+def make_envs(
+    make_env: EnvironmentFactory, config: TrainConfig, seeds: np.ndarray
+) -> VectorEnv[Any, Any, Any]:
+    """Make environments, one for each seed.
+
+    Raises:
+        UnusableEnvironmentError: `make_env` makes another number of them, or a single one that is
+            not a `VectorEnv`.
+    """
+    env = make_env(config, seeds)
+    found = getattr(env, "num_envs", None)
+    if found != len(seeds):
+        env.close()
+        got = type(env).__name__ if found is None else f"{found} for {len(seeds)}"
+        raise envs.UnusableEnvironmentError(
+            f"make_env must make a VectorEnv with an environment for each seed, got {got}"
+        )
+    return env
+
+
 @dataclass(frozen=True)
 class GroupSpec:
     """What distinguishes the workers of one process, and what all workers have in common.
@@ -81,7 +101,7 @@ class ActorGroup:
         seeds, generators = zip(
             *(_randomness(spec, worker) for worker in spec.workers), strict=True
         )
-        self.env = spec.make_env(self.config, np.concatenate(seeds))
+        self.env = make_envs(spec.make_env, self.config, np.concatenate(seeds))
         self.network = ActorCritic(spaces_of(self.env), self.config)
         self.flat = flatten_parameters_(self.network)
         store.pull(self.flat.parameters)

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from agents.a3c.bonus import num_counters
 from agents.a3c.collector import spaces_of
 from agents.a3c.optimizers import OPTIMIZERS
-from agents.a3c.worker_group import EnvironmentFactory
+from agents.a3c.worker_group import EnvironmentFactory, make_envs
 from agents.config import SettingError, TrainConfig
 from agents.errors import MachineError
 from agents.networks.actor_critic import ActorCritic
@@ -97,7 +97,7 @@ def check_env(config: TrainConfig, make_env: EnvironmentFactory) -> Spaces:
         SettingError: If the environment cannot be made or used.
     """
     try:
-        env = make_env(config, np.zeros(1, np.int64))
+        env = make_envs(make_env, config, np.zeros(1, np.int64))
         try:
             found = spaces_of(env)
             env.reset()

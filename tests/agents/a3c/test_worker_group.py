@@ -16,7 +16,7 @@ from agents.networks.flat_parameters import flatten
 from agents.training.parameter_stores import SharedMemoryStore
 from agents.training.shared_state import Counter, SharedState
 from agents.training.worker_process import WorkerRunner
-from envs import Spaces
+from envs import Spaces, UnusableEnvironmentError
 from tests.agents.tiny_env import ACTIONS, ROOMS, TinyEnv, make_tiny_env
 
 SMALL = TrainConfig(envs_per_worker=2, num_steps=4, total_timesteps=1000, head="linear")
@@ -315,6 +315,14 @@ def test_one_workers_gradient_that_is_not_finite_leaves_the_others_alone(head, c
     assert [record.is_applied for record in runner.updates()] == [True, False, True]
     assert runner.shared.counters[:3, Counter.SKIPPED].tolist() == [0, 1, 0]
     assert bool(runner.shared.parameters.isfinite().all())
+
+
+@pytest.mark.parametrize("made", [1, 3, 8])
+def test_another_number_of_environments_than_of_seeds_is_refused(made):
+    spec = GroupSpec(SMALL, lambda config, seeds: TinyEnv(made), range(2))  # noqa: ARG005
+    store = SharedMemoryStore(make_shared(SMALL, 2), SMALL)
+    with pytest.raises(UnusableEnvironmentError, match=f"for each seed, got {made} for 4"):
+        WorkerGroup(spec, store)
 
 
 class VectorEnv(TinyEnv):

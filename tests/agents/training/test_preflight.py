@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
@@ -277,3 +278,13 @@ def test_an_environment_of_unsupported_spaces_is_refused_without_a_type_or_a_hin
     words = r"^--game Pong: environments must autoreset in NEXT_STEP mode, got [\w.]+$"
     with pytest.raises(SettingError, match=words):
         check_env(TrainConfig(game="Pong"), lambda _, seeds: Wrong(len(seeds)))
+
+
+@pytest.mark.parametrize(
+    ("make_one", "got"),
+    [(lambda: TinyEnv(8), "8 for 1"), (lambda: gymnasium.make("CartPole-v1"), "TimeLimit")],
+)
+def test_what_makes_no_environment_for_each_seed_is_refused(make_one, got):
+    words = f"make_env must make a VectorEnv with an environment for each seed, got {got}"
+    with pytest.raises(SettingError, match=words):
+        check_env(TrainConfig(game="Pong"), lambda config, seeds: make_one())  # noqa: ARG005
