@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agents.analysis.aggregation import (
     AXES,
+    CSV_START,
     STEPS,
     AggregatedCurve,
     aggregate_over_seeds,
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--out {out}: must end in .csv, .{', .'.join(FORMATS)}")
     if out.suffix.lower() != ".csv":
         require_plotting()
+    if not _may_overwrite(out.with_suffix(".csv")):
+        parser.error(f"--out {out}: {out.with_suffix('.csv')} is not of a plot, and would be lost")
     curves = gather(args.runs, args.metric)
     labels, common = name_curves([curve.parts for curve in curves])
     try:
@@ -162,6 +165,16 @@ def write_curves(
     for path, data in files.items():
         write_atomically(path, data)
     return list(files)
+
+
+def _may_overwrite(path: Path) -> bool:
+    """Whether a file holds the numbers of a plot, or nothing: not a run's `progress.csv`."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(CSV_START))
+    except OSError:  # missing, or writing it will say what is wrong
+        return True
+    return start in (b"", CSV_START)
 
 
 def _title(curves: Sequence[AggregatedCurve]) -> str:

@@ -17,6 +17,8 @@ GRID_POINTS = 201
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
+# How every file of `aggregated_csv` begins.
+CSV_START = b"game,label,"
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,18 @@ def test_what_cannot_be_drawn_is_named_in_one_line(runs, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+@pytest.mark.parametrize("ending", ["png", "csv"])
+def test_a_csv_that_is_not_of_a_plot_is_never_overwritten(ending, runs, capsys):
+    run = runs / "Pong__linear__1"
+    before = (run / "progress.csv").read_bytes()
+    said = refused(capsys, run, "--out", run / f"progress.{ending}")
+    assert f"{run}/progress.csv is not of a plot, and would be lost" in said
+    assert (run / "progress.csv").read_bytes() == before
+    (run / "curves.csv").touch()
+    for _ in range(2):
+        assert main([str(run), "--out", str(run / "curves.csv")]) == 0
+
+
 def test_of_a_folder_what_cannot_be_drawn_is_left_out_with_a_warning(runs, tmp_path, capsys):
     (runs / "Frostbite__linear__1" / "progress.csv").unlink()
     write_run(runs / "Frostbite__linear__2b", head="linear", seed=2)
