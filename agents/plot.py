@@ -34,7 +34,7 @@ from agents.cli import CommandParser, run_command, whole_number
 from agents.config import flag
 from agents.run_folder import RunFolderError
 from agents.system.files import write_atomically
-from agents.system.output import quantity, warn
+from agents.system.output import print_to_stdout, quantity, warn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except OSError as error:
         parser.error(f"--out {out}: cannot be written ({error.strerror or error})")
-    print(f"{quantity(len(curves), 'run')}, written to {' and '.join(map(str, written))}")
+    runs = quantity(len(curves), "run")
+    print_to_stdout(f"{runs}, written to {' and '.join(map(str, written))}")
     return 0
 
 

@@ -21,7 +21,7 @@ from agents.evaluation.episode import EpisodeResult
 from agents.evaluation.replay_file import Replay, load_replay
 from agents.evaluation.results import format_score
 from agents.system.files import parse_count
-from agents.system.output import quantity, warn
+from agents.system.output import print_to_stdout, quantity, warn
 from agents.system.resources import require_opencv
 from envs import rendering_problem
 
@@ -72,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     _print_outcome(replay, result)
     if args.video is not None:
-        print(f"video: {args.video}")
+        print_to_stdout(f"video: {args.video}")
     if still and still[0] > result.length:
         steps = quantity(result.length, "agent step")
         print(f"{PROG}: error: --still {still[0]}: the episode has {steps}", file=sys.stderr)
         return 2
     if still:
-        print(f"still: {args.still[1]}")
+        print_to_stdout(f"still: {args.still[1]}")
     return 0
 
 
@@ -116,8 +116,8 @@ def _print_outcome(replay: Replay, result: EpisodeResult) -> None:
     seconds = replay.settings.seconds(result.length)
     ended = "cut off by the time limit" if result.truncated else "played to its end"
     came_from = f"checkpoint {replay.checkpoint}, " if replay.checkpoint else ""
-    print(f"{replay.settings.game}, {result.mode} play, {came_from}seed {result.seed}")
-    print(
+    print_to_stdout(f"{replay.settings.game}, {result.mode} play, {came_from}seed {result.seed}")
+    print_to_stdout(
         f"score {format_score(result.score)}, {quantity(result.length, 'agent step')} "
         f"({seconds:.1f} s), {ended}: identical"
     )

@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from agents.run_folder import open_run
     from agents.system.files import write_atomically
+    from agents.system.output import print_to_stdout
     from agents.system.resources import require_opencv
 
     require_opencv()
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically(out, data)
     except OSError as error:
         parser.error(f"--out {out}: cannot be written ({error.strerror or error})")
-    print(f"written to {out} ({len(data) / 1e6:.1f} MB)")
+    print_to_stdout(f"written to {out} ({len(data) / 1e6:.1f} MB)")
     return 0
 
 

@@ -55,6 +55,12 @@ def escape_what_cannot_be_encoded() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def print_to_stdout(text: str) -> None:
+    """Print a line to standard output, if that is still open."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text)
+
+
 def print_to_stderr(text: str) -> None:
     """Print a line to standard error, if that is still open."""
     with contextlib.suppress(OSError, ValueError):

@@ -107,6 +107,15 @@ def test_it_is_a_command(path):
     assert "identical" in result.stdout
 
 
+@pytest.mark.parametrize("where", ["| true", "> /dev/full"])
+def test_the_verdict_stands_though_it_cannot_be_printed(where, path):
+    command = f"{sys.executable} -u -m agents.replay {path} {where}"
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_an_overlay_changes_nothing_in_the_episode(tmp_path, capsys):
     path = tmp_path / "game.npz"
     record(make_config(max_frames=16)).save(path)
