@@ -17,6 +17,7 @@ from agents.checkpoint import (
     recorded_make_env,
 )
 from agents.config import TrainConfig, flag
+from agents.errors import escape_to_one_line
 from agents.evaluation.runner import make_network
 from agents.networks.actor_critic import ActorCritic
 from agents.run_folder import RunFolderError, open_run
@@ -165,4 +166,5 @@ def load_agent(
             parameter.copy_(checkpoint.parameters[name])
     is_own = path.resolve().parent == (folder / "checkpoints").resolve()
     name = path.name if is_own else f"{path.resolve().parent.parent.name}/{path.name}"
-    return LoadedAgent(network, name[-_LONGEST_NAME:], checkpoint.global_step)
+    name = escape_to_one_line(name)[-_LONGEST_NAME:]
+    return LoadedAgent(network, name, checkpoint.global_step)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.errors import UserError
+from agents.errors import UserError, is_printable
 from agents.evaluation.episode import EpisodeResult
 from agents.system.files import read_bounded, write_atomically
 from envs import AtariConfig, EnvConfig, GymnasiumConfig
@@ -217,7 +217,7 @@ def _check(replay: Replay) -> None:
         value = getattr(owner, name)
         fits = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
         # Shown on terminals, which obey control characters.
-        if not fits or (kinds is str and not (len(value) <= 200 and value.isprintable())):
+        if not fits or (kinds is str and not (len(value) <= 200 and is_printable(value))):
             raise ValueError(f"{name} is {repr(value)[:200]}")
     if not all(
         re.fullmatch("([0-9a-f]{64})?", h) for h in (episode.screen_hash, episode.trajectory_hash)

@@ -11,6 +11,7 @@ from statistics import fmean
 
 import numpy as np
 
+from agents.errors import is_printable
 from agents.evaluation.episode import EpisodeResult
 from agents.system.files import parse_count, read_csv_rows, write_atomically
 from agents.system.output import quantity
@@ -284,7 +285,7 @@ def _format(row: EvaluationRow) -> str:
 
 def _parse(row: dict[str, str]) -> EvaluationRow:
     """Raises ValueError if a cell has no valid value."""
-    if not all(cell.isprintable() and "\ufffd" not in cell for cell in row.values()):
+    if not all(is_printable(cell) and "\ufffd" not in cell for cell in row.values()):
         raise ValueError("not text")
     scores = {name: float(row[name]) for name in ("mean", "std", "median", "min", "max", "length")}
     pairs = [pair.split("=") for pair in row.get("milestones", "").split()]

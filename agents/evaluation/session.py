@@ -76,7 +76,7 @@ class EvaluationSession:
     ) -> None:
         torch.set_num_threads(1)
         # Results are saved even if the terminal is closed.
-        self._console = Console(file=_standard_output(), highlight=False)
+        self._console = Console(file=_standard_output(), highlight=False, markup=False, emoji=False)
         self.modes, self.seed = modes, seed
         self.folder, self.config = open_run(run)
         warn_of_assumptions(self.folder)
@@ -113,7 +113,8 @@ class EvaluationSession:
         what = "random play"
         if self.agent is not None:
             what = f"{self.agent.checkpoint}, {self.agent.global_step:,} agent steps"
-        self._console.print(f"{self.config.game}, {self.config.head} head, {what}")
+        heading = f"{self.config.game}, {self.config.head} head, {what}"
+        self._console.print(heading, soft_wrap=True)
         summaries = []
         with self._signals:
             for mode in self.modes:
@@ -153,7 +154,7 @@ class EvaluationSession:
         for paths in filter(None, recorded):
             more = f" and {len(paths) - 1} more there" if len(paths) > 1 else ""
             # Not wrapped: a path is to be copied whole.
-            self._console.print(f"recorded {paths[0]}{more}", soft_wrap=True, markup=False)
+            self._console.print(f"recorded {paths[0]}{more}", soft_wrap=True)
 
     def _save(self, summary: Summary) -> None:
         agent = None if summary.mode == RANDOM else self.agent

@@ -284,6 +284,25 @@ def test_the_score_of_another_runs_checkpoint_is_saved_with_the_name_of_that_run
     assert names == [f"other/{path.name}"] * 2 + ["step_000000009000.safetensors"] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a[red]b :cat:", "a[red]b :cat:"),
+        ("no-break\xa0space", "no-break\xa0space"),
+        ("two\nlines, not UTF-8: \udcff", r"two\nlines, not UTF-8: \udcff"),
+    ],
+)
+def test_any_name_of_another_run_is_printed_and_saved(name, shown, run, tmp_path, capsys):
+    (path,) = (make_run(tmp_path / name) / "checkpoints").glob("step_*")
+    flags = ["--checkpoint", str(path), "--mode", "greedy", "--episodes", "1", "--record"]
+    assert main([str(run), *flags]) == 0
+    saved = f"{shown}/{path.name}"
+    assert saved in capsys.readouterr().out
+    assert [row.checkpoint for row in read_evaluations(run)] == [saved]
+    (replay,) = (run / "replays").iterdir()
+    assert load_replay(replay).checkpoint == saved
+
+
 def test_episodes_count_though_the_terminal_is_closed(run):
     """The closed terminal sends SIGHUP, and takes no more text."""
     ours, theirs = pty.openpty()
