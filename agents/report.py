@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = folder / "report.html" if args.out is None else Path(args.out)
     _check(out, parser)  # before minutes of playing
     agent = load_agent(folder, config, args.checkpoint)
-    data = report(folder, config, agent, args.episodes, args.mode, args.seed).encode()
+    page = report(folder, config, agent, args.episodes, args.mode, args.seed)
+    data = page.encode(errors="backslashreplace")  # a folder's name may not be UTF-8
     try:
         write_atomically(out, data)
     except OSError as error:

@@ -1,8 +1,12 @@
 """The report's page: that it says what was played, and needs nothing but itself."""
 
 import base64
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +27,7 @@ from tests.agents.episode_log import EpisodeLog
 from tests.agents.report_pages import read_data, unpack
 from tests.agents.runs import make_config, make_run, rewrite_json
 
+ROOT = Path(__file__).parents[2]
 # A folder's name cannot hold the slash of a closing tag; one that looks like it serves as well.
 NAME = "<script>alert(1)<∕script> & {{data}}"
 SHORT = make_config(max_frames=24)
@@ -222,6 +227,16 @@ def test_a_linear_head_has_scores_and_a_player_but_no_programs(tmp_path, capsys)
     assert unpack(data["probabilities"]).shape == (6, 6)
     assert "linear head, nips torso, LSTM" in text
     assert "--actor-gain 10.0" in text
+
+
+def test_the_page_is_utf8_whatever_the_locale_and_the_name_of_the_run(tmp_path):
+    run = make_run(tmp_path / "not UTF-8: \udcff", make_config(head="linear", max_frames=24))
+    command = [sys.executable, "-m", "agents.report", str(run), "--episodes", "1"]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(command, cwd=ROOT, env=os.environ | ascii_only, check=True)
+    text = (run / "report.html").read_text("utf-8")
+    assert r"not UTF-8: \udcff</p>" in text
+    assert '.replace("-", "\N{MINUS SIGN}")' in text
 
 
 def test_a_hypernet_shows_its_embedding(tmp_path, capsys):

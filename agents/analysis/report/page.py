@@ -117,8 +117,8 @@ def make_page(
             agent_step=_agent_step(header.env),
             rewards=header.rewards,
             video="data:video/mp4;base64," + base64.b64encode(shown.video).decode(),
-            style=STYLE.read_text(),
-            script="".join(path.read_text() for path in SCRIPTS),
+            style=STYLE.read_text("utf-8"),
+            script="".join(path.read_text("utf-8") for path in SCRIPTS),
             data=data,
         )
     )
