@@ -56,7 +56,8 @@ function drawCurve() {
     const [label, colour] = looks[name];
     const points = steps.map((step, i) => [x(step), y(scores[i])]);
     stroke(pen, points, colours[colour], name === "training" ? 2 : 1);
-    if (name !== "training") {
+    // A line through one point would show nothing.
+    if (name !== "training" || points.length === 1) {
       for (const [px, py] of points) {
         dot(pen, px, py, 4, colours[colour]);
       }

@@ -93,6 +93,21 @@ def test_everything_is_drawn_without_a_complaint_or_a_request(browser, page):
     assert {r for r in browser.requests if r != "data:"} == {page.as_uri()}
 
 
+def test_a_curve_of_one_point_can_be_seen(browser, tmp_path):
+    run = make_run(tmp_path / "run", make_config(head="linear", max_frames=24))
+    write_progress(run, ((1000, 10.0),))
+    assert report.main([str(run), "--episodes", "1"]) == 0
+    browser.open((run / "report.html").as_uri())
+    browser.wait(READY)
+    assert browser.evaluate(
+        "(() => { const c = document.getElementById('curve');"
+        "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "for (let i = 0; i < d.length; i += 4)"
+        "if (d[i] === 0 && d[i + 1] === 0x72 && d[i + 2] === 0xb2) return true;"
+        "return false; })()"
+    )
+
+
 def test_numbers_are_written_as_in_tables_and_short_on_axes(browser):
     script = (FOLDER / "charts" / "numbers.js").read_text()
 
