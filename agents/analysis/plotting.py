@@ -70,7 +70,7 @@ def plot_curves(
     columns = min(len(games), 3)
     rows = -(-len(games) // columns)
     figure = Figure(figsize=(max(5.2 * columns, 7.2), 4.3 * rows + 1.0), layout="constrained")
-    figure.suptitle(title, fontsize=13, fontweight="bold")
+    figure.suptitle(title, fontsize=13, fontweight="bold", parse_math=False)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     styles = _line_styles(curves)
     for game, panel in zip(games, panels, strict=False):

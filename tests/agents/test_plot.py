@@ -78,6 +78,13 @@ def test_vector_graphics_say_in_words_what_is_drawn(runs, tmp_path, monkeypatch)
     assert "frames" not in words
 
 
+def test_a_title_is_shown_as_it_is(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
+    out = tmp_path / "curves.svg"
+    assert main([str(runs / "Pong__linear__1"), "--out", str(out), "--title", "a $x_$ b"]) == 0
+    assert "a $x_$ b" in words_of(out)
+
+
 def test_every_format_is_drawn(runs, tmp_path):
     for name, start in (("a.pdf", b"%PDF"), ("b.PNG", b"\x89PNG")):
         assert main([str(runs / "Pong__linear__1"), "--out", str(tmp_path / name)]) == 0
