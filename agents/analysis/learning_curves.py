@@ -232,12 +232,18 @@ def non_default_settings(config: TrainConfig) -> tuple[str, ...]:
 
 
 def _runs_below(folder: Path, levels: int = 3) -> Iterator[Path]:
-    """The runs in a folder, in its suites' folders, and in those of suites below it."""
+    """The runs in a folder, in its suites' folders, and in those of suites below it.
+
+    Folders in it that cannot be read, such as `lost+found`, are skipped with a warning.
+    """
     for child in sorted(child for child in folder.iterdir() if child.is_dir()):
-        if _is_run(child):
-            yield child
-        elif levels > 1:
-            yield from _runs_below(child, levels - 1)
+        try:
+            if _is_run(child):
+                yield child
+            elif levels > 1:
+                yield from _runs_below(child, levels - 1)
+        except OSError as error:  # noqa: PERF203
+            log.warning("%s: skipped (%s)", child, error.strerror or error)
 
 
 def _is_run(path: Path) -> bool:

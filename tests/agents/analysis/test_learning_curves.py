@@ -1,7 +1,10 @@
 """What is read from a run's files becomes its curve."""
 
 import dataclasses
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +186,23 @@ def test_runs_are_found_by_name_folder_and_pattern_each_once(tmp_path):
     for nothing in (str(tmp_path / "runs" / "other"), str(tmp_path / "none*")):
         with pytest.raises(RunFolderError, match="run"):
             find_runs([nothing])
+
+
+def test_a_folder_that_cannot_be_read_costs_a_warning_not_the_other_runs(
+    tmp_path, caplog, monkeypatch
+):
+    run = write_run(tmp_path / "run")
+    (tmp_path / "lost+found").mkdir()
+    exists = Path.exists
+
+    def denied(path):
+        if path.parent.name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", denied)  # root may read everything
+    assert find_runs([str(tmp_path)]) == ([], [run])
+    assert f"{tmp_path}/lost+found: skipped (Permission denied)" in caplog.text
 
 
 def test_a_run_that_cannot_be_drawn_is_named(tmp_path):
