@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
+from agents.evaluation.results import format_share
 from agents.evaluation.tables import milestone_cell
 from benchmarks.markdown import markdown_table
 from benchmarks.variants import Parameters
@@ -168,4 +169,4 @@ def mean_and_std(values: Sequence[float]) -> str:
 
 def _normalised(game: str, score: float) -> str:
     value = human_normalised(game, score)
-    return "" if value is None else f"{value:.1%}"
+    return "" if value is None else format_share(value)

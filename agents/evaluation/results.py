@@ -114,6 +114,11 @@ def format_score(score: float) -> str:
     return f"{score:,.1f}" if abs(score) >= 100 else f"{float(f'{score:.3g}'):g}"
 
 
+def format_share(share: float) -> str:
+    """A share for people, in per cent with one digit, and never "-0.0%"."""
+    return f"{round(share, 3) + 0.0:.1%}"
+
+
 def summarise(game_name: str, episodes: Sequence[EpisodeResult]) -> Summary:
     """Summarise episodes that were played in one mode.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
-from agents.evaluation.results import Summary, format_score
+from agents.evaluation.results import Summary, format_score, format_share
 from envs import MILESTONES, PUBLISHED_SCORES, Milestone
 
 
@@ -19,7 +19,7 @@ def evaluation_table(game_name: str, summaries: Sequence[Summary]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for s in summaries:
         scores = (format_score(x) for x in (s.mean, s.std, s.median, s.min, s.max))
-        share = [] if s.human_normalised is None else [f"{s.human_normalised:.1%}"]
+        share = [] if s.human_normalised is None else [format_share(s.human_normalised)]
         table.add_row(s.mode, str(s.episodes), *scores, f"{s.length:,.0f}", *share)
     if published is not None:
         random, human = format_score(published.random), format_score(published.human)

@@ -16,7 +16,7 @@ import jinja2
 
 from agents.analysis.report.chart_data import Points, chart_data
 from agents.analysis.report.episode import ShownEpisode
-from agents.evaluation.results import Summary, format_score
+from agents.evaluation.results import Summary, format_score, format_share
 from agents.evaluation.tables import milestone_cell
 from envs import MILESTONES, PUBLISHED_SCORES, AtariConfig, EnvConfig
 
@@ -169,9 +169,7 @@ def score_rows(env: EnvConfig, summaries: Sequence[Summary]) -> list[tuple[str, 
     rows: list[tuple[str, list[str]]] = []
     for s in summaries:
         mean = format_score(s.mean)
-        normalised = (
-            "" if s.human_normalised is None else f"{round(s.human_normalised, 3) + 0.0:.1%}"
-        )
+        normalised = "" if s.human_normalised is None else format_share(s.human_normalised)
         cells = [
             f"{mean} ± {format_score(s.std)}" if s.episodes > 1 else mean,
             normalised,

@@ -275,6 +275,14 @@ def test_scores_are_shown_with_the_digits_that_they_need(score, text):
     assert format_score(score) == text
 
 
+def test_a_mean_just_below_random_play_is_not_minus_zero_per_cent():
+    screen = io.StringIO()
+    summary = summarise("Frostbite", [played(65.0)])
+    assert summary.human_normalised < 0
+    Console(file=screen, width=80).print(evaluation_table("Frostbite", [summary]))
+    assert " 0.0%" in screen.getvalue()
+
+
 def test_the_table_of_a_game_without_published_scores_names_none():
     screen = io.StringIO()
     Console(file=screen, width=80).print(
