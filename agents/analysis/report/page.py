@@ -199,7 +199,8 @@ def describe_episode(env: EnvConfig, shown: ShownEpisode, summaries: Sequence[Su
     """Describe the episode shown, in one or two sentences."""
     game, length = shown.trajectory.episode, len(shown.trajectory.actions)
     episodes = next((s.episodes for s in summaries if s.mode == game.mode), 1)
-    which = f"The median of {episodes:,} {game.mode} episodes" if episodes > 1 else "The episode"
+    median = "median" if episodes % 2 else "lower median"  # the table has the mean of the two
+    which = f"The {median} of {episodes:,} {game.mode} episodes" if episodes > 1 else "The episode"
     duration = _duration(env, game.length)
     text = (
         f"{which}: score {_minus(format_score(game.score))}, {game.length:,} agent steps"

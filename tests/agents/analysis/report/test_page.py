@@ -2,10 +2,16 @@
 
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from agents.analysis.report.page import FOLDER, SCRIPTS, template_environment
+from agents.analysis.report.data import median_episode
+from agents.analysis.report.page import FOLDER, SCRIPTS, describe_episode, template_environment
+from agents.evaluation.episode import EpisodeResult
+from agents.evaluation.results import summarise
+from envs import AtariConfig
 
 
 def test_data_cannot_end_the_script_that_holds_it():
@@ -26,6 +32,23 @@ def test_text_is_escaped_wherever_it_stands():
     name = '</p><script>"&'
     escaped = "&lt;/p&gt;&lt;script&gt;&#34;&amp;"
     assert template.render(name=name) == f'<p title="{escaped}">{escaped}</p>'
+
+
+@pytest.mark.parametrize(
+    ("scores", "which"),
+    [
+        ((10.0,), "The episode: score 10"),
+        ((30.0, 10.0, 20.0), "The median of 3 sampled episodes: score 20"),
+        ((10.0, 20.0), "The lower median of 2 sampled episodes: score 10"),
+    ],
+)
+def test_the_episode_shown_is_named_as_it_was_chosen(scores, which):
+    actions = np.zeros(6, np.uint8)
+    episodes = [EpisodeResult("sampled", 1, score, 6, actions, "", False) for score in scores]
+    trajectory = SimpleNamespace(episode=median_episode(episodes), actions=actions)
+    shown = SimpleNamespace(trajectory=trajectory)
+    text = describe_episode(AtariConfig("Pong"), shown, [summarise("Pong", episodes)])
+    assert text == f"{which}, 6 agent steps (0 s of play), sampled actions, seed 1."
 
 
 def test_every_script_is_in_the_page_and_has_no_long_line():
