@@ -63,6 +63,7 @@ def record_trajectory(
     seed: int,
     *,
     keep_screens: bool = False,
+    max_steps: int | None = None,
     callbacks: Sequence[EpisodeCallback] = (),
 ) -> Trajectory:
     """Play one episode, and keep what the network computed.
@@ -73,6 +74,7 @@ def record_trajectory(
         mode: "sampled" or "greedy".
         seed: The episode's, below 2**31; see `agents.evaluation.runner.episode_seeds`.
         keep_screens: Whether to keep the screens.
+        max_steps: T is at most this many of the first agent steps; `episode` is the whole one's.
         callbacks: Called during the episode too.
 
     Raises:
@@ -80,7 +82,7 @@ def record_trajectory(
     """
     if mode == RANDOM:
         raise ValueError("in random play no network acts")
-    builder = _TrajectoryBuilder(keep_screens)
+    builder = _TrajectoryBuilder(keep_screens, max_steps)
     (result,) = evaluate_policy(network, config, mode, [seed], [builder, *callbacks])
     return builder.build(result, action_names(config.env))
 
@@ -115,14 +117,16 @@ def replay_trajectory(
 class _TrajectoryBuilder(EpisodeCallback):
     inspect_every = 1
 
-    def __init__(self, keep_screens: bool) -> None:
-        self.needs_frames = keep_screens
+    def __init__(self, keep_screens: bool, max_steps: int | None = None) -> None:
+        self.needs_frames, self._max_steps = keep_screens, max_steps
         self._outputs: list[PolicyOutput] = []
         self._rewards: list[float] = []
         self._screens: list[npt.NDArray[np.uint8]] = []
 
     def on_step(self, step: StepResult, output: PolicyOutput | None) -> None:
         assert output is not None  # a network acts, or looks on
+        if self._max_steps is not None and step.length > self._max_steps:
+            return
         self._outputs.append(output)
         self._rewards.append(step.reward)
         if self.needs_frames:
@@ -133,7 +137,7 @@ class _TrajectoryBuilder(EpisodeCallback):
         return Trajectory(
             episode=result,
             action_names=names,
-            actions=result.actions,
+            actions=result.actions[: len(self._outputs)],
             rewards=np.array(self._rewards, np.float32),
             probabilities=outputs.probabilities,
             values=outputs.value,

@@ -1,10 +1,8 @@
 """Plays the episodes of a report: those of its table, and the one that is shown with its video."""
 
-import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -98,9 +96,8 @@ def _show(
         with VideoWriter(path, video_fps(config.env)) as video:
             frames = _FrameCallback(video, config.env, max_steps)
             trajectory = record_trajectory(
-                network, config, mode, seed, callbacks=[frames, progress]
+                *(network, config, mode, seed), max_steps=max_steps, callbacks=[frames, progress]
             )
-        trajectory = first_steps(trajectory, max_steps)
         length = len(trajectory.actions)
         thumbnails = [frames.thumbnails[0], *frames.thumbnails][:length]
         return ShownEpisode(trajectory, path.read_bytes(), thumbnails)
@@ -133,23 +130,6 @@ def thumbnail(picture: npt.NDArray[np.uint8]) -> bytes:
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return data.tobytes()
-
-
-def first_steps(trajectory: Trajectory, count: int) -> Trajectory:
-    """Cut a trajectory to its first steps; `episode` remains that of the whole episode."""
-    arrays: dict[str, Any] = {}
-    for name in ("actions", "rewards", "probabilities", "values"):
-        arrays[name] = getattr(trajectory, name)[:count]
-    for name in ("actor", "critic"):
-        program = getattr(trajectory, name)
-        if program is not None:
-            cut = {
-                field.name: None if value is None else value[:count]
-                for field in dataclasses.fields(program)
-                for value in [getattr(program, field.name)]
-            }
-            arrays[name] = dataclasses.replace(program, **cut)
-    return dataclasses.replace(trajectory, **arrays)
 
 
 def _fitting(trajectory: Trajectory) -> int:

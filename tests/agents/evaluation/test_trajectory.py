@@ -67,6 +67,14 @@ def test_the_same_episode_is_played_with_and_without_screens(network, played):
     assert again.episode.trajectory_hash == played.episode.trajectory_hash
 
 
+def test_of_a_long_episode_the_first_steps_can_be_kept_alone(network, played):
+    part = record_trajectory(network, CONFIG, "sampled", 5, keep_screens=True, max_steps=4)
+    assert part.episode.trajectory_hash == played.episode.trajectory_hash
+    for name in ("actions", "rewards", "probabilities", "values", "screens"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(played, name)[:4])
+    np.testing.assert_array_equal(part.actor.singular_values, played.actor.singular_values[:4])
+
+
 def test_random_play_is_refused(network):
     with pytest.raises(ValueError, match="no network acts"):
         record_trajectory(network, CONFIG, "random", 5)
