@@ -159,8 +159,12 @@ def _open_overlay(replay: Replay, run: str) -> Iterator["tuple[Overlay, Stateful
         raise OverlayError(
             f"{run}: the run is of {config.game}, or of other actions or another frame skip"
         )
-    agent = _load_player(folder, config, replay.global_step)
-    did_play = agent.global_step == replay.global_step
+    # "other/step_000000000500.safetensors": the name of another run's checkpoint begins with its.
+    owner = replay.checkpoint.rpartition("/")[0]
+    is_own = owner in ("", escape_to_one_line(folder.name))
+    played_step = replay.global_step if is_own else None
+    agent = _load_player(folder, config, played_step)
+    did_play = agent.global_step == played_step
     if not did_play:
         step = f"{agent.global_step:,}"
         warn(f"the overlay shows the network at agent step {step}, which did not play")

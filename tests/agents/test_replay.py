@@ -149,6 +149,17 @@ def test_the_overlay_is_of_the_network_that_played_if_the_run_has_it_else_it_is_
     assert (stills[0] != stills[2]).any()
 
 
+def test_the_network_of_another_run_did_not_play_though_it_was_trained_as_long(tmp_path, capsys):
+    played = dataclasses.replace(record(make_config(max_frames=16)), global_step=500)
+    folder = make_run(tmp_path / "run", make_config(), (500,))
+    for owner, did_play in (("", True), ("run/", True), ("other/", False)):
+        checkpoint = f"{owner}step_000000000500.safetensors"
+        dataclasses.replace(played, checkpoint=checkpoint).save(tmp_path / "game.npz")
+        flags = ["--still", "4", str(tmp_path / "a.png"), "--overlay", str(folder)]
+        assert main([str(tmp_path / "game.npz"), *flags]) == 0
+        assert ("which did not play" in capsys.readouterr().err) != did_play
+
+
 def test_the_network_that_played_is_found_as_the_best_if_its_own_file_is_damaged(tmp_path, capsys):
     path = tmp_path / "game.npz"
     dataclasses.replace(record(make_config(max_frames=16)), global_step=500).save(path)
