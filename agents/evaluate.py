@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.overlay and not args.record:
         parser.error("--overlay is for videos: it needs --record")
     modes = MODES[args.mode]
+    if modes == ["random"] and args.checkpoint != parser.get_default("checkpoint"):
+        parser.error(f"--checkpoint {args.checkpoint}: random play uses none")
     if args.random and modes != ["random"]:
         modes = [*modes, "random"]
 

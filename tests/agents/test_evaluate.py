@@ -221,11 +221,15 @@ def test_settings_that_claim_a_huge_network_cost_nothing(run):
         load_agent(run, huge, str(sparse))
 
 
-def test_an_overlay_without_a_recording_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([str(make_run(tmp_path / "run")), "--overlay"])
-    assert stopped.value.code == 2
-    assert "needs --record" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--overlay"], "needs --record"),
+        (["--mode", "random", "--checkpoint", "best"], "--checkpoint best: random play uses none"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, why, run, capsys):
+    assert why in refused(capsys, run, *flags)
 
 
 def test_with_an_overlay_the_command_records_the_wider_picture(tmp_path):
