@@ -146,8 +146,8 @@ class EvaluationSession:
     def _print_table(self, table: Table) -> None:
         """Print a table with all digits, even where the terminal is too narrow for its rows."""
         everything = self._console.options.update(width=_WIDEST_TABLE)
-        needed = Measurement.get(self._console, everything, table).maximum
-        self._console.print(table, width=max(needed, self._console.width), crop=False)
+        table.width = Measurement.get(self._console, everything, table).maximum
+        self._console.print(table, crop=False)
 
     def _print_paths(self) -> None:
         recorded = [] if self.recorder is None else [self.recorder.replays, self.recorder.videos]

@@ -71,6 +71,16 @@ def test_both_modes_are_played_printed_and_saved(run, capsys):
     assert not (run / "videos").exists()
 
 
+def test_the_tables_have_all_digits_though_the_terminal_is_narrow(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main([str(run), "--episodes", "2", "--mode", "random"]) == 0
+    printed = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+    assert "igloo complete" in printed
+    headings = next(line for line in printed.splitlines() if line.startswith(" mode "))
+    assert headings.split()[-1] == "normalised"
+
+
 def test_random_play_is_measured_beside_and_alone(run, capsys):
     assert main([str(run), "--episodes", "1", "--mode", "greedy", "--random"]) == 0
     greedy, random = read_evaluations(run)
