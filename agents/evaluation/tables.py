@@ -47,4 +47,8 @@ def milestone_cell(milestone: Milestone, means: Mapping[str, float]) -> str:
     if milestone.name not in means:
         return ""
     value = means[milestone.name]
-    return f"{value:.0%}" if milestone.is_share else f"{value:.2f}".rstrip("0").rstrip(".")
+    if not milestone.is_share:
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    share = f"{value:.0%}"
+    # One episode in 300 is not none.
+    return share if value in (0, 1) else {"0%": "<1%", "100%": ">99%"}.get(share, share)

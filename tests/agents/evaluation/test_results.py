@@ -20,7 +20,8 @@ from agents.evaluation.results import (
     summarise,
     truncate_after_step,
 )
-from agents.evaluation.tables import evaluation_table, milestone_table
+from agents.evaluation.tables import evaluation_table, milestone_cell, milestone_table
+from envs import MILESTONES
 
 
 def played(score, length=10, mode="sampled"):
@@ -174,6 +175,16 @@ def test_milestones_are_averaged_written_read_and_shown(tmp_path):
         ["sampled", "100%", "50%", "2.5"]
     ]
     assert milestone_table("Pong", [summarise("Pong", [played(1.0)])]) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0%"), (1 / 300, "<1%"), (0.005, "<1%"), (1 / 3, "33%"), (299 / 300, ">99%"), (1, "100%")],
+)
+def test_none_and_all_are_said_of_no_others(share, text):
+    milestone = MILESTONES["Frostbite"][0]
+    assert milestone.is_share
+    assert milestone_cell(milestone, {milestone.name: share}) == text
 
 
 def test_files_without_milestones_are_read_and_their_header_is_renewed(tmp_path):
