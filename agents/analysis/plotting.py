@@ -180,7 +180,10 @@ def _reference_lines(panel: Any, game: str) -> None:
     for name, height in heights.items():
         panel.axhline(height, color=_GREY, linestyle="--", linewidth=1)
         words = f"{name} {height:,.0f}" if abs(height) >= 100 else f"{name} {height:.1f}"
-        panel.text(**place, y=height, va="bottom", color=_GREY, s=words.replace("-", _MINUS))
+        # At the top there may be the text on the human score.
+        is_high = height > top - 0.1 * (top - bottom)
+        va = "top" if is_high and "human" not in heights else "bottom"
+        panel.text(**place, y=height, va=va, color=_GREY, s=words.replace("-", _MINUS))
     low = min(bottom, *heights.values())
     high = max(top, *heights.values())
     panel.set_ylim(low - 0.02 * (high - low), high + 0.06 * (high - low))

@@ -2,8 +2,11 @@
 
 import re
 
+import pytest
+from matplotlib.figure import Figure
+
 from agents.analysis.aggregation import aggregate_over_seeds
-from agents.analysis.plotting import _line_styles, plot_curves
+from agents.analysis.plotting import _line_styles, _reference_lines, plot_curves
 from tests.agents.analysis.test_aggregation import SEEDS, curve
 
 
@@ -26,3 +29,14 @@ def test_many_games_and_unknown_ones_are_drawn():
     assert len(axes) == 2 * len(games)
     for game in games:
         assert f"<!-- {game} -->".encode() in picture
+
+
+@pytest.mark.parametrize("values", [(10, 20), (10, 64), (100, 300), (3000, 5000)])
+def test_the_published_scores_are_written_beside_each_other(values):
+    figure = Figure(figsize=(5, 4))
+    panel = figure.subplots()
+    panel.plot(values)
+    _reference_lines(panel, "Frostbite")
+    figure.canvas.draw()
+    human, random = sorted((text.get_window_extent() for text in panel.texts), key=lambda b: -b.y0)
+    assert human.y0 >= random.y1
