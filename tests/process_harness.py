@@ -29,6 +29,12 @@ def command(*arguments):
     return [sys.executable, str(ROOT / "train_a3c.py"), *map(str, arguments)]
 
 
+def run_in_bash(text):
+    """A command as typed, of which `| head -1` or the like may be part, with its own exit code."""
+    words = ["bash", "-o", "pipefail", "-c", text]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
+
+
 @contextlib.contextmanager
 def started(folder, *arguments, seconds=180):
     """The command, with its output in files of the folder; killed at the end with all its group."""

@@ -317,6 +317,15 @@ def test_a_leak_is_measured_over_the_life_of_a_process():
     assert soak.growth_by_role([*exact, *young]) == {"parent": pytest.approx(6.0)}
 
 
+def refused(command, words, monkeypatch, capsys):
+    """What a command says to standard error before it ends with exit code 2."""
+    monkeypatch.setattr(sys, "argv", [command.PROG, *words])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -327,11 +336,7 @@ def test_a_leak_is_measured_over_the_life_of_a_process():
     ],
 )
 def test_a_soak_test_that_is_too_short_is_refused(words, said, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [soak.PROG, *words])
-    with pytest.raises(SystemExit) as ended:
-        soak.main()
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
+    error = refused(soak, words, monkeypatch, capsys)
     assert error.count("\n") == 1
     assert said in error
 
@@ -425,11 +430,8 @@ def test_the_refused_game_is_that_of_the_flags():
 
 
 def test_random_play_of_no_episodes_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["random_play", "--game", "Pong", "--episodes", "0"])
-    with pytest.raises(SystemExit) as error:
-        random_play.main()
-    assert error.value.code == 2
-    assert "--episodes" in capsys.readouterr().err
+    words = ["--game", "Pong", "--episodes", "0"]
+    assert "--episodes" in refused(random_play, words, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
@@ -446,13 +448,9 @@ def test_random_play_of_no_episodes_is_refused(monkeypatch, capsys):
     ],
 )
 def test_numbers_that_nothing_can_be_measured_with_are_refused(command, words, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [command.PROG, *words])
-    with pytest.raises(SystemExit) as error:
-        command.main()
-    assert error.value.code == 2
-    said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith(f"{command.PROG}: error: ")
-    assert next(word for word in words if word.startswith("--")) in said.splitlines()[-1]
+    last = refused(command, words, monkeypatch, capsys).splitlines()[-1]
+    assert last.startswith(f"{command.PROG}: error: ")
+    assert next(word for word in words if word.startswith("--")) in last
 
 
 def test_a_table_has_a_cell_for_each_column_in_every_row():

@@ -29,6 +29,7 @@ from agents.system.files import read_bounded
 from agents.training_state import TrainingState
 from tests.agents.fuzz import little_memory
 from tests.agents.runs import make_config, make_network, make_run, save
+from tests.process_harness import run_in_bash
 
 ROOT = Path(__file__).parents[2]
 
@@ -341,10 +342,8 @@ def test_episodes_count_though_the_terminal_is_closed(run):
 
 @pytest.mark.parametrize("where", ["| head -1", "> /dev/full"])
 def test_results_are_saved_though_what_is_printed_cannot_be_written(where, run):
-    command = f"{sys.executable} -m agents.evaluate {run} --mode random --episodes 2 {where}"
-    ended = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False
-    )
+    words = f"-m agents.evaluate {run} --mode random --episodes 2"
+    ended = run_in_bash(f"{sys.executable} {words} {where}")
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert read_evaluations(run)[0].summary.episodes == 2
 

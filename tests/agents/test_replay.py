@@ -19,6 +19,7 @@ from agents.evaluation.video import enlarge
 from agents.replay import PROG, main
 from tests.agents.episode_log import EpisodeLog
 from tests.agents.runs import make_config, make_run, rewrite_json
+from tests.process_harness import run_in_bash
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,10 +110,7 @@ def test_it_is_a_command(path):
 
 @pytest.mark.parametrize("where", ["| true", "> /dev/full"])
 def test_the_verdict_stands_though_it_cannot_be_printed(where, path):
-    command = f"{sys.executable} -u -m agents.replay {path} {where}"
-    ended = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, check=False
-    )
+    ended = run_in_bash(f"{sys.executable} -u -m agents.replay {path} {where}")
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
