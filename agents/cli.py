@@ -81,7 +81,7 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-episode_count = whole_number(1, 10**6)
+positive_count = whole_number(1, 10**6)
 seed_number = whole_number(0, 2**32 - 1)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from agents.cli import (
     DEFAULT_SEED,
     CommandParser,
-    episode_count,
+    positive_count,
     run_command,
     seed_number,
     use_one_thread,
@@ -150,7 +150,7 @@ def _parser() -> CommandParser:
     parser.add_argument("run", metavar="RUN", help="run directory, such as runs/latest")
     parser.add_argument(
         "--episodes",
-        type=episode_count,
+        type=positive_count,
         default=10,
         metavar="N",
         help="episodes in each mode",

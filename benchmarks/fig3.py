@@ -26,7 +26,7 @@ from typing import Any
 
 from agents.analysis.learning_curves import read_curve
 from agents.analysis.plotting import require_plotting
-from agents.cli import CommandParser, episode_count, parse_args, run_command, whole_number
+from agents.cli import CommandParser, parse_args, positive_count, run_command, whole_number
 from agents.config import TrainConfig
 from agents.evaluation.results import EvaluationRow, read_evaluations
 from agents.plot import write_curves
@@ -356,7 +356,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--episodes",
-        type=episode_count,
+        type=positive_count,
         default=10,
         metavar="N",
         help="episodes per mode of the final evaluation",

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from agents.cli import CommandParser, run_command
+from agents.cli import CommandParser, positive_count, run_command
 from agents.config import TrainConfig
 from agents.system.resources import available_cpus
 from agents.training.preflight import check_learner
@@ -33,7 +33,6 @@ from benchmarks.throughput import (
     HEADS,
     atari_rules,
     emulator_rate,
-    round_count,
     training_figures,
 )
 from envs import AtariConfig
@@ -129,7 +128,7 @@ def main() -> int:
     parser.add_argument("--torso", default="nips", choices=("nips", "nature"), help="the torso")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration of each measurement")
     parser.add_argument(
-        "--rounds", type=round_count, default=2, help="measurements of each, whose median counts"
+        "--rounds", type=positive_count, default=2, help="measurements of each, whose median counts"
     )
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     args = parser.parse_args()

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
-from agents.cli import CommandParser, run_command, whole_number
+from agents.cli import CommandParser, positive_count, run_command
 from benchmarks.json_file import check_json_file, write_measurements
 from benchmarks.markdown import markdown_table
 from neurocoder import HyperLinear, NeurocoderLinear
@@ -199,24 +199,23 @@ def main() -> int:
     After Ctrl-C, the table shows what was measured so far.
     """
     parser = CommandParser(prog=PROG, description=__doc__)
-    count = whole_number(1, 10**6)
     parser.add_argument(
-        "--rounds", type=count, default=5, help="measurements of each, whose median counts"
+        "--rounds", type=positive_count, default=5, help="measurements of each, whose median counts"
     )
     parser.add_argument("--seconds", type=float, default=0.02, help="duration of each measurement")
     parser.add_argument("--most", type=float, default=0.5, help="largest W to build, in GiB")
     parser.add_argument(
         "--size",
-        type=count,
+        type=positive_count,
         nargs=2,
         action="append",
         metavar=("IN", "OUT"),
         help="a size of the layers; may be given again",
     )
     parser.add_argument(
-        "--batch", type=count, action="append", help="inputs of a call; may be given again"
+        "--batch", type=positive_count, action="append", help="inputs of a call; may be given again"
     )
-    parser.add_argument("--threads", type=count, default=1, help="threads on the CPU")
+    parser.add_argument("--threads", type=positive_count, default=1, help="threads on the CPU")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to measure")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, as a smoke test")
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")

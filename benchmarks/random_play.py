@@ -14,8 +14,8 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from agents.cli import (
     DEFAULT_SEED,
     CommandParser,
-    episode_count,
     parse_args,
+    positive_count,
     run_command,
     seed_number,
 )
@@ -58,7 +58,7 @@ def main() -> int:
     parser = CommandParser(prog=PROG, description=__doc__)
     parser.add_argument("--game", default="Frostbite", help="an environment, as of train_a3c.py")
     parser.add_argument(
-        "--episodes", type=episode_count, default=200, metavar="N", help="episodes to play"
+        "--episodes", type=positive_count, default=200, metavar="N", help="episodes to play"
     )
     parser.add_argument(
         "--seed",

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from ale_py.env import AtariEnv
 
-from agents.cli import DEFAULT_SEED, CommandParser, episode_count, run_command, seed_number
+from agents.cli import DEFAULT_SEED, CommandParser, positive_count, run_command, seed_number
 from agents.errors import UserError
 from agents.evaluation.episode import Observation, run_episodes
 from agents.evaluation.load_agent import load_agent
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog=PROG, description=__doc__.partition("\n")[0])
     parser.add_argument("run", metavar="RUN", help="run directory of a training on Frostbite")
     parser.add_argument(
-        "--episodes", type=episode_count, default=60, metavar="N", help="sampled episodes"
+        "--episodes", type=positive_count, default=60, metavar="N", help="sampled episodes"
     )
     parser.add_argument(
         "--seed", type=seed_number, default=DEFAULT_SEED, metavar="S", help="seed of the episodes"

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.cli import CommandParser, parse_args, run_command, whole_number
+from agents.cli import CommandParser, parse_args, positive_count, run_command
 from agents.config import SettingError, TrainConfig, choices
 from agents.errors import UserError
 from agents.system.resources import available_cpus
@@ -52,7 +52,6 @@ ROOT = Path(__file__).parent.parent
 STEPS_PER_UPDATE = TrainConfig().num_steps * TrainConfig().envs_per_worker
 EMULATOR, SB3 = "emulator", "SB3 A2C"
 SB3_ENVIRONMENTS = 16
-round_count = whole_number(1, 10**6)
 
 
 def emulator_rate(config: AtariConfig, threads: int, seconds: float) -> float:
@@ -355,7 +354,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--seconds", type=float, default=15.0, help="duration of each measurement")
     parser.add_argument(
-        "--rounds", type=round_count, default=3, help="measurements of each, whose median counts"
+        "--rounds", type=positive_count, default=3, help="measurements of each, whose median counts"
     )
     parser.add_argument("--json", type=Path, help="file to write the single measurements to")
     parser.add_argument("--sb3-only", action="store_true", help=argparse.SUPPRESS)
